@@ -1,0 +1,122 @@
+// Package fwpm holds the objects a policy is made of: the FWPM_ names of
+// fwpmtypes.h and fwpmu.h. They are plain values; an engine compiles them.
+package fwpm
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/calloutd/calloutd/host/fwp"
+)
+
+// Names of objects. Each is unique among the objects of its kind.
+type (
+	ProviderID string
+	SublayerID string
+	CalloutID  string
+	// FilterID is the run-time identifier of a filter; older filters have the
+	// lower one and go first at equal weight (AMB-37).
+	FilterID uint64
+)
+
+// SublayerUniversal is FWPM_SUBLAYER_UNIVERSAL: where a filter without a
+// sublayer lives (BFE-SUB-02). It need not be added to a policy.
+const SublayerUniversal SublayerID = "universal"
+
+// SublayerUniversalWeight is the weight of SublayerUniversal (BFE-SUB-03).
+const SublayerUniversalWeight uint16 = 0x8000
+
+// A Provider is FWPM_PROVIDER: who owns objects. Management only (BFE-OBJ-06).
+type Provider struct {
+	ID   ProviderID // Required.
+	Name string     // Recommended.
+}
+
+// A Sublayer is FWPM_SUBLAYER: filters that are arbitrated together.
+type Sublayer struct {
+	ID       SublayerID // Required.
+	Name     string     // Recommended.
+	Provider ProviderID // Optional.
+	// Weight orders the sublayers of a layer, the highest first (BFE-SUB-01).
+	Weight uint16
+}
+
+// A Callout is FWPM_CALLOUT: the promise that code of this name will be
+// registered with the engine (CO-REG-06).
+type Callout struct {
+	ID       CalloutID  // Required.
+	Name     string     // Recommended.
+	Provider ProviderID // Optional. The provider of the callout's redirect handle.
+}
+
+// A Weight is a filter's weight in one of its three forms (BFE-WGT-01). The
+// zero Weight lets the engine choose.
+type Weight struct {
+	// Type is fwp.Empty (engine chooses), fwp.Uint8 (a range 0-15 that becomes
+	// the top four bits) or fwp.Uint64 (used as is).
+	Type  fwp.DataType
+	Value uint64
+}
+
+// A Condition is FWPM_FILTER_CONDITION.
+type Condition struct {
+	Field ConditionID
+	Match fwp.Match
+	Value fwp.Value
+}
+
+// A Filter is FWPM_FILTER. Conditions on different fields must all hold;
+// conditions on one field are alternatives (BFE-CND-01).
+type Filter struct {
+	ID         FilterID   // Required, not zero.
+	Name       string     // Required: the display name that denials and traces print.
+	Provider   ProviderID // Optional.
+	Layer      LayerID    // Required.
+	Sublayer   SublayerID // Optional: SublayerUniversal.
+	Weight     Weight     // Optional: the engine chooses.
+	Conditions []Condition
+	Action     fwp.Action // Required.
+	Callout    CalloutID  // Required if Action.CallsOut(), else empty.
+	// ClearActionRight makes the decision hard (FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT, ARB-04).
+	ClearActionRight bool
+	// PermitIfCalloutUnregistered is FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED (CO-REG-04).
+	PermitIfCalloutUnregistered bool
+}
+
+// A Policy is everything an engine enforces. The zero Policy permits all (ARB-09).
+type Policy struct {
+	Providers []Provider
+	Sublayers []Sublayer
+	Callouts  []Callout
+	Filters   []Filter
+}
+
+// Clone returns a copy that shares nothing with p that may be modified.
+func (p *Policy) Clone() *Policy {
+	c := &Policy{
+		Providers: slices.Clone(p.Providers), Sublayers: slices.Clone(p.Sublayers),
+		Callouts: slices.Clone(p.Callouts), Filters: slices.Clone(p.Filters),
+	}
+	for i := range c.Filters {
+		c.Filters[i].Conditions = slices.Clone(c.Filters[i].Conditions)
+	}
+	return c
+}
+
+// An ObjectError says which object of a policy is wrong, and where in it. Err
+// is an fwp.Error, so errors.Is(err, fwp.ErrSublayerNotFound) works.
+type ObjectError struct {
+	Kind  string // "filter", "sublayer", "callout", "provider"
+	ID    string
+	Field string // for example "conditions[2].value"; empty for the whole object
+	Err   error
+}
+
+func (e *ObjectError) Error() string {
+	if e.Field == "" {
+		return fmt.Sprintf("%s %s: %v", e.Kind, e.ID, e.Err)
+	}
+	return fmt.Sprintf("%s %s: %s: %v", e.Kind, e.ID, e.Field, e.Err)
+}
+
+func (e *ObjectError) Unwrap() error { return e.Err }

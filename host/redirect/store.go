@@ -1,0 +1,28 @@
+package redirect
+
+import "errors"
+
+// Errors of a Store.
+var (
+	ErrNotFound = errors.New("redirect: no such hop")
+	ErrFull     = errors.New("redirect: the record store is full")
+)
+
+// A Store keeps the hops of live connections. Every holder of a hop (the
+// redirected connection, an accepted socket, a socket that carries its sealed
+// record) has one reference; the hop goes with the last one (AMB-19).
+//
+// Implementations are safe for concurrent use and pass storetest.Run.
+type Store interface {
+	// Put keeps h under h.Serial with one reference. When it returns nil, every
+	// later Acquire sees h. The caller must not modify h afterwards. A full
+	// store refuses with ErrFull; it never drops a live hop.
+	Put(h *Hop) error
+	// Acquire takes one more reference and returns the hop, or ErrNotFound.
+	Acquire(serial uint64) (*Hop, error)
+	// Release gives one reference back. The last one deletes the hop.
+	// Releasing an unknown serial reports ErrNotFound.
+	Release(serial uint64) error
+	// Len is the number of live hops.
+	Len() int
+}
