@@ -1,0 +1,59 @@
+package ale
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// A BlockedError says what blocked an operation: the layer, the filter, the
+// callout and the rule that made it final.
+type BlockedError struct {
+	Layer     fwpm.LayerID
+	Filter    fwpm.FilterID // zero when the host itself refused
+	Name      string        // the filter's
+	Callout   fwpm.CalloutID
+	Rule      string
+	Why       string
+	Remote    netip.AddrPort
+	ProcessID uint32
+	AppID     string
+}
+
+func (e *BlockedError) Error() string {
+	s := fmt.Sprintf("%s to %s blocked at %s", who(e.AppID, e.ProcessID), e.Remote, e.Layer)
+	if e.Filter != 0 {
+		s += fmt.Sprintf(" by filter %d %q", e.Filter, e.Name)
+	}
+	if e.Callout != "" {
+		s += fmt.Sprintf(", callout %q", e.Callout)
+	}
+	if e.Rule != "" {
+		s += " (" + e.Rule + ")"
+	}
+	return s + ": " + e.Why
+}
+
+func who(app string, pid uint32) string {
+	if app == "" {
+		app = "unknown program"
+	}
+	return fmt.Sprintf("%s[%d]", app, pid)
+}
+
+func blocked(in *fwps.Incoming, d *fwps.Decision) *BlockedError {
+	e := refused(in, "", "the policy blocks it")
+	if s := d.Decider(); s != nil {
+		e.Filter, e.Name, e.Callout, e.Rule = s.Filter, s.Name, s.Callout, s.Rule
+		if s.Why != "" {
+			e.Why = s.Why
+		}
+	}
+	return e
+}
+
+func refused(in *fwps.Incoming, rule, why string) *BlockedError {
+	return &BlockedError{Layer: in.Layer, Rule: rule, Why: why, Remote: in.Remote, ProcessID: in.ProcessID, AppID: in.AppID}
+}

@@ -1,0 +1,130 @@
+package ale
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+// A rendezvous hands the records of a redirected connection from the side that
+// connects to the side that accepts.
+//
+// Loopback TCP carries nothing of ours, and the accept can be faster than the
+// return of connect, which is when the client's port becomes known. So an
+// accept that finds nothing waits while redirects to its address are under way.
+// What is found is taken out: from then on the records belong to the accepted
+// socket and no longer to a pair of addresses.
+type rendezvous struct {
+	store redirect.Store
+
+	mu       sync.Mutex
+	inflight map[netip.AddrPort]int
+	ready    map[pair]handover
+	order    []pair // by age; may name pairs that are gone
+	changed  chan struct{}
+}
+
+type pair struct{ client, target netip.AddrPort }
+
+type handover struct {
+	records redirect.Records
+	since   time.Time
+}
+
+// An accept waits this long at most, so that a connect which hangs cannot hang
+// strangers; a redirected connection nobody accepted is forgotten after a while.
+const (
+	acceptWait   = 2 * time.Second
+	handoverLife = 2 * time.Minute
+)
+
+func newRendezvous(s redirect.Store) *rendezvous {
+	return &rendezvous{store: s, inflight: map[netip.AddrPort]int{}, ready: map[pair]handover{}, changed: make(chan struct{})}
+}
+
+func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// begin announces a redirect to target. finish or abandon must follow.
+func (r *rendezvous) begin(target netip.AddrPort) {
+	r.mu.Lock()
+	r.inflight[plain(target)]++
+	r.mu.Unlock()
+}
+
+func (r *rendezvous) end(target netip.AddrPort) {
+	t := plain(target)
+	if r.inflight[t]--; r.inflight[t] == 0 {
+		delete(r.inflight, t)
+	}
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+func (r *rendezvous) abandon(target netip.AddrPort) {
+	r.mu.Lock()
+	r.end(target)
+	r.mu.Unlock()
+}
+
+// finish gives records, and the references that come with them, to whoever
+// accepts the connection.
+func (r *rendezvous) finish(client, target netip.AddrPort, rs redirect.Records, now time.Time) {
+	p := pair{plain(client), plain(target)}
+	r.mu.Lock()
+	var stale []redirect.Records
+	if old, ok := r.ready[p]; ok { // The port was used again: the old one was never accepted.
+		stale = append(stale, old.records)
+	}
+	for len(r.order) > 0 {
+		h, ok := r.ready[r.order[0]]
+		if ok && now.Sub(h.since) < handoverLife {
+			break
+		}
+		if ok && r.order[0] != p {
+			stale = append(stale, h.records)
+			delete(r.ready, r.order[0])
+		}
+		r.order = r.order[1:]
+	}
+	r.ready[p] = handover{rs, now}
+	r.order = append(r.order, p)
+	r.end(target)
+	r.mu.Unlock()
+	for _, rs := range stale {
+		redirect.Release(r.store, rs)
+	}
+}
+
+// take returns the records of the connection client -> target, nil if it was
+// not redirected.
+func (r *rendezvous) take(client, target netip.AddrPort, done <-chan struct{}) redirect.Records {
+	p := pair{plain(client), plain(target)}
+	var timeout <-chan time.Time
+	for {
+		r.mu.Lock()
+		if h, ok := r.ready[p]; ok {
+			delete(r.ready, p)
+			r.mu.Unlock()
+			return h.records
+		}
+		changed, wait := r.changed, r.inflight[p.target] > 0
+		r.mu.Unlock()
+		if !wait {
+			return nil
+		}
+		if timeout == nil {
+			t := time.NewTimer(acceptWait)
+			defer t.Stop()
+			timeout = t.C
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			return nil
+		case <-done:
+			return nil
+		}
+	}
+}

@@ -1,0 +1,96 @@
+// Package memstore keeps redirect records in memory.
+package memstore
+
+import (
+	"sync"
+
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+// DefaultLimit is how many live hops a Store holds unless told otherwise.
+const DefaultLimit = 1 << 20
+
+const shards = 16
+
+// Store is a redirect.Store in memory. Make it with New.
+type Store struct {
+	limit  int
+	shards [shards]shard
+}
+
+type shard struct {
+	mu   sync.Mutex
+	hops map[uint64]*entry
+	_    [64]byte // one cache line each
+}
+
+type entry struct {
+	hop  *redirect.Hop
+	refs int
+}
+
+// New returns a store for limit live hops; zero means DefaultLimit.
+func New(limit int) *Store {
+	if limit <= 0 {
+		limit = DefaultLimit
+	}
+	s := &Store{limit: (limit + shards - 1) / shards}
+	for i := range s.shards {
+		s.shards[i].hops = make(map[uint64]*entry)
+	}
+	return s
+}
+
+func (s *Store) shard(serial uint64) *shard { return &s.shards[serial%shards] }
+
+// Put keeps h with one reference.
+func (s *Store) Put(h *redirect.Hop) error {
+	d := s.shard(h.Serial)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.hops) >= s.limit {
+		return redirect.ErrFull
+	}
+	d.hops[h.Serial] = &entry{hop: h, refs: 1}
+	return nil
+}
+
+// Acquire takes one more reference.
+func (s *Store) Acquire(serial uint64) (*redirect.Hop, error) {
+	d := s.shard(serial)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.hops[serial]
+	if e == nil {
+		return nil, redirect.ErrNotFound
+	}
+	e.refs++
+	return e.hop, nil
+}
+
+// Release gives one reference back; the last one deletes the hop.
+func (s *Store) Release(serial uint64) error {
+	d := s.shard(serial)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.hops[serial]
+	if e == nil {
+		return redirect.ErrNotFound
+	}
+	if e.refs--; e.refs == 0 {
+		delete(d.hops, serial)
+	}
+	return nil
+}
+
+// Len is the number of live hops.
+func (s *Store) Len() int {
+	n := 0
+	for i := range s.shards {
+		d := &s.shards[i]
+		d.mu.Lock()
+		n += len(d.hops)
+		d.mu.Unlock()
+	}
+	return n
+}
