@@ -1,0 +1,221 @@
+package arbitrate_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/arbitrate"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+const layer = fwpm.LayerALEAuthConnectV4
+
+type calloutFunc = func(*fwps.Call, *fwps.Verdict)
+
+// run classifies in with filters in the sublayers high, middle and low.
+func run(t *testing.T, in fwps.Incoming, callouts map[fwpm.CalloutID]calloutFunc, filters ...fwpm.Filter) *fwps.Decision {
+	t.Helper()
+	p := &fwpm.Policy{Sublayers: []fwpm.Sublayer{{ID: "high", Weight: 200}, {ID: "middle", Weight: 150}, {ID: "low", Weight: 100}}}
+	slots := map[fwpm.CalloutID]*arbitrate.Slot{}
+	declare := func(id fwpm.CalloutID) {
+		if id != "" && slots[id] == nil {
+			slots[id] = &arbitrate.Slot{ID: id}
+			p.Callouts = append(p.Callouts, fwpm.Callout{ID: id})
+		}
+	}
+	for i := range filters {
+		f := &filters[i]
+		f.ID, f.Name = fwpm.FilterID(i+1), "f"
+		if f.Layer == 0 {
+			f.Layer = in.Layer
+		}
+		declare(f.Callout)
+	}
+	for id, fn := range callouts {
+		declare(id)
+		slots[id].Set(fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error { fn(c, v); return nil }), 1)
+	}
+	p.Filters = filters
+	prog, err := arbitrate.Compile(p, func(id fwpm.CalloutID) *arbitrate.Slot { return slots[id] })
+	require.NoError(t, err)
+	d := new(fwps.Decision)
+	prog.Classify(t.Context(), &in, d)
+	return d
+}
+
+func incoming() fwps.Incoming {
+	return fwps.Incoming{Layer: layer, Protocol: 6, Local: netip.MustParseAddrPort("10.0.0.5:0"), Remote: netip.MustParseAddrPort("198.51.100.7:443"), AppID: "/usr/bin/curl"}
+}
+
+func answer(a fwp.Action, hard bool) calloutFunc {
+	return func(_ *fwps.Call, v *fwps.Verdict) { v.Action, v.ClearActionRight = a, hard }
+}
+
+const (
+	permit, block, ask = fwp.ActionPermit, fwp.ActionBlock, fwp.ActionCalloutUnknown
+)
+
+func f(sub fwpm.SublayerID, a fwp.Action) fwpm.Filter { return fwpm.Filter{Sublayer: sub, Action: a} }
+
+func hard(x fwpm.Filter) fwpm.Filter { x.ClearActionRight = true; return x }
+
+func calls(sub fwpm.SublayerID, id fwpm.CalloutID) fwpm.Filter {
+	return fwpm.Filter{Sublayer: sub, Action: ask, Callout: id}
+}
+
+// ARB-01..ARB-09, CO-*: each row is a rule, with the filter that decided.
+func TestArbitration(t *testing.T) {
+	cs := map[fwpm.CalloutID]calloutFunc{
+		"continue": answer(fwp.ActionContinue, false), "permit": answer(permit, false), "hard-permit": answer(permit, true),
+		"block": answer(block, false), "hard-block": answer(block, true), "nothing": func(*fwps.Call, *fwps.Verdict) {},
+		"panic": func(*fwps.Call, *fwps.Verdict) { panic("boom") },
+	}
+	w := func(x fwpm.Filter, n uint64) fwpm.Filter {
+		x.Weight = fwpm.Weight{Type: fwp.Uint64, Value: n}
+		return x
+	}
+	for _, c := range []struct {
+		rule    string
+		want    fwp.Action
+		by      int // filter that decided, 0 = default
+		asked   int
+		filters []fwpm.Filter
+	}{
+		{"ARB-09 nobody decides: permit", permit, 0, 0, nil},
+		{"ARB-01 SC-103 continue goes on to the next filter", block, 2, 2, []fwpm.Filter{w(calls("low", "continue"), 10), w(f("low", block), 5)}},
+		{"ARB-01 the first decision ends the sublayer", permit, 1, 1, []fwpm.Filter{w(f("low", permit), 10), w(f("low", block), 5)}},
+		{"AMB-37 equal weight: the older filter", permit, 1, 1, []fwpm.Filter{w(f("low", permit), 5), w(f("low", block), 5)}},
+		{"SC-100 a soft permit is overridden by a filter's block", block, 2, 2, []fwpm.Filter{calls("high", "permit"), f("low", block)}},
+		{"SC-101 ARB-07 a hard permit is not", permit, 1, 2, []fwpm.Filter{calls("high", "hard-permit"), f("low", block)}},
+		{"SC-102 ARB-06 veto", block, 2, 2, []fwpm.Filter{calls("high", "hard-permit"), calls("low", "block")}},
+		{"ARB-04 a filter's permit made hard", permit, 1, 2, []fwpm.Filter{hard(f("high", permit)), f("low", block)}},
+		{"ARB-05 a soft block is overridden by a permit", permit, 2, 2, []fwpm.Filter{calls("high", "block"), f("low", permit)}},
+		{"ARB-03 a filter's block is hard", block, 1, 2, []fwpm.Filter{f("high", block), f("low", permit)}},
+		{"AMB-35 lower sublayers are asked after a block", block, 1, 3, []fwpm.Filter{f("high", block), calls("middle", "continue"), f("low", permit)}},
+		{"CO-CLS-06 a permit cannot follow a hard block", block, 1, 2, []fwpm.Filter{f("high", block), calls("low", "permit")}},
+		{"CO-REG-04 missing callout blocks", block, 1, 1, []fwpm.Filter{calls("low", "absent")}},
+		{"AMB-42 no answer blocks", block, 1, 1, []fwpm.Filter{calls("low", "nothing")}},
+		{"AMB-42 a panic blocks", block, 1, 1, []fwpm.Filter{calls("low", "panic")}},
+		{"CO-CLS-09 an inspection callout does not decide", permit, 0, 1, []fwpm.Filter{{Sublayer: "low", Action: fwp.ActionCalloutInspection, Callout: "block"}}},
+		{"CO-REG-04 missing inspection callout is ignored", permit, 0, 1, []fwpm.Filter{{Sublayer: "low", Action: fwp.ActionCalloutInspection, Callout: "absent"}}},
+		{"CO-REG-04 permit if unregistered", permit, 1, 1, []fwpm.Filter{{Sublayer: "low", Action: ask, Callout: "absent", PermitIfCalloutUnregistered: true}}},
+		{"BFE-SUB-02 the universal sublayer is the default", block, 1, 1, []fwpm.Filter{f("", block)}},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			d := run(t, incoming(), cs, c.filters...)
+			require.Equal(t, c.want, d.Action, "%+v", d.Steps)
+			require.Len(t, d.Steps, c.asked)
+			by := 0
+			if s := d.Decider(); s != nil {
+				by = int(s.Filter)
+			}
+			require.Equal(t, c.by, by)
+		})
+	}
+}
+
+// BFE-CND-*: each condition against the same connection.
+func TestConditions(t *testing.T) {
+	pfx := func(s string) fwp.Value { return fwp.Mask(netip.MustParsePrefix(s)) }
+	for _, c := range []struct {
+		name  string
+		conds []fwpm.Condition
+		want  bool
+	}{
+		{"BFE-CND-01 none always matches", nil, true},
+		{"equal", []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(443)}}, true},
+		{"SC-104 same field is OR", []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(80)}, {Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(443)}}, true},
+		{"different fields are AND", []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(443)}, {Field: fwpm.ConditionIPProtocol, Value: fwp.U8(17)}}, false},
+		{"mask", []fwpm.Condition{{Field: fwpm.ConditionIPRemoteAddress, Value: pfx("198.51.100.0/24")}}, true},
+		{"other mask", []fwpm.Condition{{Field: fwpm.ConditionIPRemoteAddress, Value: pfx("198.51.101.0/24")}}, false},
+		{"mask of all", []fwpm.Condition{{Field: fwpm.ConditionIPRemoteAddress, Value: pfx("0.0.0.0/0")}}, true},
+		{"not equal", []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchNotEqual, Value: fwp.U16(443)}}, false},
+		{"greater", []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchGreater, Value: fwp.U16(442)}}, true},
+		{"less", []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchLess, Value: fwp.U16(443)}}, false},
+		{"greater or equal", []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchGreaterOrEqual, Value: fwp.U16(443)}}, true},
+		{"less or equal", []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchLessOrEqual, Value: fwp.U16(442)}}, false},
+		{"range", []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchRange, Value: fwp.Between(fwp.U16(443), fwp.U16(500))}}, true},
+		{"flags none set", []fwpm.Condition{{Field: fwpm.ConditionFlags, Match: fwp.MatchFlagsNoneSet, Value: fwp.U32(1)}}, true},
+		{"flags all set", []fwpm.Condition{{Field: fwpm.ConditionFlags, Match: fwp.MatchFlagsAllSet, Value: fwp.U32(1)}}, false},
+		{"flags any set", []fwpm.Condition{{Field: fwpm.ConditionFlags, Match: fwp.MatchFlagsAnySet, Value: fwp.U32(1)}}, false},
+		{"case insensitive", []fwpm.Condition{{Field: fwpm.ConditionALEAppID, Match: fwp.MatchEqualCaseInsensitive, Value: fwp.Blob("/USR/bin/CURL")}}, true},
+		{"AMB-34 prefix tests the end", []fwpm.Condition{{Field: fwpm.ConditionALEAppID, Match: fwp.MatchPrefix, Value: fwp.Blob("/curl")}}, true},
+		{"AMB-34 not prefix", []fwpm.Condition{{Field: fwpm.ConditionALEAppID, Match: fwp.MatchNotPrefix, Value: fwp.Blob("/curl")}}, false},
+		{"BFE-CND-06 empty matches only empty", []fwpm.Condition{{Field: fwpm.ConditionALEUserID, Value: fwp.Value{}}}, true},
+		{"BFE-CND-06 a value does not match empty", []fwpm.Condition{{Field: fwpm.ConditionALEUserID, Match: fwp.MatchNotEqual, Value: fwp.U32(1)}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := run(t, incoming(), nil, fwpm.Filter{Action: block, Conditions: c.conds})
+			require.Equal(t, c.want, d.Action == block)
+		})
+	}
+}
+
+// All mistakes at once, each with its object and its code.
+func TestCompileErrors(t *testing.T) {
+	cond := func(c fwpm.ConditionID, m fwp.Match, v fwp.Value) []fwpm.Condition {
+		return []fwpm.Condition{{Field: c, Match: m, Value: v}}
+	}
+	p := &fwpm.Policy{Filters: []fwpm.Filter{
+		{ID: 1, Name: "x", Layer: layer, Action: block, Sublayer: "none"},
+		{ID: 2, Name: "x", Layer: layer, Action: block, Weight: fwpm.Weight{Type: fwp.Uint8, Value: 16}},
+		{ID: 3, Name: "x", Layer: layer, Action: ask, Callout: "none"},
+		{ID: 4, Name: "x", Layer: layer, Action: fwp.ActionContinue},
+		{ID: 5, Name: "x", Layer: 3, Action: block},
+		{ID: 6, Name: "x", Layer: layer, Action: block, Conditions: cond(fwpm.ConditionIPRemotePort, 0, fwp.U32(80))},
+		{ID: 7, Name: "x", Layer: layer, Action: block, Conditions: cond(fwpm.ConditionDirection, 0, fwp.U32(0))},
+		{ID: 8, Name: "x", Layer: layer, Action: block, Conditions: cond(fwpm.ConditionIPRemotePort, fwp.MatchPrefix, fwp.U16(80))},
+		{ID: 9, Name: "x", Layer: layer, Action: block, Conditions: cond(fwpm.ConditionIPRemotePort, fwp.MatchRange, fwp.Between(fwp.U16(9), fwp.U16(8)))},
+		{ID: 10, Layer: layer, Action: block},
+		{ID: 10, Name: "x", Layer: layer, Action: block},
+		{ID: 11, Name: "x", Layer: layer, Action: block, Provider: "none"},
+	}}
+	_, err := arbitrate.Compile(p, func(fwpm.CalloutID) *arbitrate.Slot { return new(arbitrate.Slot) })
+	for _, want := range []fwp.Error{fwp.ErrSublayerNotFound, fwp.ErrInvalidWeight, fwp.ErrCalloutNotFound, fwp.ErrInvalidActionType,
+		fwp.ErrLayerNotFound, fwp.ErrTypeMismatch, fwp.ErrConditionNotFound, fwp.ErrMatchTypeMismatch, fwp.ErrInvalidRange,
+		fwp.ErrNullDisplayName, fwp.ErrAlreadyExists, fwp.ErrProviderNotFound} {
+		require.ErrorIs(t, err, want)
+	}
+	var o *fwpm.ObjectError
+	require.True(t, errors.As(err, &o))
+	require.Contains(t, err.Error(), "filter 6: conditions[0]: value's type is not the field's")
+}
+
+// SC-71, SC-72, CR-11, CH-15: versions of the request.
+func TestRedirectVersions(t *testing.T) {
+	to := func(s string) calloutFunc {
+		return func(_ *fwps.Call, v *fwps.Verdict) {
+			v.Action, v.Redirect, v.To, v.TargetPID = fwp.ActionContinue, true, netip.MustParseAddrPort(s), 7
+			v.Context = append(v.Context, s...)
+		}
+	}
+	in := incoming()
+	in.Layer = fwpm.LayerALEConnectRedirectV4
+	cs := map[fwpm.CalloutID]calloutFunc{"a": to("127.0.0.1:1"), "b": to("127.0.0.1:2")}
+	d := run(t, in, cs, calls("high", "a"), calls("low", "b"))
+	require.Equal(t, "127.0.0.1:2", d.Connect.Remote.String(), "the last version wins")
+	require.Equal(t, "127.0.0.1:2", string(d.Connect.LocalRedirectContext))
+	require.Equal(t, "127.0.0.1:1", d.Connect.Previous.Remote.String())
+	require.Equal(t, in.Remote, d.Connect.Previous.Previous.Remote)
+	require.Nil(t, d.Connect.Previous.Previous.Previous)
+
+	d = run(t, in, cs, f("high", block), calls("low", "a"))
+	require.False(t, d.Redirected(), "SC-74")
+}
+
+func TestCalloutSeesItsState(t *testing.T) {
+	in := incoming()
+	in.Records = redirect.Records{{Handle: 1, Serial: 9}, {Handle: 2}}
+	run(t, in, map[fwpm.CalloutID]calloutFunc{"a": func(c *fwps.Call, v *fwps.Verdict) {
+		v.Action = permit
+		require.Equal(t, redirect.PreviouslyRedirectedBySelf, c.State)
+		require.EqualValues(t, 9, c.Hop.Serial)
+	}}, calls("low", "a"))
+}

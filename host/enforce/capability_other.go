@@ -1,0 +1,12 @@
+//go:build !linux
+
+package enforce
+
+// Probe asks the running kernel, not its version number, what it can enforce.
+func Probe() []Capability {
+	cs := capabilities()
+	for i := range cs {
+		cs[i].Detail = "only Linux has it"
+	}
+	return cs
+}

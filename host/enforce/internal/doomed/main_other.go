@@ -1,0 +1,5 @@
+//go:build !linux
+
+package doomed
+
+func mainThread() bool { return false }

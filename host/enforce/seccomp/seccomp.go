@@ -1,0 +1,46 @@
+// Package seccomp runs a command and decides every TCP connect() that it and
+// its descendants make, through seccomp user notification. It needs no
+// privilege.
+//
+// The decision is synchronous: a blocked connect() fails with EACCES before a
+// packet leaves, and a redirected one connects elsewhere. The supervisor itself
+// performs the connect, on the program's socket, with its own copy of the
+// address, so nothing that the program changes afterwards counts.
+//
+// What the program cannot do: io_uring, MSG_FASTOPEN, the i386 and x32 system
+// call tables, INET sockets other than TCP, UDP and ICMP, a listener of its own,
+// setuid (no_new_privs). UDP connect() is performed without being classified.
+// When the supervisor dies, connect() fails with ENOSYS.
+//
+// It is not a jail: a program may ask another one, outside the tree, to connect.
+package seccomp
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/calloutd/calloutd/host/ale"
+)
+
+// An ALE decides a connect and lets it go; *ale.Enforcer is one.
+type ALE interface {
+	Connect(ctx context.Context, ep ale.Endpoint) (*ale.Flow, error)
+}
+
+// Options configure Run.
+type Options struct {
+	ALE ALE // Required. Called on several goroutines.
+	// Logf hears of what somebody may need to look into. Optional.
+	Logf func(format string, args ...any)
+	// OnBlocked hears of every connect that was refused. Optional; the program
+	// waits for it.
+	OnBlocked func(Denial)
+}
+
+// A Denial is one connect that was refused with EACCES.
+type Denial struct {
+	PID    uint32
+	AppID  string
+	Remote netip.AddrPort
+	Err    error // an *ale.BlockedError when the policy refused
+}
