@@ -1,0 +1,195 @@
+package guest
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+	"unicode/utf8"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/sdk/abi"
+)
+
+var le = binary.LittleEndian
+
+var errRequestTooLarge = errors.New("the request does not fit the exchange block")
+
+// encode writes the request. The response is zeroed first, so that an answer
+// left over from the last call cannot be read as this one's.
+func encode(b []byte, c *fwps.Call) error {
+	clear(b[:abi.RequestHeader])
+	clear(b[abi.ResponseOffset : abi.ResponseOffset+abi.ResponseHeader])
+	in := c.In
+	le.PutUint16(b[abi.ReqLayer:], uint16(in.Layer))
+	le.PutUint32(b[abi.ReqConditionFlags:], uint32(in.Flags))
+	le.PutUint64(b[abi.ReqConnection:], in.EndpointID)
+	le.PutUint64(b[abi.ReqFilter:], uint64(c.Filter.ID))
+	le.PutUint32(b[abi.ReqPID:], in.ProcessID)
+	le.PutUint32(b[abi.ReqUID:], in.UserID)
+	remote := in.Remote
+	if c.Connect != nil {
+		remote = c.Connect.Remote
+	}
+	b[abi.ReqIPVersion] = 6
+	if remote.Addr().Is4() {
+		b[abi.ReqIPVersion] = 4
+	}
+	b[abi.ReqProtocol] = in.Protocol
+	b[abi.ReqRedirectState] = byte(c.State)
+	if in.Inbound {
+		b[abi.ReqDirection] = 1
+	}
+	present := uint32(abi.PresentPID)
+	if in.UserKnown {
+		present |= abi.PresentUID
+	}
+	present |= putAddr(b, abi.ReqLocal, abi.ReqLocalPort, in.Local, abi.PresentLocal)
+	present |= putAddr(b, abi.ReqRemote, abi.ReqRemotePort, remote, abi.PresentRemote)
+	le.PutUint64(b[abi.ReqMonotonic:], uint64(time.Since(started)))
+
+	at, ok := abi.RequestHeader, true
+	if at, ok = put(b, at, abi.ReqApp, in.AppID); ok && in.AppID != "" {
+		present |= abi.PresentApp
+	}
+	if c.Hop != nil && ok {
+		if at, ok = put(b, at, abi.ReqRecord, c.Hop.Record); ok && len(c.Hop.Record) > 0 {
+			present |= abi.PresentRecord
+		}
+		// A record and a context of full size do not both fit; the record is the
+		// callout's own, the context is for the proxy.
+		if ok && len(c.Hop.Context) > 0 {
+			if next, fits := put(b, at, abi.ReqContext, c.Hop.Context); fits {
+				at, present = next, present|abi.PresentContext
+			}
+		}
+	}
+	if !ok {
+		return errRequestTooLarge
+	}
+	le.PutUint32(b[abi.ReqSize:], uint32(at))
+	le.PutUint32(b[abi.ReqPresent:], present)
+	return nil
+}
+
+func putAddr(b []byte, at, port int, a netip.AddrPort, bit uint32) uint32 {
+	if !a.IsValid() {
+		return 0
+	}
+	x := a.Addr().As16()
+	copy(b[at:], x[:])
+	le.PutUint16(b[port:], a.Port())
+	return bit
+}
+
+// put appends a tail item at the next 8-aligned offset.
+func put[T string | []byte](b []byte, at, field int, item T) (int, bool) {
+	if len(item) == 0 {
+		return at, true
+	}
+	if at+len(item) > abi.ResponseOffset {
+		return at, false
+	}
+	copy(b[at:], item)
+	le.PutUint32(b[field:], uint32(at))
+	le.PutUint32(b[field+4:], uint32(len(item)))
+	return (at + len(item) + 7) &^ 7, true
+}
+
+// decode reads the packed answer and, where it says there is more, the response.
+func decode(b []byte, packed uint64, c *fwps.Call, v *fwps.Verdict) error {
+	action, flags := packed&0xffff, packed>>abi.PackFlags
+	v.ClearActionRight = flags&abi.FlagHard != 0
+	r := b[abi.ResponseOffset:]
+	switch action {
+	case abi.ActionPermit:
+		v.Action = fwp.ActionPermit
+	case abi.ActionBlock:
+		v.Action = fwp.ActionBlock
+	case abi.ActionContinue:
+		v.Action = fwp.ActionContinue
+	case abi.ActionRedirect:
+		v.Action = fwp.ActionPermit
+		if err := decodeRedirect(b, r, flags, c, v); err != nil {
+			return err
+		}
+	case abi.ActionInvalid:
+		return errors.New("the guest gave no answer")
+	case abi.ActionPend:
+		return errors.New("the guest asked to pend, which this host does not offer")
+	case abi.ActionGuestError:
+		return fmt.Errorf("guest error: %s", reason(b, -1))
+	default:
+		return fmt.Errorf("the guest answered with unknown action %d", action)
+	}
+	if off, n := le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:]); n > 0 {
+		text, err := slice(b, off, n, 1024, "reason")
+		if err != nil {
+			return err
+		}
+		if !utf8.Valid(text) {
+			return errors.New("reason is not UTF-8")
+		}
+		v.Reason = string(text)
+	}
+	return nil
+}
+
+func decodeRedirect(b, r []byte, flags uint64, c *fwps.Call, v *fwps.Verdict) error {
+	if le.Uint32(r[abi.RespAction:]) != abi.ActionRedirect {
+		return errors.New("the answer says redirect, the response does not")
+	}
+	addr := netip.AddrFrom16([16]byte(r[abi.RespAddress:]))
+	switch r[abi.RespIPVersion] {
+	case 4:
+		if !addr.Is4In6() {
+			return errors.New("the new address says version 4 but is not v4-mapped")
+		}
+		addr = addr.Unmap()
+	case 6:
+	default:
+		return fmt.Errorf("the new address has IP version %d", r[abi.RespIPVersion])
+	}
+	v.Redirect, v.To, v.TargetPID = true, netip.AddrPortFrom(addr, le.Uint16(r[abi.RespPort:])), le.Uint32(r[abi.RespTargetPID:])
+	v.NoHandle = flags&abi.FlagNoRecord != 0
+	rec, err := slice(b, le.Uint32(r[abi.RespRecordOff:]), le.Uint32(r[abi.RespRecordLen:]), redirect.MaxBlob, "record")
+	if err != nil {
+		return err
+	}
+	ctx, err := slice(b, le.Uint32(r[abi.RespContextOff:]), le.Uint32(r[abi.RespContextLen:]), redirect.MaxBlob, "context")
+	if err != nil {
+		return err
+	}
+	if flags&abi.FlagKeepContext != 0 && c.Hop != nil {
+		ctx = c.Hop.Context
+	}
+	v.Record, v.Context = append(v.Record[:0], rec...), append(v.Context[:0], ctx...)
+	return nil
+}
+
+// slice returns bytes of the block's response half.
+func slice(b []byte, off, n uint32, most int, what string) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	if n > uint32(most) {
+		return nil, fmt.Errorf("%s of %d bytes is over the limit of %d", what, n, most)
+	}
+	if off < abi.ResponseOffset+abi.ResponseHeader || uint64(off)+uint64(n) > uint64(len(b)) {
+		return nil, fmt.Errorf("%s at %d of %d bytes is outside the response", what, off, n)
+	}
+	return b[off : off+n], nil
+}
+
+// reason is the text a guest left, or the code when there is none.
+func reason(b []byte, code int32) string {
+	r := b[abi.ResponseOffset:]
+	text, err := slice(b, le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:]), 1024, "reason")
+	if err != nil || len(text) == 0 || !utf8.Valid(text) {
+		return fmt.Sprintf("code %d", code)
+	}
+	return string(text)
+}

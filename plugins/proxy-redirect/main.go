@@ -1,0 +1,160 @@
+// Command proxy-redirect is a callout that sends connections to local proxies
+// by destination. See README.md for its configuration.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/calloutd/calloutd/sdk/go/callout"
+	"github.com/calloutd/calloutd/sdk/go/sockaddr"
+)
+
+//go:generate env GOOS=wasip1 GOARCH=wasm go build -trimpath -buildvcs=false "-ldflags=-s -w -buildid=" -buildmode=c-shared -o proxy-redirect.wasm .
+
+func init() { callout.Register(new(policy)) }
+
+func main() {}
+
+type config struct {
+	Rules     []ruleConfig `json:"rules"`
+	Otherwise string       `json:"otherwise"`
+}
+
+type ruleConfig struct {
+	Destinations []string       `json:"destinations"`
+	Ports        []string       `json:"ports"`
+	Proxy        netip.AddrPort `json:"proxy"`
+	ProxyPID     uint32         `json:"proxy_pid"`
+}
+
+type policy struct {
+	rules     []rule
+	otherwise callout.Verdict
+}
+
+type rule struct {
+	prefixes []netip.Prefix
+	ports    [][2]uint16
+	proxy    netip.AddrPort
+	pid      uint32
+}
+
+// Configure reads the configuration, strictly.
+func (p *policy) Configure(b []byte) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	var c config
+	if err := d.Decode(&c); err != nil {
+		return err
+	}
+	switch c.Otherwise {
+	case "", "permit":
+		p.otherwise = callout.Permit()
+	case "continue":
+		p.otherwise = callout.Continue()
+	case "block":
+		p.otherwise = callout.Block("no rule of proxy-redirect names this destination")
+	default:
+		return fmt.Errorf("otherwise: %q is not permit, continue or block", c.Otherwise)
+	}
+	for i, rc := range c.Rules {
+		r, err := compile(rc)
+		if err != nil {
+			return fmt.Errorf("rules[%d].%w", i, err)
+		}
+		p.rules = append(p.rules, r)
+	}
+	return nil
+}
+
+func compile(c ruleConfig) (rule, error) {
+	r := rule{proxy: c.Proxy, pid: c.ProxyPID}
+	if !c.Proxy.IsValid() || c.Proxy.Port() == 0 {
+		return r, fmt.Errorf("proxy: an address and a port are required")
+	}
+	if c.ProxyPID == 0 {
+		return r, fmt.Errorf("proxy_pid: a redirect to this host needs the proxy's process")
+	}
+	if len(c.Destinations) == 0 {
+		return r, fmt.Errorf("destinations: at least one is required")
+	}
+	for i, s := range c.Destinations {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return r, fmt.Errorf("destinations[%d]: %q is no prefix such as 198.51.100.0/24", i, s)
+		}
+		r.prefixes = append(r.prefixes, p)
+	}
+	for i, s := range c.Ports {
+		low, high, ranged := strings.Cut(s, "-")
+		if !ranged {
+			high = low
+		}
+		a, err1 := strconv.ParseUint(low, 10, 16)
+		b, err2 := strconv.ParseUint(high, 10, 16)
+		if err1 != nil || err2 != nil || a > b {
+			return r, fmt.Errorf("ports[%d]: %q is no port or range such as 8000-8999", i, s)
+		}
+		r.ports = append(r.ports, [2]uint16{uint16(a), uint16(b)})
+	}
+	return r, nil
+}
+
+// Classify sends a new connection to the proxy of the first rule that names its
+// destination, and lets the proxy's own connection pass (RS-02).
+func (p *policy) Classify(c *callout.Call) callout.Verdict {
+	if c.State == callout.RedirectedBySelf || c.State == callout.PreviouslyRedirectedBySelf {
+		return callout.Permit().WithReason("the proxy's own connection")
+	}
+	for i := range p.rules {
+		r := &p.rules[i]
+		if !r.names(c.Remote) {
+			continue
+		}
+		to, ok := sameFamily(r.proxy, c.Remote.Addr())
+		if !ok {
+			continue
+		}
+		local := c.Local
+		if !local.IsValid() {
+			local = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+		}
+		context := sockaddr.Append(make([]byte, 0, 2*sockaddr.Size), c.Remote)
+		record := sockaddr.Append([]byte{1, byte(i), byte(i >> 8), 0}, c.Remote)
+		return callout.Redirect(to, r.pid).WithContext(sockaddr.Append(context, local)).WithRecord(record)
+	}
+	return p.otherwise
+}
+
+func (r *rule) names(to netip.AddrPort) bool {
+	found := len(r.ports) == 0
+	for _, p := range r.ports {
+		found = found || p[0] <= to.Port() && to.Port() <= p[1]
+	}
+	if !found {
+		return false
+	}
+	for _, p := range r.prefixes {
+		if p.Contains(to.Addr().Unmap()) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameFamily gives the proxy's address the family of the destination: a
+// redirect may not change it (CR-07).
+func sameFamily(proxy netip.AddrPort, dst netip.Addr) (netip.AddrPort, bool) {
+	switch {
+	case dst.Is4In6() && proxy.Addr().Is4():
+		return netip.AddrPortFrom(netip.AddrFrom16(proxy.Addr().As16()), proxy.Port()), true
+	case dst.Is4In6():
+		return proxy, false
+	}
+	return proxy, dst.Is4() == proxy.Addr().Is4()
+}
