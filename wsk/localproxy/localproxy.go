@@ -1,0 +1,216 @@
+// Package localproxy holds the two proxies calloutd brings: inspect, which
+// answers with what it learned about a connection, and forward, which carries
+// it on to where it was going. Both are plain clients of wsk.
+package localproxy
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/sdk/go/sockaddr"
+	"github.com/calloutd/calloutd/wsk"
+	"github.com/calloutd/calloutd/wsk/wsknet"
+)
+
+// Options configure a proxy.
+type Options struct {
+	Client *wsk.Client    // Required.
+	Listen netip.AddrPort // Required; port zero lets the system choose.
+	// Open tells what sealed records say and takes references that Release
+	// gives back. Optional; inspect prints less without it. Only the engine
+	// that sealed them can do it: to everybody else they are opaque (RED-SET-07).
+	Open    func(sealed []byte) (redirect.Records, error)
+	Release func(redirect.Records)
+	// Logf reports connections that could not be served. Optional.
+	Logf func(format string, args ...any)
+}
+
+func (o *Options) logf(format string, args ...any) {
+	if o.Logf != nil {
+		o.Logf(format, args...)
+	}
+}
+
+// A Proxy is a proxy that listens.
+type Proxy struct {
+	ln   net.Listener
+	stop func()
+	wg   sync.WaitGroup
+}
+
+// Addr is where the proxy listens.
+func (p *Proxy) Addr() netip.AddrPort { return p.ln.Addr().(*net.TCPAddr).AddrPort() }
+
+// Close stops listening, ends what is being served and waits for it.
+func (p *Proxy) Close() {
+	p.ln.Close()
+	p.stop()
+	p.wg.Wait()
+}
+
+// A Report is what inspect answers.
+type Report struct {
+	OriginalDestination string  `json:"original_destination"`
+	RedirectState       string  `json:"redirect_state"`
+	RecordsBytes        int     `json:"records_bytes"`
+	Hops                int     `json:"hops"`
+	ContextBytes        int     `json:"context_bytes"`
+	Context             string  `json:"context"` // hex
+	Client              Process `json:"client"`
+	Filter              uint64  `json:"filter"`
+	Callout             string  `json:"callout"`
+	Error               string  `json:"error,omitempty"`
+}
+
+// A Process is who connected.
+type Process struct {
+	PID     uint32 `json:"pid"`
+	Program string `json:"program"`
+}
+
+type connKey struct{}
+
+// Inspect starts a proxy that answers every HTTP request with a Report.
+func Inspect(ctx context.Context, o Options) (*Proxy, error) {
+	ln, err := wsknet.Listen(ctx, o.Client, o.Listen.String())
+	if err != nil {
+		return nil, fmt.Errorf("inspect: %w", err)
+	}
+	srv := &http.Server{
+		ReadHeaderTimeout: 10 * time.Second,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			rep := o.report(r.Context(), r.Context().Value(connKey{}).(*wsknet.Conn))
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Connection", "close")
+			if rep.Error != "" {
+				w.WriteHeader(http.StatusBadGateway)
+			}
+			// The client may be gone; there is nobody to tell.
+			_ = json.NewEncoder(w).Encode(rep)
+		}),
+	}
+	p := &Proxy{ln: ln, stop: func() { srv.Close() }}
+	p.wg.Go(func() {
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			o.logf("inspect: %v", err)
+		}
+	})
+	return p, nil
+}
+
+func (o *Options) report(ctx context.Context, c *wsknet.Conn) Report {
+	sealed, err := c.RedirectRecords(ctx)
+	if err != nil {
+		return Report{RedirectState: redirect.NotRedirected.String(), Error: fmt.Sprintf("this connection was not redirected here: %v", err)}
+	}
+	rep := Report{RecordsBytes: len(sealed)}
+	if b, err := c.RedirectContext(ctx); err == nil {
+		rep.ContextBytes, rep.Context = len(b), hex.EncodeToString(b)
+		if to, err := sockaddr.Parse(b); err == nil {
+			rep.OriginalDestination = to.String()
+		}
+	}
+	if o.Open == nil {
+		return rep
+	}
+	rs, err := o.Open(sealed)
+	if err != nil {
+		rep.Error = err.Error()
+		return rep
+	}
+	defer o.Release(rs)
+	h := rs.Last()
+	st, _ := rs.State(h.Handle)
+	rep.OriginalDestination, rep.RedirectState, rep.Hops = h.Original.String(), st.String(), len(rs)
+	rep.Client, rep.Filter, rep.Callout = Process{h.ProcessID, h.AppID}, h.FilterID, h.Callout
+	return rep
+}
+
+// Forward starts a proxy that carries each connection to its original
+// destination, with the redirect records set on its own socket, so that the
+// callouts know the connection as their own (RED-SET-04, SC-30).
+func Forward(ctx context.Context, o Options) (*Proxy, error) {
+	ln, err := wsknet.Listen(ctx, o.Client, o.Listen.String())
+	if err != nil {
+		return nil, fmt.Errorf("forward: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	p := &Proxy{ln: ln, stop: cancel}
+	p.wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			p.wg.Go(func() {
+				defer c.Close()
+				if err := o.carry(ctx, c.(*wsknet.Conn)); err != nil {
+					o.logf("forward: %v", err)
+				}
+			})
+		}
+	})
+	return p, nil
+}
+
+func (o *Options) carry(ctx context.Context, in *wsknet.Conn) error {
+	sealed, err := in.RedirectRecords(ctx)
+	if err != nil {
+		return fmt.Errorf("connection from %s was not redirected here: %w", in.RemoteAddr(), err)
+	}
+	b, err := in.RedirectContext(ctx)
+	if err != nil {
+		return fmt.Errorf("connection from %s has no redirect context: %w", in.RemoteAddr(), err)
+	}
+	to, err := sockaddr.Parse(b)
+	if err != nil {
+		return fmt.Errorf("redirect context does not begin with the original destination: %w", err)
+	}
+	d := wsknet.Dialer{Client: o.Client, RedirectRecords: sealed}
+	out, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return fmt.Errorf("%s: %w", to, err)
+	}
+	defer out.Close()
+	stop := context.AfterFunc(ctx, func() { in.Close(); out.Close() })
+	defer stop()
+	return relay(in, out)
+}
+
+// relay copies both ways until both ends are done, passing each end's
+// half-close on. io.Copy between TCP connections is splice on Linux.
+func relay(a, b net.Conn) error {
+	one := func(dst, src net.Conn) error {
+		_, err := io.Copy(dst, src)
+		if cw, ok := dst.(interface{ CloseWrite() error }); ok && err == nil {
+			err = cw.CloseWrite()
+		}
+		if err != nil { // Do not leave the other direction waiting.
+			dst.Close()
+			src.Close()
+		}
+		return err
+	}
+	var wg sync.WaitGroup
+	var err1 error
+	wg.Go(func() { err1 = one(a, b) })
+	err2 := one(b, a)
+	wg.Wait()
+	for _, err := range []error{err1, err2} {
+		if err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+	}
+	return nil
+}
