@@ -1,0 +1,79 @@
+package main
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/calloutd/calloutd/"
+
+// imports is the architecture: what each package of this module may import of
+// it, tests left out. A new edge is a change of this table.
+var imports = map[string]string{
+	"host/fwp":                     "",
+	"host/redirect":                "",
+	"sdk/abi":                      "",
+	"sdk/go/sockaddr":              "",
+	"wsk/ntstatus":                 "",
+	"host/fwpm":                    "host/fwp",
+	"host/fwps":                    "host/fwp host/fwpm host/redirect",
+	"host/redirect/memstore":       "host/redirect",
+	"host/redirect/storetest":      "host/redirect",
+	"host/arbitrate":               "host/fwp host/fwpm host/fwps host/redirect",
+	"host/policyfile":              "host/fwp host/fwpm",
+	"host/guest/meter":             "",
+	"host/guest":                   "host/fwp host/fwpm host/fwps host/redirect host/guest/meter sdk/abi",
+	"host":                         "host/arbitrate host/fwp host/fwpm host/fwps host/redirect",
+	"host/conformance":             "host host/fwp host/fwpm host/fwps host/redirect",
+	"host/ale":                     "host/fwp host/fwpm host/fwps host/redirect",
+	"host/enforce/internal/doomed": "",
+	"host/enforce":                 "host/enforce/internal/doomed",
+	"host/enforce/seccomp":         "host/ale host/fwp host/fwpm host/fwps host/redirect host/enforce host/enforce/internal/doomed",
+	"wsk":                          "host/ale host/fwp host/fwps host/redirect wsk/ntstatus",
+	"wsk/wsknet":                   "wsk wsk/ntstatus",
+	"wsk/localproxy":               "host/redirect sdk/go/sockaddr wsk wsk/wsknet",
+	"sdk/go/callout":               "sdk/abi",
+	"plugins/proxy-redirect":       "sdk/go/callout sdk/go/sockaddr sdk/abi",
+	"cmd/calloutd":                 "*",
+}
+
+func TestImportDirections(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()
+	require.NoError(t, err)
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		pkg := strings.TrimPrefix(words[0], module)
+		seen[pkg] = true
+		allowed, ok := imports[pkg]
+		if !ok {
+			t.Errorf("%s has no row in the table of import directions", pkg)
+			continue
+		}
+		for _, imp := range words[1:] {
+			imp, ours := strings.CutPrefix(imp, module)
+			if ours && allowed != "*" && !slices.Contains(strings.Fields(allowed), imp) {
+				t.Errorf("%s imports %s, which the table does not allow", pkg, imp)
+			}
+		}
+	}
+	for pkg := range imports {
+		if !seen[pkg] {
+			t.Errorf("%s is in the table but not in the module", pkg)
+		}
+	}
+}
+
+// Every package says what it is for.
+func TestPackageDocs(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}|{{.Doc}}`, module+"...").Output()
+	require.NoError(t, err)
+	for line := range strings.Lines(string(out)) {
+		pkg, doc, _ := strings.Cut(strings.TrimSpace(line), "|")
+		require.NotEmpty(t, doc, "package %s has no doc comment", pkg)
+	}
+}
