@@ -28,7 +28,6 @@ var imports = map[string]string{
 	"host/guest/meter":             "",
 	"host/guest":                   "host/fwp host/fwpm host/fwps host/redirect host/guest/meter sdk/abi",
 	"host":                         "host/arbitrate host/fwp host/fwpm host/fwps host/redirect",
-	"host/conformance":             "host host/fwp host/fwpm host/fwps host/redirect",
 	"host/ale":                     "host/fwp host/fwpm host/fwps host/redirect",
 	"host/enforce/internal/doomed": "",
 	"host/enforce":                 "host/enforce/internal/doomed",

@@ -87,7 +87,7 @@ func probePidfdThread() error {
 func probeLandlock() error {
 	abi, _, e := unix.RawSyscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if e == 0 && abi < 4 {
-		return fmt.Errorf("Landlock ABI is %d, 4 is needed", abi)
+		return fmt.Errorf("landlock ABI is %d, 4 is needed", abi)
 	}
 	return failed("landlock_create_ruleset", e)
 }

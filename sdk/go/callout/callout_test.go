@@ -66,3 +66,20 @@ func FuzzHostileRequest(f *testing.F) {
 		}
 	})
 }
+
+type configured struct{ got string }
+
+func (c *configured) Classify(*Call) Verdict        { return Permit() }
+func (c *configured) Configure(config []byte) error { c.got = string(config); return nil }
+
+func TestConfigureInChunks(t *testing.T) {
+	c := new(configured)
+	Register(c)
+	b := make([]byte, abi.BlockSize)
+	copy(b, "ab")
+	require.Zero(t, configure(registered, b, 2|abi.InitMore))
+	require.Zero(t, configure(registered, b, 1))
+	require.Equal(t, "aba", c.got)
+	require.Empty(t, pending)
+	require.EqualValues(t, -1, configure(fn(nil), b, 1), "a callout without Configure takes none")
+}
