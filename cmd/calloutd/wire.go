@@ -127,6 +127,8 @@ func (w *world) loadCallout(ctx context.Context, rt *guest.Runtime, dir string, 
 	if err != nil {
 		return err
 	}
+	// Before the runtime: a spare instance may still be starting.
+	w.closers = append(w.closers, func() { m.Close(context.WithoutCancel(ctx)) })
 	var callout fwps.Callout = m
 	if c.OnFailure == "continue" {
 		callout = continueOnFailure(m)
