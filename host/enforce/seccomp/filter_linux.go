@@ -60,8 +60,8 @@ func filter() ([]bpf.RawInstruction, error) {
 		refuse(unix.EAFNOSUPPORT),
 		ret(unix.SECCOMP_RET_ALLOW))
 	// MSG_FASTOPEN connects; the flags are in a register, so there is no race.
-	for nr, arg := range map[uint32]uint32{unix.SYS_SENDTO: 3, unix.SYS_SENDMSG: 2, unix.SYS_SENDMMSG: 3} {
-		on(nr, load(offArg(arg)), jump(bpf.JumpBitsNotSet, unix.MSG_FASTOPEN, 1), refuse(unix.EOPNOTSUPP), ret(unix.SECCOMP_RET_ALLOW))
+	for _, send := range []struct{ nr, flags uint32 }{{unix.SYS_SENDTO, 3}, {unix.SYS_SENDMSG, 2}, {unix.SYS_SENDMMSG, 3}} {
+		on(send.nr, load(offArg(send.flags)), jump(bpf.JumpBitsNotSet, unix.MSG_FASTOPEN, 1), refuse(unix.EOPNOTSUPP), ret(unix.SECCOMP_RET_ALLOW))
 	}
 	p = append(p, ret(unix.SECCOMP_RET_ALLOW))
 	return bpf.Assemble(p)
