@@ -16,56 +16,63 @@ import (
 
 var le = binary.LittleEndian
 
-var errRequestTooLarge = errors.New("the request does not fit the exchange block")
+// started is where the monotonic clock of requests begins.
+var started = time.Now()
+
+// maxReason is the limit of a reason, in bytes.
+const maxReason = 1024
+
+// errRequestTooLarge is no fault of the guest's. Nothing is left out to make a
+// request fit: a callout that does not see all would decide wrongly.
+var errRequestTooLarge = errors.New("the program's path, the record and the context together do not fit a request")
 
 // encode writes the request. The response is zeroed first, so that an answer
 // left over from the last call cannot be read as this one's.
 func encode(b []byte, c *fwps.Call) error {
 	clear(b[:abi.RequestHeader])
 	clear(b[abi.ResponseOffset : abi.ResponseOffset+abi.ResponseHeader])
-	in := c.In
-	le.PutUint16(b[abi.ReqLayer:], uint16(in.Layer))
-	le.PutUint32(b[abi.ReqConditionFlags:], uint32(in.Flags))
-	le.PutUint64(b[abi.ReqConnection:], in.EndpointID)
-	le.PutUint64(b[abi.ReqFilter:], uint64(c.Filter.ID))
-	le.PutUint32(b[abi.ReqPID:], in.ProcessID)
-	le.PutUint32(b[abi.ReqUID:], in.UserID)
-	remote := in.Remote
+	in, remote := c.In, c.In.Remote
 	if c.Connect != nil {
 		remote = c.Connect.Remote
 	}
-	b[abi.ReqIPVersion] = 6
-	if remote.Addr().Is4() {
-		b[abi.ReqIPVersion] = 4
+	le.PutUint16(b[abi.ReqLayer:], uint16(in.Layer))
+	le.PutUint32(b[abi.ReqConditionFlags:], uint32(in.Flags))
+	le.PutUint64(b[abi.ReqConnection:], in.EndpointID)
+	if c.Filter != nil {
+		le.PutUint64(b[abi.ReqFilter:], uint64(c.Filter.ID))
 	}
+	b[abi.ReqIPVersion] = ipVersion(in, remote)
 	b[abi.ReqProtocol] = in.Protocol
 	b[abi.ReqRedirectState] = byte(c.State)
 	if in.Inbound {
 		b[abi.ReqDirection] = 1
 	}
-	present := uint32(abi.PresentPID)
+	le.PutUint64(b[abi.ReqMonotonic:], uint64(time.Since(started)))
+	present := putAddr(b, abi.ReqLocal, abi.ReqLocalPort, in.Local, abi.PresentLocal)
+	present |= putAddr(b, abi.ReqRemote, abi.ReqRemotePort, remote, abi.PresentRemote)
+	if in.ProcessID != 0 {
+		le.PutUint32(b[abi.ReqPID:], in.ProcessID)
+		present |= abi.PresentPID
+	}
 	if in.UserKnown {
+		le.PutUint32(b[abi.ReqUID:], in.UserID)
 		present |= abi.PresentUID
 	}
-	present |= putAddr(b, abi.ReqLocal, abi.ReqLocalPort, in.Local, abi.PresentLocal)
-	present |= putAddr(b, abi.ReqRemote, abi.ReqRemotePort, remote, abi.PresentRemote)
-	le.PutUint64(b[abi.ReqMonotonic:], uint64(time.Since(started)))
+	return encodeTail(b, c, present)
+}
 
-	at, ok := abi.RequestHeader, true
-	if at, ok = put(b, at, abi.ReqApp, in.AppID); ok && in.AppID != "" {
-		present |= abi.PresentApp
+// encodeTail writes the items of variable length and what depends on them. The
+// user's name is not among them: the host knows users by number.
+func encodeTail(b []byte, c *fwps.Call, present uint32) error {
+	at, bits, ok := put(b, abi.RequestHeader, abi.ReqApp, c.In.AppID, abi.PresentApp)
+	present |= bits
+	if c.Hop != nil && ok {
+		at, bits, ok = put(b, at, abi.ReqRecord, c.Hop.Record, abi.PresentRecord)
+		present |= bits
 	}
 	if c.Hop != nil && ok {
-		if at, ok = put(b, at, abi.ReqRecord, c.Hop.Record); ok && len(c.Hop.Record) > 0 {
-			present |= abi.PresentRecord
-		}
-		// A record and a context of full size do not both fit; the record is the
-		// callout's own, the context is for the proxy.
-		if ok && len(c.Hop.Context) > 0 {
-			if next, fits := put(b, at, abi.ReqContext, c.Hop.Context); fits {
-				at, present = next, present|abi.PresentContext
-			}
-		}
+		at, bits, ok = put(b, at, abi.ReqContext, c.Hop.Context, abi.PresentContext)
+		present |= bits
 	}
 	if !ok {
 		return errRequestTooLarge
@@ -73,6 +80,15 @@ func encode(b []byte, c *fwps.Call) error {
 	le.PutUint32(b[abi.ReqSize:], uint32(at))
 	le.PutUint32(b[abi.ReqPresent:], present)
 	return nil
+}
+
+// ipVersion is 4 or 6. A v4-mapped destination is one of version 6: the
+// socket's family, not the address, says at which layer it is classified.
+func ipVersion(in *fwps.Incoming, remote netip.AddrPort) byte {
+	if a := remote.Addr(); a.Is4() || !a.IsValid() && !in.Layer.IsV6() {
+		return 4
+	}
+	return 6
 }
 
 func putAddr(b []byte, at, port int, a netip.AddrPort, bit uint32) uint32 {
@@ -85,18 +101,21 @@ func putAddr(b []byte, at, port int, a netip.AddrPort, bit uint32) uint32 {
 	return bit
 }
 
-// put appends a tail item at the next 8-aligned offset.
-func put[T string | []byte](b []byte, at, field int, item T) (int, bool) {
+// put appends a tail item at the next 8-aligned offset. It returns where the
+// next one goes and the item's bit, or false if it does not fit.
+func put[T string | []byte](b []byte, at, field int, item T, bit uint32) (int, uint32, bool) {
 	if len(item) == 0 {
-		return at, true
+		return at, 0, true
 	}
-	if at+len(item) > abi.ResponseOffset {
-		return at, false
+	if len(item) > abi.ResponseOffset-at {
+		return at, 0, false
 	}
-	copy(b[at:], item)
+	end := at + copy(b[at:], item)
 	le.PutUint32(b[field:], uint32(at))
 	le.PutUint32(b[field+4:], uint32(len(item)))
-	return (at + len(item) + 7) &^ 7, true
+	next := (end + 7) &^ 7
+	clear(b[end:next])
+	return next, bit, true
 }
 
 // decode reads the packed answer and, where it says there is more, the response.
@@ -125,17 +144,24 @@ func decode(b []byte, packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 	default:
 		return fmt.Errorf("the guest answered with unknown action %d", action)
 	}
-	if off, n := le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:]); n > 0 {
-		text, err := slice(b, off, n, 1024, "reason")
-		if err != nil {
-			return err
-		}
-		if !utf8.Valid(text) {
-			return errors.New("reason is not UTF-8")
-		}
+	text, err := reasonText(b)
+	if len(text) > 0 {
 		v.Reason = string(text)
 	}
-	return nil
+	return err
+}
+
+// reasonText is what the guest says for people; it may be empty.
+func reasonText(b []byte) ([]byte, error) {
+	r := b[abi.ResponseOffset:]
+	text, err := slice(b, le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:]), maxReason, "reason")
+	if err != nil {
+		return nil, err
+	}
+	if !utf8.Valid(text) {
+		return nil, errors.New("reason is not UTF-8")
+	}
+	return text, nil
 }
 
 func decodeRedirect(b, r []byte, flags uint64, c *fwps.Call, v *fwps.Verdict) error {
@@ -186,9 +212,8 @@ func slice(b []byte, off, n uint32, most int, what string) ([]byte, error) {
 
 // reason is the text a guest left, or the code when there is none.
 func reason(b []byte, code int32) string {
-	r := b[abi.ResponseOffset:]
-	text, err := slice(b, le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:]), 1024, "reason")
-	if err != nil || len(text) == 0 || !utf8.Valid(text) {
+	text, err := reasonText(b)
+	if err != nil || len(text) == 0 {
 		return fmt.Sprintf("code %d", code)
 	}
 	return string(text)

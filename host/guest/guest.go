@@ -1,35 +1,31 @@
 // Package guest runs callouts that are WebAssembly modules.
+//
+// A guest is never trusted: it is metered (package meter), its memory is
+// bounded, every answer is checked, and an instance that failed once is thrown
+// away, because what it holds may be wrong.
 package guest
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
-	"slices"
-	"strings"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
-	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest/meter"
-	"github.com/calloutd/calloutd/sdk/abi"
 )
 
-// Limits.
+// Limits and defaults.
 const (
-	MaxModuleSize = 32 << 20
+	// MaxModuleSize is the limit of a module, in bytes.
+	MaxModuleSize      = 32 << 20
+	defaultMemoryPages = 256
+	maxWasmPages       = 65536
 	// classifySlices is the fuel of one decision, about a millisecond at worst;
 	// initSlices is that of starting and configuring an instance.
 	classifySlices = 64
-	initSlices     = 64 << 10
+	initSlices     = meter.InitialSlices
 	idleEvery      = 1000
 )
 
@@ -46,17 +42,20 @@ type Options struct {
 type Runtime struct {
 	rt    wazero.Runtime
 	cache wazero.CompilationCache
-	wasi  map[string]bool
+	pages uint32
 }
 
 // NewRuntime returns a Runtime. The caller closes it after its modules.
 func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	if o.MemoryLimitPages == 0 {
-		o.MemoryLimitPages = 256
+		o.MemoryLimitPages = defaultMemoryPages
+	}
+	if o.MemoryLimitPages > maxWasmPages {
+		return nil, fmt.Errorf("memory limit of %d pages is over %d", o.MemoryLimitPages, maxWasmPages)
 	}
 	// The capacity is the limit from the start: views of the memory never go stale.
 	cfg := wazero.NewRuntimeConfig().WithMemoryLimitPages(o.MemoryLimitPages).WithMemoryCapacityFromMax(true)
-	r := &Runtime{wasi: map[string]bool{}}
+	r := &Runtime{pages: o.MemoryLimitPages}
 	if o.CacheDir != "" {
 		c, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
 		if err != nil { // A cache that cannot be used costs time only.
@@ -65,18 +64,8 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 		r.cache, cfg = c, cfg.WithCompilationCache(c)
 	}
 	r.rt = wazero.NewRuntimeWithConfig(ctx, cfg)
-	// No capability comes with it: no files, arguments, environment or sockets
-	// are configured, so that a language's runtime starts and finds nothing.
-	_, err := wasi_snapshot_preview1.Instantiate(ctx, r.rt)
-	if err != nil {
+	if err := instantiateWASI(ctx, r.rt); err != nil {
 		return nil, errors.Join(err, r.Close(ctx))
-	}
-	b, err := wasi_snapshot_preview1.NewBuilder(r.rt).Compile(ctx)
-	if err != nil {
-		return nil, errors.Join(err, r.Close(ctx))
-	}
-	for name := range b.ExportedFunctions() {
-		r.wasi[name] = true
 	}
 	return r, nil
 }
@@ -90,335 +79,75 @@ func (r *Runtime) Close(ctx context.Context) error {
 	return err
 }
 
-// ModuleOptions configure a module.
+// ModuleOptions configure a module. The zero value works.
 type ModuleOptions struct {
-	// Config is handed to callout_init. Optional.
+	// Config is handed to callout_init.
 	Config []byte
-	// Slots is how many decisions run at once. Optional: one a processor.
+	// Slots is how many decisions run at once: one a processor if zero.
 	Slots int
-	// Logf hears of what the guest prints and of instances that were replaced. Optional.
+	// Spares is how many instances wait to replace one that fails: 1 if zero.
+	Spares int
+	// FuelSlices is the budget of one decision in slices of meter.SliceProbes:
+	// 64 if zero. InitFuelSlices is that of each step of starting an instance.
+	FuelSlices, InitFuelSlices int
+	// Logf hears of what the guest prints and of instances that were replaced,
+	// at a limited rate.
 	Logf func(format string, args ...any)
 }
 
-// A Module is a callout. It is a fwps.Callout.
-type Module struct {
-	name     string
-	rt       *Runtime
-	compiled wazero.CompiledModule
-	opts     ModuleOptions
-	slots    []slot
-	next     atomic.Uint32
-	spares   chan *instance
-	wg       sync.WaitGroup
-	closed   atomic.Bool
-	traps    atomic.Uint64
+func (o *ModuleOptions) defaults() error {
+	set := func(n *int, value int) {
+		if *n == 0 {
+			*n = value
+		}
+	}
+	set(&o.Slots, max(1, runtime.GOMAXPROCS(0)))
+	set(&o.Spares, 1)
+	set(&o.FuelSlices, classifySlices)
+	set(&o.InitFuelSlices, initSlices)
+	const most = 1 << 24 // far from overflow in the guest's arithmetic
+	for _, n := range []int{o.Slots, o.Spares, o.FuelSlices, o.InitFuelSlices} {
+		if n < 0 || n > most {
+			return fmt.Errorf("module option %d is out of range", n)
+		}
+	}
+	if o.Logf == nil {
+		o.Logf = func(string, ...any) {}
+	}
+	return nil
 }
 
-type slot struct {
-	mu   sync.Mutex
-	inst *instance // nil: lost and not replaced yet
-	_    [64]byte
-}
-
-// A TrapError is a guest that failed; its instance is gone.
-type TrapError struct {
-	Module string
-	Err    error
-}
-
-func (e *TrapError) Error() string {
-	msg := e.Err.Error()
-	if i := strings.Index(msg, "\nwasm stack trace"); i >= 0 {
-		msg = msg[:i]
+// Load validates, meters and compiles a module and starts its instances.
+func (r *Runtime) Load(ctx context.Context, name string, wasm []byte, o ModuleOptions) (_ *Module, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("callout module %q: %w", name, err)
+		}
+	}()
+	if err := o.defaults(); err != nil {
+		return nil, err
 	}
-	return fmt.Sprintf("callout %q failed: %s", e.Module, msg)
-}
-
-func (e *TrapError) Unwrap() error { return e.Err }
-
-// Load validates, meters and compiles a module and starts its instances. The
-// original is validated before it is rewritten.
-func (r *Runtime) Load(ctx context.Context, name string, wasm []byte, o ModuleOptions) (*Module, error) {
-	if len(wasm) > MaxModuleSize {
-		return nil, fmt.Errorf("module is %d bytes, the limit is %d", len(wasm), MaxModuleSize)
-	}
-	if len(wasm) >= 8 && string(wasm[:4]) == "\x00asm" && wasm[6] == 1 {
-		return nil, errors.New("this is a WebAssembly component; build a core module")
-	}
-	// The original is compiled without the compiler's cost: parse and validate
-	// happen in CompileModule of an interpreter.
-	check := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithMemoryLimitPages(65536))
-	orig, err := check.CompileModule(ctx, wasm)
-	if err == nil {
-		err = r.contract(orig)
-	}
-	check.Close(ctx)
+	compiled, err := r.compile(ctx, wasm)
 	if err != nil {
+		return nil, err
+	}
+	return newModule(ctx, r, name, compiled, o)
+}
+
+// compile turns a panic of the compiler into an error: the module is the
+// input of somebody else.
+func (r *Runtime) compile(ctx context.Context, wasm []byte) (_ wazero.CompiledModule, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the compiler failed: %v", p)
+		}
+	}()
+	if err := check(ctx, wasm, r.pages); err != nil {
 		return nil, err
 	}
 	metered, err := meter.Rewrite(wasm)
 	if err != nil {
 		return nil, err
 	}
-	compiled, err := r.rt.CompileModule(ctx, metered)
-	if err != nil {
-		return nil, err
-	}
-	if o.Slots <= 0 {
-		o.Slots = runtime.GOMAXPROCS(0)
-	}
-	if o.Logf == nil {
-		o.Logf = func(string, ...any) {}
-	}
-	m := &Module{name: name, rt: r, compiled: compiled, opts: o, slots: make([]slot, o.Slots), spares: make(chan *instance, 1)}
-	for i := range m.slots {
-		inst, err := m.start(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("start: %w", err)
-		}
-		m.slots[i].inst = inst
-	}
-	m.respawn()
-	return m, nil
+	return r.rt.CompileModule(ctx, metered)
 }
-
-// contract checks what the module imports and exports.
-func (r *Runtime) contract(c wazero.CompiledModule) error {
-	var unknown []string
-	for _, f := range c.ImportedFunctions() {
-		mod, name, _ := f.Import()
-		if mod != wasi_snapshot_preview1.ModuleName || !r.wasi[name] {
-			unknown = append(unknown, mod+"."+name)
-		}
-	}
-	for _, mem := range c.ImportedMemories() {
-		mod, name, _ := mem.Import()
-		unknown = append(unknown, mod+"."+name+" (memory)")
-	}
-	slices.Sort(unknown)
-	if len(unknown) > 0 {
-		return fmt.Errorf("module imports what this host does not offer: %s", strings.Join(unknown, ", "))
-	}
-	ex := c.ExportedFunctions()
-	if ex["_start"] != nil {
-		return errors.New("module is a command (it exports _start); build a reactor, in Go with -buildmode=c-shared")
-	}
-	want := map[string]struct {
-		required bool
-		params   []api.ValueType
-		results  []api.ValueType
-	}{
-		abi.ExportMarker:     {true, nil, []api.ValueType{api.ValueTypeI32}},
-		abi.ExportClassify:   {true, nil, []api.ValueType{api.ValueTypeI64}},
-		abi.ExportInit:       {false, []api.ValueType{api.ValueTypeI32}, []api.ValueType{api.ValueTypeI32}},
-		abi.ExportIdle:       {false, []api.ValueType{api.ValueTypeI32}, []api.ValueType{api.ValueTypeI32}},
-		abi.ExportInitialize: {false, nil, nil},
-	}
-	for name, w := range want {
-		f := ex[name]
-		if f == nil && w.required {
-			return fmt.Errorf("module does not export %s: it is no callout of ABI v1", name)
-		}
-		if f != nil && (!slices.Equal(f.ParamTypes(), w.params) || !slices.Equal(f.ResultTypes(), w.results)) {
-			return fmt.Errorf("export %s does not have the type the ABI asks for", name)
-		}
-	}
-	if c.ExportedMemories()[abi.ExportMemory] == nil {
-		return errors.New("module does not export its memory")
-	}
-	return nil
-}
-
-// An instance is one copy of the guest with all a decision needs.
-type instance struct {
-	mod      api.Module
-	classify api.Function
-	idle     api.Function
-	budget   api.MutableGlobal
-	block    []byte // the exchange block, a view of the guest's memory
-	stack    [1]uint64
-	calls    int
-}
-
-func (m *Module) start(ctx context.Context) (_ *instance, err error) {
-	cfg := wazero.NewModuleConfig().WithName("").WithStartFunctions().WithRandSource(rand.Reader).
-		WithSysWalltime().WithSysNanotime().WithStdout(logWriter{m}).WithStderr(logWriter{m})
-	mod, err := m.rt.rt.InstantiateModule(ctx, m.compiled, cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			mod.Close(ctx)
-		}
-	}()
-	budget, ok := mod.ExportedGlobal(meter.BudgetGlobal).(api.MutableGlobal)
-	if !ok {
-		return nil, errors.New("no budget")
-	}
-	i := &instance{mod: mod, budget: budget, classify: mod.ExportedFunction(abi.ExportClassify), idle: mod.ExportedFunction(abi.ExportIdle)}
-	budget.Set(initSlices)
-	if f := mod.ExportedFunction(abi.ExportInitialize); f != nil {
-		if _, err := f.Call(ctx); err != nil {
-			return nil, fmt.Errorf("_initialize: %w", err)
-		}
-	}
-	res, err := mod.ExportedFunction(abi.ExportMarker).Call(ctx)
-	if err != nil {
-		return nil, err
-	}
-	at := uint32(res[0])
-	if at%abi.BlockAlign != 0 {
-		return nil, fmt.Errorf("exchange block at %#x is not %d-byte aligned", at, abi.BlockAlign)
-	}
-	if i.block, ok = mod.Memory().Read(at, abi.BlockSize); !ok {
-		return nil, fmt.Errorf("exchange block at %#x is outside the memory", at)
-	}
-	return i, m.configure(ctx, i)
-}
-
-func (m *Module) configure(ctx context.Context, i *instance) error {
-	f := i.mod.ExportedFunction(abi.ExportInit)
-	if f == nil {
-		if len(m.opts.Config) > 0 {
-			return errors.New("the module takes no configuration (it has no callout_init)")
-		}
-		return nil
-	}
-	for rest, first := m.opts.Config, true; first || len(rest) > 0; first = false {
-		n := copy(i.block[:abi.InitChunk], rest)
-		rest = rest[n:]
-		arg := uint64(n)
-		if len(rest) > 0 {
-			arg |= abi.InitMore
-		}
-		i.budget.Set(initSlices)
-		res, err := f.Call(ctx, arg)
-		if err != nil {
-			return fmt.Errorf("callout_init: %w", err)
-		}
-		if code := int32(res[0]); code != 0 {
-			return fmt.Errorf("callout_init refused the configuration: %s", reason(i.block, code))
-		}
-	}
-	return nil
-}
-
-// Classify asks the guest. It waits for no lock while another slot is free.
-func (m *Module) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) error {
-	start := m.next.Add(1)
-	n := uint32(len(m.slots))
-	s := &m.slots[start%n]
-	locked := false
-	for k := range n {
-		if t := &m.slots[(start+k)%n]; t.mu.TryLock() {
-			s, locked = t, true
-			break
-		}
-	}
-	if !locked {
-		s.mu.Lock()
-	}
-	defer s.mu.Unlock()
-	if s.inst == nil {
-		if s.inst = m.spare(); s.inst == nil {
-			return &TrapError{m.name, errors.New("no instance is ready: the last one failed and is being replaced")}
-		}
-	}
-	err := s.inst.ask(c, v)
-	if err != nil {
-		m.replace(s, err)
-		v.Reset()
-		return &TrapError{m.name, err}
-	}
-	if s.inst.calls++; s.inst.calls%idleEvery == 0 && s.inst.idle != nil && !m.closed.Load() {
-		m.wg.Go(func() { m.housekeep(s) })
-	}
-	return nil
-}
-
-func (i *instance) ask(c *fwps.Call, v *fwps.Verdict) error {
-	if err := encode(i.block, c); err != nil {
-		return err
-	}
-	i.budget.Set(classifySlices)
-	if err := i.classify.CallWithStack(context.Background(), i.stack[:]); err != nil {
-		if int32(i.budget.Get()) < 0 {
-			return errors.New("the fuel budget is spent (endless loop?)")
-		}
-		return err
-	}
-	return decode(i.block, i.stack[0], c, v)
-}
-
-// replace throws a failed instance away: its state cannot be trusted.
-func (m *Module) replace(s *slot, err error) {
-	m.traps.Add(1)
-	m.opts.Logf("callout %q: instance replaced: %v", m.name, (&TrapError{m.name, err}).Error())
-	s.inst.mod.Close(context.Background())
-	s.inst = m.spare()
-}
-
-func (m *Module) spare() *instance {
-	select {
-	case i := <-m.spares:
-		m.respawn()
-		return i
-	default:
-		m.respawn()
-		return nil
-	}
-}
-
-// respawn fills the list of spares in the background.
-func (m *Module) respawn() {
-	if m.closed.Load() {
-		return
-	}
-	m.wg.Go(func() {
-		i, err := m.start(context.Background())
-		if err != nil {
-			m.opts.Logf("callout %q: no spare instance: %v", m.name, err)
-			return
-		}
-		select {
-		case m.spares <- i:
-		default:
-			i.mod.Close(context.Background())
-		}
-	})
-}
-
-// housekeep lets the guest collect garbage, off the path of decisions.
-func (m *Module) housekeep(s *slot) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.inst == nil {
-		return
-	}
-	s.inst.budget.Set(initSlices)
-	if _, err := s.inst.idle.Call(context.Background(), 0); err != nil {
-		m.replace(s, fmt.Errorf("callout_idle: %w", err))
-	}
-}
-
-// Replaced is how many instances failed and were thrown away.
-func (m *Module) Replaced() uint64 { return m.traps.Load() }
-
-// Close ends the module. No Classify may be running.
-func (m *Module) Close(ctx context.Context) error {
-	m.closed.Store(true)
-	m.wg.Wait()
-	return m.compiled.Close(ctx)
-}
-
-type logWriter struct{ m *Module }
-
-var _ io.Writer = logWriter{}
-
-func (w logWriter) Write(b []byte) (int, error) {
-	w.m.opts.Logf("callout %q: %s", w.m.name, strings.TrimSpace(string(b)))
-	return len(b), nil
-}
-
-var started = time.Now()

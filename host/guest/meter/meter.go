@@ -19,8 +19,25 @@ const (
 	BudgetGlobal = Prefix + "budget" // i32: slices left; negative means trapped
 )
 
-// SliceProbes is how many probes one slice of the budget holds.
-const SliceProbes = 4096
+const (
+	// SliceProbes is how many units of fuel one slice of the budget holds: the
+	// garbage collector waits no longer than that.
+	SliceProbes = 4096
+	sliceShift  = 12
+	// InitialSlices is the budget of a new instance, for its start function.
+	InitialSlices = 1 << 16
+	// MaxTable bounds what table.grow can take from the host, in elements:
+	// tables are outside the limit of the memory.
+	MaxTable  = 1 << 16
+	maxTables = 16
+	// maxLocals leaves room for the local that Rewrite adds (wazero allows 50000).
+	maxLocals = 49999
+	// A unit of fuel pays for this many bytes of straight code, locals to
+	// clear, or bytes of a bulk operation (as a shift).
+	codeShift, localShift, bulkShift = 10, 6, 6
+	// growCost is what leaving for the host costs.
+	growCost = 8
+)
 
 // An Error is a module that cannot be rewritten, with the offset of the byte.
 type Error struct {
@@ -63,6 +80,17 @@ func (r *reader) leb(n int) uint64 {
 
 func (r *reader) u32() uint32 { return uint32(r.leb(5)) }
 
+// count reads the length of a vector. Every element has a byte at least; the
+// compiler makes room for as many as the module says, so that a false length
+// would take all memory of the process.
+func (r *reader) count() uint32 {
+	n := r.u32()
+	if uint64(n) > uint64(r.end-r.off) {
+		r.fail("vector of %d elements goes past the end", n)
+	}
+	return n
+}
+
 func (r *reader) take(n uint32) []byte {
 	if uint64(n) > uint64(r.end-r.off) {
 		r.fail("length %d goes past the end", n)
@@ -86,10 +114,20 @@ func uleb(b []byte, v uint32) []byte {
 	return append(b, byte(v))
 }
 
+func sleb(b []byte, v int32) []byte {
+	for v < -64 || v > 63 {
+		b = append(b, byte(v)|0x80)
+		v >>= 7
+	}
+	return append(b, byte(v)&0x7f)
+}
+
 func vec(b, content []byte) []byte { return append(uleb(b, uint32(len(content))), content...) }
 
+// Section identifiers.
 const (
-	secType, secImport, secFunc, secMemory, secGlobal, secExport, secStart, secCode = 1, 2, 3, 5, 6, 7, 8, 10
+	secCustom, secType, secImport, secFunc, secTable, secMemory = 0, 1, 2, 3, 4, 5
+	secGlobal, secExport, secElement, secCode, secData          = 6, 7, 9, 10, 11
 )
 
 // order is the place of each section in a module.
@@ -100,8 +138,14 @@ type section struct {
 	r  *reader
 }
 
+// An Import is something a module asks its host for.
+type Import struct {
+	Module, Name, Kind string
+}
+
 type module struct {
 	sections []section
+	imports  []Import
 	params   []uint32 // of each type
 	funcs    []uint32 // type of each function, imports first
 	imported int
@@ -111,19 +155,43 @@ type module struct {
 	refill   uint32 // index of the refill function; charge is the next
 }
 
-// Rewrite returns the metered form of a core module. The original must have
+// guard turns the reader's panics into errors.
+func guard(err *error) {
+	switch e := recover().(type) {
+	case nil:
+	case *Error:
+		*err = e
+	default:
+		panic(e)
+	}
+}
+
+// Imports lists the imports of a core module, of every kind.
+func Imports(wasm []byte) (_ []Import, err error) {
+	defer guard(&err)
+	return parse(wasm).imports, nil
+}
+
+// Strip returns a core module without its custom sections, after it has checked
+// that all lengths in it are true. Nothing else may be given to a compiler.
+func Strip(wasm []byte) (_ []byte, err error) {
+	defer guard(&err)
+	out := []byte("\x00asm\x01\x00\x00\x00")
+	for _, s := range parse(wasm).sections {
+		out = vec(append(out, s.id), s.r.rest())
+	}
+	return out, nil
+}
+
+// Rewrite returns the metered form of a core module, without custom
+// sections. The original must have
 // been validated; what is malformed is an *Error all the same.
-func Rewrite(wasm []byte) (out []byte, err error) {
-	defer func() {
-		if e := recover(); e != nil {
-			bad, ok := e.(*Error)
-			if !ok {
-				panic(e)
-			}
-			out, err = nil, bad
-		}
-	}()
+func Rewrite(wasm []byte) (_ []byte, err error) {
+	defer guard(&err)
 	m := parse(wasm)
+	if !m.memory { // The safepoint needs one.
+		return nil, &Error{len(wasm), "module has no memory"}
+	}
 	return m.write(), nil
 }
 
@@ -137,238 +205,439 @@ func parse(wasm []byte) *module {
 	for r.off < r.end {
 		id := r.u8()
 		s := section{id, r.sub(r.u32())}
-		if id != 0 {
+		if id != secCustom {
 			o, ok := order[id]
 			if !ok || o <= last {
 				r.fail("section %d is unknown or out of order", id)
 			}
 			last = o
 		}
-		m.read(s)
-		m.sections = append(m.sections, s)
-	}
-	if !m.memory {
-		r.fail("module has no memory")
+		if id != secCustom { // Names of a guest are not worth decoding.
+			m.read(s)
+			m.sections = append(m.sections, s)
+		}
 	}
 	m.fuel, m.refill = m.globals, uint32(len(m.funcs))
 	return m
 }
 
+// read takes from a section what the rewriting needs. It works on a copy of the
+// section's reader: write reads it again.
 func (m *module) read(s section) {
 	r := *s.r
-	if s.id == 0 || s.id > secExport {
-		return
-	}
 	switch s.id {
 	case secType:
-		for range r.u32() {
-			if r.u8() != 0x60 {
-				r.fail("not a function type")
-			}
-			n := r.u32()
-			r.take(n)
-			r.take(r.u32())
-			m.params = append(m.params, n)
-		}
+		m.readTypes(&r)
 	case secImport:
-		for range r.u32() {
-			r.take(r.u32())
-			r.take(r.u32())
-			switch k := r.u8(); k {
-			case 0:
-				m.funcs = append(m.funcs, r.u32())
-				m.imported++
-			case 1:
-				r.u8()
-				limits(&r)
-			case 2:
-				limits(&r)
-				m.memory = true
-			case 3:
-				r.take(2)
-				m.globals++
-			default:
-				r.fail("import kind %d is not supported", k)
-			}
+		for range r.count() {
+			m.readImport(&r)
 		}
 	case secFunc:
-		for range r.u32() {
+		for range r.count() {
 			m.funcs = append(m.funcs, r.u32())
 		}
 	case secMemory:
-		m.memory = m.memory || r.u32() > 0
+		m.memory = m.memory || r.count() > 0
 	case secGlobal:
-		m.globals += r.u32()
+		m.globals += r.count()
 	case secExport:
-		for range r.u32() {
-			if name := string(r.take(r.u32())); strings.HasPrefix(name, Prefix) {
-				r.fail("export name %q is reserved", name)
-			}
-			r.u8()
+		readExports(&r)
+	case secTable:
+		r.count()
+	case secElement:
+		for range r.count() {
+			readElement(&r)
+		}
+	case secCode:
+		for range r.count() {
+			readLocals(r.sub(r.u32()))
+		}
+	case secData:
+		for range r.count() {
+			readData(&r)
+		}
+	}
+}
+
+func (m *module) readTypes(r *reader) {
+	for range r.count() {
+		if r.u8() != 0x60 {
+			r.fail("not a function type")
+		}
+		n := r.u32()
+		r.take(n)
+		r.take(r.u32())
+		m.params = append(m.params, n)
+	}
+}
+
+func (m *module) readImport(r *reader) {
+	i := Import{Module: string(r.take(r.u32())), Name: string(r.take(r.u32()))}
+	switch k := r.u8(); k {
+	case 0:
+		i.Kind = "function"
+		m.funcs = append(m.funcs, r.u32())
+		m.imported++
+	case 1:
+		i.Kind = "table"
+		r.u8()
+		limits(r)
+	case 2:
+		i.Kind = "memory"
+		limits(r)
+		m.memory = true
+	case 3:
+		i.Kind = "global"
+		r.take(2)
+		m.globals++
+	default:
+		r.fail("import kind %d is not supported", k)
+	}
+	m.imports = append(m.imports, i)
+}
+
+func readExports(r *reader) {
+	for range r.count() {
+		if name := string(r.take(r.u32())); strings.HasPrefix(name, Prefix) {
+			r.fail("export name %q is reserved", name)
+		}
+		r.u8()
+		r.u32()
+	}
+}
+
+// readElement reads a segment; the low bits of its flags are: not active, has
+// a table or is declarative, has expressions in place of indices.
+func readElement(r *reader) {
+	f := r.u32()
+	if f > 7 {
+		r.fail("element segment with flags %d is not supported", f)
+	}
+	if f&1 == 0 {
+		if f&2 != 0 {
+			r.u32()
+		}
+		constant(r)
+	}
+	if f&3 != 0 {
+		r.u8()
+	}
+	for range r.count() {
+		if f&4 != 0 {
+			constant(r)
+		} else {
 			r.u32()
 		}
 	}
 }
 
-func limits(r *reader) {
-	f := r.u8()
-	r.leb(5)
-	if f&1 != 0 {
-		r.leb(5)
+func readData(r *reader) {
+	f := r.u32()
+	if f > 2 {
+		r.fail("data segment with flags %d is not supported", f)
+	}
+	if f == 2 {
+		r.u32()
+	}
+	if f != 1 {
+		constant(r)
+	}
+	r.take(r.u32())
+}
+
+// readLocals returns how many locals a function declares.
+func readLocals(r *reader) (groups uint32, n uint64) {
+	groups = r.count()
+	for range groups {
+		n += uint64(r.u32())
+		r.u8()
+	}
+	if n > maxLocals {
+		r.fail("function has %d locals, the limit is %d", n, maxLocals)
+	}
+	return groups, n
+}
+
+// constant skips a constant expression.
+func constant(r *reader) {
+	for {
+		op := r.u8()
+		if op == opEnd {
+			return
+		}
+		immediates(r, op)
 	}
 }
 
-func (m *module) write() []byte {
-	out := []byte("\x00asm\x01\x00\x00\x00")
+// limits reads a minimum and, when there is one, a maximum.
+func limits(r *reader) (low, high uint32, bounded bool) {
+	f := r.u8()
+	if f > 1 {
+		r.fail("limits with flags %#x are not supported", f)
+	}
+	low = r.u32()
+	if f == 1 {
+		high = r.u32()
+	}
+	return low, high, f == 1
+}
+
+// an addition is what Rewrite appends to a section that is a vector.
+type addition struct {
+	n    uint32
+	data []byte
+}
+
+// additions holds two globals, two functions with their types, and one export.
+// Everything is appended, so that no index of the guest's own changes.
+func (m *module) additions() map[byte]addition {
 	types := uint32(len(m.params))
-	// i32 mutable, zero: a module that was never given fuel cannot run.
-	globals := []byte{0x7f, 1, 0x41, 0, 0x0b, 0x7f, 1, 0x41, 0, 0x0b}
-	exports := append(vec(nil, []byte(BudgetGlobal)), 3)
-	exports = uleb(exports, m.fuel+1)
-	added := map[byte]struct {
-		n    uint32
-		data []byte
-	}{
+	globals := []byte{0x7f, 1, 0x41, 0, 0x0b, 0x7f, 1, 0x41}
+	globals = append(sleb(globals, InitialSlices), 0x0b)
+	return map[byte]addition{
 		secType:   {2, []byte{0x60, 0, 0, 0x60, 1, 0x7f, 0}},
 		secFunc:   {2, uleb(uleb(nil, types), types+1)},
 		secGlobal: {2, globals},
-		secExport: {1, exports},
+		secExport: {1, uleb(append(vec(nil, []byte(BudgetGlobal)), 3), m.fuel+1)},
+		secCode:   {2, vec(vec(nil, m.refillBody()), m.chargeBody())},
 	}
-	done := map[byte]bool{}
-	emit := func(id byte, old *reader) {
-		a := added[id]
-		n, rest := uint32(0), []byte(nil)
-		if old != nil {
-			r := *old
-			n, rest = r.u32(), r.rest()
-		}
-		out = append(out, id)
-		out = vec(out, append(append(uleb(nil, n+a.n), rest...), a.data...))
-		done[id] = true
+}
+
+// added lists the sections that additions has, in their order.
+var added = []byte{secType, secFunc, secGlobal, secExport, secCode}
+
+func (m *module) write() []byte {
+	out := []byte("\x00asm\x01\x00\x00\x00")
+	add, todo := m.additions(), added
+	emit := func(id byte, n uint32, content []byte) {
+		body := append(uleb(nil, n+add[id].n), content...)
+		out = vec(append(out, id), append(body, add[id].data...))
+		todo = todo[1:]
 	}
 	for _, s := range m.sections {
-		if s.id == 0 {
-			out = append(out, 0)
-			out = vec(out, s.r.rest())
-			continue
+		for len(todo) > 0 && order[todo[0]] < order[s.id] {
+			emit(todo[0], 0, m.missing(todo[0], s.r))
 		}
-		for _, id := range []byte{secType, secFunc, secGlobal, secExport} {
-			if !done[id] && order[s.id] > order[id] {
-				emit(id, nil)
-			}
-		}
+		r := *s.r
 		switch {
 		case s.id == secCode:
-			out = append(out, secCode)
-			out = vec(out, m.code(s.r))
-		case added[s.id].n > 0:
-			emit(s.id, s.r)
+			n := r.u32()
+			emit(secCode, n, m.code(&r, n))
+		case s.id == secTable:
+			out = vec(append(out, secTable), tables(&r))
+		case add[s.id].n > 0:
+			n := r.u32()
+			emit(s.id, n, r.rest())
 		default:
-			out = append(out, s.id)
-			out = vec(out, s.r.rest())
+			out = vec(append(out, s.id), r.rest())
 		}
+	}
+	for len(todo) > 0 {
+		emit(todo[0], 0, m.missing(todo[0], nil))
 	}
 	return out
 }
 
-func (m *module) code(s *reader) []byte {
-	r := *s
+// missing is the content of a section the module does not have: nothing, unless
+// there are functions without bodies.
+func (m *module) missing(id byte, at *reader) []byte {
+	if id == secCode && len(m.funcs) > m.imported {
+		e := &Error{Msg: fmt.Sprintf("%d functions have no bodies", len(m.funcs)-m.imported)}
+		if at != nil {
+			e.Offset = at.off
+		}
+		panic(e)
+	}
+	return nil
+}
+
+// tables copies the table section and bounds every table.
+func tables(r *reader) []byte {
 	n := r.u32()
+	if n > maxTables {
+		r.fail("%d tables are over the limit of %d", n, maxTables)
+	}
+	out := uleb(nil, n)
+	for range n {
+		out = append(out, r.u8())
+		low, high, bounded := limits(r)
+		if low > MaxTable {
+			r.fail("table of %d elements is over the limit of %d", low, MaxTable)
+		}
+		if !bounded || high > MaxTable {
+			high = MaxTable
+		}
+		out = uleb(uleb(append(out, 1), low), high)
+	}
+	return append(out, r.rest()...)
+}
+
+// code copies the n function bodies with their probes.
+func (m *module) code(r *reader, n uint32) []byte {
 	if int(n) != len(m.funcs)-m.imported {
 		r.fail("%d bodies for %d functions", n, len(m.funcs)-m.imported)
 	}
-	out := uleb(nil, n+2)
-	for i := range int(n) {
-		t := m.funcs[m.imported+i]
+	var out []byte
+	for _, t := range m.funcs[m.imported:] {
 		if int(t) >= len(m.params) {
 			r.fail("function type %d does not exist", t)
 		}
 		out = vec(out, m.body(r.sub(r.u32()), m.params[t]))
 	}
-	out = vec(out, m.refillBody())
-	return vec(out, m.chargeBody())
+	return append(out, r.rest()...)
 }
 
 func (m *module) global(b []byte, op byte, g uint32) []byte { return uleb(append(b, op), g) }
 
+// Opcodes that Rewrite writes.
 const (
-	get, set = 0x23, 0x24
+	opUnreachable, opLoop, opIf, opEnd, opCall, opDrop = 0x00, 0x03, 0x04, 0x0b, 0x10, 0x1a
+	localGet, localTee, get, set                       = 0x20, 0x22, 0x23, 0x24
+	memoryGrow, i32Const                               = 0x40, 0x41
+	i32LtS, i32Add, i32Sub, i32And, i32ShrS, i32ShrU   = 0x48, 0x6a, 0x6b, 0x71, 0x75, 0x76
+	empty                                              = 0x40
 )
 
-// trapIfSpent: budget < 0 -> unreachable.
-func (m *module) trapIfSpent(b []byte) []byte {
-	b = m.global(b, get, m.fuel+1)
-	return append(b, 0x41, 0, 0x48, 0x04, 0x40, 0x00, 0x0b)
-}
-
-// refill starts a new slice. memory.grow 0 returns to Go for a moment: that is
-// where a garbage collection can stop the guest.
+// refillBody starts a new slice. Fuel is negative here: its whole slices are
+// taken from the budget and the rest stays, so that no debt is forgiven.
+// memory.grow 0 returns to Go for a moment: that is where a garbage collection
+// can stop the guest.
 func (m *module) refillBody() []byte {
-	b := []byte{0, 0x41, 0, 0x40, 0, 0x1a}
-	b = append(b, 0x41, 0x80, 0x20) // i32.const 4096
+	b := []byte{0, i32Const, 0, memoryGrow, 0, opDrop}
+	b = m.global(b, get, m.fuel+1)
+	b = m.global(b, get, m.fuel)
+	b = append(b, i32Const, sliceShift, i32ShrS, i32Add)
+	b = m.global(b, set, m.fuel+1)
+	b = m.global(b, get, m.fuel)
+	b = append(sleb(append(b, i32Const), SliceProbes-1), i32And)
 	b = m.global(b, set, m.fuel)
 	b = m.global(b, get, m.fuel+1)
-	b = append(b, 0x41, 1, 0x6b)
-	b = m.global(b, set, m.fuel+1)
-	return append(m.trapIfSpent(b), 0x0b)
+	b = append(b, i32Const, 0, i32LtS, opIf, empty, opUnreachable, opEnd)
+	return append(b, opEnd)
 }
 
-// charge takes n probes at once, for bulk operations.
+// chargeBody takes its argument from the fuel. The argument is at most 2^26, so
+// nothing overflows.
 func (m *module) chargeBody() []byte {
-	b := []byte{0}
-	b = m.global(b, get, m.fuel+1)
-	b = append(b, 0x20, 0, 0x41, 12, 0x76, 0x6b)
-	b = m.global(b, set, m.fuel+1)
-	b = m.global(b, get, m.fuel)
-	b = append(b, 0x20, 0, 0x41, 0xff, 0x1f, 0x71, 0x6b) // i32.const 4095; and; sub
-	b = m.global(b, set, m.fuel)
-	return append(m.trapIfSpent(b), 0x0b)
+	b := m.global([]byte{0}, get, m.fuel)
+	b = append(b, localGet, 0, i32Sub)
+	return append(m.spend(b), opEnd)
 }
 
-func (m *module) probe(b []byte) []byte {
-	b = m.global(b, get, m.fuel)
-	b = append(b, 0x41, 1, 0x6b)
+// spend sets fuel to the number on the stack and refills it when it is gone.
+func (m *module) spend(b []byte) []byte {
 	b = m.global(b, set, m.fuel)
 	b = m.global(b, get, m.fuel)
-	b = append(b, 0x41, 0, 0x48, 0x04, 0x40, 0x10)
-	return append(uleb(b, m.refill), 0x0b)
+	b = append(b, i32Const, 0, i32LtS, opIf, empty, opCall)
+	return append(uleb(b, m.refill), opEnd)
 }
 
-// body copies a function and inserts the probes. One more local holds the size
-// of a bulk operation.
+// probe takes a cost that fix fills in later. It returns where.
+func (m *module) probe(b []byte) ([]byte, int) {
+	b = append(m.global(b, get, m.fuel), i32Const)
+	at := len(b)
+	b = append(b, 0x80, 0x80, 0x00, i32Sub)
+	return m.spend(b), at
+}
+
+// fix writes the cost of a probe, which pays for n bytes of code: three bytes
+// hold more than a function of the largest size costs.
+func fix(b []byte, at, n, extra int) {
+	c := min(1+n>>codeShift+extra, 1<<20-1)
+	b[at], b[at+1], b[at+2] = byte(c)|0x80, byte(c>>7)|0x80, byte(c>>14)
+}
+
+// A block is an open control instruction, with its probe if it is a loop.
+type block struct {
+	start, probe int
+}
+
+// A body in the making.
+type writer struct {
+	m    *module
+	r    *reader
+	out  []byte
+	from int    // what is before this offset is copied
+	tmp  uint32 // the added local: the size of a bulk operation
+	open []block
+}
+
+// body copies a function and inserts the probes.
 func (m *module) body(r *reader, params uint32) []byte {
-	groups := r.u32()
-	start, count := r.off, uint64(params)
-	for range groups {
-		count += uint64(r.u32())
-		r.u8()
+	w := &writer{m: m, r: r}
+	at := *r
+	at.count()
+	start := at.off
+	groups, count := readLocals(r)
+	if count += uint64(params); count > maxLocals {
+		r.fail("function has %d locals, the limit is %d", count, maxLocals)
 	}
-	if count >= 50000 {
-		r.fail("function has %d locals", count)
-	}
-	tmp := uint32(count)
-	out := uleb(nil, groups+1)
-	out = append(out, r.b[start:r.off]...)
-	out = append(out, 1, 0x7f)
-	out = m.probe(out)
-	from := r.off
+	w.tmp = uint32(count)
+	w.out = append(uleb(nil, groups+1), r.b[start:r.off]...)
+	w.out = append(w.out, 1, 0x7f)
+	w.from = r.off
+	var entry int
+	w.out, entry = m.probe(w.out)
+	w.open = []block{{r.off, -1}}
 	for r.off < r.end {
-		at := r.off
-		op := r.u8()
-		bulk := immediates(r, op)
-		if bulk {
-			out = append(out, r.b[from:at]...)
-			out = uleb(append(out, 0x22), tmp)
-			out = uleb(append(out, 0x20), tmp)
-			out = uleb(append(out, 0x41, 6, 0x76, 0x10), m.refill+1)
-			from = at
-		}
-		if op == 0x03 {
-			out = m.probe(append(out, r.b[from:r.off]...))
-			from = r.off
-		}
+		w.instruction()
 	}
-	return append(out, r.b[from:r.end]...)
+	if len(w.open) != 0 {
+		r.fail("function does not end")
+	}
+	fix(w.out, entry, r.end-start, int(count)>>localShift)
+	return append(w.out, r.b[w.from:r.end]...)
+}
+
+func (w *writer) instruction() {
+	at := w.r.off
+	op := w.r.u8()
+	if len(w.open) == 0 {
+		w.r.fail("code after the end of the function")
+	}
+	bulk := immediates(w.r, op)
+	switch {
+	case bulk:
+		w.copy(at)
+		w.out = uleb(append(w.out, localTee), w.tmp)
+		w.out = uleb(append(w.out, localGet), w.tmp)
+		w.out = append(w.out, i32Const, bulkShift, i32ShrU)
+		w.charge()
+	case op == memoryGrow:
+		w.copy(at)
+		w.out = append(w.out, i32Const, growCost)
+		w.charge()
+	case op >= 0x02 && op <= opIf:
+		w.enter(op)
+	case op == opEnd:
+		w.leave()
+	}
+}
+
+func (w *writer) copy(to int) {
+	w.out = append(w.out, w.r.b[w.from:to]...)
+	w.from = to
+}
+
+func (w *writer) charge() { w.out = uleb(append(w.out, opCall), w.m.refill+1) }
+
+func (w *writer) enter(op byte) {
+	b := block{w.r.off, -1}
+	if op == opLoop {
+		w.copy(w.r.off)
+		w.out, b.probe = w.m.probe(w.out)
+	}
+	w.open = append(w.open, b)
+}
+
+// leave closes a block. A round of a loop runs its bytes once at most, apart
+// from the loops in it, which have probes of their own.
+func (w *writer) leave() {
+	b := w.open[len(w.open)-1]
+	w.open = w.open[:len(w.open)-1]
+	if b.probe >= 0 {
+		fix(w.out, b.probe, w.r.off-b.start, 0)
+	}
 }
 
 // immediates skips what follows an opcode and reports whether the operation
@@ -387,7 +656,7 @@ func immediates(r *reader, op byte) (bulk bool) {
 		r.leb(5)
 		r.leb(5)
 	case op == 0x1c:
-		for range r.u32() {
+		for range r.count() {
 			r.u8()
 		}
 	case op >= 0x28 && op <= 0x3e:
@@ -445,7 +714,10 @@ func simd(r *reader) {
 		r.leb(5)
 		r.leb(10)
 		r.u8()
-	case sub > 255:
+	case sub > 255 || strings.IndexByte(reserved, byte(sub)) >= 0:
 		r.fail("opcode 0xfd %d is not supported", sub)
 	}
 }
+
+// reserved are the vector opcodes that mean nothing yet.
+const reserved = "\x9a\xa2\xa5\xa6\xaf\xb0\xb2\xb3\xb4\xbb\xc2\xc5\xc6\xcf\xd0\xd2\xd3\xd4\xe2\xee"

@@ -1,0 +1,114 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/calloutd/calloutd/host/guest/meter"
+	"github.com/calloutd/calloutd/sdk/abi"
+)
+
+// check refuses what is no callout, in words that say what to do. The original
+// is validated, not the metered form: what the rewriter reads is well formed.
+func check(ctx context.Context, wasm []byte, maxPages uint32) error {
+	if len(wasm) > MaxModuleSize {
+		return fmt.Errorf("module is %d bytes, the limit is %d", len(wasm), MaxModuleSize)
+	}
+	if len(wasm) >= 8 && string(wasm[:4]) == "\x00asm" && wasm[6] == 1 && wasm[7] == 0 {
+		return errors.New("this is a WebAssembly component; build a core module (wasm32-wasip1, or wasm-tools component unbundle)")
+	}
+	core, err := meter.Strip(wasm)
+	if err != nil {
+		return fmt.Errorf("not a valid module: %w", err)
+	}
+	// The interpreter validates the same and generates no machine code.
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithMemoryLimitPages(maxWasmPages))
+	defer rt.Close(ctx)
+	c, err := rt.CompileModule(ctx, core)
+	if err != nil {
+		return fmt.Errorf("not a valid module: %w", err)
+	}
+	if c.ExportedFunctions()["_start"] != nil {
+		return errors.New("module is a command (it exports _start); build a reactor, in Go: go build -buildmode=c-shared")
+	}
+	imports, err := meter.Imports(wasm)
+	if err != nil {
+		return err
+	}
+	return errors.Join(checkImports(imports, c), checkExports(c, maxPages))
+}
+
+// checkImports names everything that is not offered, not the first only.
+func checkImports(imports []meter.Import, c wazero.CompiledModule) error {
+	var unknown []string
+	for _, i := range imports {
+		if _, known := wasi[i.Name]; i.Module != wasiModule || i.Kind != "function" || !known {
+			unknown = append(unknown, fmt.Sprintf("%s.%s (%s)", i.Module, i.Name, i.Kind))
+		}
+	}
+	if len(unknown) > 0 {
+		return fmt.Errorf("module imports what this host does not offer: %s", strings.Join(unknown, ", "))
+	}
+	for _, f := range c.ImportedFunctions() {
+		_, name, _ := f.Import()
+		params, results := wasi[name].types()
+		if err := sameType(f, params, results); err != nil {
+			return fmt.Errorf("import %s.%s %w", wasiModule, name, err)
+		}
+	}
+	return nil
+}
+
+func sameType(f api.FunctionDefinition, params, results []api.ValueType) error {
+	if slices.Equal(f.ParamTypes(), params) && slices.Equal(f.ResultTypes(), results) {
+		return nil
+	}
+	return fmt.Errorf("has type %s, want %s", signature(f.ParamTypes(), f.ResultTypes()), signature(params, results))
+}
+
+var (
+	i32s = []api.ValueType{api.ValueTypeI32}
+	i64s = []api.ValueType{api.ValueTypeI64}
+)
+
+// exports are the functions of the ABI that this host calls.
+var exports = []struct {
+	name            string
+	required        bool
+	params, results []api.ValueType
+}{
+	{abi.ExportMarker, true, nil, i32s},
+	{abi.ExportClassify, true, nil, i64s},
+	{abi.ExportInit, false, i32s, i32s},
+	{abi.ExportIdle, false, i32s, i32s},
+	{abi.ExportInitialize, false, nil, nil},
+}
+
+func checkExports(c wazero.CompiledModule, maxPages uint32) error {
+	var errs []error
+	for _, e := range exports {
+		f := c.ExportedFunctions()[e.name]
+		if f == nil {
+			if e.required {
+				errs = append(errs, fmt.Errorf("module does not export function %s: it is no callout of ABI v1", e.name))
+			}
+			continue
+		}
+		if err := sameType(f, e.params, e.results); err != nil {
+			errs = append(errs, fmt.Errorf("export %s %w", e.name, err))
+		}
+	}
+	mem := c.ExportedMemories()[abi.ExportMemory]
+	if mem == nil {
+		errs = append(errs, fmt.Errorf("module does not export its memory as %q", abi.ExportMemory))
+	} else if mem.Min() > maxPages {
+		errs = append(errs, fmt.Errorf("module starts with %d pages of memory, the limit is %d", mem.Min(), maxPages))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,272 @@
+package guest_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+func wasm(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name+".wasm"))
+	require.NoError(t, err)
+	return b
+}
+
+func newRuntime(t testing.TB) *guest.Runtime {
+	t.Helper()
+	rt, err := guest.NewRuntime(t.Context(), guest.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, rt.Close(context.Background())) })
+	return rt
+}
+
+func load(t testing.TB, name string, o guest.ModuleOptions) *guest.Module {
+	t.Helper()
+	m, err := newRuntime(t).Load(t.Context(), name, wasm(t, name), o)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, m.Close(context.Background())) })
+	return m
+}
+
+func call(port uint16) *fwps.Call {
+	remote := netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)
+	return &fwps.Call{
+		In: &fwps.Incoming{Layer: fwpm.LayerALEConnectRedirectV4, Protocol: fwps.ProtocolTCP,
+			Remote: remote, AppID: "/usr/bin/curl", ProcessID: 9, UserKnown: true},
+		Filter:  &fwpm.Filter{ID: 7},
+		Connect: &fwps.ConnectRequest{Remote: remote},
+	}
+}
+
+func ask(m *guest.Module, c *fwps.Call) (*fwps.Verdict, error) {
+	v := new(fwps.Verdict)
+	err := m.Classify(context.Background(), c, v)
+	return v, err
+}
+
+// TestSources keeps the binaries what their sources say.
+func TestSources(t *testing.T) {
+	tool, err := exec.LookPath("wat2wasm")
+	if err != nil {
+		t.Skip("wat2wasm is not installed")
+	}
+	sources, err := filepath.Glob("testdata/*.wat")
+	require.NoError(t, err)
+	require.NotEmpty(t, sources)
+	for _, src := range sources {
+		out := filepath.Join(t.TempDir(), "out.wasm")
+		msg, err := exec.CommandContext(t.Context(), tool, src, "-o", out).CombinedOutput()
+		require.NoError(t, err, "%s", msg)
+		got, err := os.ReadFile(out)
+		require.NoError(t, err)
+		assert.Equal(t, wasm(t, strings.TrimSuffix(filepath.Base(src), ".wat")), got, src)
+	}
+}
+
+func TestAnswers(t *testing.T) {
+	m := load(t, "good", guest.ModuleOptions{Slots: 1})
+	proxy := netip.MustParseAddrPort("127.0.0.1:8080")
+	hop := &redirect.Hop{Record: bytes.Repeat([]byte("r"), 3000), Context: []byte("context")}
+	for port, want := range map[uint16]fwps.Verdict{
+		1: {Action: fwp.ActionPermit},
+		2: {Action: fwp.ActionBlock, Reason: "no such place"},
+		3: {Action: fwp.ActionPermit, Redirect: true, To: proxy, TargetPID: 77, Record: []byte("no such"), Context: []byte("place")},
+		4: {Action: fwp.ActionContinue},
+		5: {Action: fwp.ActionPermit, Redirect: true, To: proxy, TargetPID: 77, Record: hop.Record, Context: hop.Context},
+		6: {Action: fwp.ActionPermit, ClearActionRight: true},
+		7: {Action: fwp.ActionPermit, Redirect: true, To: netip.MustParseAddrPort("[::ffff:127.0.0.1]:8080"), TargetPID: 77, NoHandle: true},
+	} {
+		t.Run(fmt.Sprint(port), func(t *testing.T) {
+			c := call(port)
+			c.Hop = hop
+			v, err := ask(m, c)
+			require.NoError(t, err)
+			assert.Equal(t, want, *v)
+		})
+	}
+	assert.Zero(t, m.Replaced())
+}
+
+func TestTooLarge(t *testing.T) {
+	m := load(t, "good", guest.ModuleOptions{Slots: 1})
+	c := call(1)
+	c.Hop = &redirect.Hop{Record: make([]byte, redirect.MaxBlob), Context: make([]byte, redirect.MaxBlob)}
+	_, err := ask(m, c)
+	require.ErrorContains(t, err, "do not fit")
+	assert.Zero(t, m.Replaced(), "no fault of the guest's")
+	_, err = ask(m, call(1))
+	assert.NoError(t, err)
+}
+
+func TestHousekeeping(t *testing.T) {
+	m := load(t, "good", guest.ModuleOptions{Slots: 1})
+	for range 1000 {
+		_, err := ask(m, call(1))
+		require.NoError(t, err)
+	}
+	assert.Eventually(t, func() bool {
+		v, err := ask(m, call(8))
+		return err == nil && v.Action == fwp.ActionPermit
+	}, 5*time.Second, time.Millisecond)
+}
+
+func TestConfig(t *testing.T) {
+	rt := newRuntime(t)
+	for _, c := range []struct {
+		module, config, want string
+	}{
+		{"good", strings.Repeat("x", 20000), ""},
+		{"good", "!", "callout_init refused the configuration: code 1"},
+		{"bad", "x", "takes no configuration"},
+	} {
+		m, err := rt.Load(t.Context(), c.module, wasm(t, c.module), guest.ModuleOptions{Config: []byte(c.config), Slots: 1})
+		if c.want != "" {
+			assert.ErrorContains(t, err, c.want)
+			continue
+		}
+		require.NoError(t, err)
+		assert.NoError(t, m.Close(t.Context()))
+	}
+}
+
+func TestRefused(t *testing.T) {
+	rt := newRuntime(t)
+	good := wasm(t, "good")
+	for _, c := range []struct {
+		name string
+		wasm []byte
+		want []string
+	}{
+		{"imports", wasm(t, "imports"), []string{"env.open (function)", "callout.log (function)", "fd_dance", "imports.callout_classify", "env.table (table)", "env.global (global)"}},
+		{"command", wasm(t, "command"), []string{"-buildmode=c-shared"}},
+		{"empty", wasm(t, "empty"), []string{"callout_abi_v1", "callout_classify", "memory"}},
+		{"types", wasm(t, "types"), []string{"fd_close has type (i64) -> (i32), want (i32) -> (i32)", "callout_abi_v1 has type () -> (i64), want () -> (i32)"}},
+		{"reserved", wasm(t, "reserved"), []string{"reserved"}},
+		{"bigmemory", wasm(t, "bigmemory"), []string{"257 pages", "limit is 256"}},
+		{"outside", wasm(t, "outside"), []string{"outside the memory"}},
+		{"startloop", wasm(t, "startloop"), []string{"start"}},
+		{"component", []byte("\x00asm\x0d\x00\x01\x00"), []string{"component"}},
+		{"oversized", make([]byte, guest.MaxModuleSize+1), []string{"limit"}},
+		{"text", []byte("(module)"), []string{"not a valid module"}},
+		{"nothing", nil, []string{"not a valid module"}},
+		{"truncated", good[:len(good)/2], []string{"not a valid module"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := rt.Load(t.Context(), c.name, c.wasm, guest.ModuleOptions{Slots: 1})
+			for _, want := range c.want {
+				assert.ErrorContains(t, err, want)
+			}
+		})
+	}
+	whole := bytes.LastIndex(good, []byte{11, 20, 1, 0, 0x41}) // Without its last section it is a module.
+	for n := range good {
+		m, err := rt.Load(t.Context(), "prefix", good[:n], guest.ModuleOptions{Slots: 1})
+		if n != whole {
+			require.Error(t, err, "%d bytes", n)
+			continue
+		}
+		require.NoError(t, err)
+		require.NoError(t, m.Close(t.Context()))
+	}
+}
+
+// TestContained asks a guest to misbehave. The answer is an error, and the next
+// decision of this module and of another one are right.
+func TestContained(t *testing.T) {
+	bad, good := load(t, "bad", guest.ModuleOptions{Slots: 1}), load(t, "good", guest.ModuleOptions{Slots: 1})
+	for port, want := range map[uint16]string{
+		10: "fuel", 11: "", 12: "unreachable", 13: "fuel", 14: "fuel", 15: "fuel", 16: "fuel", 17: "fuel",
+		18: "too many calls", 19: "proc_exit", 20: "response does not", 21: "no answer", 22: "pend", 23: "guest error",
+		24: "unknown action 6", 25: "IP version 5", 26: "outside", 27: "outside", 28: "limit", 29: "limit", 30: "UTF-8", 31: "outside",
+	} {
+		t.Run(fmt.Sprint(port), func(t *testing.T) {
+			before, began := bad.Replaced(), time.Now()
+			v, err := ask(bad, call(port))
+			var trap *guest.TrapError
+			require.ErrorAs(t, err, &trap)
+			assert.Equal(t, "bad", trap.Module)
+			require.ErrorContains(t, err, want)
+			assert.NotContains(t, err.Error(), "\n")
+			assert.Equal(t, fwps.Verdict{}, *v)
+			assert.Less(t, time.Since(began), 5*time.Second)
+			assert.Equal(t, before+1, bad.Replaced())
+			for _, m := range []*guest.Module{bad, good} {
+				v, err := ask(m, call(1))
+				require.NoError(t, err)
+				assert.Equal(t, fwp.ActionPermit, v.Action)
+			}
+			runtime.GC()
+		})
+	}
+}
+
+// TestCollect shows that a looping guest does not hold up the collector.
+func TestCollect(t *testing.T) {
+	m := load(t, "bad", guest.ModuleOptions{Slots: 1, FuelSlices: 1 << 17})
+	done := make(chan error, 1)
+	go func() {
+		_, err := ask(m, call(10))
+		done <- err
+	}()
+	collected := 0
+	for {
+		select {
+		case err := <-done:
+			require.ErrorContains(t, err, "fuel")
+			assert.Greater(t, collected, 2, "collections while the guest ran")
+			return
+		default:
+			runtime.GC()
+			collected++
+		}
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	m := load(t, "bad", guest.ModuleOptions{Slots: 2, Spares: 2})
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for k := range 400 {
+				port := uint16(1)
+				if g == 0 && k%20 == 0 {
+					port = 12
+				}
+				v, err := ask(m, call(port))
+				if port == 12 {
+					assert.Error(t, err)
+				} else if assert.NoError(t, err) {
+					assert.Equal(t, fwp.ActionPermit, v.Action)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	assert.Equal(t, uint64(20), m.Replaced())
+}
+
+func TestClosed(t *testing.T) {
+	m := load(t, "good", guest.ModuleOptions{Slots: 1})
+	require.NoError(t, m.Close(t.Context()))
+	_, err := ask(m, call(1))
+	assert.ErrorContains(t, err, "closed")
+}

@@ -1,0 +1,3 @@
+(module (memory (export "memory") 257)
+  (func (export "callout_abi_v1") (result i32) (i32.const 1024))
+  (func (export "callout_classify") (result i64) (i64.const 1)))

@@ -1,0 +1,4 @@
+(module (memory (export "memory") 1)
+  (func (export "callout_abi_v1") (result i32) (i32.const 1024))
+  (func (export "callout_classify") (result i64) (i64.const 1))
+  (func (export "__calloutd_budget")))
