@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"sync"
 	"sync/atomic"
 
@@ -30,6 +31,7 @@ type Engine struct {
 	policy  *fwpm.Policy
 	slots   map[fwpm.CalloutID]*arbitrate.Slot
 	handles redirect.Handle
+	changes [fwpm.NumLayers]uint64 // how often each layer's filters changed
 }
 
 // New returns an engine with an empty policy, which permits everything.
@@ -49,13 +51,45 @@ func (e *Engine) Update(change func(*fwpm.Policy) error) error {
 	if err := change(p); err != nil {
 		return err
 	}
-	prog, err := arbitrate.Compile(p, e.slot)
+	changes := e.changed(p)
+	prog, err := arbitrate.Compile(p, arbitrate.Options{Lookup: e.slot, Generations: changes})
 	if err != nil {
 		return err
 	}
+	e.changes = changes
 	e.policy = p.Clone() // The caller may have kept p.
 	e.program.Store(prog)
 	return nil
+}
+
+// changed counts the layers whose filters p changes.
+func (e *Engine) changed(p *fwpm.Policy) [fwpm.NumLayers]uint64 {
+	changes := e.changes
+	old := map[fwpm.FilterID]*fwpm.Filter{}
+	for i := range e.policy.Filters {
+		old[e.policy.Filters[i].ID] = &e.policy.Filters[i]
+	}
+	touch := func(l fwpm.LayerID) {
+		if l.Valid() {
+			changes[l] = e.changes[l] + 1
+		}
+	}
+	for i := range p.Filters {
+		f := &p.Filters[i]
+		o := old[f.ID]
+		delete(old, f.ID)
+		if o != nil && reflect.DeepEqual(o, f) {
+			continue
+		}
+		touch(f.Layer)
+		if o != nil {
+			touch(o.Layer)
+		}
+	}
+	for _, o := range old {
+		touch(o.Layer)
+	}
+	return changes
 }
 
 // Policy returns a copy of the live policy.
@@ -82,7 +116,7 @@ func (e *Engine) RegisterCallout(id fwpm.CalloutID, c fwps.Callout) (h redirect.
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.slot(id)
-	if s.Registered() {
+	if s.Callout() != nil {
 		return 0, nil, fmt.Errorf("callout %q: %w", id, fwp.ErrAlreadyExists)
 	}
 	e.handles++
@@ -93,6 +127,9 @@ func (e *Engine) RegisterCallout(id fwpm.CalloutID, c fwps.Callout) (h redirect.
 		s.Set(nil, 0)
 	}), nil
 }
+
+// Generation changes when the filters of a layer do.
+func (e *Engine) Generation(l fwpm.LayerID) uint64 { return e.program.Load().Generation(l) }
 
 // Classify decides one layer and leaves the outcome in d, which the caller owns.
 func (e *Engine) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {

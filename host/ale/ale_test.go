@@ -26,17 +26,14 @@ var (
 
 // A policy is a classifier as a table: what to do at a layer.
 type policy struct {
-	mu   sync.Mutex
-	seen []fwps.Incoming
-	at   map[fwpm.LayerID]func(in *fwps.Incoming, d *fwps.Decision)
+	mu         sync.Mutex
+	seen       []fwps.Incoming
+	generation uint64
+	at         map[fwpm.LayerID]func(in *fwps.Incoming, d *fwps.Decision)
 }
 
 func (p *policy) Classify(_ context.Context, in *fwps.Incoming, d *fwps.Decision) {
-	d.Reset()
-	d.Action = fwp.ActionPermit
-	if in.Layer.IsConnectRedirect() {
-		d.PushVersion().Remote = in.Remote
-	}
+	d.Reset(in)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.seen = append(p.seen, *in)
@@ -45,9 +42,15 @@ func (p *policy) Classify(_ context.Context, in *fwps.Incoming, d *fwps.Decision
 	}
 }
 
+func (p *policy) Generation(fwpm.LayerID) uint64 { return p.generation }
+
+// layers are what was asked, without the implicit bind.
 func (p *policy) layers() string {
 	var s []string
 	for _, in := range p.seen {
+		if in.Flags&fwp.FlagIsImplicitBind != 0 {
+			continue
+		}
 		s = append(s, in.Layer.String()+" "+in.Remote.String())
 	}
 	return strings.Join(s, "\n")
@@ -58,7 +61,7 @@ func redirectTo(to netip.AddrPort, pid uint32, h redirect.Handle) func(*fwps.Inc
 		if st, _ := in.Records.State(h); st == redirect.RedirectedBySelf {
 			return
 		}
-		r := d.PushVersion()
+		r := d.PushConnect()
 		r.Remote, r.LocalRedirectTargetPID, r.LocalRedirectHandle, r.ModifierFilterID = to, pid, h, 31
 		r.Record, r.LocalRedirectContext = append(r.Record, "rec"...), append(r.LocalRedirectContext, "ctx"...)
 	}
@@ -103,7 +106,7 @@ func TestRedirectedConnection(t *testing.T) {
 	require.Equal(t, proxy, a.to)
 	require.True(t, f.Redirected)
 	require.Equal(t, "ALE_CONNECT_REDIRECT_V4 198.51.100.7:80\nALE_AUTH_CONNECT_V4 127.0.0.1:8080\nALE_FLOW_ESTABLISHED_V4 127.0.0.1:8080", p.layers())
-	auth := p.seen[1]
+	auth := p.seen[3]
 	require.NotZero(t, auth.Flags&fwp.FlagIsConnectionRedirected)
 	require.Equal(t, origin, auth.OriginalDestination)
 	require.EqualValues(t, 7, auth.LocalRedirectTargetPID)
@@ -124,8 +127,8 @@ func TestRedirectedConnection(t *testing.T) {
 	out, err := e.Connect(t.Context(), px)
 	require.NoError(t, err)
 	require.Equal(t, origin, px.to, "redirected-by-self goes to the origin")
-	require.NotZero(t, p.seen[0].Flags&fwp.FlagIsProxyConnection, "SC-45")
-	require.Equal(t, "/bin/app", p.seen[0].OriginalAppID, "SC-45")
+	require.NotZero(t, p.seen[2].Flags&fwp.FlagIsProxyConnection, "SC-45")
+	require.Equal(t, "/bin/app", p.seen[2].OriginalAppID, "SC-45")
 
 	require.Equal(t, 1, store.Len())
 	f.Close()
@@ -208,7 +211,7 @@ func TestRemoteRedirectAsksTwice(t *testing.T) {
 	_, err := e.Connect(t.Context(), app())
 	require.NoError(t, err)
 	require.Contains(t, p.layers(), "ALE_AUTH_CONNECT_V4 198.51.100.7:80\nALE_AUTH_CONNECT_V4 203.0.113.9:443")
-	require.NotZero(t, p.seen[1].Flags&fwp.FlagIsHonoringPolicyAuthorize)
+	require.NotZero(t, p.seen[3].Flags&fwp.FlagIsHonoringPolicyAuthorize)
 	require.Zero(t, store.Len(), "CR-14")
 
 	p.at[fwpm.LayerALEAuthConnectV4] = func(in *fwps.Incoming, d *fwps.Decision) {

@@ -21,12 +21,18 @@ type rendezvous struct {
 
 	mu       sync.Mutex
 	inflight map[netip.AddrPort]int
-	ready    map[pair]handover
-	order    []pair // by age; may name pairs that are gone
+	ready    map[key]handover
+	order    []key // by age; may name keys that are gone
 	changed  chan struct{}
 }
 
-type pair struct{ client, target netip.AddrPort }
+// A key names a connection by the addresses that both of its ends see.
+type key struct {
+	protocol       uint8
+	client, target netip.AddrPort
+}
+
+func (k key) plain() key { return key{k.protocol, plain(k.client), plain(k.target)} }
 
 type handover struct {
 	records redirect.Records
@@ -41,10 +47,8 @@ const (
 )
 
 func newRendezvous(s redirect.Store) *rendezvous {
-	return &rendezvous{store: s, inflight: map[netip.AddrPort]int{}, ready: map[pair]handover{}, changed: make(chan struct{})}
+	return &rendezvous{store: s, inflight: map[netip.AddrPort]int{}, ready: map[key]handover{}, changed: make(chan struct{})}
 }
-
-func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // begin announces a redirect to target. finish or abandon must follow.
 func (r *rendezvous) begin(target netip.AddrPort) {
@@ -70,8 +74,8 @@ func (r *rendezvous) abandon(target netip.AddrPort) {
 
 // finish gives records, and the references that come with them, to whoever
 // accepts the connection.
-func (r *rendezvous) finish(client, target netip.AddrPort, rs redirect.Records, now time.Time) {
-	p := pair{plain(client), plain(target)}
+func (r *rendezvous) finish(k key, rs redirect.Records, now time.Time) {
+	p := k.plain()
 	r.mu.Lock()
 	var stale []redirect.Records
 	if old, ok := r.ready[p]; ok { // The port was used again: the old one was never accepted.
@@ -90,7 +94,7 @@ func (r *rendezvous) finish(client, target netip.AddrPort, rs redirect.Records, 
 	}
 	r.ready[p] = handover{rs, now}
 	r.order = append(r.order, p)
-	r.end(target)
+	r.end(p.target)
 	r.mu.Unlock()
 	for _, rs := range stale {
 		redirect.Release(r.store, rs)
@@ -99,8 +103,8 @@ func (r *rendezvous) finish(client, target netip.AddrPort, rs redirect.Records, 
 
 // take returns the records of the connection client -> target, nil if it was
 // not redirected.
-func (r *rendezvous) take(client, target netip.AddrPort, done <-chan struct{}) redirect.Records {
-	p := pair{plain(client), plain(target)}
+func (r *rendezvous) take(k key, done <-chan struct{}) redirect.Records {
+	p := k.plain()
 	var timeout <-chan time.Time
 	for {
 		r.mu.Lock()

@@ -2,50 +2,91 @@ package arbitrate
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
-	"github.com/calloutd/calloutd/host/redirect"
 )
+
+// MaxRounds bounds how often one classification is begun again or a callout asked
+// again because another one changed the request (AMB-29).
+const MaxRounds = 8
+
+// A run is one classification under way.
+type run struct {
+	p    *Program
+	ctx  context.Context
+	in   *fwps.Incoming
+	d    *fwps.Decision
+	late []*filter // asked to hear of later changes of the request
+	seen []int     // the version each of them knows
+	// again says that the layer is to be asked from the start.
+	again bool
+
+	lateBuf [MaxRounds]*filter
+	seenBuf [MaxRounds]int
+}
 
 // An answer is what one sublayer decided.
 type answer struct {
 	action fwp.Action // zero: no decision
 	hard   bool
 	veto   bool
+	absorb bool
 	step   int
 }
 
 // Classify asks every sublayer, the heaviest first, and leaves the outcome in
-// d (ARB-01..ARB-10, spec 8.5). It has no error result: a failure is a block.
+// d (ARB-01..ARB-10, spec 8.5). It has no error result: a failure is a block. It
+// waits while a callout pends, and no longer than ctx.
 func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {
-	d.Reset()
-	d.Action, d.Rights = fwp.ActionPermit, fwps.RightActionWrite // ARB-09
-	if in.Layer.IsConnectRedirect() {
-		d.PushVersion().Remote = in.Remote
+	r := run{p: p, ctx: ctx, in: in, d: d}
+	r.late, r.seen = r.lateBuf[:0], r.seenBuf[:0]
+	d.Reset(in)
+	for round := 1; ; round++ {
+		r.pass()
+		if !r.again {
+			break
+		}
+		if round == MaxRounds {
+			r.refuse("AMB-29", "the classification was begun again too often")
+			return
+		}
+		steps := d.Steps
+		d.Reset(in)
+		d.Steps, r.late, r.seen, r.again = steps, r.late[:0], r.seen[:0], false
 	}
-	if int(in.Layer) >= len(p.layers) {
+	r.reauthorize()
+}
+
+// pass asks the sublayers once.
+func (r *run) pass() {
+	if int(r.in.Layer) >= len(r.p.layers) {
 		return
 	}
 	decided := false
-	for i := range p.layers[in.Layer] {
-		a := p.layers[in.Layer][i].ask(ctx, in, d)
+	subs := r.p.layers[r.in.Layer]
+	for i := range subs {
+		a := r.sublayer(&subs[i])
+		if r.again {
+			return
+		}
 		if a.action != 0 {
-			combine(d, a, &decided)
+			r.combine(a, &decided)
 		}
 	}
 }
 
 // combine is ARB-05: the state so far and the decision of one more sublayer.
-func combine(d *fwps.Decision, a answer, decided *bool) {
+func (r *run) combine(a answer, decided *bool) {
+	d := r.d
 	s := &d.Steps[a.step]
 	s.Hard = a.hard
 	switch {
 	case !*decided || d.Rights&fwps.RightActionWrite != 0:
 		*decided = true
 	case d.Action == fwp.ActionPermit && a.veto:
-		s.Veto, s.Rule, a.hard = true, "ARB-06", true
+		s.Veto, s.Rule, a.hard, d.Vetoed = true, "ARB-06", true, true
 	default:
 		if s.Why == "" {
 			s.Why = "a heavier sublayer decided hard"
@@ -53,124 +94,87 @@ func combine(d *fwps.Decision, a answer, decided *bool) {
 		s.Rule = "ARB-07"
 		return
 	}
-	d.Action, d.Deciding, d.Rights = a.action, a.step, fwps.RightActionWrite
+	d.Action, d.Deciding, d.Absorbed, d.Rights = a.action, a.step, a.absorb, fwps.RightActionWrite
 	if a.hard {
 		d.Rights = 0
 	}
 }
 
-func (s *sublayer) ask(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) answer {
+// sublayer asks the matching filters until one decides (ARB-01).
+func (r *run) sublayer(s *sublayer) answer {
 	for i := range s.filters {
 		f := &s.filters[i]
-		if !f.matches(in) {
+		if !f.matches(r.in) {
 			continue
 		}
-		d.Steps = append(d.Steps, fwps.Step{Layer: in.Layer, Sublayer: s.id, Filter: f.ID, Name: f.Name, Callout: f.Callout, Rule: "ARB-01", Action: f.Action})
-		a := answer{step: len(d.Steps) - 1}
+		a := answer{step: r.step(s.id, f)}
 		if f.Action.CallsOut() {
-			f.call(ctx, in, d, &a)
+			r.call(f, &a)
 		} else {
 			a.action, a.hard = f.Action, f.Action == fwp.ActionBlock || f.ClearActionRight // ARB-03, ARB-04
 		}
-		if a.action != 0 {
+		if a.action != 0 || r.again {
 			return a
 		}
 	}
 	return answer{}
 }
 
-// call asks the filter's callout. a stays without action when it continues.
-func (f *filter) call(ctx context.Context, in *fwps.Incoming, d *fwps.Decision, a *answer) {
-	step := &d.Steps[a.step]
-	r := f.slot.current.Load()
-	if r == nil {
-		f.missing(step, a)
-		return
-	}
-	c, v := d.Scratch()
-	*c = fwps.Call{In: in, Filter: f.Filter, Connect: d.Connect, Rights: d.Rights, RedirectHandle: r.handle}
-	c.State, c.Hop = in.Records.State(r.handle)
-	v.Reset()
-	if err := safely(ctx, r.callout, c, v); err != nil {
-		step.Action, step.Rule, step.Why = fwp.ActionBlock, "AMB-42", err.Error()
-		a.action, a.hard, a.veto, d.Faulted = fwp.ActionBlock, true, d.Rights&fwps.RightActionWrite == 0, true
-		return
-	}
-	step.Action, step.Why = v.Action, v.Reason
-	writable := d.Rights&fwps.RightActionWrite != 0
-	if f.Action == fwp.ActionCalloutInspection { // CO-CLS-09
-		if v.Action != fwp.ActionContinue {
-			step.Action, step.Rule, step.Why = fwp.ActionContinue, "CO-CLS-09", "an inspection callout may not decide"
+func (r *run) step(s fwpm.SublayerID, f *filter) int {
+	r.d.Steps = append(r.d.Steps, fwps.Step{Layer: r.in.Layer, Sublayer: s, Filter: f.ID, Name: f.Name, Callout: f.Callout,
+		Rule: "ARB-01", Action: f.Action, Reauth: r.in.Flags&fwp.FlagIsReauthorize != 0})
+	return len(r.d.Steps) - 1
+}
+
+// refuse ends the classification as a failure.
+func (r *run) refuse(rule, why string) {
+	d := r.d
+	d.Steps = append(d.Steps, fwps.Step{Layer: r.in.Layer, Action: fwp.ActionBlock, Hard: true, Rule: rule, Why: why})
+	d.Action, d.Rights, d.Deciding, d.Faulted, d.Absorbed = fwp.ActionBlock, 0, len(d.Steps)-1, true, false
+}
+
+// reauthorize asks callouts again that wanted to hear of changes by others
+// (CH-05, SC-73). They may change the request again, so there is a cap, after
+// which the current data counts (AMB-29).
+func (r *run) reauthorize() {
+	for range MaxRounds {
+		at := r.outdated()
+		if at < 0 {
+			return
 		}
-		return
-	}
-	if v.Redirect {
-		f.redirect(in, d, v, r.handle, writable, step)
-		if d.Faulted {
-			a.action, a.hard = fwp.ActionBlock, true
+		f := r.late[at]
+		r.in = r.d.Reauthorize(r.in, 0)
+		a := answer{step: r.step(f.Sublayer, f)}
+		r.seen[at] = r.d.Versions()
+		before := r.d.Versions()
+		r.call(f, &a)
+		if r.d.Versions() > before {
+			r.seen[at] = r.d.Versions()
+		}
+		if r.d.Faulted {
+			r.d.Action, r.d.Rights, r.d.Deciding, r.d.Absorbed = fwp.ActionBlock, 0, a.step, false
 			return
 		}
 	}
-	switch {
-	case v.Action == fwp.ActionContinue:
-	case v.Action == fwp.ActionPermit && !writable:
-		step.Rule, step.Why = "CO-CLS-06", "a heavier sublayer decided hard"
-	default:
-		a.action, a.veto = v.Action, v.Action == fwp.ActionBlock && !writable
-		a.hard = v.ClearActionRight || v.Action == fwp.ActionPermit && f.ClearActionRight // CO-CLS-07
-	}
 }
 
-// missing is CO-REG-04.
-func (f *filter) missing(step *fwps.Step, a *answer) {
-	step.Rule, step.Why = "CO-REG-04", "the callout is not registered"
-	switch {
-	case f.Action == fwp.ActionCalloutInspection:
-		step.Action = fwp.ActionContinue
-	case f.PermitIfCalloutUnregistered:
-		step.Action, a.action = fwp.ActionPermit, fwp.ActionPermit
-	default:
-		step.Action, a.action, a.hard = fwp.ActionBlock, fwp.ActionBlock, true
-	}
-}
-
-func (f *filter) redirect(in *fwps.Incoming, d *fwps.Decision, v *fwps.Verdict, h redirect.Handle, writable bool, step *fwps.Step) {
-	switch {
-	case !in.Layer.IsConnectRedirect():
-		step.Rule, step.Why = "CH-02", "only CONNECT_REDIRECT has a request to change"
-		return
-	case !writable:
-		step.Rule, step.Why = "CH-15", "a heavier sublayer decided hard: the request may not be changed"
-		return
-	}
-	r := d.PushVersion()
-	if r == nil {
-		step.Action, step.Rule, step.Why, d.Faulted = fwp.ActionBlock, "AMB-29", "the request was changed too often", true
-		return
-	}
-	r.Remote, r.LocalRedirectTargetPID, r.ModifierFilterID, r.ModifierCallout = v.To, v.TargetPID, f.ID, f.Callout
-	if !v.NoHandle {
-		r.LocalRedirectHandle = h
-	}
-	r.Record = append(r.Record, v.Record...)
-	r.LocalRedirectContext = append(r.LocalRedirectContext, v.Context...)
-}
-
-// safely turns everything that can go wrong with a callout into an error.
-func safely(ctx context.Context, c fwps.Callout, call *fwps.Call, v *fwps.Verdict) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("callout panicked: %v", r)
+// outdated is the first of the callouts whose request was changed by another one
+// since, -1 if none is.
+func (r *run) outdated() int {
+	for i, f := range r.late {
+		if r.seen[i] < r.d.Versions() && r.modifier() != f.ID {
+			return i
 		}
-	}()
-	if err := c.Classify(ctx, call, v); err != nil {
-		return err
 	}
-	if v.Action != fwp.ActionPermit && v.Action != fwp.ActionBlock && v.Action != fwp.ActionContinue {
-		return fmt.Errorf("callout gave no valid action: %v", v.Action)
+	return -1
+}
+
+func (r *run) modifier() fwpm.FilterID {
+	switch d := r.d; {
+	case d.Connect != nil:
+		return d.Connect.ModifierFilterID
+	case d.Bind != nil:
+		return d.Bind.ModifierFilterID
 	}
-	if len(v.Record) > redirect.MaxBlob || len(v.Context) > redirect.MaxBlob {
-		return fmt.Errorf("record or context is over %d bytes", redirect.MaxBlob)
-	}
-	return nil
+	return 0
 }

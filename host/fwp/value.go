@@ -1,33 +1,49 @@
 package fwp
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
+	"strings"
 )
 
 // DataType is FWP_DATA_TYPE.
 type DataType uint16
 
-// The data types that conditions and fields of the ALE layers use.
+// The data types of fwptypes.h that filters of the ALE layers can meet.
 const (
-	Empty       DataType = 0  // FWP_EMPTY
-	Uint8       DataType = 1  // FWP_UINT8
-	Uint16      DataType = 2  // FWP_UINT16
-	Uint32      DataType = 3  // FWP_UINT32
-	Uint64      DataType = 4  // FWP_UINT64
-	ByteArray16 DataType = 11 // FWP_BYTE_ARRAY16_TYPE: an IPv6 address
-	ByteBlob    DataType = 12 // FWP_BYTE_BLOB_TYPE
-
-	UnicodeString DataType = 17     // FWP_UNICODE_STRING_TYPE
-	V4AddrMask    DataType = 0x0100 // FWP_V4_ADDR_MASK
-	V6AddrMask    DataType = 0x0101 // FWP_V6_ADDR_MASK
-	RangeType     DataType = 0x0102 // FWP_RANGE_TYPE
+	Empty                  DataType = 0      // FWP_EMPTY
+	Uint8                  DataType = 1      // FWP_UINT8
+	Uint16                 DataType = 2      // FWP_UINT16
+	Uint32                 DataType = 3      // FWP_UINT32
+	Uint64                 DataType = 4      // FWP_UINT64
+	Int8                   DataType = 5      // FWP_INT8
+	Int16                  DataType = 6      // FWP_INT16
+	Int32                  DataType = 7      // FWP_INT32
+	Int64                  DataType = 8      // FWP_INT64
+	Float                  DataType = 9      // FWP_FLOAT
+	Double                 DataType = 10     // FWP_DOUBLE
+	ByteArray16            DataType = 11     // FWP_BYTE_ARRAY16_TYPE: an IPv6 address
+	ByteBlob               DataType = 12     // FWP_BYTE_BLOB_TYPE
+	SIDType                DataType = 13     // FWP_SID
+	SecurityDescriptorType DataType = 14     // FWP_SECURITY_DESCRIPTOR_TYPE
+	TokenInformation       DataType = 15     // FWP_TOKEN_INFORMATION_TYPE
+	TokenAccessInformation DataType = 16     // FWP_TOKEN_ACCESS_INFORMATION_TYPE
+	UnicodeString          DataType = 17     // FWP_UNICODE_STRING_TYPE
+	ByteArray6             DataType = 18     // FWP_BYTE_ARRAY6_TYPE
+	V4AddrMask             DataType = 0x0100 // FWP_V4_ADDR_MASK
+	V6AddrMask             DataType = 0x0101 // FWP_V6_ADDR_MASK
+	RangeType              DataType = 0x0102 // FWP_RANGE_TYPE
 )
 
 var dataTypeNames = map[DataType]string{
 	Empty: "FWP_EMPTY", Uint8: "FWP_UINT8", Uint16: "FWP_UINT16", Uint32: "FWP_UINT32", Uint64: "FWP_UINT64",
-	ByteArray16: "FWP_BYTE_ARRAY16", ByteBlob: "FWP_BYTE_BLOB", UnicodeString: "FWP_UNICODE_STRING",
-	V4AddrMask: "FWP_V4_ADDR_MASK", V6AddrMask: "FWP_V6_ADDR_MASK", RangeType: "FWP_RANGE",
+	Int8: "FWP_INT8", Int16: "FWP_INT16", Int32: "FWP_INT32", Int64: "FWP_INT64", Float: "FWP_FLOAT", Double: "FWP_DOUBLE",
+	ByteArray16: "FWP_BYTE_ARRAY16_TYPE", ByteBlob: "FWP_BYTE_BLOB_TYPE", SIDType: "FWP_SID",
+	SecurityDescriptorType: "FWP_SECURITY_DESCRIPTOR_TYPE", TokenInformation: "FWP_TOKEN_INFORMATION_TYPE",
+	TokenAccessInformation: "FWP_TOKEN_ACCESS_INFORMATION_TYPE", UnicodeString: "FWP_UNICODE_STRING_TYPE",
+	ByteArray6: "FWP_BYTE_ARRAY6_TYPE", V4AddrMask: "FWP_V4_ADDR_MASK", V6AddrMask: "FWP_V6_ADDR_MASK", RangeType: "FWP_RANGE_TYPE",
 }
 
 func (t DataType) String() string {
@@ -37,14 +53,22 @@ func (t DataType) String() string {
 	return fmt.Sprintf("DataType(%d)", uint16(t))
 }
 
-// Value is FWP_VALUE and FWP_CONDITION_VALUE: a tagged union without pointers
-// to follow for the common types, so that reading a field allocates nothing.
-// The zero Value is FWP_EMPTY.
+// Unsigned reports whether t is one of the unsigned integers.
+func (t DataType) Unsigned() bool { return t >= Uint8 && t <= Uint64 }
+
+// Sortable reports whether values of t can be ordered (BFE-CND-04).
+func (t DataType) Sortable() bool {
+	return t >= Uint8 && t <= Int64 || t == ByteArray16 || t == ByteBlob || t == UnicodeString
+}
+
+// Value is FWP_VALUE and FWP_CONDITION_VALUE: a tagged union. The zero Value is
+// FWP_EMPTY.
 //
-// Which member holds the value follows from Type: the unsigned integers use
-// Uint (an IPv4 address is a Uint32 in host byte order, ALE-FLD-04), ByteArray16
-// uses Addr, ByteBlob and UnicodeString use Text, the address masks use Prefix
-// and RangeType uses Range.
+// Which member holds the value follows from Type: integers use Uint (signed ones
+// in two's complement, floats as IEEE bits; an IPv4 address is a Uint32 in host
+// byte order, ALE-FLD-04), ByteArray16 uses Addr, the address masks use Prefix,
+// ranges Range, security descriptors SD and tokens Token. ByteBlob, UnicodeString,
+// SIDType and ByteArray6 use Text.
 type Value struct {
 	Type   DataType
 	Uint   uint64
@@ -52,16 +76,21 @@ type Value struct {
 	Text   string
 	Prefix netip.Prefix
 	Range  *Range
+	SD     *SecurityDescriptor
+	Token  *Token
 }
 
 // Range is FWP_RANGE: both ends belong to it and have one type.
 type Range struct{ Low, High Value }
 
-// U8, U16, U32 and U64 make integer values.
+// U8, U16, U32 and U64 make unsigned values.
 func U8(v uint8) Value   { return Value{Type: Uint8, Uint: uint64(v)} }
 func U16(v uint16) Value { return Value{Type: Uint16, Uint: uint64(v)} }
 func U32(v uint32) Value { return Value{Type: Uint32, Uint: uint64(v)} }
 func U64(v uint64) Value { return Value{Type: Uint64, Uint: v} }
+
+// Int makes a signed value of one of the types Int8 to Int64.
+func Int(t DataType, v int64) Value { return Value{Type: t, Uint: uint64(v)} }
 
 // Blob makes an FWP_BYTE_BLOB of text, the form of ALE_APP_ID.
 func Blob(s string) Value { return Value{Type: ByteBlob, Text: s} }
@@ -92,46 +121,51 @@ func Between(low, high Value) Value {
 	return Value{Type: RangeType, Range: &Range{Low: low, High: high}}
 }
 
-// Match is FWP_MATCH_TYPE.
-type Match uint8
-
-// The match types of BFE-CND-04. MatchPrefix and MatchNotPrefix test the end
-// of the value, as the documentation says (AMB-34).
-const (
-	MatchEqual                Match = 0
-	MatchGreater              Match = 1
-	MatchLess                 Match = 2
-	MatchGreaterOrEqual       Match = 3
-	MatchLessOrEqual          Match = 4
-	MatchRange                Match = 5
-	MatchFlagsAllSet          Match = 6
-	MatchFlagsAnySet          Match = 7
-	MatchFlagsNoneSet         Match = 8
-	MatchEqualCaseInsensitive Match = 9
-	MatchNotEqual             Match = 10
-	MatchPrefix               Match = 11
-	MatchNotPrefix            Match = 12
-)
-
-var matchNames = [...]string{"equal", "greater", "less", "greater_or_equal", "less_or_equal", "range",
-	"flags_all_set", "flags_any_set", "flags_none_set", "equal_case_insensitive", "not_equal", "prefix", "not_prefix"}
-
-func (m Match) String() string {
-	if int(m) < len(matchNames) {
-		return matchNames[m]
+// Compare orders two values of one sortable type.
+func (v Value) Compare(w Value) int {
+	switch {
+	case v.Type >= Int8 && v.Type <= Int64:
+		return cmp.Compare(int64(v.Uint), int64(w.Uint))
+	case v.Type == ByteArray16:
+		return v.Addr.Compare(w.Addr)
+	case v.Type == ByteBlob || v.Type == UnicodeString:
+		return strings.Compare(v.Text, w.Text)
 	}
-	return fmt.Sprintf("Match(%d)", uint8(m))
+	return cmp.Compare(v.Uint, w.Uint)
 }
 
-// ParseMatch returns the match type of a name that String prints.
-func ParseMatch(name string) (Match, bool) {
-	for i, n := range matchNames {
-		if n == name {
-			return Match(i), true
+// String prints a value for people: addresses and prefixes the usual way, SIDs
+// and security descriptors in their text form.
+func (v Value) String() string {
+	switch v.Type {
+	case Empty:
+		return "empty"
+	case Int8, Int16, Int32, Int64:
+		return fmt.Sprint(int64(v.Uint))
+	case Float:
+		return fmt.Sprint(math.Float32frombits(uint32(v.Uint)))
+	case Double:
+		return fmt.Sprint(math.Float64frombits(v.Uint))
+	case ByteArray16:
+		return v.Addr.String()
+	case ByteBlob, UnicodeString, SIDType:
+		return v.Text
+	case ByteArray6:
+		return fmt.Sprintf("% x", v.Text)
+	case V4AddrMask, V6AddrMask:
+		return v.Prefix.String()
+	case RangeType:
+		if v.Range == nil {
+			return "no range"
 		}
+		return v.Range.Low.String() + "-" + v.Range.High.String()
+	case SecurityDescriptorType:
+		return v.SD.String()
+	case TokenInformation, TokenAccessInformation:
+		if v.Token == nil {
+			return "no token"
+		}
+		return string(v.Token.User)
 	}
-	return 0, false
+	return fmt.Sprint(v.Uint)
 }
-
-// MatchNames lists the names ParseMatch takes.
-func MatchNames() []string { return matchNames[:] }

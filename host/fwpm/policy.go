@@ -11,9 +11,10 @@ import (
 
 // Names of objects. Each is unique among the objects of its kind.
 type (
-	ProviderID string
-	SublayerID string
-	CalloutID  string
+	ProviderID        string
+	ProviderContextID string
+	SublayerID        string
+	CalloutID         string
 	// FilterID is the run-time identifier of a filter; older filters have the
 	// lower one and go first at equal weight (AMB-37).
 	FilterID uint64
@@ -26,17 +27,33 @@ const SublayerUniversal SublayerID = "universal"
 // SublayerUniversalWeight is the weight of SublayerUniversal (BFE-SUB-03).
 const SublayerUniversalWeight uint16 = 0x8000
 
+// SublayerInspection is FWPM_SUBLAYER_INSPECTION, the lightest (BFE-SUB-03). It
+// need not be added to a policy.
+const SublayerInspection SublayerID = "inspection"
+
 // A Provider is FWPM_PROVIDER: who owns objects. Management only (BFE-OBJ-06).
 type Provider struct {
-	ID   ProviderID // Required.
-	Name string     // Recommended.
+	ID         ProviderID // Required.
+	Name       string     // Recommended.
+	Persistent bool       // FWPM_PROVIDER_FLAG_PERSISTENT
+}
+
+// A ProviderContext is FWPM_PROVIDER_CONTEXT: data of a provider that its
+// callouts find through their filters.
+type ProviderContext struct {
+	ID         ProviderContextID // Required.
+	Name       string            // Recommended.
+	Provider   ProviderID        // Optional.
+	Persistent bool              // FWPM_PROVIDER_CONTEXT_FLAG_PERSISTENT
+	Data       []byte            // not to be modified once it is in a policy
 }
 
 // A Sublayer is FWPM_SUBLAYER: filters that are arbitrated together.
 type Sublayer struct {
-	ID       SublayerID // Required.
-	Name     string     // Recommended.
-	Provider ProviderID // Optional.
+	ID         SublayerID // Required.
+	Name       string     // Recommended.
+	Provider   ProviderID // Optional.
+	Persistent bool       // FWPM_SUBLAYER_FLAG_PERSISTENT
 	// Weight orders the sublayers of a layer, the highest first (BFE-SUB-01).
 	Weight uint16
 }
@@ -44,9 +61,12 @@ type Sublayer struct {
 // A Callout is FWPM_CALLOUT: the promise that code of this name will be
 // registered with the engine (CO-REG-06).
 type Callout struct {
-	ID       CalloutID  // Required.
-	Name     string     // Recommended.
-	Provider ProviderID // Optional. The provider of the callout's redirect handle.
+	ID         CalloutID  // Required.
+	Name       string     // Recommended.
+	Provider   ProviderID // Optional. The provider of the callout's redirect handle.
+	Persistent bool       // FWPM_CALLOUT_FLAG_PERSISTENT
+	// ApplicableLayer is the only layer whose filters may call it. Optional: any.
+	ApplicableLayer LayerID
 }
 
 // A Weight is a filter's weight in one of its three forms (BFE-WGT-01). The
@@ -81,20 +101,27 @@ type Filter struct {
 	ClearActionRight bool
 	// PermitIfCalloutUnregistered is FWPM_FILTER_FLAG_PERMIT_IF_CALLOUT_UNREGISTERED (CO-REG-04).
 	PermitIfCalloutUnregistered bool
+	Persistent                  bool              // FWPM_FILTER_FLAG_PERSISTENT
+	Boottime                    bool              // FWPM_FILTER_FLAG_BOOTTIME; never with Persistent (BFE-OBJ-07)
+	ProviderContext             ProviderContextID // Optional.
+
+	// Context is the callout's own, set by its notifyFn (CO-NOT-02).
+	Context uint64
 }
 
 // A Policy is everything an engine enforces. The zero Policy permits all (ARB-09).
 type Policy struct {
-	Providers []Provider
-	Sublayers []Sublayer
-	Callouts  []Callout
-	Filters   []Filter
+	Providers        []Provider
+	ProviderContexts []ProviderContext
+	Sublayers        []Sublayer
+	Callouts         []Callout
+	Filters          []Filter
 }
 
 // Clone returns a copy that shares nothing with p that may be modified.
 func (p *Policy) Clone() *Policy {
 	c := &Policy{
-		Providers: slices.Clone(p.Providers), Sublayers: slices.Clone(p.Sublayers),
+		Providers: slices.Clone(p.Providers), ProviderContexts: slices.Clone(p.ProviderContexts), Sublayers: slices.Clone(p.Sublayers),
 		Callouts: slices.Clone(p.Callouts), Filters: slices.Clone(p.Filters),
 	}
 	for i := range c.Filters {
@@ -106,7 +133,7 @@ func (p *Policy) Clone() *Policy {
 // An ObjectError says which object of a policy is wrong, and where in it. Err
 // is an fwp.Error, so errors.Is(err, fwp.ErrSublayerNotFound) works.
 type ObjectError struct {
-	Kind  string // "filter", "sublayer", "callout", "provider"
+	Kind  string // "filter", "sublayer", "callout", "provider", "provider context"
 	ID    string
 	Field string // for example "conditions[2].value"; empty for the whole object
 	Err   error

@@ -206,7 +206,7 @@ func TestContained(t *testing.T) {
 			assert.Equal(t, "bad", trap.Module)
 			require.ErrorContains(t, err, want)
 			assert.NotContains(t, err.Error(), "\n")
-			assert.Equal(t, fwps.Verdict{}, *v)
+			assert.Equal(t, fwps.Verdict{Action: fwp.ActionContinue}, *v)
 			assert.Less(t, time.Since(began), 5*time.Second)
 			assert.Equal(t, before+1, bad.Replaced())
 			for _, m := range []*guest.Module{bad, good} {

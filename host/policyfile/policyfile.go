@@ -363,12 +363,31 @@ func value(c fwpm.ConditionID, l fwpm.LayerID, m fwp.Match, s string) (fwp.Value
 	case t == fwp.ByteBlob:
 		return fwp.Blob(s), nil
 	}
-	bits := map[fwp.DataType]int{fwp.Uint8: 8, fwp.Uint16: 16, fwp.Uint32: 32}[t]
+	switch t {
+	case fwp.SIDType:
+		return fwp.Value{Type: t, Text: s}, nil
+	case fwp.TokenAccessInformation:
+		return security(s)
+	}
+	bits := map[fwp.DataType]int{fwp.Uint8: 8, fwp.Uint16: 16, fwp.Uint32: 32, fwp.Uint64: 64}[t]
 	v, err := strconv.ParseUint(s, 0, bits)
 	if err != nil {
 		return fwp.Value{}, fmt.Errorf("%q: expected a number of %d bits", s, bits)
 	}
 	return fwp.Value{Type: t, Uint: v}, nil
+}
+
+// security is who a token field must name: a numeric user, a SID, or a security
+// descriptor in SDDL.
+func security(s string) (fwp.Value, error) {
+	if uid, err := strconv.ParseUint(s, 10, 32); err == nil {
+		return fwp.Allow(fwp.UserSID(uint32(uid))), nil
+	}
+	if fwp.SID(s).Valid() {
+		return fwp.Allow(fwp.SID(s)), nil
+	}
+	sd, err := fwp.ParseSecurityDescriptor(s)
+	return fwp.Value{Type: fwp.SecurityDescriptorType, SD: sd}, err
 }
 
 func address(l fwpm.LayerID, s string) (fwp.Value, error) {

@@ -18,6 +18,9 @@ type Store interface {
 	// later Acquire sees h. The caller must not modify h afterwards. A full
 	// store refuses with ErrFull; it never drops a live hop.
 	Put(h *Hop) error
+	// Replace puts h in the place of the hop with its serial, which keeps its
+	// references; ErrNotFound if there is none.
+	Replace(h *Hop) error
 	// Acquire takes one more reference and returns the hop, or ErrNotFound.
 	Acquire(serial uint64) (*Hop, error)
 	// Release gives one reference back. The last one deletes the hop.

@@ -55,6 +55,19 @@ func (s *Store) Put(h *redirect.Hop) error {
 	return nil
 }
 
+// Replace puts h in the place of the hop with its serial.
+func (s *Store) Replace(h *redirect.Hop) error {
+	d := s.shard(h.Serial)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.hops[h.Serial]
+	if e == nil {
+		return redirect.ErrNotFound
+	}
+	e.hop = h
+	return nil
+}
+
 // Acquire takes one more reference.
 func (s *Store) Acquire(serial uint64) (*redirect.Hop, error) {
 	d := s.shard(serial)

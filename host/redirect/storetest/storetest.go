@@ -35,6 +35,19 @@ func Run(t *testing.T, open func(limit int) redirect.Store) {
 		require.ErrorIs(t, err, redirect.ErrNotFound)
 		require.ErrorIs(t, s.Release(1), redirect.ErrNotFound)
 	})
+	t.Run("SC-48 a replaced hop keeps its references", func(t *testing.T) {
+		s := open(0)
+		require.ErrorIs(t, s.Replace(&redirect.Hop{Serial: 3}), redirect.ErrNotFound)
+		require.NoError(t, s.Put(&redirect.Hop{Serial: 3}))
+		_, err := s.Acquire(3)
+		require.NoError(t, err)
+		require.NoError(t, s.Replace(&redirect.Hop{Serial: 3, Context: []byte("c")}))
+		require.NoError(t, s.Release(3))
+		got, err := s.Acquire(3)
+		require.NoError(t, err)
+		require.Equal(t, "c", string(got.Context))
+		require.Equal(t, 1, s.Len())
+	})
 	t.Run("a full store refuses and keeps every live hop", func(t *testing.T) {
 		s := open(32)
 		var kept []uint64

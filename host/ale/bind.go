@@ -1,0 +1,118 @@
+package ale
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// Bind runs BIND_REDIRECT and RESOURCE_ASSIGNMENT and lets the socket bind. A
+// port of zero is chosen before RESOURCE_ASSIGNMENT is asked, which sees the
+// chosen one (ALE-LAY-06): when that blocks, the caller has bound a socket that
+// it must not use.
+func (s *Socket) Bind(ctx context.Context, want netip.AddrPort, bind func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error)) (netip.AddrPort, error) {
+	s.mu.Lock()
+	err := s.check()
+	s.mu.Unlock()
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	in := s.incoming()
+	in.Local = want
+	return s.bind(ctx, in, bind)
+}
+
+func (s *Socket) bind(ctx context.Context, in fwps.Incoming, bind func(context.Context, netip.AddrPort) (netip.AddrPort, error)) (netip.AddrPort, error) {
+	to, err := s.e.bindRedirect(ctx, in)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if to.Port() != 0 {
+		if err := s.assign(ctx, in, to); err != nil {
+			return netip.AddrPort{}, err
+		}
+	}
+	local, err := bind(ctx, to)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if to.Port() == 0 {
+		if err := s.assign(ctx, in, local); err != nil {
+			return local, err
+		}
+	}
+	s.mu.Lock()
+	s.bound, s.in.Local = true, local
+	s.mu.Unlock()
+	return local, nil
+}
+
+// bindRedirect asks BIND_REDIRECT where the socket may bind (BR-01).
+func (e *Enforcer) bindRedirect(ctx context.Context, in fwps.Incoming) (netip.AddrPort, error) {
+	in.Layer = layer(fwpm.LayerALEBindRedirectV4, in.Local)
+	s := e.classify(ctx, &in)
+	defer e.done(s)
+	if s.d.Action == fwp.ActionBlock && (s.d.Faulted || e.opts.BlockAtRedirect) {
+		return in.Local, blocked(&in, &s.d)
+	}
+	r := s.d.Bind
+	if r == nil || r.Previous == nil || r.Local == in.Local {
+		return in.Local, nil
+	}
+	ev := RedirectEvent{Layer: in.Layer, Original: in.Local, Target: r.Local, Filter: r.ModifierFilterID, Callout: r.ModifierCallout}
+	if !r.Local.IsValid() || !sameFamily(r.Local.Addr(), in.Local.Addr()) {
+		ev.Rule, ev.Why = "CR-07", "the address family may not change"
+		e.tell(ev)
+		return in.Local, nil
+	}
+	ev.Applied = true
+	e.tell(ev)
+	return r.Local, nil
+}
+
+// assign asks RESOURCE_ASSIGNMENT.
+func (s *Socket) assign(ctx context.Context, in fwps.Incoming, local netip.AddrPort) error {
+	in.Local = local
+	in.Layer = layer(fwpm.LayerALEResourceAssignmentV4, in.Local)
+	if local.Addr().IsUnspecified() {
+		in.Flags |= fwp.FlagIsWildcardBind
+	}
+	s.mu.Lock()
+	s.assigned = true
+	s.mu.Unlock()
+	return s.e.decide(ctx, &in)
+}
+
+var errNoImplicitBind = errors.New("ale: a callout redirected the bind of a socket that cannot be bound here")
+
+// ensureBound is the implicit bind of a socket that is used unbound (ALE-LAY-06).
+// The system chooses the address later, unless there is a function to bind with.
+func (s *Socket) ensureBound(ctx context.Context, remote netip.AddrPort) error {
+	s.mu.Lock()
+	bound, bind := s.bound || s.assigned, s.implicit
+	s.mu.Unlock()
+	if bound {
+		return nil
+	}
+	in := s.incoming()
+	in.Flags |= fwp.FlagIsImplicitBind
+	if !in.Local.IsValid() {
+		in.Local = netip.AddrPortFrom(unspecified(remote.Addr()), 0)
+	}
+	if bind == nil {
+		to, err := s.e.bindRedirect(ctx, in)
+		if err != nil {
+			return err
+		}
+		if to != in.Local {
+			return errNoImplicitBind
+		}
+		return s.assign(ctx, in, to)
+	}
+	_, err := s.bind(ctx, in, bind)
+	return err
+}

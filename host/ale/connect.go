@@ -1,0 +1,201 @@
+package ale
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+// ErrInProgress is what a function that connects wraps when a non-blocking socket
+// has begun to connect. The connection has been let go: its record must stay.
+var ErrInProgress = errors.New("ale: connection in progress")
+
+// A Target is where a connection is let go to.
+type Target struct {
+	Remote netip.AddrPort
+	// Local is valid when a callout chose the source address (CH-07).
+	Local netip.AddrPort
+}
+
+// A ConnectFunc lets a connection go and returns the socket's local address, also
+// when the error wraps ErrInProgress.
+type ConnectFunc func(ctx context.Context, to Target) (local netip.AddrPort, err error)
+
+// An Endpoint is a socket whose owner asked to connect and which lives elsewhere:
+// nobody says when it closes.
+type Endpoint interface {
+	// Incoming says what is known about the socket: addresses, owner, and the
+	// records that were set on it.
+	Incoming() fwps.Incoming
+	// Connect lets the connection go to the given address and returns the
+	// socket's local address, also when the error wraps ErrInProgress.
+	Connect(ctx context.Context, to netip.AddrPort) (local netip.AddrPort, err error)
+}
+
+// Connect runs the connect() of an endpoint through the layers and lets it go.
+// See Socket.Connect.
+func (e *Enforcer) Connect(ctx context.Context, ep Endpoint) (*Flow, error) {
+	in := ep.Incoming()
+	s := e.NewSocket(in)
+	return s.Connect(ctx, in.Remote, func(ctx context.Context, to Target) (netip.AddrPort, error) {
+		return ep.Connect(ctx, to.Remote)
+	})
+}
+
+// Connect runs connect() through CONNECT_REDIRECT, AUTH_CONNECT and
+// FLOW_ESTABLISHED (spec 8.1) and lets it go; an unbound socket is bound first. A
+// block is a *BlockedError; what connect answered comes back wrapped, with a Flow
+// if it wraps ErrInProgress.
+//
+// The record is kept before the connection is let go: a proxy that accepts it
+// at once must find it.
+//
+// A datagram socket's connect() asks CONNECT_REDIRECT only; its flow begins with
+// the first SendTo, and no Flow is returned (ALE-LAY-05).
+func (s *Socket) Connect(ctx context.Context, remote netip.AddrPort, connect ConnectFunc) (*Flow, error) {
+	s.mu.Lock()
+	err := s.check()
+	s.mu.Unlock()
+	if err == nil {
+		err = s.ensureBound(ctx, remote)
+	}
+	if err != nil {
+		return nil, err
+	}
+	in := s.outgoing(remote)
+	p, err := s.e.redirectLayer(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	if in.Protocol != fwps.ProtocolTCP {
+		return nil, s.associate(ctx, remote, &p, connect)
+	}
+	f := s.e.flow(in, &p)
+	if err := f.authConnect(ctx, in, &p); err != nil {
+		s.e.drop(&p)
+		f.Close()
+		return nil, err
+	}
+	return f.letGo(ctx, in, &p, connect)
+}
+
+// outgoing is what is known about a connection that the socket makes.
+func (s *Socket) outgoing(remote netip.AddrPort) fwps.Incoming {
+	in := s.incoming()
+	in.Remote = remote
+	if in.Local.Addr().Is4() != remote.Addr().Is4() || !in.Local.IsValid() {
+		in.Local = netip.AddrPortFrom(unspecified(remote.Addr()), in.Local.Port())
+	}
+	if len(in.Records) > 0 {
+		in.Flags |= fwp.FlagIsProxyConnection // ALE-FLD-06
+		in.OriginalAppID = in.Records[0].AppID
+	}
+	if in.OriginalAppID == "" {
+		in.OriginalAppID = in.AppID
+	}
+	return in
+}
+
+// associate is connect() of a datagram socket: it sets the peer only.
+func (s *Socket) associate(ctx context.Context, remote netip.AddrPort, p *plan, connect ConnectFunc) error {
+	s.e.drop(p) // The flow's first datagram makes the record.
+	local, err := connect(ctx, Target{Remote: p.remote})
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", p.remote, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.connected = remote
+	if local.IsValid() {
+		s.bound, s.in.Local = true, local
+	}
+	return nil
+}
+
+// drop forgets a hop that was promised and will not be used.
+func (e *Enforcer) drop(p *plan) {
+	if p.kept {
+		e.Release(redirect.Records{p.hop})
+		p.kept = false
+	}
+}
+
+// authConnect asks AUTH_CONNECT: twice for a TCP connection that goes to
+// another host than it was meant for, and both must permit (ALE-LAY-14).
+func (f *Flow) authConnect(ctx context.Context, in fwps.Incoming, p *plan) error {
+	if p.redirected && in.Protocol == fwps.ProtocolTCP && !f.e.local(p.remote) {
+		first := in
+		first.Flags |= fwp.FlagIsHonoringPolicyAuthorize // ALE-LAY-15
+		if err := f.authorize(ctx, first, p, in.Remote); err != nil {
+			return err
+		}
+	}
+	return f.authorize(ctx, in, p, p.remote)
+}
+
+func (f *Flow) authorize(ctx context.Context, in fwps.Incoming, p *plan, remote netip.AddrPort) error {
+	if p.redirected {
+		in.Flags |= fwp.FlagIsConnectionRedirected
+		in.OriginalDestination, in.LocalRedirectTargetPID = in.Remote, p.targetPID // ALE-META-03
+	}
+	in.Remote = plain(remote) // A v4-mapped destination is asked at V4 (ALE-LAY-16).
+	in.Local = family(in.Local, in.Remote)
+	in.Layer = layer(fwpm.LayerALEAuthConnectV4, in.Remote)
+	if f.e.local(in.Remote) {
+		in.Flags |= fwp.FlagIsLoopback
+	}
+	f.in = in // What a reauthorization asks about.
+	return f.ask(ctx)
+}
+
+// letGo keeps the record and lets the connection go.
+func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect ConnectFunc) (*Flow, error) {
+	records, err := f.e.keep(&in, p)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	if records != nil {
+		f.e.meet.begin(p.remote)
+	}
+	local, err := connect(ctx, Target{Remote: p.remote, Local: p.local})
+	going := err == nil || errors.Is(err, ErrInProgress)
+	if records != nil {
+		if going {
+			f.e.meet.finish(key{in.Protocol, local, p.remote}, records, f.e.opts.Now())
+		} else {
+			f.e.meet.abandon(p.remote)
+			f.e.Release(records)
+		}
+	}
+	if !going {
+		f.Close()
+		return nil, fmt.Errorf("connect to %s: %w", p.remote, err)
+	}
+	f.Local, f.in.Local = local, plain(local)
+	if err == nil {
+		f.established()
+	}
+	return f, err
+}
+
+// keep stores the hop of a plan and returns the records of the connection, with a
+// reference on every hop; nil if it was not redirected to this host.
+func (e *Enforcer) keep(in *fwps.Incoming, p *plan) (redirect.Records, error) {
+	if p.hop == nil {
+		return nil, nil
+	}
+	if !p.kept {
+		if err := e.opts.Store.Put(p.hop); err != nil {
+			return nil, refused(in, "RED-SIO-03", fmt.Sprintf("the redirect record was not kept: %v", err))
+		}
+	}
+	redirect.Acquire(e.opts.Store, in.Records)
+	return in.Records.With(p.hop), nil
+}

@@ -1,0 +1,115 @@
+package ale
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+// A Flow is a connection, or the datagrams between two addresses, that was let go.
+type Flow struct {
+	// Records of an accepted or received flow say how it came here; those of an
+	// outgoing one were set on its socket.
+	Records                 redirect.Records
+	Redirected              bool
+	Original, Remote, Local netip.AddrPort // what was asked for, and what it is
+
+	e          *Enforcer
+	fwps       fwps.Flow
+	in         fwps.Incoming // what was authorized
+	owned      redirect.Records
+	once       sync.Once
+	generation atomic.Uint64 // of the layer that authorized it
+	refused    atomic.Pointer[BlockedError]
+	last       time.Time // datagrams: the newest, under the socket's lock
+	datagram   bool
+}
+
+// flow makes the flow of an outgoing connection.
+func (e *Enforcer) flow(in fwps.Incoming, p *plan) *Flow {
+	f := &Flow{Records: in.Records, Redirected: p.redirected, Original: in.Remote, Remote: p.remote, Local: in.Local, e: e, in: in}
+	f.fwps.ID = e.ids.Add(1)
+	f.datagram = in.Protocol != fwps.ProtocolTCP
+	return f
+}
+
+// ID is the FWPS_METADATA_FIELD_FLOW_HANDLE of the flow.
+func (f *Flow) ID() uint64 { return f.fwps.ID }
+
+// Accepted reports whether the flow came in: whether this is the proxy's side of
+// a redirected connection and not the application's (RED-Q-03).
+func (f *Flow) Accepted() bool { return f.in.Inbound }
+
+// OnAbort gives the function that ends the connection when a callout aborts the
+// flow (FwpsFlowAbort0).
+func (f *Flow) OnAbort(abort func()) { f.fwps.OnAbort(abort) }
+
+// ask asks the layer that authorizes the flow.
+func (f *Flow) ask(ctx context.Context) error {
+	in := f.in
+	in.Flow = &f.fwps
+	f.generation.Store(f.e.opts.Classifier.Generation(in.Layer))
+	return f.e.decide(ctx, &in)
+}
+
+// established asks FLOW_ESTABLISHED, which cannot refuse (ALE-LAY-10).
+func (f *Flow) established() {
+	in := f.in
+	in.Flow = &f.fwps
+	in.Layer = layer(fwpm.LayerALEFlowEstablishedV4, in.Remote)
+	f.e.notify(&in)
+}
+
+// Reauthorize asks the layer that authorized the flow again if its filters
+// changed since. It is called for each send and receive and costs a comparison
+// otherwise (ALE-LAY-12). A *BlockedError says that the flow may not go on; it
+// stays so.
+func (f *Flow) Reauthorize(ctx context.Context) error {
+	if b := f.refused.Load(); b != nil {
+		return b
+	}
+	if f.generation.Load() == f.e.opts.Classifier.Generation(f.in.Layer) {
+		return nil
+	}
+	return f.reauthorize(ctx, fwp.ReasonPolicyChange)
+}
+
+func (f *Flow) reauthorize(ctx context.Context, why fwp.ReauthorizeReason) error {
+	in := f.in
+	in.Flow = &f.fwps
+	in.Flags |= fwp.FlagIsReauthorize
+	in.ReauthorizeReason = why
+	f.generation.Store(f.e.opts.Classifier.Generation(in.Layer))
+	err := f.e.decide(ctx, &in)
+	if b, ok := err.(*BlockedError); ok {
+		f.refused.Store(b)
+		f.fwps.Abort()
+	}
+	return err
+}
+
+// Detach says that nobody will see the connection close.
+func (f *Flow) Detach() { f.once.Do(func() {}) }
+
+// Close ends the flow: ENDPOINT_CLOSURE, which a datagram socket has once for all
+// its flows (ALE-LAY-07), the contexts that callouts associated, and the flow's
+// references on records. Later calls do nothing.
+func (f *Flow) Close() {
+	f.once.Do(func() {
+		if !f.datagram {
+			in := f.in
+			in.Flow = &f.fwps
+			in.Layer = layer(fwpm.LayerALEEndpointClosureV4, in.Remote)
+			f.e.notify(&in)
+		}
+		f.fwps.End()
+		f.e.Release(f.owned)
+	})
+}

@@ -1,0 +1,213 @@
+package arbitrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+// call asks the filter's callout. a stays without action when it continues.
+func (r *run) call(f *filter, a *answer) {
+	reg := f.slot.current.Load()
+	if reg == nil {
+		r.missing(f, a)
+		return
+	}
+	c, v := r.d.Question(r.in, f.Filter)
+	c.RedirectHandle = reg.handle
+	c.State, c.Hop = r.in.Records.State(reg.handle)
+	leave := r.enterFlow(f, c)
+	err := safely(r.ctx, reg.callout, c, v)
+	if leave {
+		r.in.Flow.Leave()
+	}
+	if v, err = r.held(f, v, err); r.again {
+		return
+	}
+	if err == nil {
+		err = check(v)
+	}
+	if err != nil {
+		r.fault(a, "AMB-42", err.Error())
+		return
+	}
+	r.take(f, reg.handle, v, a)
+}
+
+// enterFlow finds what the callout associated with the flow.
+func (r *run) enterFlow(f *filter, c *fwps.Call) bool {
+	if r.in.Flow == nil {
+		return false
+	}
+	if c.FlowContext = r.in.Flow.Context(r.in.Layer, f.Callout); c.FlowContext == 0 {
+		return false
+	}
+	r.in.Flow.Enter()
+	return true
+}
+
+// take carries a callout's answer into the decision.
+func (r *run) take(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer) {
+	step := &r.d.Steps[a.step]
+	step.Action, step.Why = v.Action, v.Reason
+	writable := r.d.Rights&fwps.RightActionWrite != 0
+	if f.Action == fwp.ActionCalloutInspection { // CO-CLS-09
+		if v.Action != fwp.ActionContinue || v.Redirect {
+			step.Action, step.Rule, step.Why = fwp.ActionContinue, "CO-CLS-09", "an inspection callout may not decide"
+		}
+		return
+	}
+	if !r.modify(f, h, v, a, writable) {
+		return
+	}
+	step.Action, step.Absorb = v.Action, v.Absorb && v.Action == fwp.ActionBlock
+	switch {
+	case v.Action == fwp.ActionContinue || v.Action == fwp.ActionNone:
+	case v.Action == fwp.ActionPermit && !writable:
+		step.Rule, step.Why = "CO-CLS-06", "a heavier sublayer decided hard"
+	default:
+		a.action, a.veto, a.absorb = v.Action, v.Action == fwp.ActionBlock && !writable, step.Absorb
+		a.hard = v.ClearActionRight || v.Action == fwp.ActionPermit && f.ClearActionRight // CO-CLS-07
+	}
+}
+
+// modify makes the version of the request that the callout asked for. It returns
+// false when that failed.
+func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, writable bool) bool {
+	d := r.d
+	step := &d.Steps[a.step]
+	changed, late := d.Applied()
+	if v.Redirect {
+		switch {
+		case d.Connect == nil && d.Bind == nil:
+			step.Rule, step.Why = "CH-02", r.in.Layer.String()+" has no request to change"
+		case !writable:
+			step.Rule, step.Why = "CH-15", "a heavier sublayer decided hard: the request may not be changed"
+		default:
+			if !d.Push(v, h) {
+				r.fault(a, "AMB-29", "the request was changed too often")
+				return false
+			}
+			changed, late = true, v.ReauthorizeIfModifiedByOthers
+		}
+	}
+	if why := d.Misuse(); why != "" {
+		step.Rule, step.Why = why[:6], why[8:]
+	}
+	if changed {
+		step.Redirected = true
+		d.Stamp(f.Filter, f.provider)
+	}
+	if late && len(r.late) < cap(r.late) && r.in.Flags&fwp.FlagIsReauthorize == 0 {
+		r.late, r.seen = append(r.late, f), append(r.seen, d.Versions())
+	}
+	return true
+}
+
+// held waits for what the callout pends. The rest of the layer is asked with
+// IS_REAUTHORIZE then (ALE-LAY-13).
+func (r *run) held(f *filter, v *fwps.Verdict, err error) (*fwps.Verdict, error) {
+	p, op := r.d.Pended()
+	if err != nil || p == nil && op == nil {
+		return v, err
+	}
+	f.slot.pended.Add(1)
+	defer f.slot.pended.Add(-1)
+	var timeout <-chan time.Time
+	if r.p.opts.PendTimeout > 0 {
+		t := time.NewTimer(r.p.opts.PendTimeout)
+		defer t.Stop()
+		timeout = t.C
+	}
+	var classify <-chan *fwps.Verdict
+	var operation <-chan struct{}
+	if p != nil {
+		classify = p.Done()
+	} else {
+		operation = op.Done()
+	}
+	select {
+	case final := <-classify:
+		if final == nil {
+			r.indicateAgain(0)
+			return v, nil
+		}
+		r.in = r.d.Reauthorize(r.in, 0)
+		return final, nil
+	case <-operation:
+		if v.Action != fwp.ActionBlock || !v.Absorb {
+			return v, errors.New("the callout pended the operation but did not answer block with absorb (CH-14)")
+		}
+		r.indicateAgain(fwp.ReasonClassifyCompletion)
+		return v, nil
+	case <-timeout:
+		return v, fmt.Errorf("the callout held the classification longer than %s (AMB-43)", r.p.opts.PendTimeout)
+	case <-r.ctx.Done():
+		return v, fmt.Errorf("the operation ended while the callout held it (SC-79): %w", context.Cause(r.ctx))
+	}
+}
+
+// indicateAgain begins the layer again. At AUTH_RECV_ACCEPT it is the injected
+// clone that is asked about, not a reauthorization (CH-14).
+func (r *run) indicateAgain(why fwp.ReauthorizeReason) {
+	r.again = true
+	if why != 0 && r.in.Inbound {
+		return
+	}
+	r.in = r.d.Reauthorize(r.in, why)
+}
+
+// missing is CO-REG-04.
+func (r *run) missing(f *filter, a *answer) {
+	step := &r.d.Steps[a.step]
+	step.Rule, step.Why = "CO-REG-04", "the callout is not registered"
+	switch {
+	case f.Action == fwp.ActionCalloutInspection:
+		step.Action = fwp.ActionContinue
+	case f.PermitIfCalloutUnregistered:
+		step.Action, a.action = fwp.ActionPermit, fwp.ActionPermit
+	default:
+		step.Action, a.action, a.hard = fwp.ActionBlock, fwp.ActionBlock, true
+	}
+}
+
+// fault is a callout that failed: a hard block, or no decision where the options
+// say so (AMB-42). What it changed is discarded.
+func (r *run) fault(a *answer, rule, why string) {
+	step := &r.d.Steps[a.step]
+	step.Rule, step.Why = rule, why
+	if r.p.opts.FaultContinues {
+		step.Action = fwp.ActionContinue
+		return
+	}
+	step.Action, r.d.Faulted = fwp.ActionBlock, true
+	a.action, a.hard, a.veto = fwp.ActionBlock, true, r.d.Rights&fwps.RightActionWrite == 0
+}
+
+// safely turns a panic of a callout into an error.
+func safely(ctx context.Context, c fwps.Callout, call *fwps.Call, v *fwps.Verdict) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("callout panicked: %v", r)
+		}
+	}()
+	return c.Classify(ctx, call, v)
+}
+
+// check is what can be wrong with an answer.
+func check(v *fwps.Verdict) error {
+	switch v.Action {
+	case fwp.ActionPermit, fwp.ActionBlock, fwp.ActionContinue, fwp.ActionNone:
+	default:
+		return fmt.Errorf("callout gave no valid action: %v", v.Action)
+	}
+	if len(v.Record) > redirect.MaxBlob || len(v.Context) > redirect.MaxBlob {
+		return fmt.Errorf("record or context is over %d bytes", redirect.MaxBlob)
+	}
+	return nil
+}

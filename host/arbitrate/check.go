@@ -1,0 +1,271 @@
+package arbitrate
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// MaxCallouts is how many callouts a policy can have (CO-REG-07).
+const MaxCallouts = 100_000
+
+// A Checker says what is wrong with objects, given the objects they can refer to.
+type Checker struct {
+	providers map[fwpm.ProviderID]bool
+	contexts  map[fwpm.ProviderContextID]bool
+	sublayers map[fwpm.SublayerID]uint16
+	callouts  map[fwpm.CalloutID]*fwpm.Callout
+	filters   map[fwpm.FilterID]bool
+	errs      []error
+}
+
+// builtinSublayers need not be added, and cannot be changed or deleted.
+var builtinSublayers = map[fwpm.SublayerID]uint16{
+	fwpm.SublayerUniversal: fwpm.SublayerUniversalWeight, fwpm.SublayerInspection: 0,
+}
+
+// Builtin reports whether a sublayer is built in.
+func Builtin(id fwpm.SublayerID) bool { _, ok := builtinSublayers[id]; return ok }
+
+// NewChecker reads the objects of a policy but its filters. Errors are
+// *fwpm.ObjectError, joined.
+func NewChecker(p *fwpm.Policy) (*Checker, error) {
+	c := &Checker{providers: map[fwpm.ProviderID]bool{}, contexts: map[fwpm.ProviderContextID]bool{},
+		sublayers: map[fwpm.SublayerID]uint16{}, callouts: map[fwpm.CalloutID]*fwpm.Callout{}, filters: map[fwpm.FilterID]bool{}}
+	for id, w := range builtinSublayers {
+		c.sublayers[id] = w
+	}
+	for _, o := range p.Providers {
+		if c.providers[o.ID] {
+			c.fail("provider", string(o.ID), "id", fwp.ErrAlreadyExists)
+		}
+		c.providers[o.ID] = true
+	}
+	for _, o := range p.ProviderContexts {
+		if c.contexts[o.ID] {
+			c.fail("provider context", string(o.ID), "id", fwp.ErrAlreadyExists)
+		}
+		c.provider("provider context", string(o.ID), o.Provider)
+		c.contexts[o.ID] = true
+	}
+	for _, o := range p.Sublayers {
+		switch _, dup := c.sublayers[o.ID]; {
+		case Builtin(o.ID):
+			c.fail("sublayer", string(o.ID), "id", fwp.ErrBuiltinObject)
+			continue
+		case dup:
+			c.fail("sublayer", string(o.ID), "id", fwp.ErrAlreadyExists)
+		}
+		c.provider("sublayer", string(o.ID), o.Provider)
+		c.sublayers[o.ID] = o.Weight
+	}
+	if len(c.sublayers) > 1<<16 {
+		c.fail("sublayer", "", "", fwp.ErrTooManySublayers) // BFE-SUB-04
+	}
+	for i := range p.Callouts {
+		c.callout(&p.Callouts[i])
+	}
+	if len(c.callouts) > MaxCallouts {
+		c.fail("callout", "", "", fwp.ErrTooManyCallouts)
+	}
+	return c, errors.Join(c.errs...)
+}
+
+func (c *Checker) callout(o *fwpm.Callout) {
+	if c.callouts[o.ID] != nil {
+		c.fail("callout", string(o.ID), "id", fwp.ErrAlreadyExists)
+	}
+	if o.ApplicableLayer != 0 && !o.ApplicableLayer.Valid() {
+		c.fail("callout", string(o.ID), "applicable layer", fwp.ErrLayerNotFound)
+	}
+	c.provider("callout", string(o.ID), o.Provider)
+	c.callouts[o.ID] = o
+}
+
+func (c *Checker) fail(kind, id, field string, err error) {
+	c.errs = append(c.errs, &fwpm.ObjectError{Kind: kind, ID: id, Field: field, Err: err})
+}
+
+func (c *Checker) provider(kind, id string, p fwpm.ProviderID) {
+	if p != "" && !c.providers[p] {
+		c.fail(kind, id, "provider", fwp.ErrProviderNotFound)
+	}
+}
+
+// Filter checks one filter and remembers its identifier. Errors are
+// *fwpm.ObjectError, joined.
+func (c *Checker) Filter(f *fwpm.Filter) error {
+	c.errs = nil
+	id := fmt.Sprint(f.ID)
+	bad := func(field string, err error) { c.fail("filter", id, field, err) }
+	switch {
+	case f.ID == 0:
+		bad("id", fwp.ErrInvalidParameter)
+	case c.filters[f.ID]:
+		bad("id", fwp.ErrAlreadyExists)
+	}
+	c.filters[f.ID] = true
+	if f.Name == "" {
+		bad("name", fwp.ErrNullDisplayName) // BFE-OBJ-05
+	}
+	if f.Persistent && f.Boottime {
+		bad("boottime", fwp.ErrInvalidFlags) // BFE-OBJ-07
+	}
+	c.provider("filter", id, f.Provider)
+	if f.ProviderContext != "" && !c.contexts[f.ProviderContext] {
+		bad("provider_context", fwp.ErrProviderContextNotFound)
+	}
+	if _, ok := c.sublayers[f.Sublayer]; !ok && f.Sublayer != "" {
+		bad("sublayer", fwp.ErrSublayerNotFound)
+	}
+	if field, err := c.action(f); err != nil {
+		bad(field, err)
+	}
+	if _, err := EffectiveWeight(f); err != nil {
+		bad("weight", err)
+	}
+	if !f.Layer.Valid() {
+		bad("layer", fwp.ErrLayerNotFound)
+		return errors.Join(c.errs...) // Its fields are not known.
+	}
+	seen := map[string]bool{}
+	for i := range f.Conditions {
+		cond := &f.Conditions[i]
+		field := fmt.Sprintf("conditions[%d]", i)
+		err := checkCondition(f.Layer, cond)
+		key := fmt.Sprintf("%v %v %v %v", cond.Field, cond.Match, cond.Value.Type, cond.Value)
+		if err == nil && seen[key] {
+			err = fwp.ErrDuplicateCondition // AMB-38
+		}
+		if err != nil {
+			bad(field, err)
+		}
+		seen[key] = true
+	}
+	return errors.Join(c.errs...)
+}
+
+// action is ARB-11.
+func (c *Checker) action(f *fwpm.Filter) (field string, err error) {
+	switch f.Action {
+	case fwp.ActionBlock, fwp.ActionPermit:
+		if f.Callout != "" {
+			return "callout", fwp.ErrInvalidActionType
+		}
+		return "", nil
+	case fwp.ActionCalloutUnknown, fwp.ActionCalloutTerminating, fwp.ActionCalloutInspection:
+	default:
+		return "action", fwp.ErrInvalidActionType
+	}
+	switch o := c.callouts[f.Callout]; {
+	case o == nil:
+		return "callout", fwp.ErrCalloutNotFound
+	case o.ApplicableLayer != 0 && o.ApplicableLayer != f.Layer:
+		return "callout", fwp.ErrIncompatibleLayer
+	}
+	return "", nil
+}
+
+func checkCondition(l fwpm.LayerID, c *fwpm.Condition) error {
+	if !l.Offers(c.Field) {
+		return fwp.ErrConditionNotFound // BFE-CND-02
+	}
+	want, v := c.Field.DataType(l), &c.Value
+	switch v.Type {
+	case fwp.Empty:
+		if c.Match != fwp.MatchEqual {
+			return fwp.ErrMatchTypeMismatch // BFE-CND-06
+		}
+		return nil
+	case fwp.V4AddrMask, fwp.V6AddrMask:
+		return checkMask(want, c)
+	case fwp.RangeType:
+		return checkRange(want, c)
+	}
+	if v.Type != want && !(v.Type == fwp.SecurityDescriptorType && want == fwp.TokenAccessInformation) {
+		return fwp.ErrTypeMismatch // BFE-CND-03
+	}
+	switch {
+	case !c.Match.Fits(v.Type), c.Match == fwp.MatchRange:
+		return fwp.ErrMatchTypeMismatch // BFE-CND-04
+	case v.Type == fwp.SecurityDescriptorType && v.SD == nil:
+		return fwp.ErrInvalidParameter
+	case v.Type == fwp.SIDType && !fwp.SID(v.Text).Valid():
+		return fwp.ErrInvalidParameter
+	case v.Type == fwp.ByteArray16 && !v.Addr.Is6():
+		return fwp.ErrTypeMismatch
+	case v.Type.Unsigned() && v.Uint > most(v.Type):
+		return fwp.ErrTypeMismatch // no value of the type
+	}
+	return checkSense(c)
+}
+
+// checkMask is the exception of BFE-CND-03 for addresses. NOT_EQUAL goes with a
+// mask because the field, an address, is sortable.
+func checkMask(want fwp.DataType, c *fwpm.Condition) error {
+	p := c.Value.Prefix
+	switch {
+	case !c.Field.IsAddress() || (c.Value.Type == fwp.V4AddrMask) != (want == fwp.Uint32):
+		return fwp.ErrTypeMismatch
+	case !p.IsValid() || p.Addr().Is4() != (want == fwp.Uint32):
+		return fwp.ErrInvalidNetMask // BFE-CND-05
+	case c.Match != fwp.MatchEqual && c.Match != fwp.MatchNotEqual:
+		return fwp.ErrMatchTypeMismatch
+	}
+	if c.Match == fwp.MatchNotEqual && p.Bits() == 0 {
+		return fwp.ErrNeverMatch
+	}
+	return nil
+}
+
+func checkRange(want fwp.DataType, c *fwpm.Condition) error {
+	r := c.Value.Range
+	switch {
+	case c.Match != fwp.MatchRange || !want.Sortable():
+		return fwp.ErrMatchTypeMismatch
+	case r == nil:
+		return fwp.ErrInvalidRange
+	case r.Low.Type != r.High.Type:
+		return fwp.ErrInvalidRange // BFE-CND-05: low and high of one type
+	case r.Low.Type != want:
+		return fwp.ErrTypeMismatch
+	case r.Low.Compare(r.High) > 0:
+		return fwp.ErrInvalidRange
+	case want.Unsigned() && r.High.Uint > most(want):
+		return fwp.ErrTypeMismatch
+	}
+	return nil
+}
+
+// checkSense finds conditions that no value can meet (BFE-CND-05).
+func checkSense(c *fwpm.Condition) error {
+	v := &c.Value
+	never := false
+	switch c.Match {
+	case fwp.MatchFlagsAnySet:
+		never = v.Uint == 0
+	case fwp.MatchLess:
+		never = v.Type.Unsigned() && v.Uint == 0 || v.Type == fwp.ByteBlob && v.Text == ""
+	case fwp.MatchGreater:
+		never = v.Type.Unsigned() && v.Uint == most(v.Type)
+	}
+	if never {
+		return fwp.ErrNeverMatch
+	}
+	return nil
+}
+
+// most is the highest value of an unsigned type.
+func most(t fwp.DataType) uint64 {
+	switch t {
+	case fwp.Uint8:
+		return 1<<8 - 1
+	case fwp.Uint16:
+		return 1<<16 - 1
+	case fwp.Uint32:
+		return 1<<32 - 1
+	}
+	return 1<<64 - 1
+}

@@ -1,0 +1,46 @@
+package arbitrate
+
+import (
+	"sync/atomic"
+
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+// A Slot is where a registered callout is found. Readers never lock.
+type Slot struct {
+	ID      fwpm.CalloutID
+	current atomic.Pointer[registration]
+	pended  atomic.Int32 // classifications that its callout holds
+	flows   atomic.Int32 // flow contexts that its callout has
+}
+
+type registration struct {
+	callout fwps.Callout
+	handle  redirect.Handle
+}
+
+// Set registers c with its redirect handle; a nil c takes the callout away.
+func (s *Slot) Set(c fwps.Callout, h redirect.Handle) {
+	if c == nil {
+		s.current.Store(nil)
+		return
+	}
+	s.current.Store(&registration{c, h})
+}
+
+// Callout is what is registered, nil if nothing is.
+func (s *Slot) Callout() fwps.Callout {
+	if r := s.current.Load(); r != nil {
+		return r.callout
+	}
+	return nil
+}
+
+// Busy reports whether the callout holds classifications or has flow contexts:
+// then it cannot be unregistered (CO-REG-05, AMB-44).
+func (s *Slot) Busy() bool { return s.pended.Load() > 0 || s.flows.Load() > 0 }
+
+// CountFlow counts a flow context that came, or with -1 one that went.
+func (s *Slot) CountFlow(n int32) { s.flows.Add(n) }

@@ -1,0 +1,338 @@
+package arbitrate
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// A test is a condition made ready: what to read of the incoming values and what
+// it must be. Ordering becomes a closed interval, so there are few kinds.
+type test struct {
+	field fwpm.ConditionID
+	kind  kind
+	not   bool // the answer is turned round; an unknown value never matches
+	// Numbers: low and high are the interval, or value and mask. IPv6 addresses
+	// are numbers of two words.
+	low, high   uint64
+	low2, high2 uint64
+	text, text2 string
+	aces        []ace
+}
+
+type kind uint8
+
+const (
+	isEmpty kind = iota
+	inRange
+	masked   // value&high == low
+	anySet   // value&low != 0
+	inRange6 // IPv6: (low, low2) to (high, high2)
+	masked6
+	textIs
+	textFold
+	textEnds
+	textStarts
+	textRange // text to text2; text2 "" with low 1: no upper end
+	access
+)
+
+// An ace is an entry of an access check with its SID taken apart.
+type ace struct {
+	deny, everyone, group bool
+	id                    uint32
+	sid                   fwp.SID // of no Unix user or group
+}
+
+// compileTests sorts the conditions by field, cheap ones first.
+func compileTests(f *fwpm.Filter, prefixMatchesStart bool) []test {
+	ts := make([]test, 0, len(f.Conditions))
+	for i := range f.Conditions {
+		t := compileTest(&f.Conditions[i])
+		if t.kind == textEnds && prefixMatchesStart {
+			t.kind = textStarts
+		}
+		ts = append(ts, t)
+	}
+	slices.SortStableFunc(ts, func(a, b test) int {
+		return cmp.Or(cmp.Compare(a.cost(), b.cost()), cmp.Compare(a.field, b.field))
+	})
+	return ts
+}
+
+// cost depends on the field alone where fields can have alternatives of several
+// kinds, so that alternatives stay together.
+func (t *test) cost() int {
+	switch t.field {
+	case fwpm.ConditionIPRemotePort, fwpm.ConditionIPLocalPort, fwpm.ConditionIPProtocol, fwpm.ConditionFlags:
+		return 0
+	case fwpm.ConditionIPRemoteAddress, fwpm.ConditionIPLocalAddress, fwpm.ConditionALEUserID:
+		return 1
+	case fwpm.ConditionALEAppID, fwpm.ConditionALEOriginalAppID:
+		return 2
+	}
+	return 3
+}
+
+func compileTest(c *fwpm.Condition) test {
+	t := test{field: c.Field, not: c.Match == fwp.MatchNotEqual || c.Match == fwp.MatchNotPrefix}
+	switch v := &c.Value; {
+	case v.Type == fwp.Empty:
+		t.kind = isEmpty
+	case v.Type == fwp.V4AddrMask:
+		t.kind = masked
+		t.high = 0xffffffff &^ (0xffffffff >> v.Prefix.Bits())
+		t.low = fwp.Addr(v.Prefix.Addr()).Uint & t.high
+	case v.Type == fwp.V6AddrMask:
+		t.mask6(v.Prefix)
+	case v.Type == fwp.SecurityDescriptorType:
+		t.kind, t.aces = access, aces(v.SD)
+	case v.Type == fwp.RangeType:
+		t.between(v.Range.Low, v.Range.High)
+	case v.Type == fwp.ByteBlob || v.Type == fwp.UnicodeString || v.Type == fwp.SIDType:
+		t.textual(c.Match, v.Text)
+	case v.Type == fwp.ByteArray16:
+		t.address6(c.Match, v.Addr)
+	default:
+		t.number(c.Match, v.Uint, most(v.Type))
+	}
+	return t
+}
+
+func (t *test) number(m fwp.Match, v, highest uint64) {
+	t.kind, t.low, t.high = inRange, v, v
+	switch m {
+	case fwp.MatchGreater:
+		t.low, t.high = v+1, highest // The checker refused the highest value.
+	case fwp.MatchGreaterOrEqual:
+		t.high = highest
+	case fwp.MatchLess:
+		t.low, t.high = 0, v-1
+	case fwp.MatchLessOrEqual:
+		t.low = 0
+	case fwp.MatchFlagsAllSet:
+		t.kind = masked
+	case fwp.MatchFlagsNoneSet:
+		t.kind, t.low = masked, 0
+	case fwp.MatchFlagsAnySet:
+		t.kind = anySet
+	}
+}
+
+func words(a netip.Addr) (hi, lo uint64) {
+	b := a.As16()
+	return binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])
+}
+
+func (t *test) mask6(p netip.Prefix) {
+	t.kind = masked6
+	n := p.Bits()
+	t.high = ^uint64(0) << (64 - min(n, 64))
+	t.high2 = ^uint64(0) << (128 - max(n, 64))
+	if n == 0 {
+		t.high = 0
+	}
+	if n <= 64 {
+		t.high2 = 0
+	}
+	hi, lo := words(p.Addr())
+	t.low, t.low2 = hi&t.high, lo&t.high2
+}
+
+func (t *test) address6(m fwp.Match, a netip.Addr) {
+	t.kind = inRange6
+	t.low, t.low2 = words(a)
+	t.high, t.high2 = t.low, t.low2
+	switch m {
+	case fwp.MatchGreater, fwp.MatchGreaterOrEqual:
+		t.high, t.high2 = ^uint64(0), ^uint64(0)
+		if m == fwp.MatchGreater {
+			if t.low2++; t.low2 == 0 {
+				t.low++
+			}
+		}
+	case fwp.MatchLess, fwp.MatchLessOrEqual:
+		t.low, t.low2 = 0, 0
+		if m == fwp.MatchLess {
+			if t.high2--; t.high2 == ^uint64(0) {
+				t.high--
+			}
+		}
+	}
+}
+
+func (t *test) textual(m fwp.Match, s string) {
+	t.text = s
+	switch m {
+	case fwp.MatchEqualCaseInsensitive:
+		t.kind = textFold
+	case fwp.MatchPrefix, fwp.MatchNotPrefix:
+		t.kind = textEnds // the end of the value (AMB-34)
+	case fwp.MatchGreater, fwp.MatchGreaterOrEqual:
+		t.kind, t.low = textRange, 1
+		if m == fwp.MatchGreater {
+			t.text += "\x00" // the next text there is
+		}
+	case fwp.MatchLess, fwp.MatchLessOrEqual:
+		t.kind, t.text, t.text2 = textRange, "", s
+		if m == fwp.MatchLess {
+			t.high = 1 // without the upper end
+		}
+	default:
+		t.kind = textIs
+	}
+}
+
+func (t *test) between(low, high fwp.Value) {
+	switch low.Type {
+	case fwp.ByteArray16:
+		t.kind = inRange6
+		t.low, t.low2 = words(low.Addr)
+		t.high, t.high2 = words(high.Addr)
+	case fwp.ByteBlob, fwp.UnicodeString:
+		t.kind, t.text, t.text2 = textRange, low.Text, high.Text
+	default:
+		t.kind, t.low, t.high = inRange, low.Uint, high.Uint
+	}
+}
+
+// aces keeps what the access check for ACTRL_MATCH_FILTER looks at (BFE-CND-07).
+func aces(sd *fwp.SecurityDescriptor) []ace {
+	var out []ace
+	for _, a := range sd.ACEs {
+		if a.Mask&fwp.ActrlMatchFilter == 0 {
+			continue
+		}
+		id, group, unix := a.SID.Unix()
+		e := ace{deny: a.Deny, everyone: a.SID == fwp.SIDEveryone, group: group, id: id}
+		if !unix && !e.everyone {
+			e.sid = a.SID
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// matches reports whether every field meets one of its conditions (BFE-CND-01).
+func (f *filter) matches(in *fwps.Incoming) bool {
+	for i := 0; i < len(f.tests); {
+		field, met := f.tests[i].field, false
+		for ; i < len(f.tests) && f.tests[i].field == field; i++ {
+			met = met || f.tests[i].holds(in)
+		}
+		if !met {
+			return false
+		}
+	}
+	return true
+}
+
+// holds is one condition. A value that is not known matches FWP_EMPTY only
+// (BFE-CND-06).
+func (t *test) holds(in *fwps.Incoming) bool {
+	var met, known bool
+	switch t.kind {
+	case isEmpty:
+		return empty(in, t.field)
+	case inRange, masked, anySet:
+		met, known = t.holdsNumber(in)
+	case inRange6, masked6:
+		met, known = t.holdsAddress(in)
+	case access:
+		return in.UserKnown && t.field == fwpm.ConditionALEUserID && t.grants(in) || t.holdsToken(in)
+	default:
+		met, known = t.holdsText(in)
+	}
+	return known && met != t.not
+}
+
+func (t *test) holdsNumber(in *fwps.Incoming) (met, known bool) {
+	v, known := in.Number(t.field)
+	switch t.kind {
+	case masked:
+		return v&t.high == t.low, known
+	case anySet:
+		return v&t.low != 0, known
+	}
+	return t.low <= v && v <= t.high, known
+}
+
+func (t *test) holdsAddress(in *fwps.Incoming) (met, known bool) {
+	a, known := in.Address(t.field)
+	if !known || !a.Is6() {
+		return false, false
+	}
+	hi, lo := words(a)
+	if t.kind == masked6 {
+		return hi&t.high == t.low && lo&t.high2 == t.low2, true
+	}
+	above := hi > t.low || hi == t.low && lo >= t.low2
+	below := hi < t.high || hi == t.high && lo <= t.high2
+	return above && below, true
+}
+
+func (t *test) holdsText(in *fwps.Incoming) (met, known bool) {
+	s, known := in.Text(t.field)
+	switch t.kind {
+	case textFold:
+		return strings.EqualFold(s, t.text), known
+	case textEnds:
+		return strings.HasSuffix(s, t.text), known
+	case textStarts:
+		return strings.HasPrefix(s, t.text), known
+	case textRange:
+		return s >= t.text && (t.low == 1 || s < t.text2 || s == t.text2 && t.high == 0), known
+	}
+	return s == t.text, known
+}
+
+// grants is the access check of a Unix user.
+func (t *test) grants(in *fwps.Incoming) bool {
+	for i := range t.aces {
+		a := &t.aces[i]
+		if a.everyone || a.sid == "" && (a.group && slices.Contains(in.Groups, a.id) || !a.group && a.id == in.UserID) {
+			return !a.deny
+		}
+	}
+	return false
+}
+
+// holdsToken is the access check of a token that came with the fields.
+func (t *test) holdsToken(in *fwps.Incoming) bool {
+	tok := in.Other[t.field].Token
+	if tok == nil {
+		return false
+	}
+	for i := range t.aces {
+		if a := &t.aces[i]; tok.Has(a.name()) {
+			return !a.deny
+		}
+	}
+	return false
+}
+
+func (a *ace) name() fwp.SID {
+	switch {
+	case a.everyone:
+		return fwp.SIDEveryone
+	case a.sid != "":
+		return a.sid
+	case a.group:
+		return fwp.GroupSID(a.id)
+	}
+	return fwp.UserSID(a.id)
+}
+
+// empty reports whether a field of the layer has no value.
+func empty(in *fwps.Incoming, c fwpm.ConditionID) bool {
+	if c == fwpm.ConditionALEUserID { // Its value is made when asked for.
+		return !in.UserKnown
+	}
+	return in.Field(c).Type == fwp.Empty
+}

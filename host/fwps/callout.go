@@ -1,0 +1,87 @@
+package fwps
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// A Callout answers calls. It is safe for concurrent use. An error is a hard
+// block with the error's text as its reason. v arrives with ActionContinue, which
+// is what a callout that writes nothing leaves (CO-CLS-11).
+type Callout interface {
+	Classify(ctx context.Context, c *Call, v *Verdict) error
+}
+
+// CalloutFunc makes a Callout of a function.
+type CalloutFunc func(ctx context.Context, c *Call, v *Verdict) error
+
+// Classify calls f.
+func (f CalloutFunc) Classify(ctx context.Context, c *Call, v *Verdict) error { return f(ctx, c, v) }
+
+// NotifyType is FWPS_CALLOUT_NOTIFY_TYPE.
+type NotifyType int
+
+// What a Notifier hears of (CO-NOT-01).
+const (
+	NotifyAddFilter           NotifyType = 0 // FWPS_CALLOUT_NOTIFY_ADD_FILTER
+	NotifyDeleteFilter        NotifyType = 1 // FWPS_CALLOUT_NOTIFY_DELETE_FILTER
+	NotifyAddFilterPostCommit NotifyType = 2 // FWPS_CALLOUT_NOTIFY_ADD_FILTER_POST_COMMIT
+)
+
+// A Notifier is a callout with a notifyFn. Without it nothing is told of filters.
+//
+// An error to NotifyAddFilter keeps the filter out of the policy (CO-NOT-02);
+// the results of the others are ignored. For NotifyAddFilter the callout may set
+// f.Context; nothing else may be changed, and f is not to be kept.
+type Notifier interface {
+	Notify(t NotifyType, f *fwpm.Filter) error
+}
+
+// A CommitNotifier is a Notifier with FWP_CALLOUT_FLAG_ENABLE_COMMIT_ADD_NOTIFY:
+// it hears of NotifyAddFilterPostCommit too.
+type CommitNotifier interface {
+	Notifier
+	EnableCommitAddNotify()
+}
+
+// A FlowDeleter is a callout with a flowDeleteFn. Without it the callout cannot
+// have flow contexts (CO-FLW-01).
+type FlowDeleter interface {
+	// FlowDelete hears of each context once, when its flow ends or it is removed.
+	FlowDelete(layer fwpm.LayerID, callout fwpm.CalloutID, context uint64)
+}
+
+// A Reclassifier is a callout with FWP_CALLOUT_FLAG_ALLOW_RECLASSIFY: binds and
+// listens that its filters decided are asked about again when the policy changes.
+type Reclassifier interface{ AllowReclassify() }
+
+// A Verdict is a callout's answer: FWPS_CLASSIFY_OUT.
+type Verdict struct {
+	Action           fwp.Action // ActionPermit, ActionBlock, ActionContinue, ActionNone
+	ClearActionRight bool       // the decision is hard (CO-CLS-07)
+	Absorb           bool       // with ActionBlock: no audit, no event (CO-CLS-08)
+
+	// Redirect means the callout changed the request; To and TargetPID are the
+	// new destination. It is acquire, modify and apply of writable layer data in
+	// one. NoHandle leaves localRedirectHandle unset, as for a proxy on another
+	// host (CR-04). At BIND_REDIRECT To is the new local address.
+	Redirect  bool
+	To        netip.AddrPort
+	TargetPID uint32
+	NoHandle  bool
+	// ReauthorizeIfModifiedByOthers asks the callout again when a later one
+	// changes the request (CH-05).
+	ReauthorizeIfModifiedByOthers bool
+	// Record and Context are appended to from length zero, so their memory is used again.
+	Record, Context []byte
+
+	Reason string // optional: why, for people
+}
+
+// Reset makes v the answer of a callout that says nothing, and keeps its buffers.
+func (v *Verdict) Reset() {
+	*v = Verdict{Action: fwp.ActionContinue, Record: v.Record[:0], Context: v.Context[:0]}
+}

@@ -1,0 +1,217 @@
+package fwps
+
+import (
+	"context"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+// A Step is one filter's part in a decision.
+type Step struct {
+	Layer      fwpm.LayerID
+	Sublayer   fwpm.SublayerID
+	Filter     fwpm.FilterID
+	Name       string // the filter's
+	Callout    fwpm.CalloutID
+	Action     fwp.Action
+	Redirected bool // the callout made a new version of the request
+	Hard       bool
+	Veto       bool // a callout's block over a hard permit (ARB-06)
+	Absorb     bool
+	Reauth     bool   // the callout was asked with IS_REAUTHORIZE
+	Rule       string // the rule that made it so, for example "ARB-06"
+	Why        string
+}
+
+// A Decision is the outcome of a classification, owned and used again by the
+// caller. After Classify its Action is ActionPermit or ActionBlock.
+type Decision struct {
+	Action fwp.Action
+	Rights Rights // RightActionWrite: soft
+	// Steps holds every filter that was asked, in order. Deciding is the index
+	// of the step that decided, -1 when the layer's default did (ARB-09).
+	Steps    []Step
+	Deciding int
+	// Connect and Bind are the newest version of the request, nil except at
+	// CONNECT_REDIRECT and BIND_REDIRECT.
+	Connect *ConnectRequest
+	Bind    *BindRequest
+	Faulted bool // a callout failed: its answer was a block
+	Vetoed  bool // counted in FWPM_LAYER_STATISTICS.classifyVetoCount (ARB-06)
+	// Absorbed is a block that nobody is told of (EVT-04).
+	Absorbed bool
+
+	connects  [MaxVersions]ConnectRequest
+	binds     [MaxVersions]BindRequest
+	nversion  int
+	call      Call
+	verdict   Verdict
+	acq       acquired
+	pended    *PendedClassify
+	operation *PendedOperation
+	misuse    string
+	reauth    Incoming
+}
+
+// Reset empties d for a classification of in and keeps its buffers. Classify
+// does it first.
+func (d *Decision) Reset(in *Incoming) {
+	d.Action, d.Rights, d.Steps, d.Deciding = fwp.ActionPermit, RightActionWrite, d.Steps[:0], -1 // ARB-09
+	d.Connect, d.Bind, d.nversion = nil, nil, 0
+	d.Faulted, d.Vetoed, d.Absorbed = false, false, false
+	switch {
+	case in.Layer.IsConnectRedirect():
+		r := d.PushConnect()
+		r.Local, r.Remote = in.Local, in.Remote
+	case in.Layer.IsBindRedirect():
+		d.PushBind().Local = in.Local
+	}
+}
+
+// Question lends the classifier a call and a verdict that live in d, ready for
+// one callout.
+func (d *Decision) Question(in *Incoming, f *fwpm.Filter) (*Call, *Verdict) {
+	d.acq.held, d.acq.applied, d.pended, d.operation, d.misuse = false, false, nil, nil, ""
+	d.call = Call{In: in, Filter: f, Connect: d.Connect, Bind: d.Bind, Rights: d.Rights, d: d}
+	d.verdict.Reset()
+	return &d.call, &d.verdict
+}
+
+// Reauthorize returns a copy of in with IS_REAUTHORIZE, which lives in d.
+func (d *Decision) Reauthorize(in *Incoming, why fwp.ReauthorizeReason) *Incoming {
+	if in != &d.reauth {
+		d.reauth = *in
+	}
+	d.reauth.Flags |= fwp.FlagIsReauthorize
+	d.reauth.ReauthorizeReason |= why
+	return &d.reauth
+}
+
+// Pended is what the callout of the last question held, nil if nothing.
+func (d *Decision) Pended() (*PendedClassify, *PendedOperation) { return d.pended, d.operation }
+
+// Misuse is the rule that the callout of the last question broke, empty if none.
+func (d *Decision) Misuse() string { return d.misuse }
+
+// Applied takes the layer data that the callout of the last question applied
+// into a new version, and says whether there is one (CH-08, SC-66, SC-67).
+// Reauthorize tells whether the callout wants to hear of later changes.
+func (d *Decision) Applied() (changed, reauthorize bool) {
+	a := &d.acq
+	if !a.held {
+		return false, false
+	}
+	if !a.applied {
+		d.misuse = "AMB-30: acquired layer data was not applied; the change is discarded"
+	}
+	if d.verdict.Action == fwp.ActionBlock && d.verdict.ClearActionRight { // As acquire left it (AMB-22).
+		d.verdict.Action, d.verdict.ClearActionRight = fwp.ActionContinue, false
+	}
+	if !a.applied {
+		return false, false
+	}
+	switch {
+	case d.Connect != nil && !a.connect.same(d.Connect):
+		if r := d.PushConnect(); r != nil {
+			previous := r.Previous
+			r.copyFrom(&a.connect)
+			r.Previous = previous
+			return true, a.reauthorize
+		}
+	case d.Bind != nil && (a.bind.Local != d.Bind.Local || a.bind.PortReservationToken != d.Bind.PortReservationToken):
+		if r := d.PushBind(); r != nil {
+			r.Local, r.PortReservationToken = a.bind.Local, a.bind.PortReservationToken
+			return true, a.reauthorize
+		}
+	default:
+		return false, a.reauthorize
+	}
+	d.misuse = "AMB-29: the request was changed too often"
+	return false, false
+}
+
+// PushConnect makes a new version of the connect request that points to the
+// one it replaces. It returns nil when there are MaxVersions already.
+func (d *Decision) PushConnect() *ConnectRequest {
+	if d.nversion == MaxVersions {
+		return nil
+	}
+	r := &d.connects[d.nversion]
+	d.nversion++
+	*r = ConnectRequest{Record: r.Record[:0], LocalRedirectContext: r.LocalRedirectContext[:0], Previous: d.Connect}
+	if d.Connect != nil {
+		r.Local = d.Connect.Local
+	}
+	d.Connect = r
+	return r
+}
+
+// PushBind is PushConnect for the bind request.
+func (d *Decision) PushBind() *BindRequest {
+	if d.nversion == MaxVersions {
+		return nil
+	}
+	r := &d.binds[d.nversion]
+	d.nversion++
+	*r = BindRequest{Previous: d.Bind}
+	d.Bind = r
+	return r
+}
+
+// Push makes the version that a verdict asks for: the sugar of Verdict.Redirect.
+// False means there are MaxVersions already.
+func (d *Decision) Push(v *Verdict, h redirect.Handle) bool {
+	if d.Bind != nil {
+		r := d.PushBind()
+		if r != nil {
+			r.Local = v.To
+		}
+		return r != nil
+	}
+	r := d.PushConnect()
+	if r == nil {
+		return false
+	}
+	r.Remote, r.LocalRedirectTargetPID = v.To, v.TargetPID
+	if !v.NoHandle {
+		r.LocalRedirectHandle = h
+	}
+	r.Record, r.LocalRedirectContext = append(r.Record, v.Record...), append(r.LocalRedirectContext, v.Context...)
+	return true
+}
+
+// Stamp says whose the newest version is (CH-08).
+func (d *Decision) Stamp(f *fwpm.Filter, provider fwpm.ProviderID) {
+	switch {
+	case d.Connect != nil:
+		d.Connect.ModifierFilterID, d.Connect.ModifierCallout, d.Connect.ModifierProvider = f.ID, f.Callout, provider
+	case d.Bind != nil:
+		d.Bind.ModifierFilterID, d.Bind.ModifierCallout = f.ID, f.Callout
+	}
+}
+
+// Versions is how many versions of the request there are, the original included.
+func (d *Decision) Versions() int { return d.nversion }
+
+// Redirected reports whether a callout changed the request.
+func (d *Decision) Redirected() bool { return d.nversion > 1 }
+
+// Decider returns the step that decided, nil when the layer's default did.
+func (d *Decision) Decider() *Step {
+	if d.Deciding < 0 || d.Deciding >= len(d.Steps) {
+		return nil
+	}
+	return &d.Steps[d.Deciding]
+}
+
+// A Classifier decides one layer. Classify is total: whatever goes wrong is a
+// block with the reason among the steps, so that no caller can permit by
+// forgetting to look at an error. It waits only where a callout pends.
+type Classifier interface {
+	Classify(ctx context.Context, in *Incoming, d *Decision)
+	// Generation changes when the filters of a layer do: a flow that was
+	// authorized there before is to be authorized again (ALE-LAY-12).
+	Generation(fwpm.LayerID) uint64
+}

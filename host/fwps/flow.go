@@ -1,0 +1,150 @@
+package fwps
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// A Flow is an ALE flow, and holds what callouts associated with it. The zero
+// Flow is ready.
+type Flow struct {
+	ID uint64 // FWPS_METADATA_FIELD_FLOW_HANDLE
+
+	contexts atomic.Pointer[[]flowContext] // copied on write
+	mu       sync.Mutex                    // writers, and busy
+	busy     int                           // classifications under way
+	removed  []flowContext                 // to be deleted when they end
+	ended    bool
+	abort    func()
+}
+
+type flowContext struct {
+	layer   fwpm.LayerID
+	callout fwpm.CalloutID
+	value   uint64
+	deleted func(layer fwpm.LayerID, callout fwpm.CalloutID, context uint64)
+}
+
+// OnAbort gives the function that ends the flow's connection.
+func (f *Flow) OnAbort(abort func()) {
+	f.mu.Lock()
+	f.abort = abort
+	f.mu.Unlock()
+}
+
+// Context is what the callout associated with the flow at a layer, 0 if nothing.
+func (f *Flow) Context(layer fwpm.LayerID, callout fwpm.CalloutID) uint64 {
+	list := f.contexts.Load()
+	if list == nil {
+		return 0
+	}
+	for i := range *list {
+		if c := &(*list)[i]; c.layer == layer && c.callout == callout {
+			return c.value
+		}
+	}
+	return 0
+}
+
+// Enter and Leave enclose a classification that a callout of the flow takes part
+// in: what is removed meanwhile is deleted after it.
+func (f *Flow) Enter() {
+	f.mu.Lock()
+	f.busy++
+	f.mu.Unlock()
+}
+
+// Leave ends what Enter began.
+func (f *Flow) Leave() {
+	f.mu.Lock()
+	f.busy--
+	var due []flowContext
+	if f.busy == 0 {
+		due, f.removed = f.removed, nil
+	}
+	f.mu.Unlock()
+	tell(due)
+}
+
+func tell(cs []flowContext) {
+	for _, c := range cs {
+		c.deleted(c.layer, c.callout, c.value)
+	}
+}
+
+// Associate is FwpsFlowAssociateContext0 (CO-FLW-01): deleted hears of the
+// context once, when it goes.
+func (f *Flow) Associate(layer fwpm.LayerID, callout fwpm.CalloutID, context uint64, deleted func(fwpm.LayerID, fwpm.CalloutID, uint64)) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case context == 0 || deleted == nil || f.ended:
+		return fmt.Errorf("flow context of callout %q: %w", callout, ntstatus.InvalidParameter)
+	case f.Context(layer, callout) != 0:
+		return fmt.Errorf("flow context of callout %q: %w", callout, ntstatus.ObjectNameExists)
+	}
+	f.store(append(f.list(), flowContext{layer, callout, context, deleted}))
+	return nil
+}
+
+func (f *Flow) list() []flowContext {
+	if l := f.contexts.Load(); l != nil {
+		return (*l)[:len(*l):len(*l)]
+	}
+	return nil
+}
+
+func (f *Flow) store(l []flowContext) { f.contexts.Store(&l) }
+
+// Remove is FwpsFlowRemoveContext0 (CO-FLW-02): pending says that the context is
+// deleted after the classification that is under way.
+func (f *Flow) Remove(layer fwpm.LayerID, callout fwpm.CalloutID) (pending bool, err error) {
+	f.mu.Lock()
+	var keep, gone []flowContext
+	for _, c := range f.list() {
+		if c.layer == layer && c.callout == callout {
+			gone = append(gone, c)
+		} else {
+			keep = append(keep, c)
+		}
+	}
+	f.store(keep)
+	if f.busy > 0 {
+		f.removed, pending = append(f.removed, gone...), len(gone) > 0
+	}
+	f.mu.Unlock()
+	if len(gone) == 0 {
+		return false, fmt.Errorf("flow context of callout %q: %w", callout, ntstatus.Unsuccessful)
+	}
+	if !pending {
+		tell(gone)
+	}
+	return pending, nil
+}
+
+// End is the end of the flow: every context goes (CO-FLW-03).
+func (f *Flow) End() {
+	f.mu.Lock()
+	gone := f.list()
+	f.ended = true
+	f.store(nil)
+	if f.busy > 0 {
+		f.removed, gone = append(f.removed, gone...), nil
+	}
+	f.mu.Unlock()
+	tell(gone)
+}
+
+// Abort is FwpsFlowAbort0: it ends the flow's connection.
+func (f *Flow) Abort() {
+	f.mu.Lock()
+	abort := f.abort
+	f.mu.Unlock()
+	if abort != nil {
+		abort()
+	}
+}
