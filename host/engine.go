@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/calloutd/calloutd/host/arbitrate"
 	"github.com/calloutd/calloutd/host/fwp"
@@ -19,6 +20,11 @@ type Options struct {
 	// OnDecision hears of every classification, on the classifying goroutine.
 	// It must not keep or change what it is shown. Optional.
 	OnDecision func(in *fwps.Incoming, d *fwps.Decision)
+
+	// PrefixMatchesStart, FaultContinues and PendTimeout are those of
+	// arbitrate.Options: AMB-34, AMB-42, AMB-43.
+	PrefixMatchesStart, FaultContinues bool
+	PendTimeout                        time.Duration
 }
 
 // An Engine holds the live policy and the registered callouts. It is a
@@ -52,7 +58,8 @@ func (e *Engine) Update(change func(*fwpm.Policy) error) error {
 		return err
 	}
 	changes := e.changed(p)
-	prog, err := arbitrate.Compile(p, arbitrate.Options{Lookup: e.slot, Generations: changes})
+	prog, err := arbitrate.Compile(p, arbitrate.Options{Lookup: e.slot, Generations: changes,
+		PrefixMatchesStart: e.opts.PrefixMatchesStart, FaultContinues: e.opts.FaultContinues, PendTimeout: e.opts.PendTimeout})
 	if err != nil {
 		return err
 	}

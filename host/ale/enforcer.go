@@ -98,6 +98,9 @@ func (e *Enforcer) Open(sealed []byte) (redirect.Records, error) {
 // Release gives the references of rs back.
 func (e *Enforcer) Release(rs redirect.Records) { redirect.Release(e.opts.Store, rs) }
 
+// LiveHops is how many redirects of connections that still exist are on record.
+func (e *Enforcer) LiveHops() int { return e.opts.Store.Len() }
+
 // classify asks one layer. The caller gives the scratch back with done.
 func (e *Enforcer) classify(ctx context.Context, in *fwps.Incoming) *scratch {
 	s := e.scratch.Get().(*scratch)

@@ -51,6 +51,15 @@ func (f *Flow) Accepted() bool { return f.in.Inbound }
 // flow (FwpsFlowAbort0).
 func (f *Flow) OnAbort(abort func()) { f.fwps.OnAbort(abort) }
 
+// Abort is FwpsFlowAbort0: it ends the connection.
+func (f *Flow) Abort() { f.fwps.Abort() }
+
+// RemoveContext is FwpsFlowRemoveContext0 for a callout's context at a layer; see
+// fwps.Flow.Remove.
+func (f *Flow) RemoveContext(l fwpm.LayerID, callout fwpm.CalloutID) (pending bool, err error) {
+	return f.fwps.Remove(l, callout)
+}
+
 // ask asks the layer that authorizes the flow.
 func (f *Flow) ask(ctx context.Context) error {
 	in := f.in

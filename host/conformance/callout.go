@@ -1,0 +1,362 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+// A scripted callout does what its section says. Its lines are
+//
+//	NAME: ACTION [ACTION...]
+//	NAME when SELECTOR: ACTION [ACTION...]
+//	NAME unregistered
+//	NAME notifies | notifies-commit | refuses-filters | flow-deletes | layer=LAYER
+//
+// The first line whose selector holds is carried out.
+type scripted struct {
+	name         string
+	unregistered bool
+	notifies     bool
+	commits      bool
+	refuses      bool
+	deletes      bool
+	layer        fwpm.LayerID
+	rules        []behaviour
+	w            *world
+	calls        int
+	mu           sync.Mutex
+}
+
+type behaviour struct {
+	l       line
+	when    string
+	actions []string
+}
+
+const selectors = "not-redirected redirected-by-self redirected-by-other previously-redirected-by-self reauthorize first " +
+	"modified-by-others writable unwritable has-context redirected"
+
+func readCallouts(s section, w *world) (map[string]*scripted, []string, error) {
+	out := map[string]*scripted{}
+	var order []string
+	for _, l := range s.lines() {
+		head, actions, acts := strings.Cut(l.text, ": ")
+		head = strings.TrimSuffix(head, ":")
+		ws := words(head)
+		c := out[ws[0]]
+		if c == nil {
+			c = &scripted{name: ws[0], w: w}
+			out[ws[0]], order = c, append(order, ws[0])
+		}
+		var err error
+		switch {
+		case acts && len(ws) == 3 && ws[1] == "when":
+			if !hasWord(selectors, ws[2]) {
+				return nil, nil, l.errorf("selector %q is unknown; expected one of: %s", ws[2], selectors)
+			}
+			c.rules = append(c.rules, behaviour{l, ws[2], words(actions)})
+		case acts && len(ws) == 1:
+			c.rules = append(c.rules, behaviour{l, "", words(actions)})
+		case !acts && len(ws) > 1:
+			err = c.attributes(l, ws[1:])
+		default:
+			err = l.errorf("expected NAME: ACTION, NAME when SELECTOR: ACTION, or NAME ATTRIBUTE")
+		}
+		if err == nil && acts {
+			err = checkActions(l, words(actions))
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return out, order, nil
+}
+
+func (c *scripted) attributes(l line, ws []string) error {
+	for _, w := range ws {
+		switch {
+		case w == "unregistered":
+			c.unregistered = true
+		case w == "notifies":
+			c.notifies = true
+		case w == "notifies-commit":
+			c.notifies, c.commits = true, true
+		case w == "refuses-filters":
+			c.notifies, c.refuses = true, true
+		case w == "flow-deletes":
+			c.deletes = true
+		case strings.HasPrefix(w, "layer="):
+			var err error
+			if c.layer, err = readLayer(l, strings.TrimPrefix(w, "layer=")); err != nil {
+				return err
+			}
+		default:
+			return l.errorf("attribute %q is unknown", w)
+		}
+	}
+	return nil
+}
+
+const (
+	plainActions = "permit block continue none nothing hard absorb no-handle reauthorize apply apply-again acquire acquire-bind pend pend-operation panic invalid format-records"
+	valueActions = "redirect pid context record reason error remote port local to handle associate token"
+)
+
+func checkActions(l line, ws []string) error {
+	for _, w := range ws {
+		k, _, valued := strings.Cut(w, "=")
+		if valued && !hasWord(valueActions, k) || !valued && !hasWord(plainActions, k) {
+			return l.errorf("action %q is unknown; expected one of: %s %s", w, plainActions, withEquals(valueActions))
+		}
+	}
+	return nil
+}
+
+// Classify carries out the first line that applies.
+func (c *scripted) Classify(_ context.Context, call *fwps.Call, v *fwps.Verdict) error {
+	c.mu.Lock()
+	c.calls++
+	first := c.calls == 1
+	c.mu.Unlock()
+	c.w.asked(c.name, call)
+	for _, r := range c.rules {
+		if r.holds(call, first) {
+			return c.act(r, call, v)
+		}
+	}
+	return nil
+}
+
+func (r *behaviour) holds(call *fwps.Call, first bool) bool {
+	switch r.when {
+	case "":
+		return true
+	case "first":
+		return first
+	case "reauthorize":
+		return call.In.ConditionFlags()&fwp.FlagIsReauthorize != 0
+	case "redirected":
+		return call.In.ConditionFlags()&fwp.FlagIsConnectionRedirected != 0
+	case "modified-by-others":
+		for v := call.Connect; v != nil; v = v.Previous {
+			if v.ModifierFilterID != 0 && v.ModifierFilterID != call.Filter.ID && v.LocalRedirectHandle != 0 {
+				return true // CR-11
+			}
+		}
+		return false
+	case "writable":
+		return call.Rights&fwps.RightActionWrite != 0
+	case "unwritable":
+		return call.Rights&fwps.RightActionWrite == 0
+	case "has-context":
+		return call.FlowContext != 0
+	}
+	return call.State.String() == r.when
+}
+
+// act carries the actions out, one after the other.
+func (c *scripted) act(r behaviour, call *fwps.Call, v *fwps.Verdict) error {
+	a := &acting{c: c, call: call, v: v}
+	for _, w := range r.actions {
+		k, value, _ := strings.Cut(w, "=")
+		if err := a.do(k, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type acting struct {
+	c       *scripted
+	call    *fwps.Call
+	v       *fwps.Verdict
+	connect *fwps.ConnectRequest // acquired
+	bind    *fwps.BindRequest
+}
+
+func (a *acting) do(k, value string) error {
+	v := a.v
+	switch k {
+	case "permit":
+		v.Action = fwp.ActionPermit
+	case "block":
+		v.Action = fwp.ActionBlock
+	case "continue":
+		v.Action = fwp.ActionContinue
+	case "none":
+		v.Action = fwp.ActionNone
+	case "invalid":
+		v.Action = fwp.ActionCalloutUnknown
+	case "nothing":
+	case "hard":
+		v.ClearActionRight = true
+	case "absorb":
+		v.Absorb = true
+	case "panic":
+		panic("scripted panic")
+	case "error":
+		return errors.New(value)
+	case "reason":
+		v.Reason = value
+	case "redirect", "to":
+		v.Redirect, v.To = true, netip.MustParseAddrPort(value)
+	case "no-handle":
+		v.NoHandle = true
+	case "reauthorize":
+		v.ReauthorizeIfModifiedByOthers = true
+	case "pid", "context", "record", "remote", "port", "local", "handle", "token":
+		return a.set(k, value)
+	default:
+		return a.hold(k, value)
+	}
+	return nil
+}
+
+// set changes a member of the request: of the acquired copy if there is one.
+func (a *acting) set(k, value string) error {
+	n, _ := strconv.ParseUint(value, 0, 64)
+	if a.bind != nil {
+		switch k {
+		case "local":
+			a.bind.Local = netip.MustParseAddrPort(value)
+		case "token":
+			a.bind.PortReservationToken = n
+		}
+		return nil
+	}
+	r := a.connect
+	if r == nil {
+		switch k {
+		case "pid":
+			a.v.TargetPID = uint32(n)
+		case "context":
+			a.v.Context = append(a.v.Context[:0], value...)
+		case "record":
+			a.v.Record = append(a.v.Record[:0], value...)
+		default:
+			return fmt.Errorf("%s= needs acquire", k)
+		}
+		return nil
+	}
+	switch k {
+	case "pid":
+		r.LocalRedirectTargetPID = uint32(n)
+	case "context":
+		r.LocalRedirectContext = append(r.LocalRedirectContext[:0], value...)
+	case "record":
+		r.Record = append(r.Record[:0], value...)
+	case "remote":
+		r.Remote = netip.MustParseAddrPort(value)
+	case "port":
+		r.Remote = netip.AddrPortFrom(r.Remote.Addr(), uint16(n))
+	case "local":
+		r.Local = netip.MustParseAddrPort(value)
+	case "token":
+		r.PortReservationToken = n
+	case "handle":
+		r.LocalRedirectHandle = a.handle(value)
+	}
+	return nil
+}
+
+// handle is "own", "none", or a number.
+func (a *acting) handle(value string) redirect.Handle {
+	switch value {
+	case "own":
+		return a.call.RedirectHandle
+	case "none":
+		return 0
+	}
+	n, _ := strconv.ParseUint(value, 0, 64)
+	return redirect.Handle(n)
+}
+
+// hold is what the callout does with the classify handle.
+func (a *acting) hold(k, value string) (err error) {
+	switch k {
+	case "acquire":
+		var r *fwps.ConnectRequest
+		if r, err = a.call.AcquireConnectRequest(); err == nil {
+			a.connect = r
+		}
+	case "acquire-bind":
+		var r *fwps.BindRequest
+		if r, err = a.call.AcquireBindRequest(); err == nil {
+			a.bind = r
+		}
+	case "apply", "apply-again":
+		var flags fwps.ClassifyFlags
+		if a.v.ReauthorizeIfModifiedByOthers {
+			flags = fwps.ReauthorizeIfModifiedByOthers
+		}
+		a.call.ApplyModifiedLayerData(flags)
+		a.connect, a.bind = nil, nil
+	case "pend":
+		var p *fwps.PendedClassify
+		if p, err = a.call.PendClassify(); err == nil {
+			a.c.w.pend(a.c.name, p, nil)
+		}
+	case "pend-operation":
+		var p *fwps.PendedOperation
+		if p, err = a.call.PendOperation(); err == nil {
+			a.c.w.pend(a.c.name, nil, p)
+		}
+	case "format-records":
+		a.c.w.format(a.c.name, a.call)
+	case "associate":
+		n, _ := strconv.ParseUint(value, 0, 64)
+		err = a.c.w.associate(a.c.name, a.call.In.Flow, a.call.In.Layer, n)
+	}
+	if err != nil {
+		a.c.w.printf("  %s: %s: %s", a.c.name, k, statusOf(err))
+	}
+	return nil
+}
+
+// The optional interfaces of a callout, each as its own type: having it is the flag.
+type (
+	withNotify struct{ *scripted }
+	withCommit struct{ withNotify }
+	withDelete struct{ *scripted }
+)
+
+func (c withNotify) Notify(t fwps.NotifyType, f *fwpm.Filter) error {
+	name := [...]string{"ADD_FILTER", "DELETE_FILTER", "ADD_FILTER_POST_COMMIT"}[t]
+	c.w.printf("  notify %s: %s filter %d context=%d", c.name, name, f.ID, f.Context)
+	if t == fwps.NotifyAddFilter {
+		if c.refuses {
+			return errors.New("refused")
+		}
+		f.Context = uint64(f.ID) * 100
+	}
+	return nil
+}
+
+func (withCommit) EnableCommitAddNotify() {}
+
+func (c withDelete) FlowDelete(layer fwpm.LayerID, callout fwpm.CalloutID, context uint64) {
+	c.w.printf("  flow-delete %s: %s context=%d", callout, short(layer), context)
+}
+
+// callout gives the scripted one the interfaces it is to have.
+func (c *scripted) callout() fwps.Callout {
+	switch {
+	case c.commits:
+		return withCommit{withNotify{c}}
+	case c.notifies:
+		return withNotify{c}
+	case c.deletes:
+		return withDelete{c}
+	}
+	return c
+}

@@ -1,0 +1,139 @@
+// Package conformance is WFP's ALE as data: a case for every rule of the
+// specification, run against the engine, against a naive second arbiter, and
+// against whatever else decides like a fwps.Classifier.
+//
+// A case (testdata/*.txtar) names its rule, gives a policy, callouts and a script
+// of socket operations on a simulated network, and the whole trace that must come
+// of it: every layer that was asked, every filter and callout with its reason. A
+// right outcome for a wrong reason fails. rules.yaml lists the rules with their
+// source and standing.
+package conformance
+
+import (
+	"cmp"
+	"embed"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+	"github.com/stretchr/testify/require"
+)
+
+//go:embed rules.yaml testdata/*.txtar
+var files embed.FS
+
+// A Status says what stands behind a rule.
+type Status string
+
+// The statuses of rules.yaml.
+const (
+	Documented    Status = "documented"     // the manual or a header says so
+	Observed      Status = "observed"       // shipping code depends on it
+	Ambiguous     Status = "ambiguous"      // the sources differ or are silent; the choice is ours
+	NotApplicable Status = "not-applicable" // with the reason
+)
+
+// A Rule is a rule or scenario of the specification.
+type Rule struct {
+	ID     string `yaml:"id"`
+	Says   string `yaml:"says"` // in one sentence
+	Source string `yaml:"source"`
+	Status Status `yaml:"status"`
+	Reason string `yaml:"reason"` // why it does not apply, or what was chosen
+}
+
+// Rules lists every rule, in the order of the specification.
+func Rules() ([]Rule, error) {
+	b, err := files.ReadFile("rules.yaml")
+	if err != nil {
+		return nil, err
+	}
+	var rules []Rule
+	if err := yaml.UnmarshalWithOptions(b, &rules, yaml.DisallowUnknownField()); err != nil {
+		return nil, fmt.Errorf("rules.yaml: %w", err)
+	}
+	return rules, nil
+}
+
+// Cases reads every case, by file name.
+func Cases() ([]*Case, error) {
+	names, err := fs.Glob(files, "testdata/*.txtar")
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	var out []*Case
+	for _, name := range names {
+		b, err := files.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		c, err := Parse(name, b)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	slices.SortStableFunc(out, func(a, b *Case) int { return cmp.Compare(a.File, b.File) })
+	return out, nil
+}
+
+// Trace runs the case and returns what happened. wrap is nil for the engine
+// itself.
+func (c *Case) Trace(wrap Wrap) (string, error) {
+	w, err := newWorld(c, wrap)
+	if err != nil {
+		return "", err
+	}
+	err = w.run(c.script)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.trace.String(), err
+}
+
+// Check runs the case and says where its trace differs from the wanted one.
+func (c *Case) Check(wrap Wrap) error {
+	got, err := c.Trace(wrap)
+	if err != nil {
+		return err
+	}
+	if got == c.Want {
+		return nil
+	}
+	g, w := strings.Split(got, "\n"), strings.Split(c.Want, "\n")
+	for i := range max(len(g), len(w)) {
+		if i >= len(g) || i >= len(w) || g[i] != w[i] {
+			return fmt.Errorf("%s: %s: line %d of the trace is\n\t%s\nwant\n\t%s\nthe whole trace:\n%s", c.File, c.Rule, i+1, at(g, i), at(w, i), got)
+		}
+	}
+	return nil
+}
+
+func at(lines []string, i int) string {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return "(nothing)"
+}
+
+// Run runs every case as a subtest named by its rule. wrap is nil for the engine
+// itself.
+func Run(t *testing.T, wrap Wrap) {
+	cases, err := Cases()
+	require.NoError(t, err)
+	for _, c := range cases {
+		t.Run(c.name(), func(t *testing.T) {
+			if err := c.Check(wrap); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// name is the file's, which begins with the rule's.
+func (c *Case) name() string {
+	return strings.TrimSuffix(strings.TrimPrefix(c.File, "testdata/"), ".txtar")
+}

@@ -1,0 +1,186 @@
+package conformance
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/calloutd/calloutd/host/arbitrate"
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// object reads the object of an add command into a policy of its own. Conditions
+// of a filter follow it on lines of their own.
+func object(a *args) (*fwpm.Policy, error) {
+	text := strings.ReplaceAll(strings.Join(a.rest, " "), " \n ", "\n  ")
+	a.rest = nil
+	file, at, _ := strings.Cut(a.l.at, ":")
+	n, _ := strconv.Atoi(at)
+	return readPolicy(section{file, n, text})
+}
+
+// add filter|sublayer|provider ...: one transaction.
+func (w *world) add(a *args) error {
+	add, err := object(a)
+	if err != nil {
+		return err
+	}
+	err = w.engine.Update(func(p *fwpm.Policy) error {
+		p.Providers, p.Sublayers = append(p.Providers, add.Providers...), append(p.Sublayers, add.Sublayers...)
+		p.Filters = append(p.Filters, add.Filters...)
+		return nil
+	})
+	w.result(err, "added")
+	return nil
+}
+
+// delete filter ID
+func (w *world) delete(a *args) error {
+	kind, _ := a.next("filter")
+	id, err := a.next("an id")
+	if err != nil {
+		return err
+	}
+	if kind != "filter" {
+		return a.l.errorf("only a filter can be deleted so")
+	}
+	err = w.engine.Update(func(p *fwpm.Policy) error {
+		for i := range p.Filters {
+			if fmt.Sprint(p.Filters[i].ID) == id {
+				p.Filters = append(p.Filters[:i], p.Filters[i+1:]...)
+				return nil
+			}
+		}
+		return fmt.Errorf("there is no filter %s", id)
+	})
+	w.result(err, "deleted")
+	return nil
+}
+
+func (w *world) registerCommand(a *args) error {
+	name, err := a.next("a callout")
+	if err != nil {
+		return err
+	}
+	if w.callouts[name] == nil {
+		return a.l.errorf("there is no callout %q", name)
+	}
+	w.result(w.register(name), "registered")
+	return nil
+}
+
+func (w *world) unregisterCommand(a *args) error {
+	name, err := a.next("a callout")
+	if err != nil {
+		return err
+	}
+	if w.unreg[name] == nil {
+		return a.l.errorf("callout %q is not registered", name)
+	}
+	w.unreg[name]()
+	delete(w.unreg, name)
+	w.result(nil, "unregistered")
+	return nil
+}
+
+// layer LAYER: what it is and offers.
+func (w *world) layer(a *args) error {
+	name, err := a.next("a layer")
+	if err != nil {
+		return err
+	}
+	l, err := readLayer(a.l, name)
+	if err != nil {
+		return err
+	}
+	w.printf("id %d key %s", l, l.GUID())
+	for i, c := range l.Fields() {
+		w.printf("%d %s %s", i, c, c.DataType(l))
+	}
+	w.printf("flags: %s", strings.Join(l.Flags().Names(), " "))
+	w.printf("metadata: %s", strings.Join(l.Metadata().Names(), " "))
+	w.printf("PendClassify %v, PendOperation %v", l.CanPendClassify(), l.CanPendOperation())
+	return nil
+}
+
+// condition LAYER FIELD MATCH VALUE: whether a filter may have it.
+func (w *world) condition(a *args) error {
+	name, err := a.next("a layer")
+	if err != nil {
+		return err
+	}
+	l, err := readLayer(a.l, name)
+	if err != nil {
+		return err
+	}
+	text := a.l
+	text.text = strings.Join(a.rest, " ")
+	a.rest = nil
+	c, err := readCondition(text, l)
+	if err != nil {
+		return err
+	}
+	check, err := arbitrate.NewChecker(new(fwpm.Policy))
+	if err != nil {
+		return err
+	}
+	f := &fwpm.Filter{ID: 1, Name: "f", Layer: l, Action: actionWords["block"], Conditions: []fwpm.Condition{c}}
+	w.result(check.Filter(f), "fits")
+	return nil
+}
+
+// order LAYER: the filters by effective weight, with the weights' top four bits.
+func (w *world) filterOrder(a *args) error {
+	name, err := a.next("a layer")
+	if err != nil {
+		return err
+	}
+	l, err := readLayer(a.l, name)
+	if err != nil {
+		return err
+	}
+	for _, f := range w.engine.Policy().Filters {
+		if f.Layer == l {
+			weight, err := arbitrate.EffectiveWeight(&f)
+			w.printf("filter %d: range %d, below 2^60: %v, error: %v", f.ID, weight>>60, weight < 1<<60, err)
+		}
+	}
+	return nil
+}
+
+// abort NAME: FwpsFlowAbort0 on its flow.
+func (w *world) abort(a *args) error {
+	s, err := w.sock(a)
+	if err != nil {
+		return err
+	}
+	if s.flow == nil {
+		return a.l.errorf("socket %q has no flow", s.name)
+	}
+	s.flow.OnAbort(func() { w.printf("  the connection is aborted"); s.flow.Close() })
+	s.flow.Abort()
+	return nil
+}
+
+// remove-context NAME CALLOUT LAYER: FwpsFlowRemoveContext0.
+func (w *world) removeContext(a *args) error {
+	s, err := w.sock(a)
+	if err != nil {
+		return err
+	}
+	callout, err := a.next("a callout")
+	if err != nil {
+		return err
+	}
+	name, err := a.next("a layer")
+	if err != nil {
+		return err
+	}
+	l, err := readLayer(a.l, name)
+	if err != nil || s.flow == nil {
+		return a.l.errorf("no flow or layer: %v", err)
+	}
+	pending, err := s.flow.RemoveContext(l, fwpm.CalloutID(callout))
+	w.result(err, "removed, pending: %v", pending)
+	return nil
+}
