@@ -103,8 +103,9 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 		step.Redirected = true
 		d.Stamp(f.Filter, f.provider)
 	}
-	if late && len(r.late) < cap(r.late) && r.in.Flags&fwp.FlagIsReauthorize == 0 {
-		r.late, r.seen = append(r.late, f), append(r.seen, d.Versions())
+	if late && r.nlate < len(r.late) && r.in.Flags&fwp.FlagIsReauthorize == 0 {
+		r.late[r.nlate], r.seen[r.nlate] = f, d.Versions()
+		r.nlate++
 	}
 	return true
 }

@@ -18,13 +18,14 @@ type run struct {
 	ctx  context.Context
 	in   *fwps.Incoming
 	d    *fwps.Decision
-	late []*filter // asked to hear of later changes of the request
-	seen []int     // the version each of them knows
+	// late are the filters whose callouts asked to hear of later changes of the
+	// request, seen the version each of them knows. Arrays, so that a run lives on
+	// the stack.
+	late  [MaxRounds]*filter
+	seen  [MaxRounds]int
+	nlate int
 	// again says that the layer is to be asked from the start.
 	again bool
-
-	lateBuf [MaxRounds]*filter
-	seenBuf [MaxRounds]int
 }
 
 // An answer is what one sublayer decided.
@@ -41,7 +42,6 @@ type answer struct {
 // waits while a callout pends, and no longer than ctx.
 func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {
 	r := run{p: p, ctx: ctx, in: in, d: d}
-	r.late, r.seen = r.lateBuf[:0], r.seenBuf[:0]
 	d.Reset(in)
 	for round := 1; ; round++ {
 		r.pass()
@@ -54,7 +54,7 @@ func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decis
 		}
 		steps := d.Steps
 		d.Reset(in)
-		d.Steps, r.late, r.seen, r.again = steps, r.late[:0], r.seen[:0], false
+		d.Steps, r.nlate, r.again = steps, 0, false
 	}
 	r.reauthorize()
 }
@@ -161,7 +161,7 @@ func (r *run) reauthorize() {
 // outdated is the first of the callouts whose request was changed by another one
 // since, -1 if none is.
 func (r *run) outdated() int {
-	for i, f := range r.late {
+	for i, f := range r.late[:r.nlate] {
 		if r.seen[i] < r.d.Versions() && r.modifier() != f.ID {
 			return i
 		}
