@@ -13,7 +13,7 @@ import (
 
 // call asks the filter's callout. a stays without action when it continues.
 func (r *run) call(f *filter, a *answer) {
-	reg := f.slot.current.Load()
+	reg := f.callout.slot.current.Load()
 	if reg == nil {
 		r.missing(f, a)
 		return
@@ -101,7 +101,7 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 	}
 	if changed {
 		step.Redirected = true
-		d.Stamp(f.Filter, f.provider)
+		d.Stamp(f.Filter, f.callout.provider)
 	}
 	if late && r.nlate < len(r.late) && r.in.Flags&fwp.FlagIsReauthorize == 0 {
 		r.late[r.nlate], r.seen[r.nlate] = f, d.Versions()
@@ -117,8 +117,8 @@ func (r *run) held(f *filter, v *fwps.Verdict, err error) (*fwps.Verdict, error)
 	if err != nil || p == nil && op == nil {
 		return v, err
 	}
-	f.slot.pended.Add(1)
-	defer f.slot.pended.Add(-1)
+	f.callout.slot.pended.Add(1)
+	defer f.callout.slot.pended.Add(-1)
 	var timeout <-chan time.Time
 	if r.p.opts.PendTimeout > 0 {
 		t := time.NewTimer(r.p.opts.PendTimeout)

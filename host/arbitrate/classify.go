@@ -14,10 +14,10 @@ const MaxRounds = 8
 
 // A run is one classification under way.
 type run struct {
-	p    *Program
-	ctx  context.Context
-	in   *fwps.Incoming
-	d    *fwps.Decision
+	p   *Program
+	ctx context.Context
+	in  *fwps.Incoming
+	d   *fwps.Decision
 	// late are the filters whose callouts asked to hear of later changes of the
 	// request, seen the version each of them knows. Arrays, so that a run lives on
 	// the stack.
@@ -65,16 +65,34 @@ func (r *run) pass() {
 		return
 	}
 	decided := false
-	subs := r.p.layers[r.in.Layer]
-	for i := range subs {
-		a := r.sublayer(&subs[i])
-		if r.again {
-			return
-		}
-		if a.action != 0 {
-			r.combine(a, &decided)
+	groups := r.p.layers[r.in.Layer]
+	for i := range groups {
+		g := &groups[i]
+		in := r.in
+		q := newSearch(in, uint8(1<<len(g.subs)-1), cursor{})
+		g.index.find(&q)
+		for place := range g.subs {
+			first := q.best[place]
+			if r.in != in { // A callout pended: what follows is a reauthorization.
+				first = g.next(r.in, place, cursor{})
+			}
+			a := r.sublayer(g, place, first)
+			if r.again {
+				return
+			}
+			if a.action != 0 {
+				r.combine(a, &decided)
+			}
 		}
 	}
+}
+
+// next is the first matching filter of a sublayer after a place, nil if there is
+// none.
+func (g *group) next(in *fwps.Incoming, place int, after cursor) *filter {
+	q := newSearch(in, 1<<place, after)
+	g.index.find(&q)
+	return q.best[place]
 }
 
 // combine is ARB-05: the state so far and the decision of one more sublayer.
@@ -100,14 +118,11 @@ func (r *run) combine(a answer, decided *bool) {
 	}
 }
 
-// sublayer asks the matching filters until one decides (ARB-01).
-func (r *run) sublayer(s *sublayer) answer {
-	for i := range s.filters {
-		f := &s.filters[i]
-		if !f.matches(r.in) {
-			continue
-		}
-		a := answer{step: r.step(s.id, f)}
+// sublayer asks the matching filters of a sublayer, from the first on, until one
+// decides (ARB-01).
+func (r *run) sublayer(g *group, place int, f *filter) answer {
+	for ; f != nil; f = g.next(r.in, place, cursor{f.weight, f.ID, true}) {
+		a := answer{step: r.step(g.subs[place], f)}
 		if f.Action.CallsOut() {
 			r.call(f, &a)
 		} else {
@@ -144,7 +159,7 @@ func (r *run) reauthorize() {
 		}
 		f := r.late[at]
 		r.in = r.d.Reauthorize(r.in, 0)
-		a := answer{step: r.step(f.Sublayer, f)}
+		a := answer{step: r.step(sublayerOf(f.Filter), f)}
 		r.seen[at] = r.d.Versions()
 		before := r.d.Versions()
 		r.call(f, &a)

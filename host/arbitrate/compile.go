@@ -5,6 +5,7 @@ package arbitrate
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -30,70 +31,126 @@ type Options struct {
 
 // A Program is a policy made ready to classify. It is immutable.
 type Program struct {
-	layers [fwpm.NumLayers][]sublayer
+	layers [fwpm.NumLayers][]group
 	opts   Options
 }
 
-type sublayer struct {
-	id      fwpm.SublayerID
-	weight  uint16
-	filters []filter
+// A group is up to as many sublayers as share an index, in order.
+type group struct {
+	subs  []fwpm.SublayerID
+	index *node
 }
 
 type filter struct {
 	*fwpm.Filter
-	weight   uint64
-	provider fwpm.ProviderID // of the callout
-	tests    []test          // sorted by field: neighbours on one field are alternatives
-	slot     *Slot
+	weight  uint64
+	tests   []test // sorted by field: neighbours on one field are alternatives
+	callout *calloutRef
+	brief   // the other conditions
 }
 
-// Compile checks a policy and makes it a Program. Every mistake comes back, as
-// *fwpm.ObjectError joined together.
+// A calloutRef is a callout of the policy and where its code is.
+type calloutRef struct {
+	slot     *Slot
+	provider fwpm.ProviderID
+}
+
+// Compile checks a policy and makes it a Program, which refers to its filters: p
+// must not be modified afterwards. Every mistake comes back, as *fwpm.ObjectError
+// joined together.
 func Compile(p *fwpm.Policy, o Options) (*Program, error) {
-	p = p.Clone()
 	check, err := NewChecker(p)
 	errs := []error{err}
-	prog := &Program{opts: o}
+	c := compiler{check: check, opts: o, callouts: map[fwpm.CalloutID]*calloutRef{}, texts: map[string]*more{}, users: map[uint32]*more{}}
 	for i := range p.Filters {
 		f := &p.Filters[i]
 		if err := check.Filter(f); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		prog.add(check, f)
+		c.add(f)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	for l := range prog.layers {
-		subs := prog.layers[l]
-		slices.SortFunc(subs, func(a, b sublayer) int { return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.id, b.id)) })
-		for i := range subs {
-			slices.SortFunc(subs[i].filters, func(a, b filter) int {
-				return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.ID, b.ID)) // AMB-37
-			})
-		}
+	prog := &Program{opts: o}
+	for l, drafts := range c.drafts {
+		prog.layers[l] = c.groups(drafts)
 	}
 	return prog, nil
 }
 
-func (p *Program) add(check *Checker, f *fwpm.Filter) {
-	if f.Sublayer == "" {
-		f.Sublayer = fwpm.SublayerUniversal // BFE-SUB-02
+// A compiler makes one Program. What filters have in common it makes once.
+type compiler struct {
+	check    *Checker
+	opts     Options
+	drafts   [fwpm.NumLayers]map[fwpm.SublayerID][]*filter
+	callouts map[fwpm.CalloutID]*calloutRef
+	texts    map[string]*more
+	users    map[uint32]*more
+	filters  []filter // a slab: a filter of its own would cost an allocation
+	tests    []test
+}
+
+// add makes a checked filter ready.
+func (c *compiler) add(f *fwpm.Filter) {
+	out := c.filter(f)
+	id := sublayerOf(f)
+	drafts := &c.drafts[f.Layer]
+	if *drafts == nil {
+		*drafts = map[fwpm.SublayerID][]*filter{}
 	}
-	subs := &p.layers[f.Layer]
-	at := slices.IndexFunc(*subs, func(s sublayer) bool { return s.id == f.Sublayer })
-	if at < 0 {
-		at = len(*subs)
-		*subs = append(*subs, sublayer{id: f.Sublayer, weight: check.sublayers[f.Sublayer]})
+	(*drafts)[id] = append((*drafts)[id], out)
+}
+
+// sublayerOf is where a filter lives (BFE-SUB-02).
+func sublayerOf(f *fwpm.Filter) fwpm.SublayerID {
+	if f.Sublayer == "" {
+		return fwpm.SublayerUniversal
+	}
+	return f.Sublayer
+}
+
+func (c *compiler) filter(f *fwpm.Filter) *filter {
+	if len(c.filters) == cap(c.filters) {
+		c.filters = make([]filter, 0, min(1024, max(8, 2*cap(c.filters))))
 	}
 	w, _ := EffectiveWeight(f) // The checker has seen it.
-	out := filter{Filter: f, weight: w, tests: compileTests(f, p.opts.PrefixMatchesStart)}
+	c.filters = append(c.filters, filter{Filter: f, weight: w})
+	out := &c.filters[len(c.filters)-1]
+	c.compileTests(out)
 	if f.Action.CallsOut() {
-		out.slot, out.provider = p.opts.Lookup(f.Callout), check.callouts[f.Callout].Provider
+		out.callout = c.callout(f.Callout)
 	}
-	(*subs)[at].filters = append((*subs)[at].filters, out)
+	return out
+}
+
+func (c *compiler) callout(id fwpm.CalloutID) *calloutRef {
+	ref := c.callouts[id]
+	if ref == nil {
+		ref = &calloutRef{c.opts.Lookup(id), c.check.callouts[id].Provider}
+		c.callouts[id] = ref
+	}
+	return ref
+}
+
+// groups puts the sublayers of a layer in order, the heaviest first (BFE-SUB-01).
+func (c *compiler) groups(drafts map[fwpm.SublayerID][]*filter) []group {
+	ids := slices.SortedFunc(maps.Keys(drafts), func(a, b fwpm.SublayerID) int {
+		return cmp.Or(cmp.Compare(c.check.sublayers[b], c.check.sublayers[a]), cmp.Compare(a, b))
+	})
+	var out []group
+	for subs := range slices.Chunk(ids, together) {
+		var filters []*filter
+		for place, id := range subs {
+			for _, f := range drafts[id] {
+				f.place = uint8(place)
+				filters = append(filters, f)
+			}
+		}
+		out = append(out, group{subs, newNode(filters)})
+	}
+	return out
 }
 
 // Generation is what Compile was given for a layer.

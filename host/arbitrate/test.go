@@ -18,9 +18,13 @@ type test struct {
 	field fwpm.ConditionID
 	kind  kind
 	not   bool // the answer is turned round; an unknown value never matches
-	// Numbers: low and high are the interval, or value and mask. IPv6 addresses
-	// are numbers of two words.
-	low, high   uint64
+	// Numbers: low and high are the interval, or value and mask.
+	low, high uint64
+	more      *more // what numbers do not need
+}
+
+// more is the rest of a test. IPv6 addresses are numbers of two words.
+type more struct {
 	low2, high2 uint64
 	text, text2 string
 	aces        []ace
@@ -40,7 +44,7 @@ const (
 	textEnds
 	textStarts
 	textRange // text to text2; text2 "" with low 1: no upper end
-	access
+	granted
 )
 
 // An ace is an entry of an access check with its SID taken apart.
@@ -50,20 +54,48 @@ type ace struct {
 	sid                   fwp.SID // of no Unix user or group
 }
 
-// compileTests sorts the conditions by field, cheap ones first.
-func compileTests(f *fwpm.Filter, prefixMatchesStart bool) []test {
-	ts := make([]test, 0, len(f.Conditions))
+// compileTests makes the filter's conditions ready: some go into its brief, the
+// others are sorted by field, cheap ones first. Tests are in one slab, and equal
+// texts and users share what they need more.
+func (c *compiler) compileTests(f *filter) {
+	n := len(f.Conditions)
+	if cap(c.tests)-len(c.tests) < n {
+		c.tests = make([]test, 0, max(n, min(4096, 2*cap(c.tests))))
+	}
+	from := len(c.tests)
 	for i := range f.Conditions {
 		t := compileTest(&f.Conditions[i])
-		if t.kind == textEnds && prefixMatchesStart {
+		if t.kind == textEnds && c.opts.PrefixMatchesStart {
 			t.kind = textStarts
 		}
-		ts = append(ts, t)
+		c.share(&t)
+		c.tests = append(c.tests, t)
 	}
+	ts := c.tests[from:]
 	slices.SortStableFunc(ts, func(a, b test) int {
 		return cmp.Or(cmp.Compare(a.cost(), b.cost()), cmp.Compare(a.field, b.field))
 	})
-	return ts
+	f.tests = f.take(ts)
+	c.tests = c.tests[:from+len(f.tests)]
+	f.tests = f.tests[:len(f.tests):len(f.tests)]
+}
+
+// share puts the same rest of a test in the place of an equal one.
+func (c *compiler) share(t *test) {
+	switch {
+	case t.kind == textIs:
+		if m := c.texts[t.more.text]; m != nil {
+			t.more = m
+		} else {
+			c.texts[t.more.text] = t.more
+		}
+	case t.kind == granted && len(t.more.aces) == 1 && t.more.aces[0].user():
+		if m := c.users[t.more.aces[0].id]; m != nil {
+			t.more = m
+		} else {
+			c.users[t.more.aces[0].id] = t.more
+		}
+	}
 }
 
 // cost depends on the field alone where fields can have alternatives of several
@@ -81,7 +113,7 @@ func (t *test) cost() int {
 }
 
 func compileTest(c *fwpm.Condition) test {
-	t := test{field: c.Field, not: c.Match == fwp.MatchNotEqual || c.Match == fwp.MatchNotPrefix}
+	t := test{field: c.Field, not: c.Match == fwp.MatchNotEqual || c.Match == fwp.MatchNotPrefix, more: new(more)}
 	switch v := &c.Value; {
 	case v.Type == fwp.Empty:
 		t.kind = isEmpty
@@ -92,7 +124,7 @@ func compileTest(c *fwpm.Condition) test {
 	case v.Type == fwp.V6AddrMask:
 		t.mask6(v.Prefix)
 	case v.Type == fwp.SecurityDescriptorType:
-		t.kind, t.aces = access, aces(v.SD)
+		t.kind, t.more.aces = granted, aces(v.SD)
 	case v.Type == fwp.RangeType:
 		t.between(v.Range.Low, v.Range.High)
 	case v.Type == fwp.ByteBlob || v.Type == fwp.UnicodeString || v.Type == fwp.SIDType:
@@ -101,6 +133,9 @@ func compileTest(c *fwpm.Condition) test {
 		t.address6(c.Match, v.Addr)
 	default:
 		t.number(c.Match, v.Uint, most(v.Type))
+	}
+	if t.kind <= anySet {
+		t.more = nil
 	}
 	return t
 }
@@ -130,37 +165,42 @@ func words(a netip.Addr) (hi, lo uint64) {
 	return binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])
 }
 
+func putWords(b *[16]byte, hi, lo uint64) {
+	binary.BigEndian.PutUint64(b[:], hi)
+	binary.BigEndian.PutUint64(b[8:], lo)
+}
+
 func (t *test) mask6(p netip.Prefix) {
 	t.kind = masked6
 	n := p.Bits()
 	t.high = ^uint64(0) << (64 - min(n, 64))
-	t.high2 = ^uint64(0) << (128 - max(n, 64))
+	t.more.high2 = ^uint64(0) << (128 - max(n, 64))
 	if n == 0 {
 		t.high = 0
 	}
 	if n <= 64 {
-		t.high2 = 0
+		t.more.high2 = 0
 	}
 	hi, lo := words(p.Addr())
-	t.low, t.low2 = hi&t.high, lo&t.high2
+	t.low, t.more.low2 = hi&t.high, lo&t.more.high2
 }
 
 func (t *test) address6(m fwp.Match, a netip.Addr) {
 	t.kind = inRange6
-	t.low, t.low2 = words(a)
-	t.high, t.high2 = t.low, t.low2
+	t.low, t.more.low2 = words(a)
+	t.high, t.more.high2 = t.low, t.more.low2
 	switch m {
 	case fwp.MatchGreater, fwp.MatchGreaterOrEqual:
-		t.high, t.high2 = ^uint64(0), ^uint64(0)
+		t.high, t.more.high2 = ^uint64(0), ^uint64(0)
 		if m == fwp.MatchGreater {
-			if t.low2++; t.low2 == 0 {
+			if t.more.low2++; t.more.low2 == 0 {
 				t.low++
 			}
 		}
 	case fwp.MatchLess, fwp.MatchLessOrEqual:
-		t.low, t.low2 = 0, 0
+		t.low, t.more.low2 = 0, 0
 		if m == fwp.MatchLess {
-			if t.high2--; t.high2 == ^uint64(0) {
+			if t.more.high2--; t.more.high2 == ^uint64(0) {
 				t.high--
 			}
 		}
@@ -168,7 +208,7 @@ func (t *test) address6(m fwp.Match, a netip.Addr) {
 }
 
 func (t *test) textual(m fwp.Match, s string) {
-	t.text = s
+	t.more.text = s
 	switch m {
 	case fwp.MatchEqualCaseInsensitive:
 		t.kind = textFold
@@ -177,10 +217,10 @@ func (t *test) textual(m fwp.Match, s string) {
 	case fwp.MatchGreater, fwp.MatchGreaterOrEqual:
 		t.kind, t.low = textRange, 1
 		if m == fwp.MatchGreater {
-			t.text += "\x00" // the next text there is
+			t.more.text += "\x00" // the next text there is
 		}
 	case fwp.MatchLess, fwp.MatchLessOrEqual:
-		t.kind, t.text, t.text2 = textRange, "", s
+		t.kind, t.more.text, t.more.text2 = textRange, "", s
 		if m == fwp.MatchLess {
 			t.high = 1 // without the upper end
 		}
@@ -193,10 +233,10 @@ func (t *test) between(low, high fwp.Value) {
 	switch low.Type {
 	case fwp.ByteArray16:
 		t.kind = inRange6
-		t.low, t.low2 = words(low.Addr)
-		t.high, t.high2 = words(high.Addr)
+		t.low, t.more.low2 = words(low.Addr)
+		t.high, t.more.high2 = words(high.Addr)
 	case fwp.ByteBlob, fwp.UnicodeString:
-		t.kind, t.text, t.text2 = textRange, low.Text, high.Text
+		t.kind, t.more.text, t.more.text2 = textRange, low.Text, high.Text
 	default:
 		t.kind, t.low, t.high = inRange, low.Uint, high.Uint
 	}
@@ -244,8 +284,11 @@ func (t *test) holds(in *fwps.Incoming) bool {
 		met, known = t.holdsNumber(in)
 	case inRange6, masked6:
 		met, known = t.holdsAddress(in)
-	case access:
-		return in.UserKnown && t.field == fwpm.ConditionALEUserID && t.grants(in) || t.holdsToken(in)
+	case granted:
+		if t.field == fwpm.ConditionALEUserID {
+			return in.UserKnown && t.grants(in)
+		}
+		return t.holdsToken(in)
 	default:
 		met, known = t.holdsText(in)
 	}
@@ -270,10 +313,10 @@ func (t *test) holdsAddress(in *fwps.Incoming) (met, known bool) {
 	}
 	hi, lo := words(a)
 	if t.kind == masked6 {
-		return hi&t.high == t.low && lo&t.high2 == t.low2, true
+		return hi&t.high == t.low && lo&t.more.high2 == t.more.low2, true
 	}
-	above := hi > t.low || hi == t.low && lo >= t.low2
-	below := hi < t.high || hi == t.high && lo <= t.high2
+	above := hi > t.low || hi == t.low && lo >= t.more.low2
+	below := hi < t.high || hi == t.high && lo <= t.more.high2
 	return above && below, true
 }
 
@@ -281,21 +324,21 @@ func (t *test) holdsText(in *fwps.Incoming) (met, known bool) {
 	s, known := in.Text(t.field)
 	switch t.kind {
 	case textFold:
-		return strings.EqualFold(s, t.text), known
+		return strings.EqualFold(s, t.more.text), known
 	case textEnds:
-		return strings.HasSuffix(s, t.text), known
+		return strings.HasSuffix(s, t.more.text), known
 	case textStarts:
-		return strings.HasPrefix(s, t.text), known
+		return strings.HasPrefix(s, t.more.text), known
 	case textRange:
-		return s >= t.text && (t.low == 1 || s < t.text2 || s == t.text2 && t.high == 0), known
+		return s >= t.more.text && (t.low == 1 || s < t.more.text2 || s == t.more.text2 && t.high == 0), known
 	}
-	return s == t.text, known
+	return s == t.more.text, known
 }
 
 // grants is the access check of a Unix user.
 func (t *test) grants(in *fwps.Incoming) bool {
-	for i := range t.aces {
-		a := &t.aces[i]
+	for i := range t.more.aces {
+		a := &t.more.aces[i]
 		if a.everyone || a.sid == "" && (a.group && slices.Contains(in.Groups, a.id) || !a.group && a.id == in.UserID) {
 			return !a.deny
 		}
@@ -309,8 +352,8 @@ func (t *test) holdsToken(in *fwps.Incoming) bool {
 	if tok == nil {
 		return false
 	}
-	for i := range t.aces {
-		if a := &t.aces[i]; tok.Has(a.name()) {
+	for i := range t.more.aces {
+		if a := &t.more.aces[i]; tok.Has(a.name()) {
 			return !a.deny
 		}
 	}
