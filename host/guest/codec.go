@@ -10,7 +10,6 @@ import (
 
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwps"
-	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
@@ -18,13 +17,6 @@ var le = binary.LittleEndian
 
 // started is where the monotonic clock of requests begins.
 var started = time.Now()
-
-// maxReason is the limit of a reason, in bytes.
-const maxReason = 1024
-
-// errRequestTooLarge is no fault of the guest's. Nothing is left out to make a
-// request fit: a callout that does not see all would decide wrongly.
-var errRequestTooLarge = errors.New("the program's path, the record and the context together do not fit a request")
 
 // encode writes the request. The response is zeroed first, so that an answer
 // left over from the last call cannot be read as this one's.
@@ -62,20 +54,23 @@ func encode(b []byte, c *fwps.Call) error {
 }
 
 // encodeTail writes the items of variable length and what depends on them. The
-// user's name is not among them: the host knows users by number.
+// user's name is not among them: the host knows users by number. A callout that
+// does not see all would decide wrongly, so nothing that has a limit is left
+// out; only the context may be, which is for the proxy.
 func encodeTail(b []byte, c *fwps.Call, present uint32) error {
-	at, bits, ok := put(b, abi.RequestHeader, abi.ReqApp, c.In.AppID, abi.PresentApp)
+	if len(c.In.AppID) > abi.MaxApp {
+		return fmt.Errorf("the program's path has %d bytes, a request holds %d", len(c.In.AppID), abi.MaxApp)
+	}
+	at, bits := put(b, abi.RequestHeader, abi.ReqApp, c.In.AppID, abi.PresentApp)
 	present |= bits
-	if c.Hop != nil && ok {
-		at, bits, ok = put(b, at, abi.ReqRecord, c.Hop.Record, abi.PresentRecord)
+	if c.Hop != nil {
+		if len(c.Hop.Record) > abi.MaxRecord {
+			return fmt.Errorf("the record has %d bytes, a request holds %d", len(c.Hop.Record), abi.MaxRecord)
+		}
+		at, bits = put(b, at, abi.ReqRecord, c.Hop.Record, abi.PresentRecord)
 		present |= bits
-	}
-	if c.Hop != nil && ok {
-		at, bits, ok = put(b, at, abi.ReqContext, c.Hop.Context, abi.PresentContext)
+		at, bits = put(b, at, abi.ReqContext, c.Hop.Context, abi.PresentContext)
 		present |= bits
-	}
-	if !ok {
-		return errRequestTooLarge
 	}
 	le.PutUint32(b[abi.ReqSize:], uint32(at))
 	le.PutUint32(b[abi.ReqPresent:], present)
@@ -102,20 +97,18 @@ func putAddr(b []byte, at, port int, a netip.AddrPort, bit uint32) uint32 {
 }
 
 // put appends a tail item at the next 8-aligned offset. It returns where the
-// next one goes and the item's bit, or false if it does not fit.
-func put[T string | []byte](b []byte, at, field int, item T, bit uint32) (int, uint32, bool) {
-	if len(item) == 0 {
-		return at, 0, true
-	}
-	if len(item) > abi.ResponseOffset-at {
-		return at, 0, false
+// next one goes and the item's bit, which is zero if the item does not fit:
+// then only its length is told.
+func put[T string | []byte](b []byte, at, field int, item T, bit uint32) (int, uint32) {
+	le.PutUint32(b[field+4:], uint32(len(item)))
+	if len(item) == 0 || len(item) > abi.ResponseOffset-at {
+		return at, 0
 	}
 	end := at + copy(b[at:], item)
 	le.PutUint32(b[field:], uint32(at))
-	le.PutUint32(b[field+4:], uint32(len(item)))
 	next := (end + 7) &^ 7
 	clear(b[end:next])
-	return next, bit, true
+	return next, bit
 }
 
 // decode reads the packed answer and, where it says there is more, the response.
@@ -154,7 +147,7 @@ func decode(b []byte, packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 // reasonText is what the guest says for people; it may be empty.
 func reasonText(b []byte) ([]byte, error) {
 	r := b[abi.ResponseOffset:]
-	text, err := slice(b, le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:]), maxReason, "reason")
+	text, err := slice(b, le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:]), abi.MaxReason, "reason")
 	if err != nil {
 		return nil, err
 	}
@@ -181,11 +174,11 @@ func decodeRedirect(b, r []byte, flags uint64, c *fwps.Call, v *fwps.Verdict) er
 	}
 	v.Redirect, v.To, v.TargetPID = true, netip.AddrPortFrom(addr, le.Uint16(r[abi.RespPort:])), le.Uint32(r[abi.RespTargetPID:])
 	v.NoHandle = flags&abi.FlagNoRecord != 0
-	rec, err := slice(b, le.Uint32(r[abi.RespRecordOff:]), le.Uint32(r[abi.RespRecordLen:]), redirect.MaxBlob, "record")
+	rec, err := slice(b, le.Uint32(r[abi.RespRecordOff:]), le.Uint32(r[abi.RespRecordLen:]), abi.MaxRecord, "record")
 	if err != nil {
 		return err
 	}
-	ctx, err := slice(b, le.Uint32(r[abi.RespContextOff:]), le.Uint32(r[abi.RespContextLen:]), redirect.MaxBlob, "context")
+	ctx, err := slice(b, le.Uint32(r[abi.RespContextOff:]), le.Uint32(r[abi.RespContextLen:]), abi.MaxContext, "context")
 	if err != nil {
 		return err
 	}

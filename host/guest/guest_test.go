@@ -3,6 +3,7 @@ package guest_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
@@ -22,7 +23,24 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/sdk/abi"
 )
+
+// cache keeps compiled modules for the whole run: under the race detector the
+// compiler takes many seconds for a Go guest.
+var cache string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "calloutd-guest-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	cache = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
 
 func wasm(t testing.TB, name string) []byte {
 	t.Helper()
@@ -33,7 +51,7 @@ func wasm(t testing.TB, name string) []byte {
 
 func newRuntime(t testing.TB) *guest.Runtime {
 	t.Helper()
-	rt, err := guest.NewRuntime(t.Context(), guest.Options{})
+	rt, err := guest.NewRuntime(t.Context(), guest.Options{CacheDir: cache})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, rt.Close(context.Background())) })
 	return rt
@@ -106,14 +124,50 @@ func TestAnswers(t *testing.T) {
 	assert.Zero(t, m.Replaced())
 }
 
+// TestLargest emits the longest record and context, and asks about the proxy's
+// connection, which carries both, for a program with the longest path.
+func TestLargest(t *testing.T) {
+	m := load(t, "good", guest.ModuleOptions{Slots: 1})
+	v, err := ask(m, call(9))
+	require.NoError(t, err)
+	hop := &redirect.Hop{Record: v.Record, Context: v.Context}
+	require.Equal(t, bytes.Repeat([]byte("r"), abi.MaxRecord), hop.Record)
+	require.Equal(t, bytes.Repeat([]byte("c"), abi.MaxContext), hop.Context)
+
+	again := call(5)
+	again.Hop, again.In.AppID = hop, strings.Repeat("p", abi.MaxApp)
+	v, err = ask(m, again)
+	require.NoError(t, err)
+	assert.Equal(t, hop.Record, v.Record, "the guest saw the whole record")
+	assert.Equal(t, hop.Context, v.Context, "kept without being seen")
+
+	context := func(c *fwps.Call) (off, n uint32) {
+		c.Hop = hop
+		v, err := ask(m, c)
+		require.NoError(t, err)
+		return binary.LittleEndian.Uint32(v.Record), binary.LittleEndian.Uint32(v.Record[4:])
+	}
+	again = call(10)
+	again.In.AppID = strings.Repeat("p", abi.MaxApp)
+	off, n := context(again)
+	assert.Zero(t, off, "left out")
+	assert.EqualValues(t, abi.MaxContext, n, "its length is told")
+	off, _ = context(call(10))
+	assert.NotZero(t, off, "there is room for it beside a short path")
+}
+
+// TestTooLarge is no fault of the guest's.
 func TestTooLarge(t *testing.T) {
 	m := load(t, "good", guest.ModuleOptions{Slots: 1})
-	c := call(1)
-	c.Hop = &redirect.Hop{Record: make([]byte, redirect.MaxBlob), Context: make([]byte, redirect.MaxBlob)}
-	_, err := ask(m, c)
-	require.ErrorContains(t, err, "do not fit")
-	assert.Zero(t, m.Replaced(), "no fault of the guest's")
-	_, err = ask(m, call(1))
+	for want, c := range map[string]*fwps.Call{
+		"path has 4097 bytes":   {In: &fwps.Incoming{AppID: strings.Repeat("p", abi.MaxApp+1)}},
+		"record has 3457 bytes": {In: &fwps.Incoming{}, Hop: &redirect.Hop{Record: make([]byte, abi.MaxRecord+1)}},
+	} {
+		_, err := ask(m, c)
+		require.ErrorContains(t, err, want)
+	}
+	assert.Zero(t, m.Replaced())
+	_, err := ask(m, call(1))
 	assert.NoError(t, err)
 }
 

@@ -32,6 +32,19 @@ const (
 	InitChunk = ResponseOffset
 )
 
+// Limits of items. All items of a request but the context fit together, so
+// that a record that was accepted can always be given back. The context is for
+// the proxy: where it does not fit it is left out, with offset 0, its length
+// still told, and its bit of ReqPresent clear.
+const (
+	MaxApp      = 4096
+	MaxUser     = 256
+	MaxHostname = 256
+	MaxRecord   = ResponseOffset - RequestHeader - MaxApp - MaxUser - MaxHostname
+	MaxContext  = 4096
+	MaxReason   = 1024
+)
+
 // Offsets in the request header.
 const (
 	ReqSize           = 0  // u32

@@ -48,12 +48,12 @@
       (return (i64.const 3))))
     (if (call $port (i32.const 27)) (then ;; offset and length wrap
       (call $to (i32.const 4))
-      (i32.store (i32.const 9248) (i32.const 4096))
+      (i32.store (i32.const 9248) (i32.const 3000))
       (i32.store (i32.const 9256) (i32.const -64))
       (return (i64.const 3))))
     (if (call $port (i32.const 28)) (then ;; too long a record
       (call $to (i32.const 4))
-      (i32.store (i32.const 9248) (i32.const 4097))
+      (i32.store (i32.const 9248) (i32.const 3457))
       (i32.store (i32.const 9256) (i32.const 8256))
       (return (i64.const 3))))
     (if (call $port (i32.const 29)) (then ;; too long a context

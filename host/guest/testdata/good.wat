@@ -1,7 +1,9 @@
 ;; Answers by the destination port: 1 permits, 2 blocks with a reason, 3
 ;; redirects with a record and a context, 4 continues, 5 echoes the record and
 ;; keeps the context of the hop, 6 permits hard, 7 redirects to version 6.
-;; Port 8 permits once housekeeping was done, else blocks.
+;; Port 8 permits once housekeeping was done, else blocks. Port 9 redirects with
+;; the longest record and context; port 10 tells where the context of the hop is
+;; and how long, in a record of 8 bytes.
 (module
   (memory (export "memory") 1)
   (global $idle (mut i32) (i32.const 0))
@@ -53,4 +55,19 @@
       (return (i64.const 0x4000000000003))))
     (if (i32.eq (local.get $port) (i32.const 8)) (then
       (return (i64.extend_i32_u (i32.sub (i32.const 2) (global.get $idle))))))
+    (if (i32.eq (local.get $port) (i32.const 9)) (then
+      (call $to (i32.const 4))
+      (memory.fill (i32.const 9280) (i32.const 0x72) (i32.const 3456))
+      (memory.fill (i32.const 12736) (i32.const 0x63) (i32.const 4096))
+      (i32.store (i32.const 9248) (i32.const 3456))
+      (i32.store (i32.const 9252) (i32.const 4096))
+      (i32.store (i32.const 9256) (i32.const 8256))
+      (i32.store (i32.const 9260) (i32.const 11712))
+      (return (i64.const 3))))
+    (if (i32.eq (local.get $port) (i32.const 10)) (then
+      (call $to (i32.const 4))
+      (i64.store (i32.const 9280) (i64.load (i32.const 1128)))
+      (i32.store (i32.const 9248) (i32.const 8))
+      (i32.store (i32.const 9256) (i32.const 8256))
+      (return (i64.const 3))))
     (i64.const 2)))

@@ -14,6 +14,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"unicode/utf8"
 
 	"github.com/calloutd/calloutd/sdk/abi"
 )
@@ -43,7 +44,10 @@ type Call struct {
 	App           string
 	State         State
 	Record        []byte // what this callout once emitted for the connection
-	Context       []byte
+	// Context is what it emitted for the proxy: nil, with ContextSize not zero,
+	// when the context did not fit the request.
+	Context     []byte
+	ContextSize uint32
 }
 
 // A Verdict is an answer. The zero Verdict is an error and blocks.
@@ -119,7 +123,10 @@ func decode(b []byte, c *Call) error {
 	if c.Record, err = item(b, abi.ReqRecord); err != nil {
 		return err
 	}
-	c.Context, err = item(b, abi.ReqContext)
+	c.ContextSize = le.Uint32(b[abi.ReqContext+4:])
+	if present&abi.PresentContext != 0 {
+		c.Context, err = item(b, abi.ReqContext)
+	}
 	return err
 }
 
@@ -139,7 +146,7 @@ func item(b []byte, field int) ([]byte, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	if off < abi.RequestHeader || off+n > abi.ResponseOffset {
+	if size := uint64(le.Uint32(b[abi.ReqSize:])); off < abi.RequestHeader || off+n > min(size, abi.ResponseOffset) {
 		return nil, fmt.Errorf("request item at %d of %d bytes is outside the request", off, n)
 	}
 	return b[off : off+n], nil
@@ -152,12 +159,13 @@ func encode(b []byte, v Verdict) uint64 {
 	if v.action == abi.ActionInvalid {
 		v = guestError("the callout gave the zero Verdict")
 	}
-	if len(v.reason) > 1024 {
-		v.reason = v.reason[:1000] // ASCII or not, the host checks: cut text is better than none.
+	switch {
+	case len(v.record) > abi.MaxRecord:
+		v = guestError(fmt.Sprintf("the record has %d bytes, the limit is %d", len(v.record), abi.MaxRecord))
+	case len(v.context) > abi.MaxContext:
+		v = guestError(fmt.Sprintf("the context has %d bytes, the limit is %d", len(v.context), abi.MaxContext))
 	}
-	if abi.ResponseHeader+len(v.record)+len(v.context)+len(v.reason) > len(r) {
-		v = guestError("record and context do not fit the response")
-	}
+	v.reason = cut(v.reason, min(abi.MaxReason, len(r)-abi.ResponseHeader-len(v.record)-len(v.context)))
 	at := abi.ResponseHeader
 	tail := func(off, length int, item []byte) {
 		copy(r[at:], item)
@@ -183,6 +191,17 @@ func encode(b []byte, v Verdict) uint64 {
 	}
 	tail(abi.RespReason, abi.RespReason+4, []byte(v.reason))
 	return uint64(v.action) | uint64(v.to.Port())<<abi.PackPort | uint64(len(v.record))<<abi.PackRecord | uint64(v.flags)<<abi.PackFlags
+}
+
+// cut shortens a text to n bytes and keeps its last character whole.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 func guestError(reason string) Verdict { return Verdict{action: abi.ActionGuestError, reason: reason} }

@@ -3,6 +3,7 @@ package callout
 import (
 	"encoding/binary"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -31,7 +32,9 @@ func TestAnswers(t *testing.T) {
 		"continue":           {func(*Call) Verdict { return Continue() }, abi.ActionContinue, ""},
 		"zero verdict":       {func(*Call) Verdict { return Verdict{} }, abi.ActionGuestError, "the callout gave the zero Verdict"},
 		"panic":              {func(*Call) Verdict { panic("boom") }, abi.ActionGuestError, "panic: boom"},
-		"too much to return": {func(*Call) Verdict { return Permit().WithRecord(make([]byte, 9000)) }, abi.ActionGuestError, "record and context do not fit the response"},
+		"too much to return": {func(*Call) Verdict { return Permit().WithRecord(make([]byte, 9000)) }, abi.ActionGuestError, "the record has 9000 bytes, the limit is 3456"},
+		"too long a context": {func(*Call) Verdict { return Permit().WithContext(make([]byte, 4097)) }, abi.ActionGuestError, "the context has 4097 bytes, the limit is 4096"},
+		"a long reason is cut between characters": {func(*Call) Verdict { return Block("a" + strings.Repeat("é", 600)) }, abi.ActionBlock, "a" + strings.Repeat("é", 511)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := make([]byte, abi.BlockSize)
