@@ -84,19 +84,25 @@ func ask(m *guest.Module, c *fwps.Call) (*fwps.Verdict, error) {
 // TestSources keeps the binaries what their sources say.
 func TestSources(t *testing.T) {
 	tool, err := exec.LookPath("wat2wasm")
-	if err != nil {
-		t.Skip("wat2wasm is not installed")
+	if err != nil && os.Getenv("CI") == "" {
+		t.Skip("wat2wasm is not installed (package wabt)")
 	}
+	require.NoError(t, err)
 	sources, err := filepath.Glob("testdata/*.wat")
 	require.NoError(t, err)
-	require.NotEmpty(t, sources)
+	more, err := filepath.Glob("meter/testdata/*.wat")
+	require.NoError(t, err)
+	sources = append(sources, more...)
+	require.Greater(t, len(sources), 1)
 	for _, src := range sources {
 		out := filepath.Join(t.TempDir(), "out.wasm")
 		msg, err := exec.CommandContext(t.Context(), tool, src, "-o", out).CombinedOutput()
 		require.NoError(t, err, "%s", msg)
-		got, err := os.ReadFile(out)
+		want, err := os.ReadFile(out)
 		require.NoError(t, err)
-		assert.Equal(t, wasm(t, strings.TrimSuffix(filepath.Base(src), ".wat")), got, src)
+		got, err := os.ReadFile(strings.TrimSuffix(src, ".wat") + ".wasm")
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(want, got), "%s is not what %s makes", strings.TrimSuffix(src, ".wat")+".wasm", src)
 	}
 }
 

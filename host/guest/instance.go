@@ -44,7 +44,7 @@ func (m *Module) start() (_ *instance, err error) {
 		}
 	}()
 	budget, found := i.mod.ExportedGlobal(meter.BudgetGlobal).(api.MutableGlobal)
-	if !found {
+	if !found && !m.opts.unguarded {
 		return nil, errors.New("the metered module lost its budget")
 	}
 	i.budget = budget
@@ -118,13 +118,15 @@ func (i *instance) call(name string, args ...uint64) (uint32, error) {
 }
 
 func (i *instance) refill(slices int) {
-	i.budget.Set(uint64(slices))
+	if i.budget != nil {
+		i.budget.Set(uint64(slices))
+	}
 	i.hostCalls = hostCallBudget
 }
 
 // cause tells a spent budget from other traps: both are unreachable.
 func (i *instance) cause(err error) error {
-	if int32(i.budget.Get()) < 0 {
+	if i.budget != nil && int32(i.budget.Get()) < 0 {
 		return errFuel
 	}
 	return err

@@ -27,12 +27,18 @@ func samples(t testing.TB) [][]byte {
 	return out
 }
 
-// one builds a module of one page of memory and one function without
-// parameters, results and locals.
+// one builds a module of one function.
 func one(code ...byte) []byte {
-	m := []byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00\x05\x03\x01\x00\x01")
-	m = append(m, 10, byte(len(code)+4), 1, byte(len(code)+2), 0)
-	return append(append(m, code...), 0x0b)
+	b := newBuilder()
+	b.function(code...)
+	return b.bytes()
+}
+
+func exporting(name string, f int) []byte {
+	b := newBuilder()
+	b.function()
+	b.export(name, f)
+	return b.bytes()
 }
 
 func TestErrors(t *testing.T) {
@@ -48,7 +54,16 @@ func TestErrors(t *testing.T) {
 		{"tail call", one(0x12, 0), "opcode 0x12"},
 		{"code after the end", one(0x0b), "after the end"},
 		{"open block", one(0x02, 0x40), "does not end"},
-		{"no memory", []byte("\x00asm\x01\x00\x00\x00"), "no memory"},
+		{"a global that is added", one(0x23, 0, 0x1a), "global 0 does not exist"},
+		{"a global far away", one(0x23, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x1a), "global 4294967295 does not exist"},
+		{"an index over 32 bits", one(0x23, 0xff, 0xff, 0xff, 0xff, 0x1f, 0x1a), "over 32 bits"},
+		{"a function that is added", one(0x10, 1), "function 1 does not exist"},
+		{"a reference to it", one(0xd2, 1, 0x1a), "function 1 does not exist"},
+		{"a type that is added", one(0x41, 0, 0x11, 1, 0), "type 1 does not exist"},
+		{"a block of a type that is added", one(0x02, 1, 0x0b), "type 1 does not exist"},
+		{"a branch out of the function", one(0x0c, 1), "branch to depth 1 of 1"},
+		{"an export of the budget's name", exporting(meter.BudgetGlobal, 0), "is reserved"},
+		{"an export of a function that is added", exporting("f", 1), "function 1 does not exist"},
 		{"section order", []byte("\x00asm\x01\x00\x00\x00\x03\x01\x00\x01\x01\x00"), "out of order"},
 		{"huge vector", []byte("\x00asm\x01\x00\x00\x00\x01\x05\xff\xff\xff\xff\x0f"), "past the end"},
 	} {
@@ -59,32 +74,6 @@ func TestErrors(t *testing.T) {
 			assert.ErrorContains(t, err, c.want)
 			assert.LessOrEqual(t, bad.Offset, len(c.wasm))
 		})
-	}
-}
-
-// TestStraightLine has no loop: bulk operations pay where there is no probe.
-func TestStraightLine(t *testing.T) {
-	fill := []byte{0x41, 0, 0x41, 1, 0x41, 0xff, 0xff, 0x03, 0xfc, 11, 0} // 65535 bytes
-	code := []byte{0}
-	for range 100 {
-		code = append(code, fill...)
-	}
-	code = append(code, 0x0b)
-	m := []byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00\x05\x03\x01\x00\x01\x07\x05\x01\x01f\x00\x00")
-	lebs := func(n int) []byte { return []byte{byte(n)&0x7f | 0x80, byte(n >> 7)} }
-	m = append(append(append(m, 10), lebs(len(code)+3)...), 1)
-	m = append(append(m, lebs(len(code))...), code...)
-	out, err := meter.Rewrite(m)
-	require.NoError(t, err)
-	rt := wazero.NewRuntime(t.Context())
-	defer rt.Close(context.Background())
-	mod, err := rt.Instantiate(t.Context(), out)
-	require.NoError(t, err)
-	for slices, fine := range map[uint64]bool{30: true, 20: false} { // 100 * 1023 / 4096 = 25
-		set := mod.ExportedGlobal(meter.BudgetGlobal).(interface{ Set(uint64) })
-		set.Set(slices)
-		_, err = mod.ExportedFunction("f").Call(t.Context())
-		assert.Equal(t, fine, err == nil, "%d slices: %v", slices, err)
 	}
 }
 
@@ -119,4 +108,16 @@ func FuzzRewrite(f *testing.F) {
 		}
 		metered.Close(ctx)
 	})
+}
+
+func BenchmarkRewrite(b *testing.B) {
+	wasm, err := os.ReadFile("../../../plugins/proxy-redirect/proxy-redirect.wasm")
+	require.NoError(b, err)
+	b.SetBytes(int64(len(wasm)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := meter.Rewrite(wasm); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

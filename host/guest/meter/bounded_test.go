@@ -1,0 +1,116 @@
+package meter_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/calloutd/calloutd/host/guest/meter"
+)
+
+// start runs the metered form of a module.
+func start(t testing.TB, wasm []byte) api.Module {
+	t.Helper()
+	out, err := meter.Rewrite(wasm)
+	require.NoError(t, err)
+	rt := wazero.NewRuntime(t.Context())
+	t.Cleanup(func() { rt.Close(context.Background()) })
+	mod, err := rt.Instantiate(t.Context(), out)
+	require.NoError(t, err)
+	return mod
+}
+
+func budget(m api.Module) api.MutableGlobal {
+	return m.ExportedGlobal(meter.BudgetGlobal).(api.MutableGlobal)
+}
+
+// spent calls an export with so many slices and reports whether they were spent.
+func spent(t testing.TB, m api.Module, export string, slices int, args ...uint64) bool {
+	t.Helper()
+	budget(m).Set(uint64(slices))
+	_, err := m.ExportedFunction(export).Call(t.Context(), args...)
+	over := int32(budget(m).Get()) < 0
+	require.Equal(t, over, err != nil, "%s: %v", export, err)
+	return over
+}
+
+func TestEverythingEndlessIsStopped(t *testing.T) {
+	wasm, err := os.ReadFile("testdata/endless.wasm")
+	require.NoError(t, err)
+	m := start(t, wasm)
+	for name, f := range m.ExportedFunctionDefinitions() {
+		t.Run(name, func(t *testing.T) {
+			args := make([]uint64, len(f.ParamTypes()))
+			for i := range args {
+				args[i] = 40
+			}
+			require.True(t, spent(t, m, name, 20, args...))
+		})
+	}
+}
+
+// TestTrees calls functions that call the one before twice: none recurses, none
+// loops, and the last would run for hours.
+func TestTrees(t *testing.T) {
+	for _, width := range []int{2, 3, 50} {
+		t.Run(fmt.Sprint(width), func(t *testing.T) {
+			b := newBuilder()
+			b.function(opNop)
+			for f := range 60 {
+				b.function(repeat(width, 0x10, byte(f))...)
+			}
+			b.export("f", 60)
+			require.True(t, spent(t, start(t, b.bytes()), "f", 100))
+		})
+	}
+}
+
+const opNop = 0x01
+
+// TestStraightCode has no loop and no call: what is long pays on its way, and
+// leaves for the collector in time.
+func TestStraightCode(t *testing.T) {
+	b := newBuilder()
+	b.function(repeat(1<<17, 0x41, 1, 0x1a)...) // i32.const 1, drop
+	b.export("f", 0)
+	m := start(t, b.bytes())
+	require.False(t, spent(t, m, "f", 2<<17/meter.SliceFuel+2))
+	require.True(t, spent(t, m, "f", 2<<17/meter.SliceFuel-2))
+}
+
+// TestBulk has no loop: bulk operations pay for their size.
+func TestBulk(t *testing.T) {
+	b := newBuilder()
+	b.function(repeat(100, 0x41, 0, 0x41, 1, 0x41, 0xff, 0xff, 0x03, 0xfc, 11, 0)...) // memory.fill of 65535 bytes
+	b.export("f", 0)
+	m := start(t, b.bytes())
+	require.False(t, spent(t, m, "f", 7)) // 100 * 65535 / 16 / meter.SliceFuel = 6.25
+	require.True(t, spent(t, m, "f", 5))
+}
+
+// TestChains calls deep without recursion.
+func TestChains(t *testing.T) {
+	b := newBuilder()
+	b.function(opNop)
+	for f := range 100 {
+		b.function(append(repeat(200, opNop), 0x10, byte(f))...)
+	}
+	b.export("f", 100)
+	require.False(t, spent(t, start(t, b.bytes()), "f", 1), "20000 units are less than a slice")
+}
+
+// TestLocals pays for clearing them.
+func TestLocals(t *testing.T) {
+	b := newBuilder()
+	b.locals = 40000
+	b.function(opNop)
+	b.locals = 0
+	b.function(0x03, 0x40, 0x10, 0, 0x0c, 0, 0x0b) // loop: call 0
+	b.export("f", 1)
+	require.True(t, spent(t, start(t, b.bytes()), "f", 50))
+}

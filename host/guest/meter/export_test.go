@@ -1,0 +1,45 @@
+package meter
+
+// Names of what Counted exports: what was run, and what is left of the slice.
+const (
+	CountGlobal = Prefix + "count"
+	FuelGlobal  = Prefix + "fuel"
+)
+
+// count adds what every instruction weighs to a global before it runs: the
+// truth that fuel is compared with.
+type count struct{ global uint32 }
+
+func (p *count) function(f *function) {
+	var out []instr
+	for k := range f.code {
+		i := f.code[k]
+		if n := weight(&i); n > 0 {
+			b := uleb([]byte{opGlobalGet}, p.global)
+			b = append(sleb(append(b, opI32Const), int32(n)), opI32Add)
+			out = append(out, instr{op: opRaw, raw: uleb(append(b, opGlobalSet), p.global)})
+		}
+		out = append(out, i)
+	}
+	f.code = out
+}
+
+// Counted is Rewrite with a global that counts what was run.
+func Counted(wasm []byte) (_ []byte, err error) {
+	defer guard(&err)
+	m := parse(wasm)
+	c := &count{m.addGlobal(0)}
+	m.addExport(CountGlobal, kindGlobal, c.global)
+	f := newFuel(m)
+	m.addExport(FuelGlobal, kindGlobal, f.fuel)
+	return m.write(new(thread), c, f), nil
+}
+
+// Slack is what a function may run that pays for nothing.
+const Slack = leafLimit
+
+// Threaded is the module after the first pass only.
+func Threaded(wasm []byte) (_ []byte, err error) {
+	defer guard(&err)
+	return parse(wasm).write(new(thread)), nil
+}

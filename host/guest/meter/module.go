@@ -1,0 +1,279 @@
+package meter
+
+import (
+	"bytes"
+	"strings"
+)
+
+const header = "\x00asm\x01\x00\x00\x00"
+
+// Section identifiers.
+const (
+	secCustom, secType, secImport, secFunc, secTable, secMemory  = 0, 1, 2, 3, 4, 5
+	secGlobal, secExport, secStart, secElement, secCode, secData = 6, 7, 8, 9, 10, 11
+)
+
+// order is the place of each section in a module.
+var order = map[byte]int{1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 6, 7: 7, 8: 8, 9: 9, 12: 10, 10: 11, 11: 12}
+
+// Kinds of imports and exports.
+const (
+	kindFunc, kindTable, kindMemory, kindGlobal = 0, 1, 2, 3
+)
+
+// An Import is something a module asks its host for.
+type Import struct {
+	Module, Name, Kind string
+}
+
+type section struct {
+	id byte
+	r  *reader
+}
+
+// A signature is a function type. Equal ones have the same number, since a
+// call_indirect accepts any of them.
+type signature struct {
+	params uint32
+	same   uint32
+}
+
+// A module is what the rewriting needs to know of one.
+type module struct {
+	sections []section
+	imports  []Import
+	types    []signature
+	funcs    []uint32 // type of each function, imports first
+	imported int
+	globals  uint32
+	memory   bool
+	exported []uint32 // functions
+	refs     []uint32 // functions that a table can hold
+	// open says that another module can change a table of this one.
+	open  bool
+	added map[byte]*addition
+}
+
+func parse(wasm []byte) *module {
+	r := &reader{wasm, 0, len(wasm)}
+	if !bytes.HasPrefix(wasm, []byte(header)) {
+		r.fail("not a core WebAssembly module")
+	}
+	r.off = len(header)
+	m, last := &module{added: map[byte]*addition{}}, 0
+	for r.off < r.end {
+		id := r.u8()
+		s := section{id, r.sub(r.u32())}
+		if id == secCustom { // Names of a guest are not worth decoding.
+			continue
+		}
+		o, ok := order[id]
+		if !ok || o <= last {
+			r.fail("section %d is unknown or out of order", id)
+		}
+		last = o
+		m.read(s)
+		m.sections = append(m.sections, s)
+	}
+	for _, list := range [][]uint32{m.refs, m.exported} {
+		for _, f := range list {
+			m.has(r, "function", f, len(m.funcs))
+		}
+	}
+	return m
+}
+
+// read takes from a section what the rewriting needs. It works on a copy of the
+// section's reader: write reads it again.
+func (m *module) read(s section) {
+	r := *s.r
+	switch s.id {
+	case secType:
+		m.readTypes(&r)
+	case secImport:
+		each(&r, m.readImport)
+	case secFunc:
+		each(&r, m.readFunc)
+	case secMemory:
+		m.memory = m.memory || r.count() > 0
+	case secGlobal:
+		each(&r, m.readGlobal)
+	case secExport:
+		each(&r, m.readExport)
+	case secTable:
+		r.count()
+	case secElement:
+		each(&r, m.readElement)
+	case secCode:
+		each(&r, func(r *reader) { readLocals(r.sub(r.u32())) })
+	case secStart:
+		m.has(&r, "function", r.u32(), len(m.funcs))
+	case secData:
+		each(&r, m.readData)
+	}
+}
+
+func (m *module) readFunc(r *reader) {
+	t := r.u32()
+	m.has(r, "type", t, len(m.types))
+	m.funcs = append(m.funcs, t)
+}
+
+func each(r *reader, read func(*reader)) {
+	for range r.count() {
+		read(r)
+	}
+}
+
+func (m *module) readTypes(r *reader) {
+	same := map[string]uint32{}
+	for i := range r.count() {
+		at := r.off
+		if r.u8() != 0x60 {
+			r.fail("not a function type")
+		}
+		n := r.u32()
+		r.take(n)
+		r.take(r.u32())
+		text := string(r.b[at:r.off])
+		if _, known := same[text]; !known {
+			same[text] = i
+		}
+		m.types = append(m.types, signature{n, same[text]})
+	}
+}
+
+func (m *module) readImport(r *reader) {
+	i := Import{Module: string(r.take(r.u32())), Name: string(r.take(r.u32()))}
+	switch k := r.u8(); k {
+	case kindFunc:
+		i.Kind = "function"
+		m.readFunc(r)
+		m.imported++
+	case kindTable:
+		i.Kind = "table"
+		r.u8()
+		limits(r)
+		m.open = true
+	case kindMemory:
+		i.Kind = "memory"
+		limits(r)
+		m.memory = true
+	case kindGlobal:
+		i.Kind = "global"
+		r.take(2)
+		m.globals++
+	default:
+		r.fail("import kind %d is not supported", k)
+	}
+	m.imports = append(m.imports, i)
+}
+
+func (m *module) readGlobal(r *reader) {
+	r.take(2)
+	m.constant(r)
+	m.globals++
+}
+
+func (m *module) readExport(r *reader) {
+	if name := string(r.take(r.u32())); strings.HasPrefix(name, Prefix) {
+		r.fail("export name %q is reserved", name)
+	}
+	switch kind, n := r.u8(), r.u32(); kind {
+	case kindFunc:
+		m.exported = append(m.exported, n)
+	case kindTable:
+		m.open = true
+	case kindMemory:
+		if !m.memory {
+			r.fail("module has no memory")
+		}
+	case kindGlobal:
+		m.has(r, "global", n, int(m.globals))
+	}
+}
+
+// readElement reads a segment; the low bits of its flags are: not active, has
+// a table or is declarative, has expressions in place of indices.
+func (m *module) readElement(r *reader) {
+	f := r.u32()
+	if f > 7 {
+		r.fail("element segment with flags %d is not supported", f)
+	}
+	if f&1 == 0 {
+		if f&2 != 0 {
+			r.u32()
+		}
+		m.constant(r)
+	}
+	if f&3 != 0 {
+		r.u8()
+	}
+	for range r.count() {
+		if f&4 != 0 {
+			m.constant(r)
+		} else {
+			m.refs = append(m.refs, r.u32())
+		}
+	}
+}
+
+func (m *module) readData(r *reader) {
+	f := r.u32()
+	if f > 2 {
+		r.fail("data segment with flags %d is not supported", f)
+	}
+	if f == 2 {
+		r.u32()
+	}
+	if f != 1 {
+		m.constant(r)
+		if !m.memory {
+			r.fail("module has no memory")
+		}
+	}
+	r.take(r.u32())
+}
+
+// maxLocals leaves room for the locals that passes add (wazero allows 50000).
+const maxLocals = 50000 - 8
+
+// readLocals returns how many locals a function declares.
+func readLocals(r *reader) (groups uint32, n uint64) {
+	groups = r.count()
+	for range groups {
+		n += uint64(r.u32())
+		r.u8()
+	}
+	if n > maxLocals {
+		r.fail("function has %d locals, the limit is %d", n, maxLocals)
+	}
+	return groups, n
+}
+
+// constant reads a constant expression.
+func (m *module) constant(r *reader) {
+	for {
+		switch i := r.instr(nil); i.op {
+		case opEnd:
+			return
+		case opRefFunc:
+			m.refs = append(m.refs, i.n)
+		case opGlobalGet:
+			m.has(r, "global", i.n, int(m.globals))
+		}
+	}
+}
+
+// limits reads a minimum and, when there is one, a maximum.
+func limits(r *reader) (low, high uint32, bounded bool) {
+	f := r.u8()
+	if f > 1 {
+		r.fail("limits with flags %#x are not supported", f)
+	}
+	low = r.u32()
+	if f == 1 {
+		high = r.u32()
+	}
+	return low, high, f == 1
+}

@@ -1,0 +1,156 @@
+package meter
+
+import "fmt"
+
+// A pass changes functions one by one. Callees come before their callers, except
+// where functions call each other in a circle.
+type pass interface {
+	function(f *function)
+}
+
+// An addition is what is appended to a section that is a vector. Everything new
+// is appended, so that no index of the guest's own changes.
+type addition struct {
+	n    uint32
+	data []byte
+}
+
+func (m *module) add(section byte, item []byte) uint32 {
+	a := m.added[section]
+	if a == nil {
+		a = new(addition)
+		m.added[section] = a
+	}
+	a.n++
+	a.data = append(a.data, item...)
+	return a.n - 1
+}
+
+// addGlobal adds a mutable i32.
+func (m *module) addGlobal(value int32) uint32 {
+	item := append(sleb([]byte{0x7f, 1, opI32Const}, value), opEnd)
+	return m.globals + m.add(secGlobal, item)
+}
+
+// addFunc adds a function without parameters, results and locals.
+func (m *module) addFunc(code []byte) uint32 {
+	t := uint32(len(m.types)) + m.add(secType, []byte{0x60, 0, 0})
+	m.add(secCode, vec(nil, append([]byte{0}, code...)))
+	return uint32(len(m.funcs)) + m.add(secFunc, uleb(nil, t))
+}
+
+func (m *module) addExport(name string, kind byte, index uint32) {
+	m.add(secExport, uleb(append(vec(nil, []byte(name)), kind), index))
+}
+
+// needMemory gives a module without a memory an empty one.
+func (m *module) needMemory() {
+	if !m.memory {
+		m.add(secMemory, []byte{1, 0, 0})
+	}
+}
+
+// appended lists the sections that additions go to, in their order.
+var appended = []byte{secType, secFunc, secMemory, secGlobal, secExport, secCode}
+
+// write returns the module with what the passes made of it.
+func (m *module) write(passes ...pass) []byte {
+	code := m.code(passes)
+	out, todo := []byte(header), appended
+	emit := func(id byte, n uint32, content []byte) {
+		todo = todo[1:]
+		if a := m.added[id]; a != nil {
+			n += a.n
+			content = append(content[:len(content):len(content)], a.data...)
+		}
+		if n > 0 {
+			out = vec(append(out, id), append(uleb(nil, n), content...))
+		}
+	}
+	for _, s := range m.sections {
+		for len(todo) > 0 && order[todo[0]] < order[s.id] {
+			emit(todo[0], 0, nil)
+		}
+		r := *s.r
+		switch {
+		case s.id == secCode:
+			emit(secCode, r.u32(), code)
+		case s.id == secTable:
+			out = vec(append(out, secTable), tables(&r))
+		case len(todo) > 0 && s.id == todo[0]:
+			emit(s.id, r.u32(), r.rest())
+		default:
+			out = vec(append(out, s.id), r.rest())
+		}
+	}
+	for len(todo) > 0 {
+		emit(todo[0], 0, nil)
+	}
+	return out
+}
+
+// code returns the function bodies.
+func (m *module) code(passes []pass) []byte {
+	bodies := m.bodies()
+	done := make([][]byte, len(bodies))
+	var f function
+	g := newGraph(m, bodies, &f)
+	for _, index := range g.up {
+		k := int(index) - m.imported
+		r := bodies[k]
+		f.decode(m, index, &r)
+		f.cyclic = g.cyclic[index]
+		for _, p := range passes {
+			p.function(&f)
+		}
+		done[k] = f.encode(nil)
+	}
+	var out []byte
+	for _, b := range done {
+		out = vec(out, b)
+	}
+	return out
+}
+
+func (m *module) bodies() []reader {
+	for _, s := range m.sections {
+		if s.id != secCode {
+			continue
+		}
+		r := *s.r
+		n := r.count()
+		if int(n) != len(m.funcs)-m.imported {
+			r.fail("%d bodies for %d functions", n, len(m.funcs)-m.imported)
+		}
+		out := make([]reader, n)
+		for k := range out {
+			out[k] = *r.sub(r.u32())
+		}
+		return out
+	}
+	if n := len(m.funcs) - m.imported; n > 0 {
+		panic(&Error{0, fmt.Sprintf("%d functions have no bodies", n)})
+	}
+	return nil
+}
+
+// tables copies the table section and bounds every table.
+func tables(r *reader) []byte {
+	n := r.u32()
+	if n > maxTables {
+		r.fail("%d tables are over the limit of %d", n, maxTables)
+	}
+	out := uleb(nil, n)
+	for range n {
+		out = append(out, r.u8())
+		low, high, bounded := limits(r)
+		if low > MaxTable {
+			r.fail("table of %d elements is over the limit of %d", low, MaxTable)
+		}
+		if !bounded || high > MaxTable {
+			high = MaxTable
+		}
+		out = uleb(uleb(append(out, 1), low), high)
+	}
+	return append(out, r.rest()...)
+}
