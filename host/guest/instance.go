@@ -27,6 +27,7 @@ type instance struct {
 	stack     [1]uint64
 	calls     int
 	hostCalls int
+	texts     map[string]string
 }
 
 // start makes an instance. The context of its calls never ends: a guest is
@@ -138,7 +139,7 @@ func (i *instance) ask(c *fwps.Call, v *fwps.Verdict) error {
 	if err := i.classify.CallWithStack(&i.ctx, i.stack[:]); err != nil {
 		return i.cause(err)
 	}
-	return decode(i.block, i.stack[0], c, v)
+	return i.decode(i.stack[0], c, v)
 }
 
 func (i *instance) close() { _ = i.mod.Close(context.Background()) }

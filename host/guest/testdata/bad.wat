@@ -16,6 +16,10 @@
     (i32.store (i32.const 9216) (i32.const 3))
     (i32.store8 (i32.const 9226) (local.get $version))
     (i32.store16 (i32.const 9242) (i32.const 0xffff)))
+  (func $answer (param $flags i64) (result i64)
+    (i64.store32 (i32.const 9220) (local.get $flags))
+    (i64.or (i64.or (i64.const 3) (i64.shl (i64.load16_u (i32.const 9224)) (i64.const 16)))
+      (i64.or (i64.shl (i64.load16_u (i32.const 9248)) (i64.const 32)) (i64.shl (local.get $flags) (i64.const 48)))))
   (func $port (param i32) (result i32) (i32.eq (local.get 0) (i32.load16_u (i32.const 1068))))
   (func (export "callout_classify") (result i64)
     (if (global.get $dirty) (then (return (i64.const 2))))
@@ -40,27 +44,27 @@
     (if (call $port (i32.const 22)) (then (return (i64.const 5))))
     (if (call $port (i32.const 23)) (then (return (i64.const 0xffff))))
     (if (call $port (i32.const 24)) (then (return (i64.const 6))))
-    (if (call $port (i32.const 25)) (then (call $to (i32.const 5)) (return (i64.const 3))))
+    (if (call $port (i32.const 25)) (then (call $to (i32.const 5)) (return (call $answer (i64.const 0)))))
     (if (call $port (i32.const 26)) (then ;; past the block
       (call $to (i32.const 4))
       (i32.store (i32.const 9248) (i32.const 65))
       (i32.store (i32.const 9256) (i32.const 16320))
-      (return (i64.const 3))))
+      (return (call $answer (i64.const 0)))))
     (if (call $port (i32.const 27)) (then ;; offset and length wrap
       (call $to (i32.const 4))
       (i32.store (i32.const 9248) (i32.const 3000))
       (i32.store (i32.const 9256) (i32.const -64))
-      (return (i64.const 3))))
+      (return (call $answer (i64.const 0)))))
     (if (call $port (i32.const 28)) (then ;; too long a record
       (call $to (i32.const 4))
       (i32.store (i32.const 9248) (i32.const 3457))
       (i32.store (i32.const 9256) (i32.const 8256))
-      (return (i64.const 3))))
+      (return (call $answer (i64.const 0)))))
     (if (call $port (i32.const 29)) (then ;; too long a context
       (call $to (i32.const 4))
       (i32.store (i32.const 9252) (i32.const -1))
       (i32.store (i32.const 9260) (i32.const 8256))
-      (return (i64.const 3))))
+      (return (call $answer (i64.const 0)))))
     (if (call $port (i32.const 30)) (then ;; a reason that is not UTF-8
       (i32.store (i32.const 9264) (i32.const 8256))
       (i32.store (i32.const 9268) (i32.const 1))
@@ -70,4 +74,14 @@
       (i32.store (i32.const 9264) (i32.const -1))
       (i32.store (i32.const 9268) (i32.const 2))
       (return (i64.const 1))))
+    (if (call $port (i32.const 32)) (then (return (i64.const 0x10000000000001)))) ;; unknown flags
+    (if (call $port (i32.const 33)) (then ;; another port
+      (call $to (i32.const 4))
+      (return (i64.or (call $answer (i64.const 0)) (i64.const 0x10000)))))
+    (if (call $port (i32.const 34)) (then ;; a record that the response does not have
+      (call $to (i32.const 4))
+      (return (i64.or (call $answer (i64.const 0)) (i64.const 0x100000000)))))
+    (if (call $port (i32.const 35)) (then ;; a flag that the response does not have
+      (call $to (i32.const 4))
+      (return (i64.or (call $answer (i64.const 0)) (i64.const 0x1000000000000)))))
     (i64.const 0)))

@@ -24,6 +24,10 @@
     (i32.store (i32.const 9228) (i32.const 77))
     (i32.store16 (i32.const 9242) (i32.const 0xffff))
     (i32.store (i32.const 9244) (i32.const 0x0100007f)))
+  (func $answer (param $flags i64) (result i64)
+    (i64.store32 (i32.const 9220) (local.get $flags))
+    (i64.or (i64.or (i64.const 3) (i64.shl (i64.load16_u (i32.const 9224)) (i64.const 16)))
+      (i64.or (i64.shl (i64.load16_u (i32.const 9248)) (i64.const 32)) (i64.shl (local.get $flags) (i64.const 48)))))
   (func (export "callout_classify") (result i64)
     (local $port i32)
     (local.set $port (i32.load16_u (i32.const 1068)))
@@ -40,7 +44,7 @@
       (i32.store (i32.const 9252) (i32.const 5))
       (i32.store (i32.const 9256) (i32.const 8256))
       (i32.store (i32.const 9260) (i32.const 8264))
-      (return (i64.const 3))))
+      (return (call $answer (i64.const 0)))))
     (if (i32.eq (local.get $port) (i32.const 4)) (then (return (i64.const 4))))
     (if (i32.eq (local.get $port) (i32.const 5)) (then
       (call $to (i32.const 4))
@@ -48,11 +52,11 @@
         (i32.add (i32.const 1024) (i32.load (i32.const 1120))) (i32.load (i32.const 1124)))
       (i32.store (i32.const 9248) (i32.load (i32.const 1124)))
       (i32.store (i32.const 9256) (i32.const 8256))
-      (return (i64.const 0x2000000000003))))
+      (return (call $answer (i64.const 2)))))
     (if (i32.eq (local.get $port) (i32.const 6)) (then (return (i64.const 0x1000000000001))))
     (if (i32.eq (local.get $port) (i32.const 7)) (then
       (call $to (i32.const 6))
-      (return (i64.const 0x4000000000003))))
+      (return (call $answer (i64.const 4)))))
     (if (i32.eq (local.get $port) (i32.const 8)) (then
       (return (i64.extend_i32_u (i32.sub (i32.const 2) (global.get $idle))))))
     (if (i32.eq (local.get $port) (i32.const 9)) (then
@@ -63,11 +67,11 @@
       (i32.store (i32.const 9252) (i32.const 4096))
       (i32.store (i32.const 9256) (i32.const 8256))
       (i32.store (i32.const 9260) (i32.const 11712))
-      (return (i64.const 3))))
+      (return (call $answer (i64.const 0)))))
     (if (i32.eq (local.get $port) (i32.const 10)) (then
       (call $to (i32.const 4))
       (i64.store (i32.const 9280) (i64.load (i32.const 1128)))
       (i32.store (i32.const 9248) (i32.const 8))
       (i32.store (i32.const 9256) (i32.const 8256))
-      (return (i64.const 3))))
+      (return (call $answer (i64.const 0)))))
     (i64.const 2)))

@@ -2,13 +2,10 @@ package guest
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
-	"unicode/utf8"
 
-	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
@@ -109,105 +106,4 @@ func put[T string | []byte](b []byte, at, field int, item T, bit uint32) (int, u
 	next := (end + 7) &^ 7
 	clear(b[end:next])
 	return next, bit
-}
-
-// decode reads the packed answer and, where it says there is more, the response.
-func decode(b []byte, packed uint64, c *fwps.Call, v *fwps.Verdict) error {
-	action, flags := packed&0xffff, packed>>abi.PackFlags
-	v.ClearActionRight = flags&abi.FlagHard != 0
-	r := b[abi.ResponseOffset:]
-	switch action {
-	case abi.ActionPermit:
-		v.Action = fwp.ActionPermit
-	case abi.ActionBlock:
-		v.Action = fwp.ActionBlock
-	case abi.ActionContinue:
-		v.Action = fwp.ActionContinue
-	case abi.ActionRedirect:
-		v.Action = fwp.ActionPermit
-		if err := decodeRedirect(b, r, flags, c, v); err != nil {
-			return err
-		}
-	case abi.ActionInvalid:
-		return errors.New("the guest gave no answer")
-	case abi.ActionPend:
-		return errors.New("the guest asked to pend, which this host does not offer")
-	case abi.ActionGuestError:
-		return fmt.Errorf("guest error: %s", reason(b, -1))
-	default:
-		return fmt.Errorf("the guest answered with unknown action %d", action)
-	}
-	text, err := reasonText(b)
-	if len(text) > 0 {
-		v.Reason = string(text)
-	}
-	return err
-}
-
-// reasonText is what the guest says for people; it may be empty.
-func reasonText(b []byte) ([]byte, error) {
-	r := b[abi.ResponseOffset:]
-	text, err := slice(b, le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:]), abi.MaxReason, "reason")
-	if err != nil {
-		return nil, err
-	}
-	if !utf8.Valid(text) {
-		return nil, errors.New("reason is not UTF-8")
-	}
-	return text, nil
-}
-
-func decodeRedirect(b, r []byte, flags uint64, c *fwps.Call, v *fwps.Verdict) error {
-	if le.Uint32(r[abi.RespAction:]) != abi.ActionRedirect {
-		return errors.New("the answer says redirect, the response does not")
-	}
-	addr := netip.AddrFrom16([16]byte(r[abi.RespAddress:]))
-	switch r[abi.RespIPVersion] {
-	case 4:
-		if !addr.Is4In6() {
-			return errors.New("the new address says version 4 but is not v4-mapped")
-		}
-		addr = addr.Unmap()
-	case 6:
-	default:
-		return fmt.Errorf("the new address has IP version %d", r[abi.RespIPVersion])
-	}
-	v.Redirect, v.To, v.TargetPID = true, netip.AddrPortFrom(addr, le.Uint16(r[abi.RespPort:])), le.Uint32(r[abi.RespTargetPID:])
-	v.NoHandle = flags&abi.FlagNoRecord != 0
-	rec, err := slice(b, le.Uint32(r[abi.RespRecordOff:]), le.Uint32(r[abi.RespRecordLen:]), abi.MaxRecord, "record")
-	if err != nil {
-		return err
-	}
-	ctx, err := slice(b, le.Uint32(r[abi.RespContextOff:]), le.Uint32(r[abi.RespContextLen:]), abi.MaxContext, "context")
-	if err != nil {
-		return err
-	}
-	if flags&abi.FlagKeepContext != 0 && c.Hop != nil {
-		ctx = c.Hop.Context
-	}
-	v.Record, v.Context = append(v.Record[:0], rec...), append(v.Context[:0], ctx...)
-	return nil
-}
-
-// slice returns bytes of the block's response half.
-func slice(b []byte, off, n uint32, most int, what string) ([]byte, error) {
-	if n == 0 {
-		return nil, nil
-	}
-	if n > uint32(most) {
-		return nil, fmt.Errorf("%s of %d bytes is over the limit of %d", what, n, most)
-	}
-	if off < abi.ResponseOffset+abi.ResponseHeader || uint64(off)+uint64(n) > uint64(len(b)) {
-		return nil, fmt.Errorf("%s at %d of %d bytes is outside the response", what, off, n)
-	}
-	return b[off : off+n], nil
-}
-
-// reason is the text a guest left, or the code when there is none.
-func reason(b []byte, code int32) string {
-	text, err := reasonText(b)
-	if err != nil || len(text) == 0 {
-		return fmt.Sprintf("code %d", code)
-	}
-	return string(text)
 }

@@ -1,0 +1,157 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"unicode/utf8"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/sdk/abi"
+)
+
+const knownFlags = abi.FlagHard | abi.FlagKeepContext | abi.FlagNoRecord | abi.FlagCacheable
+
+// decode reads the packed answer and, where it says there is more, the response.
+func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
+	b := i.block
+	action, flags := packed&0xffff, packed>>abi.PackFlags
+	if flags&^knownFlags != 0 {
+		return fmt.Errorf("the answer has unknown flags %#x", flags&^knownFlags)
+	}
+	v.ClearActionRight = flags&abi.FlagHard != 0
+	switch action {
+	case abi.ActionPermit:
+		v.Action = fwp.ActionPermit
+	case abi.ActionBlock:
+		v.Action = fwp.ActionBlock
+	case abi.ActionContinue:
+		v.Action = fwp.ActionContinue
+	case abi.ActionRedirect:
+		v.Action = fwp.ActionPermit
+		if err := decodeRedirect(b, packed, c, v); err != nil {
+			return err
+		}
+	case abi.ActionInvalid:
+		return errors.New("the guest gave no answer")
+	case abi.ActionPend:
+		return errors.New("the guest asked to pend, which this host does not offer")
+	case abi.ActionGuestError:
+		return fmt.Errorf("guest error: %s", reason(b, -1))
+	default:
+		return fmt.Errorf("the guest answered with unknown action %d", action)
+	}
+	text, err := reasonText(b)
+	v.Reason = i.text(text)
+	return err
+}
+
+// maxTexts bounds what an instance remembers of its reasons.
+const maxTexts = 64
+
+// text makes a string of a reason. Guests say the same again and again, so
+// that remembering some saves the allocation.
+func (i *instance) text(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	if s, known := i.texts[string(b)]; known {
+		return s
+	}
+	s := string(b)
+	if len(i.texts) < maxTexts {
+		if i.texts == nil {
+			i.texts = map[string]string{}
+		}
+		i.texts[s] = s
+	}
+	return s
+}
+
+// reasonText is what the guest says for people; it may be empty.
+func reasonText(b []byte) ([]byte, error) {
+	r := b[abi.ResponseOffset:]
+	text, err := slice(b, le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:]), abi.MaxReason, "reason")
+	if err != nil {
+		return nil, err
+	}
+	if !utf8.Valid(text) {
+		return nil, errors.New("reason is not UTF-8")
+	}
+	return text, nil
+}
+
+// decodeRedirect reads where to. The response must say the same as the packed
+// answer: a guest that wrote one and not the other is wrong about something.
+func decodeRedirect(b []byte, packed uint64, c *fwps.Call, v *fwps.Verdict) error {
+	r, flags := b[abi.ResponseOffset:], uint32(packed>>abi.PackFlags)
+	switch port, rec := le.Uint16(r[abi.RespPort:]), le.Uint32(r[abi.RespRecordLen:]); {
+	case le.Uint32(r[abi.RespAction:]) != abi.ActionRedirect:
+		return errors.New("the answer says redirect, the response does not")
+	case port != uint16(packed>>abi.PackPort):
+		return fmt.Errorf("the answer says port %d, the response %d", uint16(packed>>abi.PackPort), port)
+	case rec != uint32(uint16(packed>>abi.PackRecord)):
+		return fmt.Errorf("the answer says a record of %d bytes, the response %d", uint16(packed>>abi.PackRecord), rec)
+	case le.Uint32(r[abi.RespFlags:]) != flags:
+		return fmt.Errorf("the answer says flags %#x, the response %#x", flags, le.Uint32(r[abi.RespFlags:]))
+	}
+	to, err := address(r)
+	if err != nil {
+		return err
+	}
+	v.Redirect, v.To, v.TargetPID = true, to, le.Uint32(r[abi.RespTargetPID:])
+	v.NoHandle = flags&abi.FlagNoRecord != 0
+	rec, err := slice(b, le.Uint32(r[abi.RespRecordOff:]), le.Uint32(r[abi.RespRecordLen:]), abi.MaxRecord, "record")
+	if err != nil {
+		return err
+	}
+	ctx, err := slice(b, le.Uint32(r[abi.RespContextOff:]), le.Uint32(r[abi.RespContextLen:]), abi.MaxContext, "context")
+	if err != nil {
+		return err
+	}
+	if flags&abi.FlagKeepContext != 0 && c.Hop != nil {
+		ctx = c.Hop.Context
+	}
+	v.Record, v.Context = append(v.Record[:0], rec...), append(v.Context[:0], ctx...)
+	return nil
+}
+
+// address is the new destination.
+func address(r []byte) (netip.AddrPort, error) {
+	addr := netip.AddrFrom16([16]byte(r[abi.RespAddress:]))
+	switch r[abi.RespIPVersion] {
+	case 4:
+		if !addr.Is4In6() {
+			return netip.AddrPort{}, errors.New("the new address says version 4 but is not v4-mapped")
+		}
+		addr = addr.Unmap()
+	case 6:
+	default:
+		return netip.AddrPort{}, fmt.Errorf("the new address has IP version %d", r[abi.RespIPVersion])
+	}
+	return netip.AddrPortFrom(addr, le.Uint16(r[abi.RespPort:])), nil
+}
+
+// slice returns bytes of the block's response half.
+func slice(b []byte, off, n uint32, most int, what string) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	if n > uint32(most) {
+		return nil, fmt.Errorf("%s of %d bytes is over the limit of %d", what, n, most)
+	}
+	if off < abi.ResponseOffset+abi.ResponseHeader || uint64(off)+uint64(n) > uint64(len(b)) {
+		return nil, fmt.Errorf("%s at %d of %d bytes is outside the response", what, off, n)
+	}
+	return b[off : off+n], nil
+}
+
+// reason is the text a guest left, or the code when there is none.
+func reason(b []byte, code int32) string {
+	text, err := reasonText(b)
+	if err != nil || len(text) == 0 {
+		return fmt.Sprintf("code %d", code)
+	}
+	return string(text)
+}
