@@ -49,12 +49,16 @@ func name(e unix.Errno) string {
 	return strconv.Itoa(int(e))
 }
 
-func socket(domain, kind int) int {
+func newSocket(domain, kind int) int {
 	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		panic(err)
 	}
 	return fd
+}
+
+func testSockaddr(domain int, to netip.AddrPort) []byte {
+	return putSockaddr(make([]byte, sockaddr6Len), domain, to)
 }
 
 func domainOf(a netip.Addr) int {
@@ -67,8 +71,8 @@ func domainOf(a netip.Addr) int {
 func must(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 func dial(to netip.AddrPort) (int, unix.Errno) {
-	fd := socket(domainOf(to.Addr()), unix.SOCK_STREAM)
-	return fd, sysConnect(fd, sockaddr(domainOf(to.Addr()), to))
+	fd := newSocket(domainOf(to.Addr()), unix.SOCK_STREAM)
+	return fd, sysConnect(fd, testSockaddr(domainOf(to.Addr()), to))
 }
 
 func read(fd int) string {
@@ -92,41 +96,41 @@ var helpers = map[string]func(args []string){
 	},
 	"nonblocking": func(args []string) {
 		to := must(args[0])
-		fd := socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
-		say(name(sysConnect(fd, sockaddr(unix.AF_INET, to))))
+		fd := newSocket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
+		say(name(sysConnect(fd, testSockaddr(unix.AF_INET, to))))
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		_, _ = unix.Poll(p, 5000)
 		say(read(fd))
-		say(name(sysConnect(fd, sockaddr(unix.AF_INET, to))))
+		say(name(sysConnect(fd, testSockaddr(unix.AF_INET, to))))
 	},
 	"states": func(args []string) {
 		to := must(args[0])
-		sa := sockaddr(unix.AF_INET, to)
+		sa := testSockaddr(unix.AF_INET, to)
 		fd, e := dial(to)
 		say("first", name(e))
 		say("again", name(sysConnect(fd, sa)))
 		say("unspec", name(sysConnect(fd, make([]byte, 16))))
 		say("reuse", name(sysConnect(fd, sa)))
-		fresh := func() int { return socket(unix.AF_INET, unix.SOCK_STREAM) }
+		fresh := func() int { return newSocket(unix.AF_INET, unix.SOCK_STREAM) }
 		say("short", name(sysConnect(fresh(), sa[:8])))
 		say("empty", name(sysConnect(fresh(), sa[:0])))
 		say("long", name(sysConnect(fresh(), make([]byte, 129))))
-		say("family", name(sysConnect(fresh(), sockaddr(unix.AF_INET6, to))))
+		say("family", name(sysConnect(fresh(), testSockaddr(unix.AF_INET6, to))))
 		_, _, e = unix.Syscall(unix.SYS_CONNECT, uintptr(fresh()), 8, 16)
 		say("fault", name(e))
 		say("badfd", name(sysConnect(999, sa)))
 		f, _ := unix.Open("/dev/null", unix.O_RDONLY, 0)
 		say("notsock", name(sysConnect(f, sa)))
-		v6 := socket(unix.AF_INET6, unix.SOCK_STREAM)
+		v6 := newSocket(unix.AF_INET6, unix.SOCK_STREAM)
 		_ = unix.SetsockoptInt(v6, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
-		say("v6only", name(sysConnect(v6, sockaddr(unix.AF_INET6, to))))
+		say("v6only", name(sysConnect(v6, testSockaddr(unix.AF_INET6, to))))
 		l := fresh()
 		_ = unix.Listen(l, 1)
 		say("listening", name(sysConnect(l, sa)))
-		udp := socket(unix.AF_INET, unix.SOCK_DGRAM)
+		udp := newSocket(unix.AF_INET, unix.SOCK_DGRAM)
 		say("udp", name(sysConnect(udp, sa)))
 		refused := fresh()
-		closed := sockaddr(unix.AF_INET, netip.AddrPortFrom(to.Addr(), 1))
+		closed := testSockaddr(unix.AF_INET, netip.AddrPortFrom(to.Addr(), 1))
 		say("refused", name(sysConnect(refused, closed)))
 	},
 	"unix": func(args []string) {
@@ -162,8 +166,8 @@ var helpers = map[string]func(args []string){
 			_, _, e := unix.RawSyscall(nr, 0, 0, 0)
 			say("uring", name(e))
 		}
-		to := sockaddr(unix.AF_INET, must(args[0]))
-		fd := socket(unix.AF_INET, unix.SOCK_STREAM)
+		to := testSockaddr(unix.AF_INET, must(args[0]))
+		fd := newSocket(unix.AF_INET, unix.SOCK_STREAM)
 		_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&to[0])), 1, unix.MSG_FASTOPEN, uintptr(unsafe.Pointer(&to[0])), 16)
 		say("sendto", name(e))
 		var m [2]unix.Msghdr
@@ -217,12 +221,12 @@ var helpers = map[string]func(args []string){
 	"race": func(args []string) {
 		tries, _ := strconv.Atoi(args[1])
 		usa := unixAddr(filepath.Join(os.TempDir(), "calloutd-no-such-socket"))
-		tsa := sockaddr(unix.AF_INET, must(args[0]))
+		tsa := testSockaddr(unix.AF_INET, must(args[0]))
 		// Both in one buffer length: the kernel reads the address when it runs.
 		addr := make([]byte, len(usa))
-		u := socket(unix.AF_UNIX, unix.SOCK_STREAM)
+		u := newSocket(unix.AF_UNIX, unix.SOCK_STREAM)
 		victim, _ := unix.Dup(u)
-		tcp := socket(unix.AF_INET, unix.SOCK_STREAM)
+		tcp := newSocket(unix.AF_INET, unix.SOCK_STREAM)
 		var turn, stop atomic.Bool
 		go func() {
 			runtime.LockOSThread()
@@ -246,7 +250,7 @@ var helpers = map[string]func(args []string){
 			if _, err := unix.Getpeername(tcp); err == nil {
 				direct++
 				unix.Close(tcp)
-				tcp = socket(unix.AF_INET, unix.SOCK_STREAM)
+				tcp = newSocket(unix.AF_INET, unix.SOCK_STREAM)
 			}
 		}
 		stop.Store(true)

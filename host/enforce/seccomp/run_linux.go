@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"time"
 
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/internal/doomed"
@@ -37,34 +36,26 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if !opts.without.undumpable {
+		undo, err := protect()
+		if err != nil {
+			return nil, err
+		}
+		defer undo()
+	}
+	sup, err := newSupervisor(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
 	passOn, stopSignals := catchSignals()
 	defer stopSignals()
-
-	type start struct {
-		fd  int
-		err error
+	waited, err := sup.start(cmd)
+	if err != nil {
+		sup.monitor.close()
+		return nil, err
 	}
-	started, reaped := make(chan start, 1), make(chan struct{})
-	doomed.Go(func() {
-		fd, err := startTrapped(cmd, opts.Logf)
-		started <- start{fd, err}
-		if err == nil {
-			<-reaped // The end of this thread would trigger cmd's Pdeathsig.
-		}
-	})
-	s := <-started
-	if s.err != nil {
-		return nil, s.err
-	}
-	sup := newSupervisor(ctx, opts, s.fd)
 	defer sup.stop()
-
-	waited := make(chan error, 1)
-	go func() {
-		waited <- cmd.Wait()
-		close(reaped)
-	}()
-	done := ctx.Done()
+	done := sup.ctx.Done()
 	for {
 		select {
 		case sig := <-passOn:
@@ -76,43 +67,68 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 				err = nil
 			}
-			return cmd.ProcessState, errors.Join(err, treeGone(ctx, s.fd))
+			return cmd.ProcessState, errors.Join(err, sup.treeGone())
 		}
 	}
+}
+
+// start starts cmd on a thread that it traps, and serves it.
+func (s *supervisor) start(cmd *exec.Cmd) (waited <-chan error, err error) {
+	started, reaped := make(chan error), make(chan struct{})
+	doomed.Go(func() {
+		l, err := startTrapped(cmd, &s.opts)
+		s.l = l
+		started <- err
+		if err == nil {
+			<-reaped // The end of this thread would trigger cmd's Pdeathsig.
+		}
+	})
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	s.serve()
+	wait := make(chan error, 1)
+	go func() {
+		wait <- cmd.Wait()
+		close(reaped)
+	}()
+	return wait, nil
 }
 
 // treeGone waits for the rest of the tree.
-func treeGone(ctx context.Context, listener int) error {
-	for ctx.Err() == nil {
-		if hungUp(listener, 100) {
+func (s *supervisor) treeGone() error {
+	for s.ctx.Err() == nil {
+		if s.l.hungUp(100) {
 			return nil
 		}
 	}
-	return ctx.Err()
+	return context.Cause(s.ctx)
 }
 
 // startTrapped changes its thread for good; cmd inherits what it changed.
-func startTrapped(cmd *exec.Cmd, logf func(string, ...any)) (listener int, err error) {
+func startTrapped(cmd *exec.Cmd, opts *Options) (l listener, err error) {
 	prog, err := filter()
 	if err != nil {
-		return -1, err
+		return l, err
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return -1, fmt.Errorf("no_new_privs: %w", err)
+		return l, fmt.Errorf("no_new_privs: %w", err)
 	}
-	if err := denyConnect(); errors.Is(err, enforce.ErrNotSupported) {
-		logf("%v: a hostile program can win a race against the trap", err)
-	} else if err != nil {
-		return -1, err
+	if !opts.without.landlock {
+		if err := denyConnect(); errors.Is(err, enforce.ErrNotSupported) {
+			opts.Logf("%v: a hostile program can win a race against the trap", err)
+		} else if err != nil {
+			return l, err
+		}
 	}
-	if listener, err = install(prog); err != nil {
-		return -1, err
+	if l, err = install(prog, !opts.without.killable); err != nil {
+		return l, err
 	}
 	if err := cmd.Start(); err != nil {
-		unix.Close(listener)
-		return -1, err
+		unix.Close(l.fd)
+		return l, err
 	}
-	return listener, nil
+	return l, nil
 }
 
 // catchSignals takes signals, by handlers and not by ignoring them, which cmd
@@ -130,9 +146,3 @@ func catchSignals() (passOn <-chan os.Signal, stop func()) {
 	notify(pass, unix.SIGTERM, unix.SIGHUP)
 	return pass, func() { signal.Stop(drop); signal.Stop(pass) }
 }
-
-const (
-	receivers    = 2   // as long as none is stuck
-	maxReceivers = 256 // connects that block at once before others wait
-	stuckAfter   = 5 * time.Millisecond
-)

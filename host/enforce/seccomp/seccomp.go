@@ -35,7 +35,13 @@ type Options struct {
 	// OnBlocked hears of every connect that was refused. Optional; the program
 	// waits for it.
 	OnBlocked func(Denial)
+
+	without without // Tests only.
 }
+
+// without leaves something out that a kernel may lack, or a guard, so that a
+// test can show what it is there for.
+type without struct{ landlock, killable, pidfdThread, undumpable bool }
 
 // A Denial is one connect that was refused with EACCES.
 type Denial struct {

@@ -225,7 +225,7 @@ func full(t *testing.T) (addr netip.AddrPort, drain func()) {
 	require.NoError(t, err)
 	require.NoError(t, unix.Bind(l, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
 	require.NoError(t, unix.Listen(l, 0))
-	addr = localAddr(l)
+	_, addr, _ = getName(l)
 	c, e := dial(addr)
 	require.Zero(t, e)
 	t.Cleanup(func() { unix.Close(c); unix.Close(l) })

@@ -1,0 +1,143 @@
+//go:build amd64 || arm64
+
+package seccomp
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/calloutd/calloutd/host/enforce"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// What golang.org/x/sys/unix lacks of linux/seccomp.h.
+const (
+	ioctlIDValid  = 0x40082102
+	ioctlSetFlags = 0x40082104
+)
+
+type notif struct { // struct seccomp_notif
+	ID    uint64
+	TID   uint32
+	Flags uint32
+	Data  struct {
+		NR   int32
+		Arch uint32
+		IP   uint64
+		Args [6]uint64
+	}
+}
+
+type response struct { // struct seccomp_notif_resp
+	ID    uint64
+	Val   int64
+	Error int32
+	Flags uint32
+}
+
+// A listener is where the trapped system calls of one tree arrive.
+type listener struct {
+	fd int
+	// killable: once received, a call is only interrupted by a signal that kills
+	// (WAIT_KILLABLE_RECV, Linux 5.19).
+	killable bool
+}
+
+// install puts prog on the calling thread for good.
+func install(prog []bpf.RawInstruction, killable bool) (listener, error) {
+	code := make([]unix.SockFilter, len(prog))
+	for i, r := range prog {
+		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	fprog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	set := func(flags uintptr) (uintptr, unix.Errno) {
+		fd, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+			unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|flags, uintptr(unsafe.Pointer(&fprog)))
+		runtime.KeepAlive(code)
+		return fd, e
+	}
+	fd, e := uintptr(0), unix.EINVAL
+	if killable {
+		fd, e = set(unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+	}
+	if e == unix.EINVAL {
+		killable = false
+		fd, e = set(0)
+	}
+	switch e {
+	case 0:
+	case unix.EBUSY:
+		return listener{}, &enforce.UnsupportedError{Name: "a seccomp listener inside another", Why: "this process already runs under one; run it outside"}
+	case unix.EINVAL, unix.ENOSYS:
+		return listener{}, &enforce.UnsupportedError{Name: enforce.UserNotif, MinimumKernel: "5.5", Why: e.Error()}
+	default:
+		return listener{}, fmt.Errorf("install the seccomp filter: %w", e)
+	}
+	l := listener{int(fd), killable}
+	if err := l.syncWakeUp(); err != nil {
+		unix.Close(l.fd)
+		return listener{}, err
+	}
+	return l, nil
+}
+
+// syncWakeUp makes the kernel hand its CPU from the program to the supervisor
+// and back.
+func (l listener) syncWakeUp() error {
+	_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), ioctlSetFlags, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	if e != 0 && e != unix.EINVAL { // EINVAL: before 6.6
+		return fmt.Errorf("seccomp listener flags: %w", e)
+	}
+	return nil
+}
+
+// errGone is what recv returns when no trapped process is left.
+var errGone = errors.New("seccomp: the process tree is gone")
+
+// recv waits for a notification. It returns unix.EINTR after a signal.
+func (l listener) recv(n *notif) error {
+	for {
+		*n = notif{} // The kernel wants zeros.
+		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(n)))
+		switch e {
+		case 0:
+			return nil
+		case unix.ENOENT: // It was interrupted before we had it, or nobody is left.
+			if l.hungUp(0) {
+				return errGone
+			}
+		default:
+			return e
+		}
+	}
+}
+
+// hungUp reports whether the tree is gone, waiting up to ms milliseconds.
+func (l listener) hungUp(ms int) bool {
+	p := []unix.PollFd{{Fd: int32(l.fd)}}
+	n, err := unix.Poll(p, ms)
+	return err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0
+}
+
+// retry repeats an ioctl that a signal interrupted. A reply that is lost to
+// EINTR leaves the program waiting for ever.
+func (l listener) retry(req uintptr, arg unsafe.Pointer) unix.Errno {
+	for {
+		_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), req, uintptr(arg))
+		if e != unix.EINTR {
+			return e
+		}
+	}
+}
+
+// send answers a notification. It reports false when nobody waits for it.
+func (l listener) send(r *response) bool {
+	return l.retry(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(r)) == 0
+}
+
+// valid reports whether the thread still waits in the call id. What was read
+// about it before is then true of that very thread.
+func (l listener) valid(id *uint64) bool { return l.retry(ioctlIDValid, unsafe.Pointer(id)) == 0 }

@@ -1,0 +1,158 @@
+//go:build amd64 || arm64
+
+package seccomp
+
+import (
+	"os"
+	"os/signal"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A monitor watches parked sockets. Its event descriptor ends its sleep.
+type monitor struct{ epoll, event int }
+
+func newMonitor() (m monitor, err error) {
+	if m.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return m, os.NewSyscallError("epoll_create1", err)
+	}
+	if m.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		unix.Close(m.epoll)
+		return m, os.NewSyscallError("eventfd", err)
+	}
+	return m, m.add(m.event, unix.EPOLLIN|unix.EPOLLET)
+}
+
+func (m monitor) close() { unix.Close(m.epoll); unix.Close(m.event) }
+
+func (m monitor) add(fd int, events uint32) error {
+	return unix.EpollCtl(m.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+}
+
+// remove must come before the descriptor is closed: the program has the same
+// open file, which would stay watched.
+func (m monitor) remove(fd int) { _ = unix.EpollCtl(m.epoll, unix.EPOLL_CTL_DEL, fd, nil) }
+
+var one = [8]byte{1}
+
+func (m monitor) poke() {
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(m.event), uintptr(unsafe.Pointer(&one)), uintptr(len(one)))
+}
+
+// watch ticks as long as there is something to look after.
+func (s *supervisor) watch() {
+	defer close(s.watched)
+	defer s.close()
+	events := make([]unix.EpollEvent, 64)
+	ticked := time.Now()
+	for last := int64(-1); ; {
+		timeout := int(tickTime.Milliseconds())
+		if s.quiet(last) {
+			s.asleep.Store(true)
+			if s.quiet(last) { // A worker that saw us awake is seen here.
+				timeout = -1
+			}
+		}
+		n, _ := unix.EpollWait(s.monitor.epoll, events, timeout)
+		s.asleep.Store(false)
+		s.settled(events[:max(n, 0)])
+		if now := time.Now(); now.Sub(ticked) >= tickTime {
+			ticked = now
+			if last = s.look(last); last < 0 {
+				return
+			}
+		}
+	}
+}
+
+// quiet reports whether nothing happened since last and nothing goes on.
+func (s *supervisor) quiet(last int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.busy.Load() == 0 && len(s.parked) == 0 && s.served.Load() == last && !s.stopped.Load()
+}
+
+// settled resumes connects that have an outcome.
+func (s *supervisor) settled(events []unix.EpollEvent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ev := range events {
+		if w := s.parked[ev.Fd]; w != nil {
+			w.resume(0)
+		}
+	}
+}
+
+// look parks connects that wait, adds a receiver when all are stuck, and lets
+// signals through. It returns how many calls were served, -1 when the
+// supervisor has stopped and no worker is left.
+func (s *supervisor) look(last int64) int64 {
+	tick := s.tick.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stopped := s.stopped.Load()
+	if stopped && len(s.threads)+len(s.parked) == 0 {
+		return -1
+	}
+	for _, w := range s.parked {
+		if e := w.check(tick); e != 0 {
+			w.resume(e)
+		}
+	}
+	for w := range s.threads {
+		if since := w.since.Load(); stopped || since != 0 && tick-since >= 2 {
+			kick(w.thread)
+		}
+	}
+	served := s.served.Load()
+	if n := s.busy.Load(); n > 0 && served == last && n >= s.receiving.Load() && n < maxReceivers && !stopped {
+		s.receive()
+	}
+	return served
+}
+
+func (w *worker) resume(e unix.Errno) {
+	select {
+	case w.wake <- e:
+	default: // It has been told.
+	}
+}
+
+// kickSignal ends the system call that a thread waits in. SIGURG, with which Go
+// does that, would restart a connect.
+const kickSignal = unix.Signal(63)
+
+var kickMu sync.Mutex
+
+// kick interrupts a thread of this process, whatever it does.
+func kick(tid int) {
+	kickMu.Lock()
+	defer kickMu.Unlock()
+	armKick()
+	_ = unix.Tgkill(unix.Getpid(), tid, kickSignal)
+}
+
+// armKick gives kickSignal Go's handler without SA_RESTART, which Go always
+// sets. It does so anew when somebody has reset all signals.
+func armKick() {
+	var act struct { // struct sigaction, as the kernel has it
+		handler, flags, restorer uintptr
+		mask                     uint64
+	}
+	sigaction := func(set, get unsafe.Pointer) {
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(kickSignal), uintptr(set), uintptr(get), unsafe.Sizeof(act.mask), 0, 0)
+	}
+	const saRestart = 0x10000000
+	if sigaction(nil, unsafe.Pointer(&act)); act.handler > 1 && act.flags&saRestart == 0 {
+		return // 0 and 1 are SIG_DFL and SIG_IGN.
+	}
+	signal.Notify(kicks, kickSignal)
+	sigaction(nil, unsafe.Pointer(&act))
+	act.flags &^= saRestart
+	sigaction(unsafe.Pointer(&act), nil)
+}
+
+var kicks = make(chan os.Signal, 1) // Nobody reads it: what matters is the interruption.

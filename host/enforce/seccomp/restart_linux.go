@@ -1,0 +1,69 @@
+//go:build amd64 || arm64
+
+package seccomp
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Before Linux 5.19 a signal interrupts a call although it is being answered,
+// and the kernel restarts it as a new notification with the same values. The
+// new one waits for the old one's work and takes its result.
+type restarts struct {
+	mu      sync.Mutex
+	ended   sync.Cond           // L is mu; set by begin
+	running map[uint32]struct{} // by thread
+	lost    map[uint32]result   // by thread: results whose reply found nobody waiting
+}
+
+// A call identifies a connect() of a thread.
+type call struct {
+	ip     uint64
+	args   [6]uint64
+	cookie uint64
+}
+
+type result struct {
+	call  call
+	errno unix.Errno
+}
+
+func (w *worker) call() call { return call{w.n.Data.IP, w.n.Data.Args, w.sock.cookie} }
+
+// begin waits until no other worker answers a call of the thread. ok: this call
+// is the interrupted one restarted, and errno its result. end must follow.
+func (rs *restarts) begin(w *worker) (errno unix.Errno, ok bool) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.running == nil {
+		rs.ended.L = &rs.mu
+		rs.running, rs.lost = map[uint32]struct{}{}, map[uint32]result{}
+	}
+	for {
+		if _, other := rs.running[w.n.TID]; !other {
+			break
+		}
+		rs.ended.Wait()
+	}
+	rs.running[w.n.TID] = struct{}{}
+	r, ok := rs.lost[w.n.TID]
+	delete(rs.lost, w.n.TID)
+	return r.errno, ok && r.call == w.call()
+}
+
+// end keeps a result that was not delivered for the thread's next call. One
+// that says the connect goes on is not kept: the socket knows better by then.
+func (rs *restarts) end(w *worker, errno unix.Errno, delivered bool) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if !delivered && !inProgress(errno) {
+		if len(rs.lost) >= 4096 { // Of threads that died.
+			clear(rs.lost)
+		}
+		rs.lost[w.n.TID] = result{w.call(), errno}
+	}
+	delete(rs.running, w.n.TID)
+	rs.ended.Broadcast()
+}

@@ -1,0 +1,72 @@
+//go:build amd64 || arm64
+
+package seccomp
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	sockaddrLen  = 128 // struct sockaddr_storage
+	sockaddr4Len = 16  // struct sockaddr_in
+	sockaddr6Len = 28  // struct sockaddr_in6
+	sockaddr6Min = 24  // SIN6_LEN_RFC2133: without the scope
+)
+
+// nowhere is an address that no TCP socket can connect to: a family and no more.
+var nowhere = binary.NativeEndian.AppendUint16(nil, unix.AF_INET)
+
+// family returns the family of an address, AF_UNSPEC if it has none.
+func family(sa []byte) uint16 {
+	if len(sa) < 2 {
+		return unix.AF_UNSPEC
+	}
+	return binary.NativeEndian.Uint16(sa)
+}
+
+// parse reads an address as TCP of the given domain does, with its errors.
+func parse(domain int, sa []byte) (netip.AddrPort, unix.Errno) {
+	need := sockaddr4Len
+	if domain == unix.AF_INET6 {
+		need = sockaddr6Min
+	}
+	switch {
+	case len(sa) < need:
+		return netip.AddrPort{}, unix.EINVAL
+	case int(family(sa)) != domain:
+		return netip.AddrPort{}, unix.EAFNOSUPPORT
+	}
+	return address(sa), 0
+}
+
+// address reads a sockaddr_in or sockaddr_in6. A v4-mapped address stays one.
+func address(sa []byte) netip.AddrPort {
+	port := binary.BigEndian.Uint16(sa[2:])
+	if family(sa) == unix.AF_INET {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(sa[4:8])), port)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(sa[8:24])), port)
+}
+
+// putSockaddr writes an address for a socket of the given domain into b, which
+// has room for sockaddr6Len bytes. What does not fit the domain the kernel refuses.
+func putSockaddr(b []byte, domain int, to netip.AddrPort) []byte {
+	if a := to.Addr(); domain == unix.AF_INET && a.Unmap().Is4() {
+		a4 := a.As4()
+		b = b[:sockaddr4Len]
+		clear(b)
+		copy(b[4:], a4[:])
+		binary.NativeEndian.PutUint16(b, unix.AF_INET)
+	} else {
+		a16 := a.As16()
+		b = b[:sockaddr6Len]
+		clear(b)
+		copy(b[8:], a16[:])
+		binary.NativeEndian.PutUint16(b, unix.AF_INET6)
+	}
+	binary.BigEndian.PutUint16(b[2:], to.Port())
+	return b
+}

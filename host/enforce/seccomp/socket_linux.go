@@ -1,0 +1,108 @@
+//go:build amd64 || arm64
+
+package seccomp
+
+import (
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The calls here are raw, without a word to the Go scheduler: they do not block.
+// Only sysConnect may.
+
+func sysConnect(fd int, sa []byte) unix.Errno {
+	_, _, e := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))), uintptr(len(sa)))
+	return e
+}
+
+// getOption reads an option of the size of v.
+func getOption[T any](fd, level, opt int, v *T) unix.Errno {
+	n := uint32(unsafe.Sizeof(*v))
+	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt), uintptr(unsafe.Pointer(v)), uintptr(unsafe.Pointer(&n)), 0)
+	return e
+}
+
+func setOption[T any](fd, level, opt int, v *T) unix.Errno {
+	_, _, e := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt), uintptr(unsafe.Pointer(v)), unsafe.Sizeof(*v), 0)
+	return e
+}
+
+// getName is getsockname. An INET socket answers with an address, any family
+// with its number.
+func getName(fd int) (domain int, local netip.AddrPort, e unix.Errno) {
+	var b [sockaddr6Len]byte
+	n := uint32(len(b))
+	_, _, e = unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&b)), uintptr(unsafe.Pointer(&n)))
+	if e != 0 {
+		return 0, netip.AddrPort{}, e
+	}
+	domain = int(family(b[:]))
+	if domain == unix.AF_INET || domain == unix.AF_INET6 {
+		a := address(b[:])
+		local = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	}
+	return domain, local, 0
+}
+
+// A socket is what a descriptor of the program turned out to be.
+type socket struct {
+	fd                     int // in this process
+	domain, kind, protocol int32
+	cookie                 uint64
+	local                  netip.AddrPort
+}
+
+// look fills s. A descriptor that is no socket gives ENOTSOCK, and EBADF for O_PATH.
+func (s *socket) look(fd int) unix.Errno {
+	*s = socket{fd: fd}
+	domain, local, e := getName(fd)
+	if e != 0 { // Some families have no names.
+		if e := getOption(fd, unix.SOL_SOCKET, unix.SO_DOMAIN, &s.domain); e != 0 {
+			return e
+		}
+	} else {
+		s.domain, s.local = int32(domain), local
+	}
+	if s.domain != unix.AF_INET && s.domain != unix.AF_INET6 {
+		return 0
+	}
+	if e := getOption(fd, unix.SOL_SOCKET, unix.SO_TYPE, &s.kind); e != 0 {
+		return e
+	}
+	if e := getOption(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL, &s.protocol); e != 0 {
+		return e
+	}
+	return getOption(fd, unix.SOL_SOCKET, unix.SO_COOKIE, &s.cookie)
+}
+
+func (s *socket) inet() bool { return s.domain == unix.AF_INET || s.domain == unix.AF_INET6 }
+func (s *socket) tcp() bool {
+	return s.inet() && s.kind == unix.SOCK_STREAM && s.protocol == unix.IPPROTO_TCP
+}
+
+// v6Only reports whether an AF_INET6 socket refuses v4-mapped addresses.
+func (s *socket) v6Only() bool {
+	var only int32
+	_ = getOption(s.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, &only)
+	return only != 0
+}
+
+// netns returns the cookie of the network namespace that a socket belongs to, 0
+// before Linux 5.14.
+func netns(fd int) (cookie uint64) {
+	_ = getOption(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE, &cookie)
+	return cookie
+}
+
+// reachLoopback frees a socket from its interface, from which a redirect to
+// loopback would get lost.
+func (s *socket) reachLoopback() unix.Errno {
+	var device int32
+	if _ = getOption(s.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, &device); device <= 0 {
+		return 0
+	}
+	device = 0
+	return setOption(s.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, &device)
+}

@@ -1,0 +1,209 @@
+//go:build amd64 || arm64
+
+package seccomp
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A target is a thread of the tree with what it takes to look into it. Its
+// descriptors name that thread for ever: when its number is used again they
+// answer ESRCH or ENOENT, never with another thread. After an exec they name
+// the thread that has the number then.
+type target struct {
+	tid, pid uint32
+	pidfd    int    // of the thread; of its process before Linux 6.9
+	shared   bool   // pidfd is the process's, and this is another thread of it
+	dir      int    // its directory in /proc
+	link     string // what /proc said its program is
+	exe      string // the path of that
+}
+
+// targets lends targets out, so that two workers never share one.
+type targets struct {
+	slots    [128]atomic.Pointer[target]
+	noThread atomic.Bool // the kernel has no PIDFD_THREAD
+}
+
+// take returns the target of a thread. cached: it may be of a former thread.
+func (ts *targets) take(tid uint32) (t *target, cached bool, err error) {
+	if t := ts.slots[tid%uint32(len(ts.slots))].Swap(nil); t != nil {
+		if t.tid == tid {
+			return t, true, nil
+		}
+		t.close()
+	}
+	t, err = ts.open(tid)
+	return t, false, err
+}
+
+// give takes a target back.
+func (ts *targets) give(t *target) {
+	if old := ts.slots[t.tid%uint32(len(ts.slots))].Swap(t); old != nil {
+		old.close()
+	}
+}
+
+func (ts *targets) close() {
+	for i := range ts.slots {
+		if t := ts.slots[i].Swap(nil); t != nil {
+			t.close()
+		}
+	}
+}
+
+func (ts *targets) open(tid uint32) (*target, error) {
+	dir, err := unix.Open("/proc/"+strconv.Itoa(int(tid)), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	t := &target{tid: tid, dir: dir, pidfd: -1}
+	if t.pid, err = threadGroup(dir); err == nil {
+		err = ts.openPidfd(t)
+	}
+	if err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (ts *targets) openPidfd(t *target) (err error) {
+	if !ts.noThread.Load() {
+		if t.pidfd, err = unix.PidfdOpen(int(t.tid), unix.PIDFD_THREAD); err != unix.EINVAL {
+			return err
+		}
+		ts.noThread.Store(true)
+	}
+	t.shared = t.tid != t.pid
+	t.pidfd, err = unix.PidfdOpen(int(t.pid), 0)
+	return err
+}
+
+func (t *target) close() {
+	unix.Close(t.dir)
+	if t.pidfd >= 0 {
+		unix.Close(t.pidfd)
+	}
+}
+
+// errUnshared: the process's descriptors are not the thread's.
+var errUnshared = errors.New("the thread does not share its process's descriptors, which needs Linux 6.9")
+
+// getFD duplicates a descriptor of the thread into this process.
+func (t *target) getFD(fd int32) (int, error) {
+	if t.shared {
+		const kcmpFiles = 2
+		if d, _, e := unix.RawSyscall6(unix.SYS_KCMP, uintptr(t.tid), uintptr(t.pid), kcmpFiles, 0, 0, 0); e != 0 {
+			return -1, e
+		} else if d != 0 {
+			return -1, errUnshared
+		}
+	}
+	own, _, e := unix.RawSyscall(unix.SYS_PIDFD_GETFD, uintptr(t.pidfd), uintptr(fd), 0)
+	if e != 0 {
+		return -1, e
+	}
+	return int(own), nil
+}
+
+var exeName = []byte("exe\x00")
+
+// identify reads the program and the effective user, which both can change at
+// any time: the program by an exec. buf is scratch.
+func (t *target) identify(buf []byte) (exe string, uid uint32, err error) {
+	n, _, e := unix.RawSyscall6(unix.SYS_READLINKAT, uintptr(t.dir), uintptr(unsafe.Pointer(&exeName[0])),
+		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0)
+	if e != 0 {
+		return "", 0, e
+	}
+	if string(buf[:n]) != t.link { // Compared without a copy.
+		t.link = string(buf[:n])
+		t.exe = programPath(t.link)
+	}
+	var st unix.Stat_t
+	if _, _, e := unix.RawSyscall(unix.SYS_FSTAT, uintptr(t.dir), uintptr(unsafe.Pointer(&st)), 0); e != 0 {
+		return "", 0, e
+	}
+	return t.exe, st.Uid, nil
+}
+
+// programPath undoes what the kernel appends to the path of a program whose
+// file was removed or replaced while it runs: a policy means it still.
+func programPath(link string) string {
+	path, deleted := strings.CutSuffix(link, " (deleted)")
+	if deleted {
+		if _, err := os.Lstat(link); err == nil { // It is called so.
+			return link
+		}
+	}
+	return path
+}
+
+// readMemory reads len(b) bytes of a thread's memory, all or nothing.
+func readMemory(tid uint32, addr uint64, b []byte) unix.Errno {
+	if len(b) == 0 {
+		return 0
+	}
+	local := unix.Iovec{Base: &b[0]}
+	local.SetLen(len(b))
+	remote := unix.RemoteIovec{Base: uintptr(addr), Len: len(b)}
+	n, _, e := unix.RawSyscall6(unix.SYS_PROCESS_VM_READV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
+	if e == 0 && int(n) != len(b) {
+		e = unix.EFAULT
+	}
+	return e
+}
+
+// threadGroup returns the process of the thread whose /proc directory is dir.
+func threadGroup(dir int) (uint32, error) {
+	st, err := readStatus(dir)
+	return uint32(st.number("Tgid:", 10)), err
+}
+
+// A status is the text of /proc/TID/status.
+type status []byte
+
+func readStatus(dir int) (status, error) {
+	fd, err := unix.Openat(dir, "status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "status")
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+func (s status) number(key string, base int) uint64 {
+	for line := range bytes.Lines(s) {
+		if rest, ok := bytes.CutPrefix(line, []byte(key)); ok {
+			v, _ := strconv.ParseUint(string(bytes.TrimSpace(rest)), base, 64)
+			return v
+		}
+	}
+	return 0
+}
+
+// signalPending reports whether a signal handler waits for this very thread. A
+// signal to the process counts only when it has no other thread that could take
+// it: to answer -ERESTARTSYS to a thread without a signal would leak it.
+func (t *target) signalPending() bool {
+	st, err := readStatus(t.dir)
+	if err != nil {
+		return false
+	}
+	pending := st.number("SigPnd:", 16)
+	if st.number("Threads:", 10) == 1 {
+		pending |= st.number("ShdPnd:", 16)
+	}
+	return pending&^st.number("SigBlk:", 16)&st.number("SigCgt:", 16) != 0
+}
