@@ -4,89 +4,123 @@ import (
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
-// The control codes of mstcpip.h (IOC-01).
+// ControlSocketType is WSK_CONTROL_SOCKET_TYPE.
+type ControlSocketType uint32
+
+// What ControlSocket does.
 const (
-	SIOQueryWFPConnectionRedirectRecords uint32 = 0x980000DC // SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS
-	SIOQueryWFPConnectionRedirectContext uint32 = 0x980000DD // SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT
-	SIOSetWFPConnectionRedirectRecords   uint32 = 0x980000DE // SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS
+	SetOption ControlSocketType = 0 // WskSetOption
+	GetOption ControlSocketType = 1 // WskGetOption
+	Ioctl     ControlSocketType = 2 // WskIoctl
 )
 
-// Ioctl is WskControlSocket with WskIoctl. The byte count is the IRP's
-// Information, and also *returned if that is not nil (RED-Q-06). Without an
-// IRP nothing is done (AMB-05).
-func (s *Socket) Ioctl(code uint32, in, out []byte, returned *int, irp *IRP) ntstatus.Status {
-	if irp == nil {
-		return ntstatus.RequestNotAccepted
+// irpRule says what a control code wants of the Irp argument (WSK-CTL-08).
+type irpRule uint8
+
+const (
+	irpRequired irpRule = iota
+	irpForbidden
+	irpOptional
+)
+
+// A control is one code. Of run and wait it has one.
+type control struct {
+	irp irpRule
+	on  Category // the categories that know the code, or-ed; allSockets for all
+	// sized says that the size of the output is only in *returned.
+	sized bool
+	// run answers at once, with the number of bytes. The socket is locked.
+	run func(s *Socket, code uint32, in, out []byte) (ntstatus.Status, int)
+	// wait answers by itself. The call has no IRP if the client gave none.
+	wait func(s *Socket, c call, in []byte) ntstatus.Status
+}
+
+const (
+	allSockets Category = 1 << 31
+	connects            = ConnectionSocket | StreamSocket
+	listens             = ListenSocket | StreamSocket
+	transports          = listens | connects | DatagramSocket
+)
+
+func (k *control) knownBy(c Category) bool { return k.on == allSockets || k.on&c != 0 }
+
+type option struct {
+	typ         ControlSocketType
+	level, code uint32
+}
+
+func lookup(typ ControlSocketType, code, level uint32) *control {
+	if typ == Ioctl { // Whatever the level (WSK-CTL-02).
+		return ioctls[code]
 	}
-	if st := irp.begin(); st != ntstatus.Success {
+	return socketOptions[option{typ, level, code}]
+}
+
+// ControlSocket is WskControlSocket. With an IRP the number of bytes is its
+// Information, and also *returned if that is not nil (RED-Q-06); without one it
+// is *returned. Buffers are the socket's until the IRP is completed.
+func (s *Socket) ControlSocket(typ ControlSocketType, code, level uint32, in, out []byte, returned *int, irp *IRP) ntstatus.Status {
+	k := lookup(typ, code, level)
+	if k != nil && !k.knownBy(s.category) {
+		k = nil
+	}
+	if irp == nil {
+		return s.controlInline(k, code, in, out, returned)
+	}
+	c, st := s.enter(opControlSocket, irp)
+	if st != ntstatus.Success {
 		return st
 	}
-	st, n := s.ioctl(code, in, out)
+	n := 0
+	switch {
+	case k == nil:
+		st = ntstatus.InvalidDeviceRequest // WSK-CTL-09
+	case k.irp == irpForbidden:
+		st = ntstatus.InvalidParameter
+	case k.wait != nil:
+		return k.wait(s, c, in)
+	default:
+		st, n = s.control(k, code, in, out)
+	}
+	if returned != nil {
+		*returned = n // Before the IRP is completed (AMB-02).
+	}
+	return c.done(st, n)
+}
+
+// controlInline is ControlSocket without an IRP: nothing may be left to do.
+func (s *Socket) controlInline(k *control, code uint32, in, out []byte, returned *int) ntstatus.Status {
+	switch {
+	case k == nil:
+		return ntstatus.InvalidDeviceRequest
+	case k.irp == irpRequired:
+		return ntstatus.RequestNotAccepted // WSK-CTL-04, AMB-05
+	case k.sized && returned == nil:
+		return ntstatus.InvalidParameter // WSK-CTL-05
+	}
+	s.mu.Lock()
+	gone := s.closing || s.aborted
+	s.mu.Unlock()
+	if gone {
+		return ntstatus.FileForcedClosed
+	}
+	if k.wait != nil {
+		return k.wait(s, call{}, in)
+	}
+	st, n := s.control(k, code, in, out)
 	if returned != nil {
 		*returned = n
 	}
-	return irp.complete(st, n)
+	return st
 }
 
-func (s *Socket) ioctl(code uint32, in, out []byte) (ntstatus.Status, int) {
+func (s *Socket) control(k *control, code uint32, in, out []byte) (ntstatus.Status, int) {
+	if fault := s.client.provider.opts.Debug.Fault; fault != nil {
+		if st := fault(code); st != ntstatus.Success {
+			return st, 0
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return ntstatus.FileForcedClosed, 0
-	}
-	if s.cat != ConnectionSocket {
-		return ntstatus.InvalidDeviceRequest, 0 // AMB-09
-	}
-	switch code {
-	case SIOQueryWFPConnectionRedirectRecords, SIOQueryWFPConnectionRedirectContext:
-		return s.query(code, out)
-	case SIOSetWFPConnectionRedirectRecords:
-		return s.setRecords(in), 0
-	}
-	return ntstatus.InvalidDeviceRequest, 0 // WSK-CTL-09
-}
-
-// query is spec 8.2: existence is told before size.
-func (s *Socket) query(code uint32, out []byte) (ntstatus.Status, int) {
-	if s.flow == nil || !s.flow.Redirected || s.flow.Records.Last() == nil {
-		return ntstatus.NotFound, 0 // RED-Q-11
-	}
-	if s.flow.Records.Last().Target.Port() != s.local.Port() {
-		return ntstatus.NotFound, 0 // SC-17: the application's own socket
-	}
-	data := s.flow.Records.Last().Context // AMB-17
-	if code == SIOQueryWFPConnectionRedirectRecords {
-		sealed, err := s.client.opts.ALE.Seal(s.flow.Records)
-		if err != nil {
-			return ntstatus.IntegerOverflow, 0
-		}
-		data = sealed
-	}
-	switch {
-	case len(data) == 0:
-		return ntstatus.NotFound, 0 // AMB-11
-	case len(out) < len(data):
-		return ntstatus.BufferTooSmall, len(data) // RED-Q-07, AMB-01, AMB-03
-	}
-	return ntstatus.Success, copy(out, data)
-}
-
-func (s *Socket) setRecords(in []byte) ntstatus.Status {
-	switch {
-	case len(in) == 0:
-		return ntstatus.InvalidParameter // SC-40
-	case s.client.opts.MaySetRecords != nil && !s.client.opts.MaySetRecords():
-		return ntstatus.AccessDenied
-	}
-	rs, err := s.client.opts.ALE.Open(in)
-	if err != nil {
-		return ntstatus.AccessDenied // AMB-13
-	}
-	if s.conn != nil { // SC-42: success, without effect.
-		s.client.opts.ALE.Release(rs)
-		return ntstatus.Success
-	}
-	s.client.opts.ALE.Release(s.records) // SC-41: the last one counts.
-	s.records = rs
-	return ntstatus.Success
+	return k.run(s, code, in, out)
 }

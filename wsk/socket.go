@@ -1,346 +1,312 @@
-// Package wsk is Winsock Kernel over real TCP sockets: sockets, IRPs and the
-// three WFP ioctls by which a proxy asks whom a redirected connection was for.
-//
-// How C becomes Go: the Wsk prefix is the package; version digits and
-// underscores go; a pointer with its size is a slice; the C name stands in the
-// doc comment. Every call takes an IRP, which is completed on every path.
 package wsk
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
-	"syscall"
 
 	"github.com/calloutd/calloutd/host/ale"
-	"github.com/calloutd/calloutd/host/fwps"
-	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/wsk/internal/transport"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
-// Options describe a client.
-type Options struct {
-	ALE       *ale.Enforcer // Required.
-	ProcessID uint32        // Recommended: the process the sockets belong to.
-	AppID     string        // Recommended: its program.
-	// MaySetRecords tells whether the client may set redirect records, the
-	// administrator's right of AMB-06. Optional: nil means it may.
-	MaySetRecords func() bool
-}
-
-// A Client is a registration with its captured NPI.
-type Client struct {
-	opts    Options
-	sockets sync.WaitGroup
-}
-
-// Register is WskRegister with WskCaptureProviderNPI.
-func Register(o Options) (*Client, ntstatus.Status) {
-	if o.ALE == nil {
-		return nil, ntstatus.InvalidParameter
-	}
-	return &Client{opts: o}, ntstatus.Success
-}
-
-// Deregister is WskDeregister: it waits until every socket is closed (WSK-REG-06).
-func (c *Client) Deregister() { c.sockets.Wait() }
-
-// Category is the Flags argument of WskSocket.
-type Category uint32
-
-// The categories for TCP (WSK-CAT-01).
-const (
-	BasicSocket      Category = 0
-	ListenSocket     Category = 1
-	ConnectionSocket Category = 2
-)
-
-// A Socket is a WSK_SOCKET.
+// A Socket is a WSK_SOCKET. Its methods are the entries of all provider
+// dispatch tables; those that its category's table has not end with
+// STATUS_INVALID_DEVICE_REQUEST.
 type Socket struct {
-	client *Client
-	cat    Category
-	ctx    context.Context
-	cancel context.CancelFunc
-	busy   sync.WaitGroup // pending IRPs
+	client   *Client
+	category Category
+	family   AddressFamily
+	owner    *Process
+	context  any
+	dispatch Dispatch
+	accepted bool // the accepting side of a connection: its flow has the records
+	ale      *ale.Socket
+	ctx      context.Context
+	cancel   context.CancelFunc
+
+	send, recv queue
 
 	mu      sync.Mutex
-	closed  bool
-	local   netip.AddrPort // as bound
-	ln      *net.TCPListener
-	conn    *net.TCPConn
-	flow    *ale.Flow
-	records redirect.Records // by SIO_SET
+	idle    sync.Cond // on mu
+	calls   int       // IRPs that were taken and not yet completed
+	closing bool
+
+	opts      options
+	local     netip.AddrPort // as bound
+	bound     *transport.Socket
+	state     state
+	role      Category // of a stream socket: ListenSocket or ConnectionSocket
+	listener  *listener
+	conn      *net.TCPConn
+	finAsked  bool // a graceful disconnect was called
+	finSent   bool
+	aborted   bool
+	inspectID InspectID // of a socket that was accepted conditionally
+	in        receiving
+	events    events
+	ideal     int          // the send backlog last told of
+	packets   *net.UDPConn // of a datagram socket
+
+	flow   *ale.Flow
+	sealed []byte // of the flow's records, once asked for
+	set    []byte // what SIO_SET set, for a datagram socket
+	dgram  datagrams
 }
 
-// Socket is WskSocket; the IRP's Socket is the new one.
-func (c *Client) Socket(cat Category, irp *IRP) ntstatus.Status {
-	if s := irp.begin(); s != ntstatus.Success {
-		return s
-	}
-	if cat > ConnectionSocket {
-		return irp.complete(ntstatus.InvalidParameter, 0) // WSK-CAT-04
-	}
-	irp.socket = c.newSocket(cat)
-	return irp.complete(ntstatus.Success, 0)
-}
+type state uint8
 
-func (c *Client) newSocket(cat Category) *Socket {
-	s := &Socket{client: c, cat: cat}
+const (
+	unbound state = iota
+	binding
+	bound
+	connecting
+	connected
+	listening
+)
+
+func newSocket(c *Client, f AddressFamily, cat Category, owner *Process) *Socket {
+	if owner == nil {
+		owner = &c.provider.opts.Process
+	}
+	s := &Socket{client: c, category: cat, family: f, owner: owner}
+	s.idle.L = &s.mu
+	s.recv.background = s.pump
+	if cat == DatagramSocket {
+		s.recv.background = s.pumpDatagrams
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	c.sockets.Add(1)
+	c.add(s)
 	return s
 }
 
-// refuse completes the IRP when the socket cannot take the call.
-func (s *Socket) refuse(cat Category) ntstatus.Status {
+// Context is the SocketContext the socket was made or accepted with.
+func (s *Socket) Context() any { return s.context }
+
+// enter begins a call. A status that is not success is the call's: the IRP was
+// completed, or not taken at all.
+func (s *Socket) enter(op operation, irp *IRP) (call, ntstatus.Status) {
+	if st := irp.take(); st != ntstatus.Success {
+		return call{}, st
+	}
+	s.mu.Lock()
+	if s.closing {
+		// Not counted: the socket's end may be waiting for the count already.
+		s.mu.Unlock()
+		irp.complete(ntstatus.FileForcedClosed, 0)
+		return call{}, ntstatus.FileForcedClosed
+	}
+	st := s.allows(op)
+	s.calls++
+	s.mu.Unlock()
+	c := call{s, s.client.provider, irp}
+	if st != ntstatus.Success {
+		return c, c.done(st, 0)
+	}
+	return c, ntstatus.Success
+}
+
+func (s *Socket) allows(op operation) ntstatus.Status {
+	o := categories[s.category].ops
+	switch s.role {
+	case ListenSocket:
+		o &^= lostByListening
+	case ConnectionSocket:
+		o &^= lostByConnecting
+	}
 	switch {
-	case s.closed:
-		return ntstatus.FileForcedClosed
-	case s.cat != cat:
+	case !o.has(op):
 		return ntstatus.InvalidDeviceRequest
+	case s.aborted && op != opCloseSocket:
+		return ntstatus.FileForcedClosed // WSK-RET-04
 	}
 	return ntstatus.Success
 }
 
-// start begins a call on a socket of a category.
-func (s *Socket) start(cat Category, irp *IRP) ntstatus.Status {
-	if st := irp.begin(); st != ntstatus.Success {
+func (s *Socket) leave() {
+	s.mu.Lock()
+	s.calls--
+	if s.closing {
+		s.idle.Broadcast()
+	}
+	s.mu.Unlock()
+}
+
+// Bind is WskBind. Port zero is chosen here, a wildcard address when the socket
+// connects (WSK-BIND-01). A listen socket listens from then on (WSK-CAT-03).
+// flags must be zero.
+func (s *Socket) Bind(local netip.AddrPort, flags uint32, irp *IRP) ntstatus.Status {
+	c, st := s.enter(opBind, irp)
+	if st != ntstatus.Success {
 		return st
 	}
+	if flags != 0 || !s.speaks(local.Addr()) {
+		return c.done(ntstatus.InvalidParameter, 0)
+	}
+	if !s.move(unbound, binding) {
+		return c.done(ntstatus.InvalidDeviceState, 0)
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	return c.pend(cancel, func() (ntstatus.Status, int) {
+		defer cancel()
+		return s.bind(ctx, local), 0
+	})
+}
+
+// move changes the state if it is as expected.
+func (s *Socket) move(from, to state) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if st := s.refuse(cat); st != ntstatus.Success {
-		return irp.complete(st, 0)
+	if s.state != from {
+		return false
 	}
-	return ntstatus.Success
+	s.state = to
+	return true
 }
 
-func (s *Socket) pend(irp *IRP, cancel func(), op func() (ntstatus.Status, int)) ntstatus.Status {
-	s.busy.Add(1)
-	return irp.pend(cancel, func() (ntstatus.Status, int) { defer s.busy.Done(); return op() })
-}
-
-// Bind is WskBind. A listen socket listens from then on (WSK-CAT-03).
-func (s *Socket) Bind(local netip.AddrPort, irp *IRP) ntstatus.Status {
-	if st := irp.begin(); st != ntstatus.Success {
-		return st
+func (s *Socket) bind(ctx context.Context, local netip.AddrPort) ntstatus.Status {
+	_, err := s.ale.Bind(ctx, local, func(_ context.Context, want netip.AddrPort) (netip.AddrPort, error) { return s.take(want) })
+	if err == nil {
+		s.move(binding, bound)
+		if s.category == ListenSocket {
+			err = s.listen(ctx)
+		}
+	}
+	if err == nil {
+		s.kick()
+		return ntstatus.Success
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.closed:
-		return irp.complete(ntstatus.FileForcedClosed, 0)
-	case s.cat == BasicSocket || s.local.IsValid() || !local.IsValid():
-		return irp.complete(ntstatus.InvalidParameter, 0)
-	}
-	if s.cat == ListenSocket {
-		ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(local))
-		if err != nil {
-			return irp.complete(status(err), 0)
-		}
-		s.ln, local = ln, ln.Addr().(*net.TCPAddr).AddrPort()
-	}
-	s.local = local
-	return irp.complete(ntstatus.Success, 0)
+	s.letGo()
+	s.state = unbound
+	s.mu.Unlock()
+	return status(err)
 }
 
-// Accept is WskAccept; the IRP's Socket is the accepted one. A connection that
-// the policy blocks at AUTH_RECV_ACCEPT is closed and the next one waited for.
-func (s *Socket) Accept(irp *IRP) ntstatus.Status {
-	if st := s.start(ListenSocket, irp); st != ntstatus.Success {
+// speaks tells whether an address is of the socket's family.
+func (s *Socket) speaks(a netip.Addr) bool {
+	return a.IsValid() && a.Is4() == (s.family == AFInet)
+}
+
+// GetLocalAddress is WskGetLocalAddress, of a bound socket (WSK-ADDR-01). local
+// is the caller's until the IRP is completed.
+func (s *Socket) GetLocalAddress(local *netip.AddrPort, irp *IRP) ntstatus.Status {
+	return s.address(opGetLocalAddress, local, irp, func() (netip.AddrPort, bool) {
+		if s.state == connected {
+			return s.as(s.conn.LocalAddr()), true
+		}
+		return s.local, s.state >= bound
+	})
+}
+
+// GetRemoteAddress is WskGetRemoteAddress, of a connected socket: its real
+// peer, which after a redirection is the proxy (AMB-31).
+func (s *Socket) GetRemoteAddress(remote *netip.AddrPort, irp *IRP) ntstatus.Status {
+	return s.address(opGetRemoteAddress, remote, irp, func() (netip.AddrPort, bool) {
+		if s.state != connected {
+			return netip.AddrPort{}, false
+		}
+		return s.as(s.conn.RemoteAddr()), true
+	})
+}
+
+func (s *Socket) address(op operation, out *netip.AddrPort, irp *IRP, get func() (netip.AddrPort, bool)) ntstatus.Status {
+	c, st := s.enter(op, irp)
+	if st != ntstatus.Success {
 		return st
 	}
-	if s.ln == nil {
-		return irp.complete(ntstatus.InvalidDeviceState, 0)
+	if out == nil {
+		return c.done(ntstatus.InvalidParameter, 0)
 	}
-	return s.pend(irp, func() { s.ln.Close() }, func() (ntstatus.Status, int) {
-		for {
-			conn, err := s.ln.AcceptTCP()
-			if err != nil {
-				return status(err), 0
-			}
-			in := s.client.incoming()
-			in.Local, in.Remote = conn.LocalAddr().(*net.TCPAddr).AddrPort(), conn.RemoteAddr().(*net.TCPAddr).AddrPort()
-			flow, err := s.client.opts.ALE.Accept(s.ctx, in)
-			if err != nil {
-				conn.Close()
-				continue
-			}
-			a := s.client.newSocket(ConnectionSocket)
-			a.conn, a.flow, a.local = conn, flow, in.Local
-			irp.mu.Lock()
-			irp.socket = a
-			irp.mu.Unlock()
-			return ntstatus.Success, 0
-		}
-	})
-}
-
-func (c *Client) incoming() fwps.Incoming {
-	return fwps.Incoming{Protocol: fwps.ProtocolTCP, ProcessID: c.opts.ProcessID, AppID: c.opts.AppID}
-}
-
-// Connect is WskConnect, through the ALE layers. The socket must be bound.
-func (s *Socket) Connect(remote netip.AddrPort, irp *IRP) ntstatus.Status {
-	if st := s.start(ConnectionSocket, irp); st != ntstatus.Success {
-		return st
-	}
-	if !s.local.IsValid() || s.conn != nil {
-		return irp.complete(ntstatus.InvalidDeviceState, 0) // WSK-CONN-01
-	}
-	return s.pend(irp, s.cancel, func() (ntstatus.Status, int) {
-		e := &endpoint{s: s, remote: remote}
-		flow, err := s.client.opts.ALE.Connect(s.ctx, e)
-		if err != nil {
-			return status(err), 0
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.conn, s.flow = e.conn, flow
-		return ntstatus.Success, 0
-	})
-}
-
-type endpoint struct {
-	s      *Socket
-	remote netip.AddrPort
-	conn   *net.TCPConn
-}
-
-func (e *endpoint) Incoming() fwps.Incoming {
-	in := e.s.client.incoming()
-	e.s.mu.Lock()
-	defer e.s.mu.Unlock()
-	in.Local, in.Remote, in.Records = e.s.local, e.remote, e.s.records
-	return in
-}
-
-func (e *endpoint) Connect(ctx context.Context, to netip.AddrPort) (netip.AddrPort, error) {
-	d := net.Dialer{}
-	if l := e.s.local; !l.Addr().IsUnspecified() || l.Port() != 0 {
-		d.LocalAddr = net.TCPAddrFromAddrPort(l)
-	}
-	c, err := d.DialContext(ctx, "tcp", to.String())
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	e.conn = c.(*net.TCPConn)
-	return c.LocalAddr().(*net.TCPAddr).AddrPort(), nil
-}
-
-// Send is WskSend: it completes when all of b was taken.
-func (s *Socket) Send(b []byte, irp *IRP) ntstatus.Status {
-	return s.transfer(irp, func(c *net.TCPConn) (int, error) { return c.Write(b) })
-}
-
-// Receive is WskReceive: zero bytes with success is the peer's close (WSK-RECV-01).
-func (s *Socket) Receive(b []byte, irp *IRP) ntstatus.Status {
-	return s.transfer(irp, func(c *net.TCPConn) (int, error) {
-		n, err := c.Read(b)
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		return n, err
-	})
-}
-
-func (s *Socket) transfer(irp *IRP, op func(*net.TCPConn) (int, error)) ntstatus.Status {
-	if st := s.start(ConnectionSocket, irp); st != ntstatus.Success {
-		return st
-	}
-	c := s.TCPConn()
-	if c == nil {
-		return irp.complete(ntstatus.InvalidDeviceState, 0)
-	}
-	return s.pend(irp, func() { c.Close() }, func() (ntstatus.Status, int) {
-		n, err := op(c)
-		return status(err), n
-	})
-}
-
-// Disconnect is WskDisconnect: graceful, or abortive with a reset.
-func (s *Socket) Disconnect(abortive bool, irp *IRP) ntstatus.Status {
-	return s.transfer(irp, func(c *net.TCPConn) (int, error) {
-		if !abortive {
-			return 0, c.CloseWrite()
-		}
-		if err := c.SetLinger(0); err != nil {
-			return 0, err
-		}
-		return 0, c.Close()
-	})
-}
-
-// LocalAddress is WskGetLocalAddress, not valid for an unbound socket.
-func (s *Socket) LocalAddress() (netip.AddrPort, ntstatus.Status) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.local.IsValid() {
-		return netip.AddrPort{}, ntstatus.InvalidDeviceState // WSK-ADDR-01
+	a, ok := get()
+	s.mu.Unlock()
+	if !ok {
+		return c.done(ntstatus.InvalidDeviceState, 0)
 	}
-	if s.conn != nil {
-		return s.conn.LocalAddr().(*net.TCPAddr).AddrPort(), ntstatus.Success
+	*out = a
+	return c.done(ntstatus.Success, 0)
+}
+
+// as is an address of package net in the socket's family.
+func (s *Socket) as(a net.Addr) netip.AddrPort {
+	ap := a.(*net.TCPAddr).AddrPort()
+	return s.inFamily(ap)
+}
+
+func (s *Socket) inFamily(ap netip.AddrPort) netip.AddrPort {
+	if s.family == AFInet {
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}
-	return s.local, ntstatus.Success
+	if ap.Addr().Is4() {
+		return netip.AddrPortFrom(netip.AddrFrom16(ap.Addr().As16()), ap.Port())
+	}
+	return ap
 }
 
 // TCPConn is the transport under a connected socket, for relays that want the
-// kernel to copy; nil while not connected. The Socket still owns it.
+// kernel to copy; nil while not connected. The Socket still owns it, and calls
+// that use the socket's own Send and Receive must not be mixed with it.
 func (s *Socket) TCPConn() *net.TCPConn { s.mu.Lock(); defer s.mu.Unlock(); return s.conn }
 
-// CloseSocket is WskCloseSocket: pending IRPs complete before the close does
-// (WSK-CLOSE-03).
+// CloseSocket is WskCloseSocket. It is legal when no other call executes on the
+// socket; IRPs that are pending are cancelled and completed first
+// (WSK-CLOSE-01, WSK-CLOSE-03). A connection that is not disconnected both ways
+// is reset (WSK-CLOSE-02).
 func (s *Socket) CloseSocket(irp *IRP) ntstatus.Status {
-	if st := irp.begin(); st != ntstatus.Success {
+	c, st := s.enter(opCloseSocket, irp)
+	if st != ntstatus.Success {
 		return st
 	}
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return irp.complete(ntstatus.FileForcedClosed, 0)
-	}
-	s.closed = true
+	twice := s.closing
+	s.closing = true
 	s.mu.Unlock()
-	s.cancel()
-	if s.ln != nil {
-		s.ln.Close()
+	if twice {
+		return c.done(ntstatus.FileForcedClosed, 0)
 	}
-	if c := s.TCPConn(); c != nil {
-		c.Close()
-	}
-	return irp.pend(nil, func() (ntstatus.Status, int) {
-		s.busy.Wait()
-		if c := s.TCPConn(); c != nil { // A connect may have ended meanwhile.
-			c.Close()
-		}
-		if s.flow != nil {
-			s.flow.Close()
-		}
-		s.client.opts.ALE.Release(s.records)
-		s.client.sockets.Done()
+	return c.pend(nil, func() (ntstatus.Status, int) {
+		s.shutdown(1)
 		return ntstatus.Success, 0
 	})
 }
 
-// status is the NTSTATUS of what the transport or the policy answered.
-func status(err error) ntstatus.Status {
-	var blocked *ale.BlockedError
-	switch {
-	case err == nil:
-		return ntstatus.Success
-	case errors.As(err, &blocked):
-		return ntstatus.AccessDenied
-	case errors.Is(err, net.ErrClosed), errors.Is(err, context.Canceled):
-		return ntstatus.Cancelled
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return ntstatus.ConnectionRefused
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return ntstatus.ConnectionReset
-	case errors.Is(err, syscall.EADDRINUSE):
-		return ntstatus.AddressAlreadyExists
+// shutdown ends everything on a closing socket and waits until no more calls
+// than its own are left.
+func (s *Socket) shutdown(own int) {
+	s.cancel()
+	s.send.stop()
+	s.recv.stop()
+	s.mu.Lock()
+	l := s.listener
+	s.mu.Unlock()
+	if l != nil {
+		l.close()
 	}
-	return ntstatus.Unsuccessful
+	s.hangUp()
+	s.recv.join()
+	s.mu.Lock()
+	for s.calls > own {
+		s.idle.Wait()
+	}
+	s.letGo()
+	s.mu.Unlock()
+	s.hangUp() // A connect may have ended meanwhile.
+	s.closeALE()
+	s.client.remove(s)
+}
+
+// hangUp closes the connection, with a reset unless both sides are done.
+func (s *Socket) hangUp() {
+	s.mu.Lock()
+	conn, sent, read := s.conn, s.finSent, s.in.finRead
+	s.mu.Unlock()
+	if conn == nil {
+		return
+	}
+	if !sent || !read && !transport.PeerDone(conn) {
+		conn.SetLinger(0)
+	}
+	conn.Close()
 }

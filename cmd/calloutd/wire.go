@@ -56,12 +56,10 @@ func open(ctx context.Context, path string, o worldOptions) (_ *world, err error
 	}()
 	w.ale = ale.New(ale.Options{Classifier: w.engine, Store: memstore.New(0), OnRedirect: o.onRedirect})
 	self, _ := os.Executable() // Diagnostic only: empty is "unknown program".
-	client, st := wsk.Register(wsk.Options{ALE: w.ale, ProcessID: uint32(os.Getpid()), AppID: self})
-	if err := st.Err(); err != nil {
+	provider := wsk.NewProvider(wsk.Options{ALE: w.ale, Process: wsk.Process{ID: uint32(os.Getpid()), AppID: self}})
+	if err := w.register(provider); err != nil {
 		return nil, fmt.Errorf("winsock kernel: %w", err)
 	}
-	w.client = client
-	w.closers = append(w.closers, func() { client.Deregister() })
 
 	addrs, err := w.startProxies(ctx, o)
 	if err != nil {
@@ -72,6 +70,21 @@ func open(ctx context.Context, path string, o worldOptions) (_ *world, err error
 	}
 	err = w.engine.Update(func(p *fwpm.Policy) error { *p = *file.Policy.Clone(); return nil })
 	return w, file.Annotate(err)
+}
+
+// register makes the proxies a client of Winsock Kernel.
+func (w *world) register(p *wsk.Provider) error {
+	reg, npi := new(wsk.Registration), wsk.ProviderNPI{}
+	if st := p.Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, reg); !st.Ok() {
+		return st.Err()
+	}
+	w.closers = append(w.closers, reg.Deregister)
+	if st := reg.CaptureProviderNPI(wsk.InfiniteWait, &npi); !st.Ok() {
+		return st.Err()
+	}
+	w.closers = append(w.closers, reg.ReleaseProviderNPI)
+	w.client = npi.Client
+	return nil
 }
 
 func (w *world) startProxies(ctx context.Context, o worldOptions) (map[string]netip.AddrPort, error) {

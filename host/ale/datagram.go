@@ -46,6 +46,13 @@ func (t *flowTable) live(peer netip.AddrPort, now time.Time, idle time.Duration)
 	return nil, f
 }
 
+// Flow returns the flow with a peer, nil if there is none.
+func (s *Socket) Flow(peer netip.AddrPort) *Flow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flows.byRemote[peer]
+}
+
 // find returns the live flow with a peer and makes it young again.
 func (s *Socket) find(peer netip.AddrPort) (*Flow, error) {
 	s.mu.Lock()

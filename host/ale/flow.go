@@ -43,6 +43,10 @@ func (e *Enforcer) flow(in fwps.Incoming, p *plan) *Flow {
 // ID is the FWPS_METADATA_FIELD_FLOW_HANDLE of the flow.
 func (f *Flow) ID() uint64 { return f.fwps.ID }
 
+// EndpointID is the FWPS_METADATA_FIELD_TRANSPORT_ENDPOINT_HANDLE of the flow's
+// endpoint, for an accepted connection its own.
+func (f *Flow) EndpointID() uint64 { return f.in.EndpointID }
+
 // Accepted reports whether the flow came in: whether this is the proxy's side of
 // a redirected connection and not the application's (RED-Q-03).
 func (f *Flow) Accepted() bool { return f.in.Inbound }

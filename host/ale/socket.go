@@ -62,6 +62,9 @@ func (s *Socket) SetRecords(rs redirect.Records) {
 	s.e.Release(old)
 }
 
+// EndpointID is the FWPS_METADATA_FIELD_TRANSPORT_ENDPOINT_HANDLE of the socket.
+func (s *Socket) EndpointID() uint64 { return s.in.EndpointID }
+
 // LocalAddr is what the socket is bound to, not valid if it is not.
 func (s *Socket) LocalAddr() netip.AddrPort {
 	s.mu.Lock()

@@ -43,7 +43,7 @@ func (o *Options) logf(format string, args ...any) {
 
 // A Proxy is a proxy that listens.
 type Proxy struct {
-	ln   net.Listener
+	ln   *wsknet.Listener
 	stop func()
 	wg   sync.WaitGroup
 }
@@ -55,6 +55,7 @@ func (p *Proxy) Addr() netip.AddrPort { return p.ln.Addr().(*net.TCPAddr).AddrPo
 func (p *Proxy) Close() {
 	p.ln.Close()
 	p.stop()
+	p.ln.Abort()
 	p.wg.Wait()
 }
 
@@ -178,27 +179,28 @@ func (o *Options) carry(ctx context.Context, in *wsknet.Conn) error {
 		return fmt.Errorf("redirect context does not begin with the original destination: %w", err)
 	}
 	d := wsknet.Dialer{Client: o.Client, RedirectRecords: sealed}
-	out, err := d.DialContext(ctx, "tcp", to.String())
+	conn, err := d.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return fmt.Errorf("%s: %w", to, err)
 	}
+	out := conn.(*wsknet.Conn)
 	defer out.Close()
-	stop := context.AfterFunc(ctx, func() { in.Close(); out.Close() })
+	stop := context.AfterFunc(ctx, func() { in.Abort(); out.Abort() })
 	defer stop()
 	return relay(in, out)
 }
 
 // relay copies both ways until both ends are done, passing each end's
 // half-close on. io.Copy between TCP connections is splice on Linux.
-func relay(a, b net.Conn) error {
-	one := func(dst, src net.Conn) error {
+func relay(a, b *wsknet.Conn) error {
+	one := func(dst, src *wsknet.Conn) error {
 		_, err := io.Copy(dst, src)
-		if cw, ok := dst.(interface{ CloseWrite() error }); ok && err == nil {
-			err = cw.CloseWrite()
+		if err == nil {
+			err = dst.CloseWrite()
 		}
-		if err != nil { // Do not leave the other direction waiting.
-			dst.Close()
-			src.Close()
+		if err != nil { // Each end hears of the other's failure.
+			dst.Abort()
+			src.Abort()
 		}
 		return err
 	}

@@ -1,0 +1,46 @@
+package wsk
+
+import (
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// A call is an IRP that WSK has taken for a socket or a client. It ends with
+// done, or with finish if it was pended.
+type call struct {
+	holder interface{ leave() }
+	p      *Provider
+	irp    *IRP
+}
+
+// done completes the IRP within the call, or later if the provider is told to
+// keep clients from relying on that (AMB-04). It returns what the call returns.
+func (c call) done(st ntstatus.Status, information int) ntstatus.Status {
+	if c.p.late != nil {
+		c.irp.pend(nil)
+		c.p.late.complete(c, st, information)
+		return ntstatus.Pending
+	}
+	c.end(st, information)
+	return st
+}
+
+// pend runs op on its own goroutine. cancel, which may be nil, asks it to end.
+func (c call) pend(cancel func(), op func() (ntstatus.Status, int)) ntstatus.Status {
+	c.irp.pend(cancel)
+	go func() { c.finish(op()) }()
+	return ntstatus.Pending
+}
+
+// finish completes an IRP that was pended.
+func (c call) finish(st ntstatus.Status, information int) {
+	if c.p.late != nil && c.p.late.shuffles {
+		c.p.late.complete(c, st, information)
+		return
+	}
+	c.end(st, information)
+}
+
+func (c call) end(st ntstatus.Status, information int) {
+	c.irp.complete(st, information)
+	c.holder.leave()
+}

@@ -1,0 +1,180 @@
+package wsk
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// Flags of Send, Receive and Disconnect.
+const (
+	FlagNoDelay  uint32 = 0x2 // WSK_FLAG_NODELAY, for Send
+	FlagWaitAll  uint32 = 0x2 // WSK_FLAG_WAITALL, for Receive
+	FlagDrain    uint32 = 0x4 // WSK_FLAG_DRAIN, for Receive
+	FlagAbortive uint32 = 0x1 // WSK_FLAG_ABORTIVE, for Disconnect
+)
+
+// Connect is WskConnect, through the ALE layers: the connection may end up
+// elsewhere, or be blocked with STATUS_ACCESS_DENIED. The socket must be bound
+// (WSK-CONN-01). flags must be zero.
+func (s *Socket) Connect(remote netip.AddrPort, flags uint32, irp *IRP) ntstatus.Status {
+	c, st := s.enter(opConnect, irp)
+	if st != ntstatus.Success {
+		return st
+	}
+	if flags != 0 || !s.speaks(remote.Addr()) {
+		return c.done(ntstatus.InvalidParameter, 0)
+	}
+	if !s.move(bound, connecting) {
+		return c.done(ntstatus.InvalidDeviceState, 0)
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	return c.pend(cancel, func() (ntstatus.Status, int) {
+		defer cancel()
+		return s.establish(ctx, remote), 0
+	})
+}
+
+// establish connects and makes the socket connected, or bound again.
+func (s *Socket) establish(ctx context.Context, remote netip.AddrPort) ntstatus.Status {
+	conn, flow, err := s.reach(ctx, remote)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.state = bound
+		return status(err)
+	}
+	s.conn = conn
+	if err := s.applyOptions(); err != nil {
+		s.conn, s.state = nil, bound
+		conn.Close()
+		flow.Close()
+		return status(err)
+	}
+	s.flow, s.state = flow, connected
+	go s.kick()
+	if s.category == StreamSocket {
+		s.role = ConnectionSocket
+	}
+	return ntstatus.Success
+}
+
+// transferable is the connection if the socket is connected.
+func (s *Socket) transferable(sends bool) (*net.TCPConn, ntstatus.Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != connected || sends && s.finAsked {
+		return nil, ntstatus.InvalidDeviceState
+	}
+	return s.conn, ntstatus.Success
+}
+
+var (
+	past    = time.Unix(1, 0) // a deadline that interrupts
+	noLimit time.Time
+)
+
+// Send is WskSend. It completes when the transport has taken all of data; its
+// Information is the length. A send that is cancelled after a part of it went
+// out resets the connection, since the stream would have a hole. FlagNoDelay is
+// the only flag, and what every socket does.
+func (s *Socket) Send(data []byte, flags uint32, irp *IRP) ntstatus.Status {
+	c, st := s.enter(opSend, irp)
+	if st != ntstatus.Success {
+		return st
+	}
+	return s.sendData(c, data, flags)
+}
+
+func (s *Socket) sendData(c call, data []byte, flags uint32) ntstatus.Status {
+	conn, st := s.transferable(true)
+	if st == ntstatus.Success && flags&^FlagNoDelay != 0 {
+		st = ntstatus.NotSupported // WSK-SEND-01
+	}
+	if st != ntstatus.Success {
+		return c.done(st, 0)
+	}
+	return s.pushSend(c, conn, func() (ntstatus.Status, int) { return s.write(conn, data) })
+}
+
+func (s *Socket) pushSend(c call, conn *net.TCPConn, run func() (ntstatus.Status, int)) ntstatus.Status {
+	return s.send.push(&request{c: c, run: run,
+		interrupt: func() { conn.SetWriteDeadline(past) }, resume: func() { conn.SetWriteDeadline(noLimit) }})
+}
+
+func (s *Socket) write(conn *net.TCPConn, data []byte) (ntstatus.Status, int) {
+	if st := s.authorized(); st != ntstatus.Success {
+		return st, 0
+	}
+	n, err := conn.Write(data)
+	if err == nil {
+		s.tellBacklog(conn)
+		return ntstatus.Success, n
+	}
+	if n > 0 {
+		s.abort()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken(err), 0
+}
+
+// Disconnect is WskDisconnect. A graceful one (flags zero) follows what was
+// sent, after data if there is any, and may pend for ever; receiving goes on. An
+// abortive one takes no data, cancels the sends and resets the connection: of
+// the socket only CloseSocket is left.
+func (s *Socket) Disconnect(data []byte, flags uint32, irp *IRP) ntstatus.Status {
+	c, st := s.enter(opDisconnect, irp)
+	if st != ntstatus.Success {
+		return st
+	}
+	if flags&^FlagAbortive != 0 || flags == FlagAbortive && data != nil {
+		return c.done(ntstatus.InvalidParameter, 0)
+	}
+	conn, st := s.transferable(flags == 0)
+	if st != ntstatus.Success {
+		return c.done(st, 0)
+	}
+	if flags == FlagAbortive {
+		s.abort()
+		s.send.stop()
+		return c.done(ntstatus.Success, 0)
+	}
+	s.mu.Lock()
+	s.finAsked = true
+	s.mu.Unlock()
+	return s.pushSend(c, conn, func() (ntstatus.Status, int) {
+		st, n := ntstatus.Success, 0
+		if len(data) > 0 {
+			st, n = s.write(conn, data)
+		}
+		if st == ntstatus.Success {
+			st = s.fin(conn)
+		}
+		return st, n
+	})
+}
+
+func (s *Socket) fin(conn *net.TCPConn) ntstatus.Status {
+	err := conn.CloseWrite()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		return s.broken(err)
+	}
+	s.finSent = true
+	return ntstatus.Success
+}
+
+// abort resets the connection.
+func (s *Socket) abort() {
+	s.mu.Lock()
+	s.aborted = true
+	conn := s.conn
+	s.mu.Unlock()
+	conn.SetLinger(0)
+	conn.Close()
+}

@@ -1,0 +1,105 @@
+package wsk
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// maxConnectData is the most that WskConnectEx takes along, in bytes.
+const maxConnectData = 65535
+
+// SocketConnect is WskSocketConnect: a connection socket that is made, bound and
+// connected. The IRP's Socket is the new one. There is no moment at which redirect
+// records could be set on it (WSK-SOCKCONN-01). flags must be zero.
+func (c *Client) SocketConnect(typ SocketType, protocol Protocol, local, remote netip.AddrPort, flags uint32,
+	socketContext any, dispatch *ClientConnectionDispatch, owner *Process, sd SecurityDescriptor, irp *IRP) ntstatus.Status {
+	k, st := c.enter(irp)
+	if st != ntstatus.Success {
+		return st
+	}
+	family := AFInet6
+	if local.Addr().Is4() {
+		family = AFInet
+	}
+	st = c.check(family, typ, protocol, ConnectionSocket, socketContext, dispatch, sd)
+	if flags != 0 || !local.IsValid() || !remote.IsValid() || remote.Addr().Is4() != local.Addr().Is4() {
+		st = ntstatus.InvalidParameter
+	}
+	if st != ntstatus.Success {
+		return k.done(st, 0)
+	}
+	s := newSocket(c, family, ConnectionSocket, owner)
+	s.opts.security = sd
+	s.enlist()
+	s.attach(socketContext, dispatch)
+	return k.pend(s.cancel, func() (ntstatus.Status, int) {
+		s.state = binding
+		st := s.bind(s.ctx, local)
+		if st == ntstatus.Success && s.move(bound, connecting) {
+			st = s.establish(s.ctx, remote)
+		}
+		if st != ntstatus.Success {
+			s.discard()
+			return st, 0
+		}
+		irp.setSocket(s)
+		return st, 0
+	})
+}
+
+// ConnectEx is WskConnectEx: Connect, and then data goes out with the
+// connection. More than 65535 bytes are STATUS_BUFFER_OVERFLOW (WSK-CONN-02).
+func (s *Socket) ConnectEx(remote netip.AddrPort, data []byte, flags uint32, irp *IRP) ntstatus.Status {
+	c, st := s.enter(opConnectEx, irp)
+	switch {
+	case st != ntstatus.Success:
+		return st
+	case flags != 0 || !s.speaks(remote.Addr()):
+		return c.done(ntstatus.InvalidParameter, 0)
+	case len(data) > maxConnectData:
+		return c.done(ntstatus.BufferOverflow, 0)
+	case !s.move(bound, connecting):
+		return c.done(ntstatus.InvalidDeviceState, 0)
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	return c.pend(cancel, func() (ntstatus.Status, int) {
+		defer cancel()
+		if st := s.establish(ctx, remote); st != ntstatus.Success || len(data) == 0 {
+			return st, 0
+		}
+		stop := context.AfterFunc(ctx, s.abort)
+		defer stop()
+		return s.write(s.TCPConn(), data)
+	})
+}
+
+// SendEx is WskSendEx. A connection takes no control data with it, which is
+// STATUS_NOT_SUPPORTED.
+func (s *Socket) SendEx(data []byte, flags uint32, control []ControlMessage, irp *IRP) ntstatus.Status {
+	c, st := s.enter(opSendEx, irp)
+	if st != ntstatus.Success {
+		return st
+	}
+	if len(control) > 0 {
+		return c.done(ntstatus.NotSupported, 0)
+	}
+	return s.sendData(c, data, flags)
+}
+
+// ReceiveEx is WskReceiveEx. A connection has no control data: *control becomes
+// empty and *controlFlags zero, if they are not nil.
+func (s *Socket) ReceiveEx(buffer []byte, flags uint32, control *[]ControlMessage, controlFlags *uint32, irp *IRP) ntstatus.Status {
+	c, st := s.enter(opReceiveEx, irp)
+	if st != ntstatus.Success {
+		return st
+	}
+	if control != nil {
+		*control = nil
+	}
+	if controlFlags != nil {
+		*controlFlags = 0
+	}
+	return s.receive(c, buffer, flags)
+}

@@ -1,0 +1,16 @@
+// Package transport has TCP sockets that are bound before it is known what they
+// are for, which package net cannot make: WskBind comes before WskConnect and
+// WskListen.
+package transport
+
+// Options are the socket options that count only before binding.
+type Options struct {
+	// DualStack lets an IPv6 socket speak IPv4 through v4-mapped addresses.
+	DualStack bool
+	// Listens says that the socket may become a listener: an address that only
+	// connections in TIME_WAIT still use is then free.
+	Listens bool
+	// Shared lets several sockets that all ask for it have one address, the
+	// SO_REUSEADDR of Windows.
+	Shared bool
+}

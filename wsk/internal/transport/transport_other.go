@@ -1,0 +1,68 @@
+//go:build !unix || solaris
+
+package transport
+
+import (
+	"context"
+	"net"
+	"net/netip"
+)
+
+// A Socket is an address to connect from or to listen at. Without the system's
+// own calls it is taken when the socket connects or listens, so that port zero
+// stays zero until then.
+type Socket struct {
+	local netip.AddrPort
+	o     Options
+}
+
+// Bind remembers the address.
+func Bind(want netip.AddrPort, o Options) (*Socket, error) {
+	return &Socket{local: want, o: o}, nil
+}
+
+// Local is the address as asked for.
+func (s *Socket) Local() netip.AddrPort { return s.local }
+
+// Connect connects from the address. When ctx ends, so does Connect.
+func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+	var d net.Dialer
+	if s.local.Port() != 0 || !s.local.Addr().IsUnspecified() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(s.local)
+	}
+	c, err := d.DialContext(ctx, network(s.local.Addr(), s.o), to.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// Listen listens at the address.
+func (s *Socket) Listen() (*net.TCPListener, error) {
+	return net.ListenTCP(network(s.local.Addr(), s.o), net.TCPAddrFromAddrPort(s.local))
+}
+
+// Close does nothing: nothing was taken.
+func (s *Socket) Close() {}
+
+func network(a netip.Addr, o Options) string {
+	switch {
+	case a.Is4():
+		return "tcp4"
+	case o.DualStack:
+		return "tcp"
+	}
+	return "tcp6"
+}
+
+// PeerDone cannot tell without the system's own calls.
+func PeerDone(*net.TCPConn) bool { return false }
+
+// AwaitPeerGone cannot tell either.
+func AwaitPeerGone(*net.TCPConn) bool { return false }
+
+// SendBuffer is not known.
+func SendBuffer(*net.TCPConn) int { return 0 }
+
+// Unread is not known.
+func Unread(*net.TCPConn) int { return 0 }

@@ -1,0 +1,331 @@
+package wsk
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// maxUnaccepted bounds the connections of a listener that are being taken
+// through the layers or wait for a WskAccept. Beyond it the system's own
+// backlog holds them.
+const maxUnaccepted = 1024
+
+// A listener accepts for a listening socket, whether or not it is asked to:
+// each connection goes through AUTH_RECV_ACCEPT on its own goroutine, so that a
+// slow decision delays nobody else.
+type listener struct {
+	s     *Socket
+	ln    *net.TCPListener
+	slots chan struct{}
+	wg    sync.WaitGroup
+
+	mu      sync.Mutex
+	ready   []*Socket
+	waiting []*accept
+	pended  map[InspectID]chan InspectAction
+	stopped bool
+}
+
+// An accept is a WskAccept that is pended.
+type accept struct {
+	c             call
+	context       any
+	dispatch      *ClientConnectionDispatch
+	local, remote *netip.AddrPort
+	cancelled     bool
+}
+
+// listen makes a bound socket listen, if AUTH_LISTEN lets it.
+func (s *Socket) listen(ctx context.Context) error {
+	return s.ale.Listen(ctx, func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closing {
+			return net.ErrClosed
+		}
+		ln, err := s.bound.Listen()
+		if err != nil {
+			return err
+		}
+		s.local, s.state = s.as(ln.Addr()), listening
+		if s.category == StreamSocket {
+			s.role = ListenSocket
+		}
+		if s.opts.conditional {
+			s.events.enabled |= eventInspect
+		}
+		s.listener = &listener{s: s, ln: ln, slots: make(chan struct{}, maxUnaccepted), pended: map[InspectID]chan InspectAction{}}
+		s.listener.wg.Go(s.listener.run)
+		return nil
+	})
+}
+
+// Listen is WskListen, for a bound stream socket (WSK-LISTEN-01).
+func (s *Socket) Listen(irp *IRP) ntstatus.Status {
+	c, st := s.enter(opListen, irp)
+	if st != ntstatus.Success {
+		return st
+	}
+	if !s.move(bound, binding) {
+		return c.done(ntstatus.InvalidDeviceState, 0)
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	return c.pend(cancel, func() (ntstatus.Status, int) {
+		defer cancel()
+		if err := s.listen(ctx); err != nil {
+			s.move(binding, bound)
+			return status(err), 0
+		}
+		s.kick()
+		return ntstatus.Success, 0
+	})
+}
+
+// run accepts until the listener closes. What fails for another reason, such as
+// a lack of descriptors, is tried again after a while.
+func (l *listener) run() {
+	const longest = time.Second
+	wait := time.Millisecond
+	for {
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.s.ctx.Done():
+			return
+		}
+		conn, err := l.ln.AcceptTCP()
+		switch {
+		case err == nil:
+			wait = time.Millisecond
+			l.wg.Go(func() { l.admit(conn) })
+			continue
+		case errors.Is(err, net.ErrClosed):
+			return
+		}
+		<-l.slots
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-l.s.ctx.Done():
+			t.Stop()
+			return
+		}
+		wait = min(2*wait, longest)
+	}
+}
+
+// admit takes a connection through the layers; one that they block is reset.
+func (l *listener) admit(conn *net.TCPConn) {
+	id, ok := l.inspect(conn)
+	if !ok {
+		l.drop(conn)
+		return
+	}
+	flow, err := l.s.ale.Accept(l.s.ctx, l.s.as(conn.LocalAddr()), l.s.as(conn.RemoteAddr()))
+	if err != nil {
+		l.drop(conn)
+		return
+	}
+	a := newSocket(l.s.client, l.s.family, ConnectionSocket, l.s.owner)
+	a.accepted, a.state, a.conn, a.flow, a.inspectID = true, connected, conn, flow, id
+	a.local = a.as(conn.LocalAddr())
+	flow.OnAbort(a.abort)
+	l.deliver(a)
+}
+
+func (l *listener) drop(conn *net.TCPConn) {
+	<-l.slots
+	conn.SetLinger(0)
+	conn.Close()
+}
+
+// deliver gives a new socket to who waited longest, else to WskAcceptEvent
+// (WSK-ACCEPT-02), else keeps it.
+func (l *listener) deliver(a *Socket) {
+	if l.hand(a, false) || l.acceptEvent(a) {
+		<-l.slots
+		return
+	}
+	if l.hand(a, true) {
+		<-l.slots
+	}
+}
+
+// hand gives a to who waited longest. If nobody waits, it reports false, and
+// keeps a if told so.
+func (l *listener) hand(a *Socket, keep bool) bool {
+	l.mu.Lock()
+	if l.stopped {
+		l.mu.Unlock()
+		a.discard()
+		return true
+	}
+	if len(l.waiting) == 0 {
+		if keep {
+			l.ready = append(l.ready, a)
+		}
+		l.mu.Unlock()
+		return false
+	}
+	w := l.waiting[0]
+	l.waiting = slices.Delete(l.waiting, 0, 1)
+	l.mu.Unlock()
+	w.take(a)
+	w.c.finish(ntstatus.Success, 0)
+	return true
+}
+
+// acceptEvent offers a to WskAcceptEvent.
+func (l *listener) acceptEvent(a *Socket) bool {
+	return l.s.event(EventAccept, func() {
+		context, d, st := l.s.listenDispatch().AcceptEvent(l.s.context, 0, a.local, a.as(a.conn.RemoteAddr()), a)
+		if st != ntstatus.Success {
+			a.discard()
+			return
+		}
+		a.attach(context, d)
+	})
+}
+
+// kick offers what was kept to a WskAcceptEvent that was enabled since.
+func (l *listener) kick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.stopped && len(l.ready) > 0 {
+		l.wg.Go(l.offer)
+	}
+}
+
+func (l *listener) offer() {
+	for {
+		l.mu.Lock()
+		if l.stopped || len(l.ready) == 0 {
+			l.mu.Unlock()
+			return
+		}
+		a := l.ready[0]
+		l.ready = slices.Delete(l.ready, 0, 1)
+		l.mu.Unlock()
+		if !l.acceptEvent(a) {
+			if l.hand(a, true) {
+				<-l.slots
+			}
+			return
+		}
+		<-l.slots
+	}
+}
+
+// take makes a the socket of a WskAccept.
+func (w *accept) take(a *Socket) {
+	a.attach(w.context, w.dispatch)
+	if w.local != nil {
+		*w.local = a.local
+	}
+	if w.remote != nil {
+		*w.remote = a.as(a.conn.RemoteAddr())
+	}
+	w.c.irp.setSocket(a)
+}
+
+// discard closes a socket that no client has seen.
+func (s *Socket) discard() {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.shutdown(0)
+}
+
+// Accept is WskAccept: the IRP's Socket is the accepted one, a connection
+// socket with the given context and table. A connection that waits completes
+// the call at once, else it pends (WSK-ACCEPT-01). local and remote, which may
+// be nil, are filled before the IRP is completed. flags must be zero.
+func (s *Socket) Accept(flags uint32, acceptContext any, dispatch *ClientConnectionDispatch,
+	local, remote *netip.AddrPort, irp *IRP) ntstatus.Status {
+	c, st := s.enter(opAccept, irp)
+	if st != ntstatus.Success {
+		return st
+	}
+	if flags != 0 {
+		return c.done(ntstatus.InvalidParameter, 0)
+	}
+	s.mu.Lock()
+	l := s.listener
+	s.mu.Unlock()
+	if l == nil {
+		return c.done(ntstatus.InvalidDeviceState, 0)
+	}
+	return l.accept(&accept{c: c, context: acceptContext, dispatch: dispatch, local: local, remote: remote})
+}
+
+func (l *listener) accept(w *accept) ntstatus.Status {
+	if a := l.pop(nil); a != nil {
+		w.take(a)
+		return w.c.done(ntstatus.Success, 0)
+	}
+	w.c.irp.pend(func() { l.cancel(w) }) // Before w can be completed.
+	if a := l.pop(w); a != nil {         // It came meanwhile.
+		w.take(a)
+		w.c.finish(ntstatus.Success, 0)
+	}
+	return ntstatus.Pending
+}
+
+// pop returns the socket that is ready longest. If there is none, w waits, or
+// is completed if it cannot wait any more.
+func (l *listener) pop(w *accept) *Socket {
+	l.mu.Lock()
+	if len(l.ready) > 0 {
+		a := l.ready[0]
+		l.ready = slices.Delete(l.ready, 0, 1)
+		l.mu.Unlock()
+		<-l.slots
+		return a
+	}
+	over := w != nil && (l.stopped || w.cancelled)
+	if w != nil && !over {
+		l.waiting = append(l.waiting, w)
+	}
+	l.mu.Unlock()
+	if over {
+		w.c.finish(ntstatus.Cancelled, 0)
+	}
+	return nil
+}
+
+// cancel ends one accept and leaves the others alone.
+func (l *listener) cancel(w *accept) {
+	l.mu.Lock()
+	w.cancelled = true
+	i := slices.Index(l.waiting, w)
+	if i >= 0 {
+		l.waiting = slices.Delete(l.waiting, i, i+1)
+	}
+	l.mu.Unlock()
+	if i >= 0 {
+		w.c.finish(ntstatus.Cancelled, 0)
+	}
+}
+
+// close ends the listener and what waits in it. The socket's ctx has ended.
+func (l *listener) close() {
+	l.ln.Close()
+	l.mu.Lock()
+	l.stopped = true
+	waiting, ready := l.waiting, l.ready
+	l.waiting, l.ready = nil, nil
+	l.mu.Unlock()
+	for _, w := range waiting {
+		w.c.finish(ntstatus.Cancelled, 0)
+	}
+	for _, a := range ready {
+		a.discard()
+	}
+	l.wg.Wait()
+}

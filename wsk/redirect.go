@@ -1,0 +1,59 @@
+package wsk
+
+import (
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// The WFP control codes of mstcpip.h (IOC-01). All have IOC_IN, also those that
+// only return data: the direction is not in the bits (IOC-02).
+const (
+	SIOQueryWFPConnectionRedirectRecords uint32 = 0x980000DC // SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS
+	SIOQueryWFPConnectionRedirectContext uint32 = 0x980000DD // SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT
+	SIOSetWFPConnectionRedirectRecords   uint32 = 0x980000DE // SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS
+	SIOQueryWFPALEEndpointHandle         uint32 = 0x580000CD // SIO_QUERY_WFP_ALE_ENDPOINT_HANDLE
+)
+
+// queryRedirect answers the two queries (spec 8.2). Who may ask comes first,
+// then whether there is anything, then whether it fits.
+func (s *Socket) queryRedirect(code uint32, _, out []byte) (ntstatus.Status, int) {
+	hop := s.hops().Last()
+	switch {
+	case hop == nil:
+		return ntstatus.NotFound, 0 // RED-Q-11
+	case s.client.provider.opts.StrictQueries && s.owner.ID != hop.TargetPID:
+		return ntstatus.AccessDenied, 0 // AMB-06
+	}
+	data := hop.Context // The newest hop's (AMB-17).
+	if code == SIOQueryWFPConnectionRedirectRecords {
+		sealed, st := s.seal()
+		if st != ntstatus.Success {
+			return st, 0
+		}
+		data = sealed
+	}
+	return answer(data, out)
+}
+
+// answer copies data out if it fits, else tells its size (RED-Q-07). A probe,
+// an out of no length, is answered like that too (AMB-01, AMB-12).
+func answer(data, out []byte) (ntstatus.Status, int) {
+	switch {
+	case len(data) == 0:
+		return ntstatus.NotFound, 0 // AMB-11
+	case len(out) < len(data):
+		return ntstatus.BufferTooSmall, len(data)
+	}
+	return ntstatus.Success, copy(out, data)
+}
+
+// setRedirect puts records on a socket that will connect (RED-SET-04).
+func (s *Socket) setRedirect(_ uint32, in, _ []byte) (ntstatus.Status, int) {
+	may := s.client.provider.opts.MaySetRecords
+	switch {
+	case len(in) == 0:
+		return ntstatus.InvalidParameter, 0 // SC-40
+	case may != nil && !may(s.owner):
+		return ntstatus.AccessDenied, 0 // SC-39
+	}
+	return s.setRecords(in), 0
+}

@@ -1,0 +1,189 @@
+package wsknet
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/calloutd/calloutd/wsk"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// linger is how long a closed connection waits for its peer to close too. To
+// close the socket at once would reset the connection (WSK-CLOSE-02), and the
+// peer could lose what it has not read.
+const linger = 30 * time.Second
+
+// A Conn is a connected socket. Its data path is the transport itself, so that
+// io.Copy can splice.
+type Conn struct {
+	s   *wsk.Socket
+	tcp *net.TCPConn
+	cut context.Context // ends the lingering
+
+	io   sync.RWMutex // held for reading while the transport is used
+	once sync.Once
+
+	mu     sync.Mutex
+	closed bool
+	fin    bool // CloseWrite was called
+}
+
+func newConn(cut context.Context, s *wsk.Socket) *Conn {
+	return &Conn{s: s, tcp: s.TCPConn(), cut: cut}
+}
+
+// query asks twice: once for the size when the first buffer was too small.
+func (c *Conn) query(ctx context.Context, op string, code uint32) ([]byte, error) {
+	buf := make([]byte, 1024) // RED-Q-09
+	for {
+		r, err := do(ctx, op, func(p *wsk.IRP) ntstatus.Status {
+			return c.s.ControlSocket(wsk.Ioctl, code, 0, nil, buf, nil, p)
+		})
+		if r.Status == ntstatus.BufferTooSmall && r.Information > len(buf) {
+			buf = make([]byte, r.Information)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return buf[:r.Information], nil
+	}
+}
+
+// RedirectRecords are the sealed records of an accepted connection; an error
+// that is fs.ErrNotExist says it was not redirected here.
+func (c *Conn) RedirectRecords(ctx context.Context) ([]byte, error) {
+	return c.query(ctx, "query redirect records", wsk.SIOQueryWFPConnectionRedirectRecords)
+}
+
+// RedirectContext is what the callout left for the proxy.
+func (c *Conn) RedirectContext(ctx context.Context) ([]byte, error) {
+	return c.query(ctx, "query redirect context", wsk.SIOQueryWFPConnectionRedirectContext)
+}
+
+// use runs an operation on the transport unless the connection is closed.
+func (c *Conn) use(op func() error) error {
+	c.io.RLock()
+	defer c.io.RUnlock()
+	if c.isClosed() {
+		return net.ErrClosed
+	}
+	err := op()
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.isClosed() {
+		return net.ErrClosed
+	}
+	return err
+}
+
+func (c *Conn) isClosed() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.closed }
+
+// Read reads.
+func (c *Conn) Read(b []byte) (n int, err error) {
+	err = c.use(func() (err error) { n, err = c.tcp.Read(b); return err })
+	return n, err
+}
+
+// Write writes.
+func (c *Conn) Write(b []byte) (n int, err error) {
+	err = c.use(func() (err error) { n, err = c.tcp.Write(b); return err })
+	return n, err
+}
+
+// ReadFrom lets io.Copy hand both ends to the kernel.
+func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
+	err = c.use(func() error {
+		from, ok := r.(*Conn)
+		if !ok {
+			n, err = c.tcp.ReadFrom(r)
+			return err
+		}
+		return from.use(func() error {
+			n, err = c.tcp.ReadFrom(from.tcp)
+			return err
+		})
+	})
+	return n, err
+}
+
+// CloseWrite tells the peer that nothing more comes.
+func (c *Conn) CloseWrite() error {
+	c.mu.Lock()
+	again := c.fin
+	c.fin = true
+	c.mu.Unlock()
+	if again {
+		return nil
+	}
+	_, err := do(context.Background(), "disconnect", func(p *wsk.IRP) ntstatus.Status { return c.s.Disconnect(nil, 0, p) })
+	return err
+}
+
+// interrupt makes the connection closed and ends what others do with it.
+func (c *Conn) interrupt() {
+	c.mu.Lock()
+	c.closed = true
+	c.tcp.SetDeadline(time.Unix(1, 0))
+	c.mu.Unlock()
+	c.io.Lock() // Until they have left.
+	defer c.io.Unlock()
+	c.tcp.SetDeadline(time.Time{})
+}
+
+// Close closes the connection in order: what was written still goes to the
+// peer. It may be called while others read or write, who get net.ErrClosed.
+func (c *Conn) Close() (err error) {
+	c.once.Do(func() {
+		c.interrupt()
+		if c.CloseWrite() != nil { // The peer is gone.
+			err = shut(c.s)
+			return
+		}
+		go c.linger()
+	})
+	return err
+}
+
+func (c *Conn) linger() {
+	ctx, cancel := context.WithTimeout(c.cut, linger)
+	defer cancel()
+	// However the wait ends, the socket is closed.
+	_, _ = do(ctx, "drain", func(p *wsk.IRP) ntstatus.Status { return c.s.Receive(nil, wsk.FlagDrain, p) })
+	shut(c.s)
+}
+
+// Abort closes the connection with a reset.
+func (c *Conn) Abort() {
+	c.once.Do(func() {
+		c.interrupt()
+		shut(c.s)
+	})
+}
+
+// LocalAddr is this end's address.
+func (c *Conn) LocalAddr() net.Addr { return c.tcp.LocalAddr() }
+
+// RemoteAddr is the peer's address.
+func (c *Conn) RemoteAddr() net.Addr { return c.tcp.RemoteAddr() }
+
+// SetDeadline sets both deadlines.
+func (c *Conn) SetDeadline(t time.Time) error { return c.deadline(c.tcp.SetDeadline, t) }
+
+// SetReadDeadline sets the deadline of reads.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.deadline(c.tcp.SetReadDeadline, t) }
+
+// SetWriteDeadline sets the deadline of writes.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.deadline(c.tcp.SetWriteDeadline, t) }
+
+func (c *Conn) deadline(set func(time.Time) error, t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	return set(t)
+}

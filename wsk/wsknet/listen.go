@@ -1,0 +1,70 @@
+package wsknet
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/calloutd/calloutd/wsk"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// A Listener is a listen socket.
+type Listener struct {
+	s     *wsk.Socket
+	addr  netip.AddrPort
+	once  sync.Once
+	conns context.Context // of what it accepted
+	abort context.CancelFunc
+}
+
+// Listen listens on a numeric address.
+func Listen(ctx context.Context, client *wsk.Client, addr string) (*Listener, error) {
+	at, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("wsk: listen: %w", err)
+	}
+	s, err := open(ctx, client, at.Addr(), wsk.ListenSocket)
+	if err != nil {
+		return nil, err
+	}
+	l := &Listener{s: s}
+	l.conns, l.abort = context.WithCancel(context.Background())
+	if _, err = do(ctx, "bind", func(p *wsk.IRP) ntstatus.Status { return s.Bind(at, 0, p) }); err == nil {
+		_, err = do(ctx, "local address", func(p *wsk.IRP) ntstatus.Status { return s.GetLocalAddress(&l.addr, p) })
+	}
+	if err != nil {
+		shut(s)
+		return nil, err
+	}
+	return l, nil
+}
+
+// Accept waits for a connection; after Close it reports net.ErrClosed.
+func (l *Listener) Accept() (net.Conn, error) {
+	r, err := do(context.Background(), "accept", func(p *wsk.IRP) ntstatus.Status { return l.s.Accept(0, nil, nil, nil, nil, p) })
+	switch {
+	case r.Status == ntstatus.Cancelled, r.Status == ntstatus.FileForcedClosed:
+		return nil, net.ErrClosed
+	case err != nil:
+		return nil, err
+	}
+	// A connection that is gone already says so when it is used.
+	_ = set(context.Background(), r.socket, "keep alive", wsk.SolSocket, wsk.SOKeepAlive, 1)
+	return newConn(l.conns, r.socket), nil
+}
+
+// Close ends the listener. Its connections go on.
+func (l *Listener) Close() (err error) {
+	l.once.Do(func() { err = shut(l.s) })
+	return err
+}
+
+// Abort resets the connections that were accepted and are closed but still wait
+// for their peer to close too.
+func (l *Listener) Abort() { l.abort() }
+
+// Addr is where it listens.
+func (l *Listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
