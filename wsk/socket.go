@@ -84,6 +84,9 @@ func newSocket(c *Client, f AddressFamily, cat Category, owner *Process) *Socket
 // Context is the SocketContext the socket was made or accepted with.
 func (s *Socket) Context() any { return s.context }
 
+// Category is what the socket was made as.
+func (s *Socket) Category() Category { return s.category }
+
 // enter begins a call. A status that is not success is the call's: the IRP was
 // completed, or not taken at all.
 func (s *Socket) enter(op operation, irp *IRP) (call, ntstatus.Status) {

@@ -19,6 +19,7 @@ import (
 	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/sdk/go/sockaddr"
 	"github.com/calloutd/calloutd/wsk"
+	"github.com/calloutd/calloutd/wsk/winsock"
 	"github.com/calloutd/calloutd/wsk/wsknet"
 )
 
@@ -178,7 +179,7 @@ func (o *Options) carry(ctx context.Context, in *wsknet.Conn) error {
 	if err != nil {
 		return fmt.Errorf("redirect context does not begin with the original destination: %w", err)
 	}
-	d := wsknet.Dialer{Client: o.Client, RedirectRecords: sealed}
+	d := wsknet.Dialer{Client: o.Client, Control: winsock.Control(sealed)}
 	conn, err := d.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return fmt.Errorf("%s: %w", to, err)

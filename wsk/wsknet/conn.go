@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -64,6 +65,23 @@ func (c *Conn) RedirectRecords(ctx context.Context) ([]byte, error) {
 // RedirectContext is what the callout left for the proxy.
 func (c *Conn) RedirectContext(ctx context.Context) ([]byte, error) {
 	return c.query(ctx, "query redirect context", wsk.SIOQueryWFPConnectionRedirectContext)
+}
+
+// OriginalDestination is where a redirected connection was to go.
+func (c *Conn) OriginalDestination(ctx context.Context) (netip.AddrPort, error) {
+	const op = "original destination"
+	buf := make([]byte, 128) // SOCKADDR_STORAGE
+	r, err := do(ctx, op, func(p *wsk.IRP) ntstatus.Status {
+		return c.s.ControlSocket(wsk.GetOption, wsk.SOOriginalDst, wsk.SolSocket, nil, buf, nil, p)
+	})
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	a, ok := wsk.ParseSockaddr(buf[:r.Information])
+	if !ok {
+		return netip.AddrPort{}, &OpError{op, ntstatus.InvalidAddressComponent}
+	}
+	return a, nil
 }
 
 // use runs an operation on the transport unless the connection is closed.

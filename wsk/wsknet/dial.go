@@ -2,9 +2,11 @@ package wsknet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 
 	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
@@ -13,9 +15,9 @@ import (
 // A Dialer connects.
 type Dialer struct {
 	Client *wsk.Client // Required.
-	// RedirectRecords are set on the socket before it connects, so that the
-	// connection stays related to the one they came from. Optional.
-	RedirectRecords []byte
+	// Control runs before the socket is bound, as that of net.Dialer does. Its
+	// RawConn takes redirect records; winsock.Control sets them. Optional.
+	Control func(network, address string, c syscall.RawConn) error
 }
 
 // DialContext connects to a numeric address. The networks are tcp, tcp4, tcp6.
@@ -28,18 +30,16 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	if err := d.connect(ctx, s, to); err != nil {
+	if err := d.connect(ctx, s, network, to); err != nil {
 		shut(s)
 		return nil, err
 	}
 	return newConn(context.Background(), s), nil
 }
 
-func (d *Dialer) connect(ctx context.Context, s *wsk.Socket, to netip.AddrPort) error {
-	if d.RedirectRecords != nil {
-		if _, err := do(ctx, "set redirect records", func(p *wsk.IRP) ntstatus.Status {
-			return s.ControlSocket(wsk.Ioctl, wsk.SIOSetWFPConnectionRedirectRecords, 0, d.RedirectRecords, nil, nil, p)
-		}); err != nil {
+func (d *Dialer) connect(ctx context.Context, s *wsk.Socket, network string, to netip.AddrPort) error {
+	if d.Control != nil {
+		if err := d.Control(network, to.String(), &rawConn{s}); err != nil {
 			return err
 		}
 	}
@@ -60,3 +60,19 @@ func wildcard(to netip.AddrPort) netip.Addr {
 	}
 	return netip.IPv6Unspecified()
 }
+
+// A rawConn is a socket that is not connected yet. It has no descriptor to show:
+// what may be done with it are its own methods.
+type rawConn struct{ s *wsk.Socket }
+
+// SetRedirectRecords sets the records that the connection will have.
+func (c *rawConn) SetRedirectRecords(ctx context.Context, sealed []byte) error {
+	_, err := do(ctx, "set redirect records", func(p *wsk.IRP) ntstatus.Status {
+		return c.s.ControlSocket(wsk.Ioctl, wsk.SIOSetWFPConnectionRedirectRecords, 0, sealed, nil, nil, p)
+	})
+	return err
+}
+
+func (c *rawConn) Control(func(uintptr)) error    { return errors.ErrUnsupported }
+func (c *rawConn) Read(func(uintptr) bool) error  { return errors.ErrUnsupported }
+func (c *rawConn) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
