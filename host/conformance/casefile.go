@@ -67,11 +67,11 @@ func Parse(file string, data []byte) (*Case, error) {
 		case key == "rule" && c.Rule == "":
 			c.Rule = value
 		default:
-			return nil, l.errorf("key %q is unknown or stands twice; expected id and rule", key)
+			return nil, l.errorf("key %q is unknown or stands twice; expected id, rule", key)
 		}
 	}
 	if c.ID == "" || c.Rule == "" {
-		return nil, fmt.Errorf("%s:1: a case begins with id: and rule:", file)
+		return nil, fmt.Errorf("%s:1: a case begins with the keys id and rule", file)
 	}
 	at := 1 + strings.Count(string(ar.Comment), "\n")
 	places := map[string]*section{"options": &c.options, "policy": &c.policy, "callouts": &c.callouts, "script": &c.script}
