@@ -274,12 +274,17 @@ func TestNothingIsLetGoWithoutItsRecord(t *testing.T) {
 	require.ErrorContains(t, err, "the redirect record was not kept")
 	require.False(t, a.to.IsValid())
 
-	e, store, _ := enforcer(p)
+	e, store, events := enforcer(p)
 	refusal := errors.New("connection refused")
 	a.connect = func(netip.AddrPort) error { return refusal }
 	_, err = e.Connect(t.Context(), a)
 	require.ErrorIs(t, err, refusal, "SC-90")
 	require.Zero(t, store.Len())
+	require.Len(t, *events, 2, "the redirect, and that nobody listens there")
+	require.NoError(t, (*events)[0].Err)
+	require.Equal(t, refusal, (*events)[1].Err)
+	require.Equal(t, proxy, (*events)[1].Target)
+	require.Equal(t, "/bin/app", (*events)[1].AppID)
 
 	a = app()
 	for range redirect.MaxHops {

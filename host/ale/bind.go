@@ -63,7 +63,8 @@ func (e *Enforcer) bindRedirect(ctx context.Context, in fwps.Incoming) (netip.Ad
 	if r == nil || r.Previous == nil || r.Local == in.Local {
 		return in.Local, nil
 	}
-	ev := RedirectEvent{Layer: in.Layer, Original: in.Local, Target: r.Local, Filter: r.ModifierFilterID, Callout: r.ModifierCallout}
+	ev := RedirectEvent{Layer: in.Layer, Original: in.Local, Target: r.Local, Filter: r.ModifierFilterID, Callout: r.ModifierCallout,
+		ProcessID: in.ProcessID, AppID: in.AppID}
 	if !r.Local.IsValid() || !sameFamily(r.Local.Addr(), in.Local.Addr()) {
 		ev.Rule, ev.Why = "CR-07", "the address family may not change"
 		e.tell(ev)

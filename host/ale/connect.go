@@ -175,6 +175,10 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 		}
 	}
 	if !going {
+		if p.redirected {
+			p.event.Err = err
+			f.e.tell(p.event)
+		}
 		f.Close()
 		return nil, fmt.Errorf("connect to %s: %w", p.remote, err)
 	}

@@ -48,6 +48,12 @@ type RedirectEvent struct {
 	Target   netip.AddrPort
 	Filter   fwpm.FilterID
 	Callout  fwpm.CalloutID
+
+	ProcessID uint32 // who connects
+	AppID     string
+	// Err is why Target could not be connected to: nobody may listen there. Such
+	// an event follows that of the redirect.
+	Err error
 }
 
 // An Enforcer joins a classifier, a record store and a seal. It is safe for

@@ -19,6 +19,7 @@ type plan struct {
 	targetPID  uint32
 	hop        *redirect.Hop // nil unless a local redirect was recorded
 	kept       bool          // the hop is in the store already
+	event      RedirectEvent // if redirected
 }
 
 // pending answers RED-SIO-01: what the records would be. The hop it promises is
@@ -94,7 +95,8 @@ func (e *Enforcer) plan(s *scratch, keep plan) (plan, error) {
 		return keep, nil
 	}
 	r := d.Connect
-	ev := RedirectEvent{Layer: in.Layer, Original: in.Remote, Target: r.Remote, Filter: r.ModifierFilterID, Callout: r.ModifierCallout}
+	ev := RedirectEvent{Layer: in.Layer, Original: in.Remote, Target: r.Remote, Filter: r.ModifierFilterID, Callout: r.ModifierCallout,
+		ProcessID: in.ProcessID, AppID: in.AppID}
 	local := e.local(r.Remote)
 	if r.Remote != in.Remote { // AMB-32
 		if ev.Rule, ev.Why = invalid(in, r, local); ev.Why != "" {
@@ -114,6 +116,7 @@ func (e *Enforcer) plan(s *scratch, keep plan) (plan, error) {
 	}
 	ev.Applied = true
 	e.tell(ev)
+	p.event = ev
 	return p, nil
 }
 
