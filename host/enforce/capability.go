@@ -58,7 +58,8 @@ type Capability struct {
 	Supported     bool
 	Need          Need
 	MinimumKernel string
-	Detail        string // what it is for, or why it is missing
+	Detail        string // what it is for
+	Why           string // why it is missing
 }
 
 // capabilities lists them all, as unsupported.
@@ -79,7 +80,7 @@ func capabilities() []Capability {
 func Missing(cs []Capability) error {
 	for _, c := range cs {
 		if c.Need == Required && !c.Supported {
-			return &UnsupportedError{Name: c.Name, MinimumKernel: c.MinimumKernel, Why: c.Detail}
+			return &UnsupportedError{Name: c.Name, MinimumKernel: c.MinimumKernel, Why: c.Why}
 		}
 	}
 	return nil

@@ -18,7 +18,7 @@ func Probe() []Capability {
 	for i := range cs {
 		c := &cs[i]
 		if err := errs[c.Name]; err != nil {
-			c.Detail = err.Error()
+			c.Why = err.Error()
 		} else {
 			c.Supported = true
 		}

@@ -6,7 +6,7 @@ package enforce
 func Probe() []Capability {
 	cs := capabilities()
 	for i := range cs {
-		cs[i].Detail = "only Linux has it"
+		cs[i].Why = "only Linux has it"
 	}
 	return cs
 }
