@@ -25,7 +25,7 @@ var imports = map[string]string{
 	"host/redirect/storetest":      "host/redirect",
 	"host/internal/lpm":            "",
 	"host/arbitrate":               "host/fwp host/fwpm host/fwps host/redirect host/internal/lpm",
-	"host/policyfile":              "host/fwp host/fwpm",
+	"host/policyfile":              "host/fwp host/fwpm host/arbitrate",
 	"host/guest/meter":             "",
 	"host/guest":                   "host/fwp host/fwpm host/fwps host/redirect host/guest/meter sdk/abi",
 	"host":                         "host/arbitrate host/fwp host/fwpm host/fwps host/redirect",
@@ -41,6 +41,7 @@ var imports = map[string]string{
 	"wsk/localproxy":               "host/redirect sdk/go/sockaddr wsk wsk/winsock wsk/wsknet",
 	"sdk/go/callout":               "sdk/abi",
 	"plugins/proxy-redirect":       "sdk/go/callout sdk/go/sockaddr sdk/abi",
+	"examples/first-callout":       "sdk/go/callout",
 	"cmd/calloutd":                 "*",
 }
 

@@ -1,34 +1,59 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host/policyfile"
 )
 
 func newCheck() *cobra.Command {
-	return &cobra.Command{
-		Use:   "check FILE...",
-		Short: "Check policy files and the callouts they name",
-		Long:  "Check reads each policy, compiles its filters and loads its callouts, and reports every mistake with its place.",
-		Args:  cobra.MinimumNArgs(1),
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "check FILE...",
+		Short:   "Check policy files and the callouts they name",
+		Long:    "Check reads each policy, builds and loads its callouts with their configuration, and reports every mistake with its place. It starts no proxy. It ends with code 1 when there are mistakes.",
+		Example: "  calloutd check examples/*/policy.yaml",
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			bad := false
 			for _, file := range files {
-				w, err := open(cmd.Context(), file, worldOptions{})
+				w, err := open(cmd.Context(), file, newTracer(cmd.ErrOrStderr(), asJSON, false), false)
 				if err != nil {
 					bad = true
-					fmt.Fprintln(cmd.ErrOrStderr(), err)
+					report(cmd, asJSON, err)
 					continue
 				}
-				p := w.engine.Policy()
+				if !asJSON {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %d filters, %d callouts, %d proxies\n", file, len(w.file.Policy.Filters), len(w.file.Callouts), len(w.file.Proxies))
+				}
 				w.Close()
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %d filters, %d callouts, %d proxies\n", file, len(p.Filters), len(w.file.Callouts), len(w.file.Proxies))
 			}
 			if bad {
-				return exitCode(1)
+				return exitCode(codeNo)
 			}
 			return nil
 		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+// report prints mistakes: as text on standard error, as JSON on standard output.
+func report(cmd *cobra.Command, asJSON bool, err error) {
+	if !asJSON {
+		complain(cmd.ErrOrStderr(), err)
+		return
+	}
+	out := json.NewEncoder(cmd.OutOrStdout())
+	for _, err := range flatten(err) {
+		var p policyfile.Problem
+		if !errors.As(err, &p) {
+			p.Message = err.Error()
+		}
+		_ = out.Encode(p) // A closed output has nowhere to be reported.
 	}
 }

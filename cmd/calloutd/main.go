@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
+
+	"github.com/calloutd/calloutd/host/policyfile"
 )
 
 // The main thread must stay out of the pool: a seccomp filter is installed on
@@ -21,12 +24,53 @@ func main() {
 	case errors.As(err, &code):
 		os.Exit(int(code))
 	default:
-		fmt.Fprintf(os.Stderr, "calloutd: %v\n", err)
-		os.Exit(125) // as env and docker: the tool failed, not the command
+		complain(os.Stderr, err)
+		os.Exit(codeTool)
 	}
 }
 
-// An exitCode is the exit code of the command that ran, or of a check that failed.
+// Exit codes of calloutd's own, as env and docker have them; what run's command
+// returns passes through.
+const (
+	codeNo        = 1   // blocked, mistakes, something required is missing
+	codeTool      = 125 // calloutd itself failed
+	codeNotRun    = 126 // the command cannot be executed
+	codeNotFound  = 127 // there is no such command
+	codeSignalled = 128 // and the signal's number
+)
+
+// An exitCode is all there is to say any more.
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
+// complain prints an error. Mistakes in a file begin with their place, so that
+// editors find it.
+func complain(out io.Writer, err error) {
+	for _, err := range flatten(err) {
+		var p policyfile.Problem
+		if errors.As(err, &p) {
+			fmt.Fprintln(out, p)
+		} else {
+			fmt.Fprintf(out, "calloutd: %v\n", err)
+		}
+	}
+}
+
+// flatten lists the errors that an error joins.
+func flatten(err error) []error {
+	var all []error
+	switch e := err.(type) {
+	case policyfile.Errors:
+		for _, p := range e {
+			all = append(all, p)
+		}
+	case interface{ Unwrap() []error }:
+		for _, x := range e.Unwrap() {
+			all = append(all, flatten(x)...)
+		}
+	default:
+		all = []error{err}
+	}
+	return all
+}

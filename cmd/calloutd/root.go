@@ -1,6 +1,8 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+)
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -8,10 +10,25 @@ func newRoot() *cobra.Command {
 		Short: "Run WFP connect-redirect callouts, written in any wasm language, on real connections",
 		Long: `calloutd runs connect-redirect callouts as WebAssembly modules: a callout sends a
 program's connect() to a local proxy with a redirect record, and the proxy asks
-Winsock Kernel whom the connection was for.`,
+Winsock Kernel whom the connection was for.
+
+Exit codes: 1 is a no (blocked, mistakes, something is missing), 125 a failure of
+calloutd itself. run ends with the code of its command.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newSim(), newCheck(), newDoctor(), newVersion())
+	root.AddCommand(newRun(), newSim(), newCheck(), newSchema(), newDoctor(), newVersion())
 	return root
+}
+
+// policyFlag adds the flag that names the policy.
+func policyFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "policy", "p", "", "policy file (required)")
+	// Both fail only for a flag that does not exist.
+	_ = cmd.MarkFlagRequired("policy")
+	_ = cmd.MarkFlagFilename("policy", "yaml", "yml")
+}
+
+func jsonFlag(cmd *cobra.Command, on *bool) {
+	cmd.Flags().BoolVar(on, "json", false, "print JSON, one object a line")
 }

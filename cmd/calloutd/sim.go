@@ -6,81 +6,182 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/policyfile"
 )
 
 func newSim() *cobra.Command {
-	var policy, to, from, app string
-	var pid, uid uint32
-	var asJSON bool
+	var policy, to, from, app, protocol string
+	var pid uint32
+	var uid int64
+	var asJSON, inbound bool
 	cmd := &cobra.Command{
 		Use:   "sim --policy FILE --to ADDR:PORT",
 		Short: "Take one described connection through the engine and print why it goes where it goes",
 		Long: `Sim asks every layer what it would do with the connection you describe and prints
-each layer, filter, callout and reason. Nothing is connected. It works on every system.`,
-		Example: "  calloutd sim --policy examples/quickstart/policy.yaml --to 198.51.100.7:80 --app /usr/bin/curl",
-		Args:    cobra.NoArgs,
+each layer, filter, callout and reason, and what a forward proxy's own connection would
+meet. Nothing is connected and no proxy is started: a proxy that would get a port from
+the system has one from 61001 on. It works on every system.
+
+It ends with code 1 when the connection is blocked.`,
+		Example: `  calloutd sim --policy examples/quickstart/policy.yaml --to 198.51.100.7:80 --app /usr/bin/curl
+  calloutd sim -p policy.yaml --inbound --from 203.0.113.9:40000 --to 192.0.2.1:22`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			remote, err := netip.ParseAddrPort(to)
-			if err != nil {
-				return fmt.Errorf("--to %q: expected an address and a port, such as 198.51.100.7:80 or [2001:db8::7]:80", to)
+			in := fwps.Incoming{AppID: app, ProcessID: pid, UserID: uint32(uid), UserKnown: uid >= 0, Inbound: inbound}
+			var err error
+			if in.Protocol, err = parseProtocol(protocol); err != nil {
+				return err
 			}
-			local := netip.AddrPortFrom(unspecified(remote.Addr()), 0)
-			if from != "" {
-				if local, err = netip.ParseAddrPort(from); err != nil {
-					return fmt.Errorf("--from %q: expected an address and a port", from)
+			if in.Remote, err = parseAddr("to", to); err != nil {
+				return err
+			}
+			switch {
+			case from != "":
+				if in.Local, err = parseAddr("from", from); err != nil {
+					return err
 				}
+			case inbound:
+				return errors.New("--inbound needs --from, the address of who connects")
 			}
-			t := &tracer{out: cmd.OutOrStdout(), json: asJSON}
-			w, err := open(cmd.Context(), policy, worldOptions{onDecision: t.decision, onRedirect: t.redirect, logf: t.logf})
+			if in.Local.IsValid() && in.Local.Addr().Is4() != in.Remote.Addr().Is4() {
+				return fmt.Errorf("--from %s and --to %s are of two address families", from, to)
+			}
+			t := newTracer(cmd.OutOrStdout(), asJSON, true)
+			w, err := open(cmd.Context(), policy, t, false)
 			if err != nil {
 				return err
 			}
 			defer w.Close()
-			in := fwps.Incoming{Protocol: fwps.ProtocolTCP, Local: local, Remote: remote, AppID: app, ProcessID: pid, UserID: uid, UserKnown: true}
-			f, err := w.ale.Connect(cmd.Context(), described(in))
+			s := simulation{cmd.Context(), w, t}
+			if inbound {
+				in.Local, in.Remote = in.Remote, in.Local
+				_, err = s.accept(in)
+			} else {
+				err = s.connect(in)
+			}
 			var b *ale.BlockedError
 			if errors.As(err, &b) {
 				t.blocked(b)
-				return exitCode(1)
+				return exitCode(codeNo)
 			}
-			if err != nil {
-				return err
-			}
-			f.Detach()
-			t.emit(event{Event: "connect", To: f.Remote.String(), From: f.Original.String()}, fmt.Sprintf("connects to %s (asked for %s)", f.Remote, f.Original))
-			return nil
+			return err
 		},
 	}
+	policyFlag(cmd, &policy)
+	jsonFlag(cmd, &asJSON)
 	f := cmd.Flags()
-	f.StringVar(&policy, "policy", "", "policy file")
-	f.StringVar(&to, "to", "", "destination address and port")
-	f.StringVar(&from, "from", "", "local address and port (default: not bound)")
-	f.StringVar(&app, "app", "/usr/bin/curl", "path of the program that connects")
-	f.Uint32Var(&pid, "pid", uint32(os.Getpid()), "process that connects")
-	f.Uint32Var(&uid, "uid", 0, "user of the process")
-	f.BoolVar(&asJSON, "json", false, "print JSON, one object a line")
-	_ = cmd.MarkFlagRequired("policy") // fails only for a flag that does not exist
-	_ = cmd.MarkFlagRequired("to")
+	f.StringVar(&to, "to", "", "where the connection goes, ADDR:PORT (required)")
+	f.StringVar(&from, "from", "", "where it comes from, ADDR:PORT (default: a socket that is not bound)")
+	f.StringVar(&app, "app", "/usr/bin/curl", "path of the program")
+	f.Int64Var(&uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known")
+	f.Uint32Var(&pid, "pid", 1000, "number of the process")
+	f.StringVar(&protocol, "protocol", "tcp", "tcp, udp or a number")
+	f.BoolVar(&inbound, "inbound", false, "the program accepts the connection instead of making it")
+	_ = cmd.MarkFlagRequired("to") // fails only for a flag that does not exist
+	_ = cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]cobra.Completion{"tcp", "udp"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func unspecified(a netip.Addr) netip.Addr {
-	if a.Is4() {
-		return netip.IPv4Unspecified()
+func parseAddr(flag, s string) (netip.AddrPort, error) {
+	a, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return a, fmt.Errorf("--%s %q: expected an address and a port, such as 198.51.100.7:80 or [2001:db8::7]:80", flag, s)
 	}
-	return netip.IPv6Unspecified()
+	return a, nil
 }
 
-// described is an endpoint that exists only in words.
-type described fwps.Incoming
+func parseProtocol(s string) (uint8, error) {
+	switch s {
+	case "tcp":
+		return fwps.ProtocolTCP, nil
+	case "udp":
+		return fwps.ProtocolUDP, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 8)
+	if err != nil {
+		return 0, fmt.Errorf("--protocol %q: expected tcp, udp or a number up to 255", s)
+	}
+	return uint8(n), nil
+}
 
-func (d described) Incoming() fwps.Incoming { return fwps.Incoming(d) }
+// A simulation takes connections through the layers that exist only in words.
+type simulation struct {
+	ctx context.Context
+	*world
+	t *tracer
+}
 
-func (d described) Connect(context.Context, netip.AddrPort) (netip.AddrPort, error) {
-	return d.Local, nil
+// connect is a program's connect() or first datagram, and what follows from it.
+func (s simulation) connect(in fwps.Incoming) error {
+	sock := s.ale.NewSocket(in)
+	if in.Protocol != fwps.ProtocolTCP {
+		to, f, _, err := sock.SendTo(s.ctx, in.Remote)
+		if err != nil {
+			return err
+		}
+		f.Detach()
+		s.goes("sends", in.Remote, to)
+		return nil
+	}
+	f, err := sock.Connect(s.ctx, in.Remote, func(_ context.Context, to ale.Target) (netip.AddrPort, error) {
+		return source(in.Local, to.Remote), nil
+	})
+	if err != nil {
+		return err
+	}
+	f.Detach()
+	s.goes("connects", in.Remote, f.Remote)
+	if s.proxyAt(f.Remote) == "" {
+		return nil
+	}
+	return s.proxied(f, in)
+}
+
+// source is the local address that a system could choose.
+func source(local, to netip.AddrPort) netip.AddrPort {
+	if local.IsValid() && local.Port() != 0 && !to.Addr().IsLoopback() {
+		return local
+	}
+	a := netip.MustParseAddr("127.0.0.1")
+	if !to.Addr().Unmap().Is4() {
+		a = netip.IPv6Loopback()
+	}
+	return netip.AddrPortFrom(a, 60001)
+}
+
+func (s simulation) goes(verb string, asked, to netip.AddrPort) {
+	e := event{Event: "connect", To: to.String(), Proxy: s.proxyAt(to)}
+	text := verb + " to " + s.t.to(to)
+	if asked != to {
+		e.Original = asked.String()
+		text += ", asked for " + asked.String()
+	}
+	s.t.emit(e, text)
+}
+
+// proxied is the proxy's side of a redirected connection: it accepts, and one
+// that forwards connects with the records set.
+func (s simulation) proxied(f *ale.Flow, in fwps.Incoming) error {
+	in = fwps.Incoming{Protocol: in.Protocol, AppID: "calloutd", ProcessID: s.pid, Local: f.Remote, Remote: f.Local}
+	acc, err := s.accept(in)
+	if err != nil || s.proxies[netip.AddrPortFrom(f.Remote.Addr().Unmap(), f.Remote.Port())].Kind != policyfile.ProxyForward {
+		return err
+	}
+	return s.connect(fwps.Incoming{Protocol: in.Protocol, AppID: in.AppID, ProcessID: in.ProcessID, Remote: f.Original, Records: acc.Records})
+}
+
+func (s simulation) accept(in fwps.Incoming) (*ale.Flow, error) {
+	f, err := s.ale.Accept(s.ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	s.t.emit(event{Event: "accept", From: f.Remote.String(), To: f.Local.String(), Proxy: s.proxyAt(f.Local)},
+		fmt.Sprintf("accepted at %s from %s", s.t.to(f.Local), f.Remote))
+	return f, nil
 }

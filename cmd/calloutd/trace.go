@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
+	"strings"
 	"sync"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -14,24 +17,14 @@ import (
 type tracer struct {
 	mu    sync.Mutex
 	out   io.Writer
+	paint painter
 	json  bool
-	quiet bool // denials only
+	all   bool // not only what went wrong
+	world *world
 }
 
-type event struct {
-	Event   string `json:"event"`
-	Layer   string `json:"layer,omitempty"`
-	Program string `json:"program,omitempty"`
-	PID     uint32 `json:"pid,omitempty"`
-	To      string `json:"to,omitempty"`
-	From    string `json:"original,omitempty"`
-	State   string `json:"redirect_state,omitempty"`
-	Action  string `json:"action,omitempty"`
-	Filter  uint64 `json:"filter,omitempty"`
-	Name    string `json:"filter_name,omitempty"`
-	Callout string `json:"callout,omitempty"`
-	Rule    string `json:"rule,omitempty"`
-	Why     string `json:"why,omitempty"`
+func newTracer(out io.Writer, asJSON, all bool) *tracer {
+	return &tracer{out: out, paint: paintFor(out), json: asJSON, all: all}
 }
 
 func (t *tracer) emit(e event, text string) {
@@ -45,46 +38,191 @@ func (t *tracer) emit(e event, text string) {
 	fmt.Fprintln(t.out, text)
 }
 
+// decision prints a classification: the layer, and each filter that was asked.
 func (t *tracer) decision(in *fwps.Incoming, d *fwps.Decision) {
-	if t.quiet {
+	if !t.all {
 		return
 	}
-	state := "not-redirected"
-	if h := in.Records.Last(); h != nil {
-		st, _ := in.Records.State(h.Handle)
-		state = st.String()
+	e := event{Event: "classify", Layer: in.Layer.String(), Program: in.AppID, PID: in.ProcessID, Action: d.Action.String()}
+	from, to := in.Local, in.Remote
+	switch {
+	case !in.Layer.Offers(fwpm.ConditionIPRemoteAddress):
+		to = netip.AddrPort{}
+	case in.Inbound:
+		from, to = to, from
 	}
-	e := event{Event: "classify", Layer: in.Layer.String(), Program: in.AppID, PID: in.ProcessID, To: in.Remote.String(), State: state, Action: d.Action.String()}
-	t.emit(e, fmt.Sprintf("%-27s %s[%d] -> %s %s: %s", e.Layer, e.Program, e.PID, e.To, state, e.Action))
+	e.From, e.To, e.Proxy = addr(from), addr(to), t.world.proxyAt(to)
+	lines := []string{fmt.Sprintf("%-26s %s: %s", e.Layer, t.who(e, in), t.paint.word(e.Action))}
 	for i := range d.Steps {
-		s := &d.Steps[i]
-		se := event{Event: "filter", Layer: e.Layer, Filter: uint64(s.Filter), Name: s.Name, Callout: string(s.Callout), Action: s.Action.String(), Rule: s.Rule, Why: s.Why}
-		text := fmt.Sprintf("    filter %d %q in %s", s.Filter, s.Name, s.Sublayer)
-		if s.Callout != "" {
-			text += fmt.Sprintf(" calls %q", s.Callout)
+		s := t.step(in, d, i)
+		e.Steps = append(e.Steps, s)
+		lines = append(lines, "    "+t.describe(s))
+	}
+	if len(d.Steps) == 0 {
+		lines = append(lines, "    no filter matches (ARB-09)")
+	}
+	t.emit(e, strings.Join(lines, "\n"))
+}
+
+// addr is empty for an address that is not known, or not yet.
+func addr(a netip.AddrPort) string {
+	if !a.IsValid() || a.Addr().IsUnspecified() && a.Port() == 0 {
+		return ""
+	}
+	return a.String()
+}
+
+func (t *tracer) who(e event, in *fwps.Incoming) string {
+	s := program(e.Program, e.PID)
+	switch {
+	case !in.Layer.Offers(fwpm.ConditionIPRemoteAddress):
+		return s + " at " + in.Local.String()
+	case in.Inbound:
+		return s + " <- " + e.From
+	}
+	return s + " -> " + t.to(in.Remote)
+}
+
+func program(app string, pid uint32) string {
+	if app == "" {
+		app = "unknown program"
+	}
+	return fmt.Sprintf("%s[%d]", clean(app), pid)
+}
+
+// to is an address, with the proxy of the policy that has it.
+func (t *tracer) to(a netip.AddrPort) string {
+	if p := t.world.proxyAt(a); p != "" {
+		return fmt.Sprintf("%s (proxy %s)", a, p)
+	}
+	return a.String()
+}
+
+func (t *tracer) step(in *fwps.Incoming, d *fwps.Decision, i int) step {
+	s := &d.Steps[i]
+	out := step{Filter: uint64(s.Filter), Name: s.Name, Place: t.world.file.Place(s.Filter), Sublayer: string(s.Sublayer),
+		Callout: string(s.Callout), Action: s.Action.String(), Hard: s.Hard, Veto: s.Veto, Rule: s.Rule, Why: s.Why}
+	if h, ok := t.world.handles[s.Callout]; ok && in.Layer.IsConnectRedirect() {
+		st, _ := in.Records.State(h)
+		out.State = st.String()
+	}
+	if s.Redirected {
+		out.Action, out.To = "redirect", t.to(target(d, s.Filter))
+	}
+	return out
+}
+
+// target is where a filter's callout wants the request to go: the newest version
+// of it that is the filter's.
+func target(d *fwps.Decision, f fwpm.FilterID) netip.AddrPort {
+	for r := d.Connect; r != nil; r = r.Previous {
+		if r.ModifierFilterID == f {
+			return r.Remote
 		}
-		t.emit(se, fmt.Sprintf("%s: %s %s %s", text, s.Action, s.Rule, s.Why))
 	}
+	for r := d.Bind; r != nil; r = r.Previous {
+		if r.ModifierFilterID == f {
+			return r.Local
+		}
+	}
+	return netip.AddrPort{}
 }
 
+func (t *tracer) describe(s step) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "filter %d %q", s.Filter, s.Name)
+	if s.Place != "" {
+		fmt.Fprintf(&b, " (%s)", s.Place)
+	}
+	fmt.Fprintf(&b, " in %s", s.Sublayer)
+	if s.Callout != "" {
+		fmt.Fprintf(&b, " asks callout %q", s.Callout)
+	}
+	if s.State != "" {
+		fmt.Fprintf(&b, " (%s)", s.State)
+	}
+	fmt.Fprintf(&b, ": %s", t.paint.word(s.Action))
+	if s.To != "" {
+		b.WriteString(" to " + s.To)
+	}
+	if s.Hard {
+		b.WriteString(", hard")
+	}
+	if s.Veto {
+		b.WriteString(", a veto")
+	}
+	if s.Why != "" {
+		b.WriteString(": " + clean(s.Why))
+	}
+	b.WriteString(rule(s.Rule))
+	return b.String()
+}
+
+// redirect prints what became of the redirect that a callout asked for.
 func (t *tracer) redirect(ev ale.RedirectEvent) {
-	e := event{Event: "redirect-applied", To: ev.Target.String(), From: ev.Original.String(), Filter: uint64(ev.Filter), Callout: string(ev.Callout), Rule: ev.Rule, Why: ev.Why}
-	text := fmt.Sprintf("redirected %s -> %s by filter %d, callout %q", ev.Original, ev.Target, ev.Filter, ev.Callout)
-	if !ev.Applied {
+	e := event{Event: "redirect", Layer: ev.Layer.String(), Program: ev.AppID, PID: ev.ProcessID, Original: addr(ev.Original), To: addr(ev.Target),
+		Proxy: t.world.proxyAt(ev.Target), Rule: ev.Rule, Why: ev.Why}
+	by := t.blame(&e, ev.Filter, ev.Callout)
+	switch {
+	case ev.Err != nil:
+		e.Event, e.Why = "redirect-failed", ev.Err.Error()
+		t.emit(e, fmt.Sprintf("calloutd: %s to %s %s: redirected to %s%s, where: %v", program(ev.AppID, ev.ProcessID), ev.Original, t.paint.word("failed"), t.to(ev.Target), by, ev.Err))
+	case !ev.Applied:
 		e.Event = "redirect-refused"
-		text = fmt.Sprintf("calloutd: redirect of %s to %s refused (%s): %s: filter %d, callout %q", ev.Original, ev.Target, ev.Rule, ev.Why, ev.Filter, ev.Callout)
-	} else if t.quiet {
-		return
+		t.emit(e, fmt.Sprintf("calloutd: %s to %s: redirect to %s%s %s (%s): %s", program(ev.AppID, ev.ProcessID), ev.Original, t.to(ev.Target), by, t.paint.word("refused"), ev.Rule, ev.Why))
+	case t.all && t.json: // The text has it with the callout's answer.
+		t.emit(e, "")
 	}
-	t.emit(e, text)
 }
 
+// blame fills in whose decision it was, and says it.
+func (t *tracer) blame(e *event, f fwpm.FilterID, c fwpm.CalloutID) string {
+	if f == 0 {
+		return ""
+	}
+	e.Filter, e.Name, e.Place, e.Callout = uint64(f), t.world.filterName(f), t.world.file.Place(f), string(c)
+	s := fmt.Sprintf(" by filter %d %q", f, e.Name)
+	if e.Place != "" {
+		s += fmt.Sprintf(" (%s)", e.Place)
+	}
+	if c != "" {
+		s += fmt.Sprintf(", callout %q", c)
+	}
+	return s
+}
+
+// blocked prints one denial: who, where to, what decided and why.
 func (t *tracer) blocked(b *ale.BlockedError) {
-	t.emit(event{Event: "blocked", Layer: b.Layer.String(), Program: b.AppID, PID: b.ProcessID, To: b.Remote.String(),
-		Action: "block", Filter: uint64(b.Filter), Name: b.Name, Callout: string(b.Callout), Rule: b.Rule, Why: b.Why}, "calloutd: "+b.Error())
+	e := event{Event: "blocked", Layer: b.Layer.String(), Program: b.AppID, PID: b.ProcessID, To: addr(b.Remote), Action: "block", Rule: b.Rule, Why: b.Why}
+	by := t.blame(&e, b.Filter, b.Callout)
+	t.emit(e, fmt.Sprintf("calloutd: %s%s %s at %s%s: %s%s", program(b.AppID, b.ProcessID), t.direction(b), t.paint.word("blocked"), b.Layer, by, clean(b.Why), rule(b.Rule)))
+}
+
+func (t *tracer) direction(b *ale.BlockedError) string {
+	switch {
+	case !b.Layer.Offers(fwpm.ConditionIPRemoteAddress): // a bind or a listen
+		return ""
+	case b.Layer.ForFamily(false) == fwpm.LayerALEAuthRecvAcceptV4:
+		return " from " + t.to(b.Remote)
+	}
+	return " to " + t.to(b.Remote)
+}
+
+// rule cites a rule. ARB-01 is left out: it says that filters are asked by weight.
+func rule(id string) string {
+	if id == "" || id == "ARB-01" {
+		return ""
+	}
+	return " (" + id + ")"
+}
+
+// denied is blocked for a denial that is not the policy's.
+func (t *tracer) denied(app string, pid uint32, to netip.AddrPort, err error) {
+	t.emit(event{Event: "blocked", Program: app, PID: pid, To: addr(to), Action: "block", Why: err.Error()},
+		fmt.Sprintf("calloutd: %s to %s %s: %s", program(app, pid), to, t.paint.word("blocked"), clean(err.Error())))
 }
 
 func (t *tracer) logf(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	t.emit(event{Event: "log", Why: text}, "calloutd: "+text)
+	t.emit(event{Event: "log", Why: text}, "calloutd: "+clean(text))
 }

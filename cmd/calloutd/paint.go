@@ -1,0 +1,52 @@
+package main
+
+import (
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"unicode"
+
+	"golang.org/x/term"
+)
+
+// A painter colours words where somebody looks at a terminal.
+type painter bool
+
+// paintFor asks whether out is a terminal that takes colours and whether the
+// user wants them (NO_COLOR). A Windows console may not take them.
+func paintFor(out io.Writer) painter {
+	f, ok := out.(*os.File)
+	return painter(ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && runtime.GOOS != "windows")
+}
+
+func (p painter) paint(code, s string) string {
+	if !p {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+// word colours an outcome.
+func (p painter) word(s string) string {
+	switch {
+	case strings.HasPrefix(s, "block"), s == "no", s == "refused", s == "failed":
+		return p.paint("1;31", s)
+	case strings.HasPrefix(s, "redirect"):
+		return p.paint("1;36", s)
+	case s == "permit", s == "yes":
+		return p.paint("32", s)
+	}
+	return s
+}
+
+// clean makes text of others safe to print: a program may be called, and a
+// callout may answer, what would move the cursor or forge a line.
+func clean(s string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return unicode.ReplacementChar
+	}, s)
+}

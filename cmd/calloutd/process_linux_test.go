@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/creack/pty"
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/enforce/seccomp"
+)
+
+// Without the callout curl fails to connect. A network namespace of its own
+// makes sure that nothing leaves the machine, and that nothing but the redirect
+// made the first command work: it works there as well.
+func TestNothingButTheCalloutConnects(t *testing.T) {
+	warm(t)
+	need(t, "curl")
+	need(t, "ip")
+	without := policy(t, "version: 1\n")
+	inNamespace := func(p string) result {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", `ip link set lo up && exec calloutd run --policy "$1" -- curl -sS http://198.51.100.7/`, "sh", p)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+		if os.Getuid() != 0 {
+			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+			cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+		}
+		return finish(t, cmd)
+	}
+	r := inNamespace(quickstart)
+	require.Zero(t, r.code, r.stderr)
+	require.Contains(t, r.stdout, `"original_destination":"198.51.100.7:80"`)
+
+	r = inNamespace(without)
+	require.Equal(t, 7, r.code, "curl's code for a failed connect: %s", r.stderr)
+	require.Empty(t, r.stdout)
+}
+
+func policy(t *testing.T, text string) string {
+	t.Helper()
+	p := t.TempDir() + "/policy.yaml"
+	require.NoError(t, os.WriteFile(p, []byte(text), 0o600))
+	return p
+}
+
+// A proxy that is gone is "connection refused" to the program, with a line that
+// says whose redirect it was.
+func TestKilledProxyIsConnectionRefused(t *testing.T) {
+	need(t, "python3")
+	var trace bytes.Buffer
+	tr := newTracer(&trace, false, false)
+	w, err := open(t.Context(), quickstart, tr, true)
+	require.NoError(t, err)
+	defer w.Close()
+	cmd := exec.Command("python3", "-uc", `
+import socket
+socket.create_connection(("198.51.100.7", 80))
+input("connected\n")
+try:
+    socket.create_connection(("198.51.100.7", 80))
+except ConnectionRefusedError:
+    print("refused")`)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	r, pw, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	cmd.Stdout = pw
+	done := make(chan error, 1)
+	go func() {
+		_, err := seccomp.Run(t.Context(), seccomp.Options{ALE: w.ale, Logf: tr.logf, OnBlocked: tr.onBlocked}, cmd)
+		pw.Close()
+		done <- err
+	}()
+	out := bufio.NewReader(r)
+	line, err := out.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "connected\n", line)
+	for _, p := range w.running {
+		p.Close()
+	}
+	_, err = io.WriteString(in, "\n")
+	require.NoError(t, err)
+	rest, err := io.ReadAll(out)
+	require.NoError(t, err)
+	require.NoError(t, <-done)
+	require.Equal(t, "refused\n", string(rest))
+	require.Regexp(t, `^calloutd: \S*python\S*\[\d+\] to 198\.51\.100\.7:80 failed: redirected to 127\.0\.0\.1:\d+ \(proxy inspect\) by filter 1 "documentation web to the proxy" \(\S*policy\.yaml:\d+\), callout "proxy-redirect", where: connection refused\n$`, trace.String())
+}
+
+// The terminal is the command's: it is its controlling terminal, a key that
+// interrupts reaches it, and calloutd stays until it has ended.
+func TestTerminalIsTheCommands(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "calloutd", "run", "--policy", policy(t, "version: 1\n"), "--",
+		"sh", "-c", `test -t 0 && test -t 1 && test -t 2 && stty size; trap 'echo caught; exit 9' INT; echo ready; while :; do read line && echo "$line"; done`)
+	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 33, Cols: 77})
+	require.NoError(t, err)
+	defer tty.Close()
+	out := bufio.NewReader(tty)
+	expect := func(want string) {
+		t.Helper()
+		for {
+			line, err := out.ReadString('\n')
+			require.NoError(t, err, "waiting for %q", want)
+			if strings.Contains(line, want) {
+				return
+			}
+		}
+	}
+	expect("33 77")
+	expect("ready")
+	_, err = io.WriteString(tty, "typed\n")
+	require.NoError(t, err)
+	expect("typed")               // the terminal's echo
+	expect("typed")               // the command's answer
+	_, err = tty.Write([]byte{3}) // Ctrl-C
+	require.NoError(t, err)
+	expect("caught")
+	err = cmd.Wait()
+	require.Equal(t, 9, cmd.ProcessState.ExitCode(), "%v", err)
+}
+
+// SIGTERM to calloutd is the command's.
+func TestSignalIsPassedOn(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "calloutd", "run", "--policy", policy(t, "version: 1\n"), "--",
+		"sh", "-c", `trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.01; done`)
+	r, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	out := bufio.NewReader(r)
+	line, err := out.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "ready\n", line)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	rest, err := io.ReadAll(out)
+	require.NoError(t, err)
+	require.Equal(t, "caught\n", string(rest))
+	err = cmd.Wait()
+	require.Equal(t, 9, cmd.ProcessState.ExitCode(), "%v", err)
+}
+
+// Colours are for terminals, and for those who want them.
+func TestColourOnATerminalOnly(t *testing.T) {
+	p := policy(t, "version: 1\nfilters: [{name: no, layer: ALE_AUTH_CONNECT, action: block}]")
+	show := func(env ...string) string {
+		cmd := exec.CommandContext(t.Context(), "calloutd", "sim", "--policy", p, "--to", "192.0.2.1:1")
+		cmd.Env = append(append(os.Environ(), "TERM=xterm", "NO_COLOR="), env...)
+		tty, err := pty.Start(cmd)
+		require.NoError(t, err)
+		defer tty.Close()
+		out, _ := io.ReadAll(tty) // EIO is how a terminal ends.
+		_ = cmd.Wait()
+		return string(out)
+	}
+	require.Contains(t, show(), "\x1b[1;31mblock")
+	require.NotContains(t, show("NO_COLOR=1"), "\x1b")
+	require.NotContains(t, show("TERM=dumb"), "\x1b")
+}

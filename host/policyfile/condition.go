@@ -1,0 +1,132 @@
+package policyfile
+
+import (
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// A condition is one of the file: a field, a match type and one value.
+type condition struct {
+	field   fwpm.ConditionID
+	match   fwp.Match
+	operand operand
+
+	node, fieldNode, matchNode, valueNode *yaml.Node
+}
+
+// nodes are the places of a condition's parts, by their ending in the Field of
+// an fwpm.ObjectError.
+func (c condition) nodes() map[string]*yaml.Node {
+	return map[string]*yaml.Node{"": c.node, ".field": c.fieldNode, ".match": c.matchNode, ".value": c.valueNode}
+}
+
+// negative says that the condition holds for what differs from its value.
+func (c condition) negative() bool {
+	return c.match == fwp.MatchNotEqual || c.match == fwp.MatchNotPrefix
+}
+
+// condition reads one condition of a filter at layers, which have the same
+// fields. Each value of a list is one condition, but for flags.
+func (r *reader) condition(f fields, layer string, layers []fwpm.LayerID) []condition {
+	l := layers[0]
+	fieldNode := f.vals["field"]
+	field, _ := fwpm.ParseCondition(fieldNode.Value)
+	if !l.Offers(field) {
+		near := nearest(fieldNode.Value, fieldsOf(l))
+		r.fail(at(fieldNode), near, "field: expected a field of layer %s%s, found %q", layer, oneOf(fieldsOf(l), near), fieldNode.Value)
+		return nil
+	}
+	c := condition{field: field, node: f.node, fieldNode: fieldNode, matchNode: fieldNode, valueNode: f.vals["value"]}
+	t := typeOf(field, l)
+	match, ok := r.match(f, &c, t, l)
+	if !ok || c.valueNode == nil {
+		return nil
+	}
+	if c.valueNode.Kind == yaml.SequenceNode {
+		return r.alternatives(c, match, t, layers)
+	}
+	if r.operand(&c, match, t, layers) {
+		return []condition{c}
+	}
+	return nil
+}
+
+// match reads the match type, empty for the one that the value implies.
+func (r *reader) match(f fields, c *condition, t valueType, l fwpm.LayerID) (string, bool) {
+	name := f.text("match")
+	switch known := matches(c.field, l); {
+	case name == "" && f.keys["match"] == nil && t.bits:
+		r.fail(at(c.node), "", "match is missing: %s holds many flags at once, expected flags_all_set, flags_any_set, flags_none_set or another match type", c.field)
+		return "", false
+	case name == "":
+		return "", f.keys["match"] == nil
+	case !slices.Contains(known, name):
+		r.fail(at(f.vals["match"]), "", "match type %s does not fit %s, which is compared with %s: expected one of %s", name, c.field, t.what, strings.Join(known, ", "))
+		return "", false
+	}
+	c.matchNode = f.vals["match"]
+	return name, true
+}
+
+// alternatives reads a list. The flags of a list are one value; the values of
+// other lists are alternatives (BFE-CND-01), which makes no sense of a match
+// type that most values satisfy.
+func (r *reader) alternatives(c condition, match string, t valueType, layers []fwpm.LayerID) []condition {
+	values := c.valueNode.Content
+	if len(values) == 0 {
+		r.fail(at(c.valueNode), "", "value: the list is empty, so the condition never holds")
+		return nil
+	}
+	if t.bits {
+		if r.operand(&c, match, t, layers) {
+			return []condition{c}
+		}
+		return nil
+	}
+	if !slices.Contains([]string{"", "equal", "equal_case_insensitive", "range", "prefix"}, match) && len(values) > 1 {
+		r.fail(at(c.valueNode), "", "value: a list means alternatives, of which one is always %s: name the exceptions in a heavier filter", match)
+		return nil
+	}
+	var all []condition
+	for _, n := range values {
+		c := c
+		c.valueNode = n
+		if r.operand(&c, match, t, layers) {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// operand reads the value of c and completes its match type.
+func (r *reader) operand(c *condition, match string, t valueType, layers []fwpm.LayerID) bool {
+	o, err := t.operand(c.valueNode, match)
+	if err != nil {
+		r.fail(at(c.valueNode), err.nearest, "value of %s: expected %s, found %s", c.field, err.want, describe(err.node(c.valueNode)))
+		return false
+	}
+	if len(layers) == 1 && o.isAddress() && o.is4() == layers[0].IsV6() {
+		r.fail(at(c.valueNode), layers[0].ForFamily(!o.is4()).String(), "value of %s: %s is asked about IPv%s, and %s is not", c.field, layers[0], family(layers[0].IsV6()), describe(c.valueNode))
+		return false
+	}
+	c.operand = o
+	switch {
+	case match != "":
+		c.match, _ = fwp.ParseMatch(match)
+	case o.isRange():
+		c.match = fwp.MatchRange
+	}
+	return true
+}
+
+func family(v6 bool) string {
+	if v6 {
+		return "6"
+	}
+	return "4"
+}

@@ -1,0 +1,139 @@
+package policyfile
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// config takes a callout's configuration as JSON would have it. A text keeps
+// its ${...} until ConfigJSON, but what they name is checked here, at their place.
+func (r *reader) config(n *yaml.Node) any {
+	switch n.Kind {
+	case yaml.MappingNode:
+		m := map[string]any{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			k := n.Content[i]
+			_, twice := m[k.Value]
+			switch {
+			case k.Kind != yaml.ScalarNode:
+				r.fail(at(k), "", "config: expected a key that is a text, found %s", describe(k))
+				continue
+			case twice:
+				r.fail(at(k), "", "config: key %q stands twice", short(k.Value))
+			}
+			m[k.Value] = r.config(n.Content[i+1])
+		}
+		return m
+	case yaml.SequenceNode:
+		l := make([]any, len(n.Content))
+		for i, c := range n.Content {
+			l[i] = r.config(c)
+		}
+		return l
+	}
+	return r.scalar(n)
+}
+
+func (r *reader) scalar(n *yaml.Node) any {
+	switch n.Tag {
+	case "!!int", "!!bool", "!!null":
+		var v any
+		if err := n.Decode(&v); err != nil {
+			r.fail(at(n), "", "config: %v", err)
+		}
+		return v
+	case "!!float":
+		var v float64
+		if err := n.Decode(&v); err != nil || math.IsInf(v, 0) || math.IsNaN(v) {
+			r.fail(at(n), "", "config: %s is no number that JSON has", short(n.Value))
+			return nil
+		}
+		return v
+	}
+	r.references(n)
+	return n.Value // Dates and what else YAML knows are text.
+}
+
+// A "${name}" in a configuration; "$${" is a plain "${".
+var interpolation = regexp.MustCompile(`\$?\$\{[^}]*\}?`)
+
+func (r *reader) references(n *yaml.Node) {
+	known := []string{"${pid}"}
+	for _, id := range r.declared["proxy"] {
+		known = append(known, "${proxy:"+id+"}")
+	}
+	for _, m := range interpolation.FindAllString(n.Value, -1) {
+		if strings.HasPrefix(m, "$$") {
+			continue
+		}
+		if !slices.Contains(known, m) {
+			near := nearest(m, known)
+			r.fail(at(n), near, "config: expected a name that calloutd replaces%s, found %q; a plain ${ is written $${", oneOf(known, near), short(m))
+		}
+	}
+}
+
+// ConfigJSON is a callout's configuration for the guest, nil if it has none.
+// "${proxy:ID}" becomes the address of that proxy and "${pid}" becomes pid: as
+// a number where it is the whole value, else as text.
+func (c Callout) ConfigJSON(proxies map[string]netip.AddrPort, pid uint32) ([]byte, error) {
+	if c.config == nil {
+		return nil, nil
+	}
+	v, err := substitute(c.config, proxies, pid)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(v)
+}
+
+func substitute(v any, proxies map[string]netip.AddrPort, pid uint32) (any, error) {
+	var err error
+	keep := func(x any, e error) any {
+		if err == nil {
+			err = e
+		}
+		return x
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		out := map[string]any{}
+		for k, x := range v {
+			out[k] = keep(substitute(x, proxies, pid))
+		}
+		return out, err
+	case []any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = keep(substitute(x, proxies, pid))
+		}
+		return out, err
+	case string:
+		if v == "${pid}" {
+			return pid, nil
+		}
+		s := interpolation.ReplaceAllStringFunc(v, func(m string) string {
+			id, isProxy := strings.CutPrefix(strings.TrimSuffix(m, "}"), "${proxy:")
+			a, ok := proxies[id]
+			switch {
+			case strings.HasPrefix(m, "$$"):
+				return m[1:]
+			case isProxy && ok:
+				return a.String()
+			case m == "${pid}":
+				return strconv.FormatUint(uint64(pid), 10)
+			}
+			return keep(m, fmt.Errorf("config names %s, which is not running", m)).(string)
+		})
+		return s, err
+	}
+	return v, nil
+}

@@ -1,0 +1,153 @@
+package policyfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v4"
+	"go.yaml.in/yaml/v4/plugin/loaderlimits"
+)
+
+// Limits of a file.
+const (
+	MaxSize  = 1 << 20 // bytes
+	MaxDepth = 32      // of lists and mappings in each other
+)
+
+func readAll(r io.Reader) ([]byte, error) {
+	// One byte more, so that Parse sees that it is too long.
+	return io.ReadAll(io.LimitReader(r, MaxSize+1))
+}
+
+// document reads the one YAML document of a file, nil after a mistake that
+// leaves nothing to read.
+func (r *reader) document(src []byte) *yaml.Node {
+	start := place{1, 1}
+	if len(src) > MaxSize {
+		r.fail(start, "", "the file is larger than %d bytes", MaxSize)
+		return nil
+	}
+	if p, what := badText(src); what != "" {
+		r.fail(p, "", "%s: expected UTF-8 text", what)
+		return nil
+	}
+	// Aliases are refused below; the loader need not follow any.
+	loader, err := yaml.NewLoader(bytes.NewReader(src), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(MaxDepth), loaderlimits.AliasNone())))
+	if err != nil {
+		r.fail(start, "", "%v", err)
+		return nil
+	}
+	var doc, second yaml.Node
+	if err := loader.Load(&doc); errors.Is(err, io.EOF) || err == nil && len(doc.Content) != 1 {
+		r.fail(start, "", "the file is empty: expected version, callouts, filters")
+		return nil
+	} else if err != nil {
+		r.syntax(err, lastPlace(src))
+		return nil
+	}
+	switch err := loader.Load(&second); {
+	case errors.Is(err, io.EOF):
+	case err != nil:
+		r.syntax(err, lastPlace(src))
+		return nil
+	default:
+		r.fail(at(&second), "", "a second YAML document: a policy is one")
+		return nil
+	}
+	if !r.plain(doc.Content[0]) {
+		return nil
+	}
+	return doc.Content[0]
+}
+
+// syntax reports what the YAML loader found. When that is the end of the file,
+// the place to look at is where what has no end begins.
+func (r *reader) syntax(err error, end place) {
+	var le *yaml.LoadError
+	if !errors.As(err, &le) {
+		r.fail(place{1, 1}, "", "YAML: %v", err)
+		return
+	}
+	p := place{le.Mark.Line, le.Mark.Column}
+	if p.after(end) && le.ContextMark.Line > 0 {
+		p = place{le.ContextMark.Line, le.ContextMark.Column}
+	}
+	if p.after(end) {
+		p = end
+	}
+	p = place{max(1, p.line), max(1, p.column)}
+	msg := le.Message
+	if le.ContextMsg != "" {
+		msg = le.ContextMsg + ": " + msg
+	}
+	r.fail(p, "", "YAML: %s", msg)
+}
+
+func (p place) after(q place) bool {
+	return p.line > q.line || p.line == q.line && p.column > q.column
+}
+
+// plain refuses what a policy does without: anchors, aliases, merge keys and
+// tags. Each value stands where it is used, so each mistake has one place.
+func (r *reader) plain(n *yaml.Node) bool {
+	ok := true
+	switch {
+	case n.Kind == yaml.AliasNode:
+		r.fail(at(n), "", "alias *%s: a policy has no anchors and aliases; write the value where it is used", short(n.Value))
+		return false // What it stands for is not part of this place, and may be a cycle.
+	case n.Anchor != "":
+		r.fail(at(n), "", "anchor &%s: a policy has no anchors and aliases; write the value where it is used", short(n.Anchor))
+		ok = false
+	case n.Style&yaml.TaggedStyle != 0:
+		r.fail(at(n), "", "tag %s: a policy has no tags", short(n.Tag))
+		ok = false
+	case n.Tag == "!!merge":
+		r.fail(at(n), "", "merge key <<: a policy has no anchors and aliases; write the keys where they are used")
+		ok = false
+	}
+	for _, c := range n.Content {
+		ok = r.plain(c) && ok
+	}
+	return ok
+}
+
+// badText finds the first thing that is not UTF-8 text of lines that end in \n
+// or \r\n. YAML knows more line ends, but editors do not count them.
+func badText(src []byte) (place, string) {
+	p := place{1, 1}
+	for i := 0; i < len(src); {
+		c, n := utf8.DecodeRune(src[i:])
+		switch {
+		case c == utf8.RuneError && n == 1:
+			return p, fmt.Sprintf("byte %#02x", src[i])
+		case c == '\n':
+			p = place{p.line + 1, 0}
+		case c == '\t', c == '\r' && bytes.HasPrefix(src[i:], []byte("\r\n")):
+		case unicode.IsControl(c), c >= 0x2028 && c <= 0x2029, c >= 0xfdd0 && !unicode.IsPrint(c):
+			return p, fmt.Sprintf("control character %U", c)
+		}
+		p.column++
+		i += n
+	}
+	return place{}, ""
+}
+
+// lastPlace is the last place of a text that holds something.
+func lastPlace(src []byte) place {
+	src = bytes.TrimRight(src, "\r\n")
+	line := src[bytes.LastIndexByte(src, '\n')+1:]
+	return place{bytes.Count(src, []byte("\n")) + 1, max(1, utf8.RuneCount(line))}
+}
+
+// short is a text that fits into a message.
+func short(s string) string {
+	const most = 60
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most]) + "..."
+}

@@ -1,0 +1,165 @@
+package policyfile
+
+import (
+	"fmt"
+	"slices"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// A draft is a filter of the file: one filter of the policy for each family,
+// which have no number yet.
+type draft struct {
+	fields
+	id     uint64 // as written; zero: the next free one
+	halves []half
+}
+
+type half struct {
+	fwpm.Filter
+	places []condition // of the conditions
+}
+
+func (r *reader) filter(n *yaml.Node) {
+	f := r.mapping(n, &filterKeys)
+	d := draft{fields: f, id: f.number("id")}
+	common := fwpm.Filter{Name: f.text("name"), ClearActionRight: f.truth("hard"),
+		PermitIfCalloutUnregistered: f.truth("permit_if_callout_unregistered"),
+		Provider:                    fwpm.ProviderID(f.text("provider")), Sublayer: fwpm.SublayerID(f.text("sublayer")),
+		Action: parseAction(f.text("action")), Callout: fwpm.CalloutID(f.text("callout"))}
+	common.Weight = r.weight(f.vals["weight"])
+	if common.Action != 0 {
+		r.calls(f, common.Action)
+	}
+	layers := parseLayer(f.text("layer"))
+	conditions := r.conditions(f, layers)
+	for _, l := range layers {
+		h := half{Filter: common}
+		h.Layer = l
+		if h.add(conditions, len(layers) == 2) {
+			d.halves = append(d.halves, h)
+		}
+	}
+	if len(layers) == 2 && len(d.halves) == 0 {
+		r.fail(at(f.vals["layer"]), "", "no family fits: some conditions have only IPv4 addresses and others only IPv6 addresses")
+	}
+	if len(layers) == 0 { // The compiler still looks at the rest.
+		d.halves = []half{{Filter: common}}
+	}
+	r.drafts = append(r.drafts, d)
+}
+
+func (r *reader) weight(n *yaml.Node) fwpm.Weight {
+	if n == nil {
+		return fwpm.Weight{}
+	}
+	if n.Kind == yaml.MappingNode {
+		return fwpm.Weight{Type: fwp.Uint64, Value: r.mapping(n, &weightKeys).number("exact")}
+	}
+	v, _ := integer(n)
+	return fwpm.Weight{Type: fwp.Uint8, Value: v}
+}
+
+// calls checks that the action and the keys that need a callout fit.
+func (r *reader) calls(f fields, a fwp.Action) {
+	for _, key := range []string{"callout", "permit_if_callout_unregistered"} {
+		if v := f.raw[key]; v != nil && !a.CallsOut() {
+			r.fail(at(v), "", "%s: action %s asks no callout", key, f.text("action"))
+		}
+	}
+	if a.CallsOut() && f.keys["callout"] == nil {
+		r.fail(at(f.node), "", "callout is missing: action %s asks a callout of this file%s", f.text("action"), oneOf(r.declared["callout"], ""))
+	}
+}
+
+// number gives the filters their ids: what is written, and the next free
+// number for the others (AMB-37: the lower id goes first at equal weight).
+func (r *reader) number() {
+	taken := map[fwpm.FilterID]*draft{}
+	for i := range r.drafts {
+		d := &r.drafts[i]
+		for j := range d.halves {
+			if d.id == 0 {
+				break
+			}
+			id := fwpm.FilterID(d.id + uint64(j))
+			if other := taken[id]; other != nil {
+				r.fail(at(d.vals["id"]), "", "id %d is that of the filter in line %d%s", id, other.node.Line, twoIDs(other))
+			}
+			taken[id], d.halves[j].ID = d, id
+		}
+	}
+	next := fwpm.FilterID(0)
+	for i := range r.drafts {
+		d := &r.drafts[i]
+		for j := range d.halves {
+			h := &d.halves[j]
+			for h.ID == 0 {
+				if next++; taken[next] == nil {
+					h.ID = next
+				}
+			}
+			r.keep(d, h)
+		}
+	}
+}
+
+func twoIDs(d *draft) string {
+	if len(d.halves) == 2 {
+		return ", which takes two for its two families"
+	}
+	return ""
+}
+
+func (r *reader) keep(d *draft, h *half) {
+	id := fmt.Sprint(h.ID)
+	r.place(d.fields, "filter", id)
+	for i, c := range h.places {
+		for key, n := range c.nodes() {
+			r.places[object{"filter", id, fmt.Sprintf("conditions[%d]%s", i, key)}] = at(n)
+		}
+	}
+	r.Policy.Filters = append(r.Policy.Filters, h.Filter)
+}
+
+// conditions reads the conditions of a filter. Each value of a list is one,
+// except for the flags.
+func (r *reader) conditions(filter fields, layers []fwpm.LayerID) []condition {
+	var all []condition
+	for _, n := range filter.list("conditions") {
+		f := r.mapping(n, &conditionKeys)
+		if len(layers) > 0 && f.vals["field"] != nil {
+			all = append(all, r.condition(f, filter.text("layer"), layers)...)
+		}
+	}
+	for i, c := range all {
+		same := func(o condition) bool { return o.field == c.field }
+		if c.negative() && (slices.ContainsFunc(all[:i], same) || slices.ContainsFunc(all[i+1:], same)) {
+			r.fail(at(c.node), "", "%s: conditions on one field are alternatives, of which one is always %s: name the exceptions in a heavier filter", c.field, c.match)
+		}
+	}
+	return all
+}
+
+// add gives the half the conditions that fit its layer, and reports whether it
+// can match at all. Of a filter for both families, each half leaves out the
+// alternatives of the other one.
+func (h *half) add(all []condition, both bool) bool {
+	have, want := map[fwpm.ConditionID]bool{}, map[fwpm.ConditionID]bool{}
+	for _, c := range all {
+		v, fit := c.value(h.Layer, both)
+		switch fit {
+		case fits:
+			h.Conditions = append(h.Conditions, fwpm.Condition{Field: c.field, Match: c.match, Value: v})
+			h.places = append(h.places, c)
+			have[c.field] = true
+		case always:
+			have[c.field] = true
+		}
+		want[c.field] = true
+	}
+	return len(have) == len(want)
+}

@@ -1,0 +1,166 @@
+package policyfile
+
+import (
+	"math"
+
+	"github.com/calloutd/calloutd/host/fwp"
+)
+
+// The tables below are the file format: the reader takes what they say and
+// schema.json is made of them.
+
+// A mapping is a YAML mapping with known keys.
+type mapping struct {
+	doc  string
+	keys []key
+}
+
+// A key is one key of a mapping.
+type key struct {
+	name     string
+	required bool
+	form     form
+	doc      string
+}
+
+// A form is what a value may look like.
+type form interface{ isForm() }
+
+type (
+	// text is a printable scalar that is not empty.
+	text struct{}
+	// identifier is the name that an object gets.
+	identifier struct{ kind string }
+	// reference is the name of an object that the file declares.
+	reference struct{ kind string }
+	// choice is one of some words.
+	choice struct {
+		what  string
+		words func() []string
+	}
+	truth struct{}
+	// number is an integer of a range.
+	number struct{ least, most uint64 }
+	// listen is an address and a port.
+	listen struct{}
+	// list is a sequence of mappings.
+	list struct{ of *mapping }
+	// either is a scalar of one form or a mapping.
+	either struct {
+		scalar form
+		or     *mapping
+	}
+	// values is what a condition compares with; its forms depend on the field.
+	values struct{}
+	// anything is taken as it is.
+	anything struct{}
+)
+
+func (text) isForm()       {}
+func (identifier) isForm() {}
+func (reference) isForm()  {}
+func (choice) isForm()     {}
+func (truth) isForm()      {}
+func (number) isForm()     {}
+func (listen) isForm()     {}
+func (list) isForm()       {}
+func (either) isForm()     {}
+func (values) isForm()     {}
+func (anything) isForm()   {}
+
+func words(w ...string) func() []string { return func() []string { return w } }
+
+// Version is the version of the format.
+const Version = 1
+
+// maxID keeps filter ids exact in every JSON reader.
+const maxID = 1<<53 - 1
+
+var fileKeys = mapping{"A policy.", []key{
+	{"version", true, number{Version, Version}, "The version of this format."},
+	{"providers", false, list{&providerKeys}, "Who owns objects. For people only."},
+	{"sublayers", false, list{&sublayerKeys}, "Groups of filters that are arbitrated together, the heaviest first. universal (weight 0x8000) and inspection (0) exist already."},
+	{"callouts", false, list{&calloutKeys}, "WebAssembly modules that filters ask."},
+	{"proxies", false, list{&proxyKeys}, "Local proxies that calloutd starts."},
+	{"filters", false, list{&filterKeys}, "What happens to which connections."},
+}}
+
+var providerKeys = mapping{"FWPM_PROVIDER: who owns objects.", []key{
+	{"id", true, identifier{"provider"}, "The name that other objects use."},
+	{"name", false, text{}, "The name for people."},
+}}
+
+var sublayerKeys = mapping{"FWPM_SUBLAYER: filters that are arbitrated together.", []key{
+	{"id", true, identifier{"sublayer"}, "The name that filters use."},
+	{"name", false, text{}, "The name for people."},
+	{"provider", false, reference{"provider"}, "Who owns it."},
+	{"weight", true, number{0, math.MaxUint16}, "The order of the sublayers of a layer, the heaviest first."},
+}}
+
+var calloutKeys = mapping{"FWPM_CALLOUT: a WebAssembly module that filters ask. It has either wasm or go.", []key{
+	{"id", true, identifier{"callout"}, "The name that filters use."},
+	{"name", false, text{}, "The name for people."},
+	{"provider", false, reference{"provider"}, "Who owns it."},
+	{"wasm", false, text{}, "The module's file, relative to the policy's folder."},
+	{"go", false, text{}, "A folder with Go source that is built on the spot, relative to the policy's folder."},
+	{"config", false, anything{}, "The module's configuration, handed over as JSON. ${proxy:ID} in a text is where that proxy listens, ${pid} the process of calloutd, $${ a plain ${."},
+	{"on_failure", false, choice{"a failure mode", words("block", "continue")}, "What happens when the module fails: block (default), or continue with the next filter."},
+}}
+
+var proxyKeys = mapping{"A local proxy of calloutd.", []key{
+	{"id", true, identifier{"proxy"}, "The name that ${proxy:ID} uses."},
+	{"kind", true, choice{"a proxy kind", words(string(ProxyInspect), string(ProxyForward))}, "inspect answers HTTP with what it learned about the connection; forward carries the connection to where it was going."},
+	{"listen", false, listen{}, "Where it listens. Port 0 (default: 127.0.0.1:0) lets the system choose."},
+}}
+
+var filterKeys = mapping{"FWPM_FILTER: what happens to connections for which every condition holds. Conditions on one field are alternatives.", []key{
+	{"name", true, text{}, "What denials and traces call it."},
+	{"id", false, number{1, maxID}, "Its run-time number. Without one, filters are numbered in the order of the file. A filter for both families takes two numbers, IPv4 first."},
+	{"layer", true, choice{"a layer", layerNames}, "Where it is asked. Without _V4 or _V6 it is a filter for both families."},
+	{"provider", false, reference{"provider"}, "Who owns it."},
+	{"sublayer", false, reference{"sublayer"}, "The sublayer it is in (default: universal)."},
+	{"weight", false, either{number{0, 15}, &weightKeys}, "The order in the sublayer, the heaviest first: 0 to 15 ranks it and leaves the rest to the engine, {exact: N} is the whole weight. Without one the engine chooses: more specific is heavier."},
+	{"action", true, choice{"an action", actionNames}, "What it does. The callout actions ask a callout."},
+	{"callout", false, reference{"callout"}, "The callout it asks."},
+	{"hard", false, truth{}, "Lighter sublayers cannot change the decision (FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT)."},
+	{"permit_if_callout_unregistered", false, truth{}, "Permit instead of block while the callout is not registered."},
+	{"conditions", false, list{&conditionKeys}, "When it matches. None: always."},
+}}
+
+var weightKeys = mapping{"A whole weight.", []key{
+	{"exact", true, number{0, math.MaxUint64}, "The weight."},
+}}
+
+var conditionKeys = mapping{"FWPM_FILTER_CONDITION.", []key{
+	{"field", true, choice{"a field", fieldNames}, "What is compared."},
+	{"match", false, choice{"a match type", fwp.MatchNames}, "How (default: range for a range such as 8000-8999, else equal). prefix and not_prefix test the end of the value."},
+	{"value", true, values{}, "What it is compared with. A list means alternatives; a list of flags is one set of flags. FWP_EMPTY: the field is not known."},
+}}
+
+var actions = []struct {
+	name   string
+	action fwp.Action
+}{
+	{"permit", fwp.ActionPermit},
+	{"block", fwp.ActionBlock},
+	{"callout", fwp.ActionCalloutUnknown},
+	{"callout-terminating", fwp.ActionCalloutTerminating},
+	{"callout-inspection", fwp.ActionCalloutInspection},
+}
+
+func actionNames() []string {
+	var names []string
+	for _, a := range actions {
+		names = append(names, a.name)
+	}
+	return names
+}
+
+func parseAction(name string) fwp.Action {
+	for _, a := range actions {
+		if a.name == name {
+			return a.action
+		}
+	}
+	return 0
+}

@@ -1,0 +1,94 @@
+package policyfile
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// A Problem is one mistake.
+type Problem struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`   // from 1
+	Column  int    `json:"column"` // from 1, in characters
+	Message string `json:"message"`
+	Nearest string `json:"did_you_mean,omitempty"` // the valid name most like what was written
+}
+
+func (p Problem) Error() string {
+	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+	if p.Nearest != "" {
+		s += fmt.Sprintf(" (did you mean %q?)", p.Nearest)
+	}
+	return s
+}
+
+// Errors are all mistakes of a file, in the order of their places.
+type Errors []Problem
+
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, p := range e {
+		lines[i] = p.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// MaxProblems is how many mistakes of one file are reported.
+const MaxProblems = 100
+
+// An object is something that a mistake can be about. The field is as in
+// fwpm.ObjectError, or empty for the whole.
+type object struct{ kind, id, field string }
+
+type place struct{ line, column int }
+
+func at(n *yaml.Node) place { return place{max(1, n.Line), max(1, n.Column)} }
+
+type problems struct {
+	file string
+	list Errors
+}
+
+func (ps *problems) fail(at place, nearest, format string, args ...any) {
+	p := Problem{File: ps.file, Line: at.line, Column: at.column, Message: fmt.Sprintf(format, args...), Nearest: nearest}
+	if len(ps.list) <= MaxProblems && !slices.Contains(ps.list, p) {
+		ps.list = append(ps.list, p)
+	}
+}
+
+func (ps *problems) sorted() Errors {
+	slices.SortStableFunc(ps.list, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	if len(ps.list) > MaxProblems {
+		ps.list[MaxProblems].Message, ps.list[MaxProblems].Nearest = "there are more mistakes than are listed", ""
+	}
+	return ps.list
+}
+
+// At gives an error about an object of the policy its place: kind is
+// "callout", "proxy" and so on, field the key that is to blame. What has no
+// place gets that of the object, and what is not in the file the file's name.
+func (f *File) At(kind, id, field string, err error) error {
+	for _, o := range []object{{kind, id, field}, {kind, id, ""}} {
+		if p, ok := f.places[o]; ok {
+			return Problem{File: f.name, Line: p.line, Column: p.column, Message: err.Error()}
+		}
+	}
+	return fmt.Errorf("%s: %s %q: %w", f.name, kind, id, err)
+}
+
+// Place is where a filter stands, as file:line; empty for one of another policy.
+func (f *File) Place(id fwpm.FilterID) string {
+	p, ok := f.places[object{"filter", fmt.Sprint(id), ""}]
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d", f.name, p.line)
+}
