@@ -104,6 +104,9 @@ func (w *worker) Connect(_ context.Context, to netip.AddrPort) (netip.AddrPort, 
 		sa = putSockaddr(w.to[:], int(w.sock.domain), to)
 	}
 	e := w.waitConnect(sa)
+	if e == unix.EINPROGRESS && to != w.in.Remote {
+		e = w.soFar()
+	}
 	if e != 0 && !inProgress(e) {
 		return netip.AddrPort{}, failedConnect(e)
 	}
@@ -113,6 +116,21 @@ func (w *worker) Connect(_ context.Context, to netip.AddrPort) (netip.AddrPort, 
 		return local, failedConnect(e)
 	}
 	return local, nil
+}
+
+// soFar is what a redirected connect in progress has come to. A proxy of this
+// host that is gone has refused it by now, and here it is known whose redirect
+// that was; later only the program would hear of it.
+func (w *worker) soFar() unix.Errno {
+	const closed = 7 // TCP_CLOSE
+	var state [1]byte
+	if getOption(w.fd, unix.IPPROTO_TCP, unix.TCP_INFO, &state); state[0] != closed {
+		return unix.EINPROGRESS
+	}
+	if e := sysConnect(w.fd, nowhere); e != unix.EINVAL {
+		return e
+	}
+	return unix.ECONNABORTED // Another thread disconnected it.
 }
 
 // reach prepares the socket for a redirect, which it may be unable to follow.
