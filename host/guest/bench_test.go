@@ -20,17 +20,22 @@ func TestAllocations(t *testing.T) {
 		t.Skip("sync.Pool drops items at random under the race detector")
 	}
 	m := load(t, "good", guest.ModuleOptions{Slots: 2})
-	v := new(fwps.Verdict)
 	for port := uint16(1); port <= 7; port++ {
 		c := call(port)
 		c.Hop = &redirect.Hop{Record: []byte("record"), Context: []byte("context")}
-		assert.Zero(t, testing.AllocsPerRun(500, func() {
-			v.Reset()
-			if err := m.Classify(context.Background(), c, v); err != nil {
-				t.Error(err)
-			}
-		}), fmt.Sprint(port))
+		assert.Zero(t, allocations(t, m, c), fmt.Sprint(port))
 	}
+}
+
+// allocations of one decision.
+func allocations(t *testing.T, m *guest.Module, c *fwps.Call) float64 {
+	v := new(fwps.Verdict)
+	return testing.AllocsPerRun(500, func() {
+		v.Reset()
+		if err := m.Classify(context.Background(), c, v); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // BenchmarkClassify compares a decision with what it cannot be faster than: a

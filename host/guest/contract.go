@@ -48,7 +48,7 @@ func check(ctx context.Context, wasm []byte, maxPages uint32) error {
 func checkImports(imports []meter.Import, c wazero.CompiledModule) error {
 	var unknown []string
 	for _, i := range imports {
-		if _, known := wasi[i.Name]; i.Module != wasiModule || i.Kind != "function" || !known {
+		if _, known := hostModules[i.Module][i.Name]; i.Kind != "function" || !known {
 			unknown = append(unknown, fmt.Sprintf("%s.%s (%s)", i.Module, i.Name, i.Kind))
 		}
 	}
@@ -56,10 +56,10 @@ func checkImports(imports []meter.Import, c wazero.CompiledModule) error {
 		return fmt.Errorf("module imports what this host does not offer: %s", strings.Join(unknown, ", "))
 	}
 	for _, f := range c.ImportedFunctions() {
-		_, name, _ := f.Import()
-		params, results := wasi[name].types()
+		module, name, _ := f.Import()
+		params, results := hostModules[module][name].types()
 		if err := sameType(f, params, results); err != nil {
-			return fmt.Errorf("import %s.%s %w", wasiModule, name, err)
+			return fmt.Errorf("import %s.%s %w", module, name, err)
 		}
 	}
 	return nil
@@ -86,7 +86,9 @@ var exports = []struct {
 	{abi.ExportMarker, true, nil, i32s},
 	{abi.ExportClassify, true, nil, i64s},
 	{abi.ExportInit, false, i32s, i32s},
+	{abi.ExportNotify, false, i32s, i32s},
 	{abi.ExportIdle, false, i32s, i32s},
+	{abi.ExportCaps, false, nil, i64s},
 	{abi.ExportInitialize, false, nil, nil},
 }
 
@@ -111,4 +113,16 @@ func checkExports(c wazero.CompiledModule, maxPages uint32) error {
 		errs = append(errs, fmt.Errorf("module starts with %d pages of memory, the limit is %d", mem.Min(), maxPages))
 	}
 	return errors.Join(errs...)
+}
+
+// signature prints the type of a function the way the text format does.
+func signature(params, results []api.ValueType) string {
+	names := func(ts []api.ValueType) string {
+		var out []string
+		for _, t := range ts {
+			out = append(out, api.ValueTypeName(t))
+		}
+		return strings.Join(out, ", ")
+	}
+	return fmt.Sprintf("(%s) -> (%s)", names(params), names(results))
 }

@@ -1,8 +1,24 @@
 package guest
 
+import "time"
+
 // Unguarded makes o one for a guest that runs without fuel, as a floor for
 // benchmarks.
 func Unguarded(o ModuleOptions) ModuleOptions {
 	o.unguarded = true
 	return o
+}
+
+// Hasty makes o one for slots that are idle after a millisecond.
+func Hasty(o ModuleOptions) ModuleOptions {
+	o.idleAfter = time.Millisecond
+	return o
+}
+
+// Housekept reports whether a slot that was asked something got time since.
+func Housekept(m *Module) bool {
+	s := &m.live.Load().slots[0]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.decisions > 0 && s.inst.calls == 0
 }

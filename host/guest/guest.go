@@ -9,24 +9,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 
 	"github.com/tetratelabs/wazero"
 
 	"github.com/calloutd/calloutd/host/guest/meter"
 )
 
-// Limits and defaults.
 const (
 	// MaxModuleSize is the limit of a module, in bytes.
 	MaxModuleSize      = 32 << 20
 	defaultMemoryPages = 256
 	maxWasmPages       = 65536
-	// classifySlices is the fuel of one decision, a few milliseconds at worst;
-	// initSlices is that of starting and configuring an instance.
-	classifySlices = 256
-	initSlices     = meter.InitialSlices
-	idleEvery      = 1000
 )
 
 // Options configure a Runtime. The zero value works.
@@ -64,7 +57,7 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 		r.cache, cfg = c, cfg.WithCompilationCache(c)
 	}
 	r.rt = wazero.NewRuntimeWithConfig(ctx, cfg)
-	if err := instantiateWASI(ctx, r.rt); err != nil {
+	if err := instantiateHost(ctx, r.rt); err != nil {
 		return nil, errors.Join(err, r.Close(ctx))
 	}
 	return r, nil
@@ -79,46 +72,6 @@ func (r *Runtime) Close(ctx context.Context) error {
 	return err
 }
 
-// ModuleOptions configure a module. The zero value works.
-type ModuleOptions struct {
-	// Config is handed to callout_init.
-	Config []byte
-	// Slots is how many decisions run at once: one a processor if zero.
-	Slots int
-	// Spares is how many instances wait to replace one that fails: 1 if zero.
-	Spares int
-	// FuelSlices is the budget of one decision in slices of meter.SliceFuel:
-	// 256 if zero. InitFuelSlices is that of each step of starting an instance.
-	FuelSlices, InitFuelSlices int
-	// Logf hears of what the guest prints and of instances that were replaced,
-	// at a limited rate.
-	Logf func(format string, args ...any)
-	// unguarded leaves the guest as it is: what benchmarks compare with.
-	unguarded bool
-}
-
-func (o *ModuleOptions) defaults() error {
-	set := func(n *int, value int) {
-		if *n == 0 {
-			*n = value
-		}
-	}
-	set(&o.Slots, max(1, runtime.GOMAXPROCS(0)))
-	set(&o.Spares, 1)
-	set(&o.FuelSlices, classifySlices)
-	set(&o.InitFuelSlices, initSlices)
-	const most = 1 << 24 // far from overflow in the guest's arithmetic
-	for _, n := range []int{o.Slots, o.Spares, o.FuelSlices, o.InitFuelSlices} {
-		if n < 0 || n > most {
-			return fmt.Errorf("module option %d is out of range", n)
-		}
-	}
-	if o.Logf == nil {
-		o.Logf = func(string, ...any) {}
-	}
-	return nil
-}
-
 // Load validates, meters and compiles a module and starts its instances.
 func (r *Runtime) Load(ctx context.Context, name string, wasm []byte, o ModuleOptions) (_ *Module, err error) {
 	defer func() {
@@ -129,16 +82,12 @@ func (r *Runtime) Load(ctx context.Context, name string, wasm []byte, o ModuleOp
 	if err := o.defaults(); err != nil {
 		return nil, err
 	}
-	compiled, err := r.compile(ctx, wasm, o.unguarded)
-	if err != nil {
-		return nil, err
-	}
-	return newModule(ctx, r, name, compiled, o)
+	return newModule(ctx, r, name, wasm, o)
 }
 
 // compile turns a panic of the compiler into an error: the module is the
 // input of somebody else.
-func (r *Runtime) compile(ctx context.Context, wasm []byte, unguarded bool) (_ wazero.CompiledModule, err error) {
+func (r *Runtime) compile(ctx context.Context, wasm []byte, unguarded bool) (_ *source, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the compiler failed: %v", p)
@@ -155,5 +104,14 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, unguarded bool) (_ w
 	if err != nil {
 		return nil, err
 	}
-	return r.rt.CompileModule(ctx, metered)
+	compiled, err := r.rt.CompileModule(ctx, metered)
+	if err != nil {
+		return nil, err
+	}
+	src := &source{compiled: compiled}
+	for _, f := range compiled.ImportedFunctions() {
+		module, name, _ := f.Import()
+		src.needs |= hostModules[module][name].need
+	}
+	return src, nil
 }

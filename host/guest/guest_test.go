@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -37,9 +38,10 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	cache = dir
-	code := m.Run()
-	os.RemoveAll(dir)
-	os.Exit(code)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
 }
 
 func wasm(t testing.TB, name string) []byte {
@@ -127,7 +129,7 @@ func TestAnswers(t *testing.T) {
 			assert.Equal(t, want, *v)
 		})
 	}
-	assert.Zero(t, m.Replaced())
+	assert.Zero(t, m.Stats().Replaced)
 }
 
 // TestLargest emits the longest record and context, and asks about the proxy's
@@ -172,7 +174,7 @@ func TestTooLarge(t *testing.T) {
 		_, err := ask(m, c)
 		require.ErrorContains(t, err, want)
 	}
-	assert.Zero(t, m.Replaced())
+	assert.Zero(t, m.Stats().Replaced)
 	_, err := ask(m, call(1))
 	assert.NoError(t, err)
 }
@@ -216,7 +218,7 @@ func TestRefused(t *testing.T) {
 		wasm []byte
 		want []string
 	}{
-		{"imports", wasm(t, "imports"), []string{"env.open (function)", "callout.log (function)", "fd_dance", "imports.callout_classify", "env.table (table)", "env.global (global)"}},
+		{"imports", wasm(t, "imports"), []string{"env.open (function)", "callout.shout (function)", "fd_dance", "imports.callout_classify", "env.table (table)", "env.global (global)"}},
 		{"command", wasm(t, "command"), []string{"-buildmode=c-shared"}},
 		{"empty", wasm(t, "empty"), []string{"callout_abi_v1", "callout_classify", "memory"}},
 		{"types", wasm(t, "types"), []string{"fd_close has type (i64) -> (i32), want (i32) -> (i32)", "callout_abi_v1 has type () -> (i64), want () -> (i32)"}},
@@ -252,7 +254,7 @@ func TestRefused(t *testing.T) {
 // TestContained asks a guest to misbehave. The answer is an error, and the next
 // decision of this module and of another one are right.
 func TestContained(t *testing.T) {
-	bad, good := load(t, "bad", guest.ModuleOptions{Slots: 1}), load(t, "good", guest.ModuleOptions{Slots: 1})
+	bad, good := load(t, "bad", guest.ModuleOptions{Slots: 1, MaxFailures: -1}), load(t, "good", guest.ModuleOptions{Slots: 1})
 	for port, want := range map[uint16]string{
 		10: "fuel", 11: "", 12: "unreachable", 13: "fuel", 14: "fuel", 15: "fuel", 16: "fuel", 17: "fuel",
 		18: "too many calls", 19: "proc_exit", 20: "response does not", 21: "no answer", 22: "pend", 23: "guest error",
@@ -260,7 +262,7 @@ func TestContained(t *testing.T) {
 		32: "unknown flags 0x10", 33: "says port 1, the response 0", 34: "record of 1 bytes, the response 0", 35: "flags 0x1, the response 0x0",
 	} {
 		t.Run(fmt.Sprint(port), func(t *testing.T) {
-			before, began := bad.Replaced(), time.Now()
+			before, began := bad.Stats().Replaced, time.Now()
 			v, err := ask(bad, call(port))
 			var trap *guest.TrapError
 			require.ErrorAs(t, err, &trap)
@@ -269,7 +271,7 @@ func TestContained(t *testing.T) {
 			assert.NotContains(t, err.Error(), "\n")
 			assert.Equal(t, fwps.Verdict{Action: fwp.ActionContinue}, *v)
 			assert.Less(t, time.Since(began), 5*time.Second)
-			assert.Equal(t, before+1, bad.Replaced())
+			assert.Equal(t, before+1, bad.Stats().Replaced)
 			for _, m := range []*guest.Module{bad, good} {
 				v, err := ask(m, call(1))
 				require.NoError(t, err)
@@ -303,7 +305,7 @@ func TestCollect(t *testing.T) {
 }
 
 func TestConcurrent(t *testing.T) {
-	m := load(t, "bad", guest.ModuleOptions{Slots: 2, Spares: 2})
+	m := load(t, "bad", guest.ModuleOptions{Slots: 2, Spares: 2, MaxFailures: -1})
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
@@ -322,7 +324,7 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	assert.Equal(t, uint64(20), m.Replaced())
+	assert.Equal(t, uint64(20), m.Stats().Replaced)
 }
 
 func TestClosed(t *testing.T) {

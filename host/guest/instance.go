@@ -8,6 +8,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest/meter"
 	"github.com/calloutd/calloutd/sdk/abi"
@@ -17,26 +18,40 @@ var errFuel = errors.New("the fuel budget is spent (endless loop or recursion?)"
 
 // An instance is one copy of the guest with all a decision needs.
 type instance struct {
-	m         *Module
-	mod       api.Module
-	ctx       callContext
-	classify  api.Function
-	idle      api.Function // nil: none
-	budget    api.MutableGlobal
-	block     []byte // the exchange block, a view of the guest's memory
-	stack     [1]uint64
-	calls     int
+	m        *Module
+	mod      api.Module
+	ctx      callContext
+	classify api.Function
+	idle     api.Function // nil: none
+	notify   api.Function // nil: none
+	budget   api.MutableGlobal
+	block    []byte // the exchange block, a view of the guest's memory
+	stack    [1]uint64
+	granted  uint32 // capabilities
+	store    *store
+	trial    bool // it is only tried: nothing of it stays
+	calls    int  // decisions since the last housekeeping
+	seen     int  // calls when the housekeeper last looked
+	// hostCalls is what is left of them, asked the call that is being decided.
 	hostCalls int
-	texts     map[string]string
+	asked     *fwps.Call
+	// told are the filters that the guest knows, as of a version of the module's.
+	told        map[fwpm.FilterID]fwpm.LayerID
+	toldVersion uint64
+	texts       map[string]string
+	names       []byte
 }
 
 // start makes an instance. The context of its calls never ends: a guest is
 // bounded by fuel, and wazero's own guard does not stop a recursion.
-func (m *Module) start() (_ *instance, err error) {
-	i := &instance{m: m, hostCalls: hostCallBudget}
+func (m *Module) start(src *source, trial bool) (_ *instance, err error) {
+	i := &instance{m: m, hostCalls: hostCallBudget, trial: trial, store: &m.store}
+	if trial {
+		i.store = new(store)
+	}
 	i.ctx = callContext{context.Background(), i}
 	cfg := wazero.NewModuleConfig().WithName("").WithStartFunctions()
-	if i.mod, err = m.rt.rt.InstantiateModule(&i.ctx, m.compiled, cfg); err != nil {
+	if i.mod, err = m.rt.rt.InstantiateModule(&i.ctx, src.compiled, cfg); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -50,22 +65,27 @@ func (m *Module) start() (_ *instance, err error) {
 	}
 	i.budget = budget
 	i.classify, i.idle = i.mod.ExportedFunction(abi.ExportClassify), i.mod.ExportedFunction(abi.ExportIdle)
+	i.notify = i.mod.ExportedFunction(abi.ExportNotify)
 	if _, err := i.call(abi.ExportInitialize); err != nil {
+		return nil, err
+	}
+	if err := i.negotiate(src.needs); err != nil {
 		return nil, err
 	}
 	if err := i.locate(); err != nil {
 		return nil, err
 	}
-	return i, i.configure(m.opts.Config)
+	return i, i.configure(src.config)
 }
 
 // locate asks for the exchange block. The view stays good: the memory's
 // capacity is its limit, so growing does not move it.
 func (i *instance) locate() error {
-	at, err := i.call(abi.ExportMarker)
+	answer, err := i.call(abi.ExportMarker)
 	if err != nil {
 		return err
 	}
+	at := uint32(answer)
 	if at == 0 || at%abi.BlockAlign != 0 {
 		return fmt.Errorf("exchange block at %#x is not at a multiple of %d", at, abi.BlockAlign)
 	}
@@ -76,6 +96,9 @@ func (i *instance) locate() error {
 	return nil
 }
 
+// initHeader is the length of what callout_init finds in the response.
+const initHeader = 12
+
 func (i *instance) configure(config []byte) error {
 	if i.mod.ExportedFunction(abi.ExportInit) == nil {
 		if len(config) > 0 {
@@ -85,24 +108,32 @@ func (i *instance) configure(config []byte) error {
 	}
 	for first := true; first || len(config) > 0; first = false {
 		clear(i.block)
+		r := i.block[abi.ResponseOffset:]
+		le.PutUint32(r[abi.InitSize:], initHeader)
+		le.PutUint16(r[abi.InitMinor:], abi.Minor)
+		le.PutUint32(r[abi.InitGranted:], i.granted)
 		n := copy(i.block[:abi.InitChunk], config)
 		arg := uint64(n)
 		if config = config[n:]; len(config) > 0 {
 			arg |= abi.InitMore
 		}
-		code, err := i.call(abi.ExportInit, arg)
+		answer, err := i.call(abi.ExportInit, arg)
 		if err != nil {
 			return err
 		}
-		if code != 0 {
-			return fmt.Errorf("%s refused the configuration: %s", abi.ExportInit, reason(i.block, int32(code)))
+		if code := int32(answer); code != 0 {
+			return fmt.Errorf("%s refused the configuration: %s", abi.ExportInit, i.refusal(code))
 		}
 	}
 	return nil
 }
 
+// refusal is why callout_init or callout_notify said no. A guest that wrote no
+// response left the host's own header there, which has no reason.
+func (i *instance) refusal(code int32) string { return reason(i.block, code) }
+
 // call makes a call that is not a decision. What is not exported returns zero.
-func (i *instance) call(name string, args ...uint64) (uint32, error) {
+func (i *instance) call(name string, args ...uint64) (uint64, error) {
 	f := i.mod.ExportedFunction(name)
 	if f == nil {
 		return 0, nil
@@ -115,7 +146,7 @@ func (i *instance) call(name string, args ...uint64) (uint32, error) {
 	if len(res) == 0 {
 		return 0, nil
 	}
-	return uint32(res[0]), nil
+	return res[0], nil
 }
 
 func (i *instance) refill(slices int) {
@@ -123,6 +154,14 @@ func (i *instance) refill(slices int) {
 		i.budget.Set(uint64(slices))
 	}
 	i.hostCalls = hostCallBudget
+}
+
+// used is how many slices were started since a refill with so many.
+func (i *instance) used(slices int) uint64 {
+	if i.budget == nil {
+		return 0
+	}
+	return uint64(int64(slices) - int64(int32(i.budget.Get())))
 }
 
 // cause tells a spent budget from other traps: both are unreachable.
@@ -136,7 +175,10 @@ func (i *instance) cause(err error) error {
 // ask runs one decision. The request has been written.
 func (i *instance) ask(c *fwps.Call, v *fwps.Verdict) error {
 	i.refill(i.m.opts.FuelSlices)
-	if err := i.classify.CallWithStack(&i.ctx, i.stack[:]); err != nil {
+	i.asked = c
+	err := i.classify.CallWithStack(&i.ctx, i.stack[:])
+	i.asked = nil
+	if err != nil {
 		return i.cause(err)
 	}
 	return i.decode(i.stack[0], c, v)

@@ -9,8 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tetratelabs/wazero"
+	"github.com/gaissmai/bart"
 
+	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -20,36 +21,30 @@ var errClosed = errors.New("the module is closed")
 
 // A Module is a callout. It is a fwps.Callout.
 type Module struct {
-	name     string
-	rt       *Runtime
-	compiled wazero.CompiledModule
-	opts     ModuleOptions
-	log      limiter
-	slots    []slot
-	// hints remembers for each processor which slot it used last. Only the
-	// hints are in the pool: instances must be closed, so none may be dropped.
-	hints    sync.Pool
-	assigned atomic.Uint32
-	spares   chan *instance
-	housed   chan *slot    // slots that are due for housekeeping
-	wake     chan struct{} // a spare was taken
-	stop     chan struct{}
-	stopping sync.Once
-	wg       sync.WaitGroup
-	traps    atomic.Uint64
-}
+	name    string
+	rt      *Runtime
+	opts    ModuleOptions
+	log     limiter
+	store   store
+	metrics metrics
+	filters filters
+	sets    []*bart.Lite
+	tables  []*bart.Table[int32]
 
-// A slot holds an instance. Whoever has the lock owns the instance; padding
-// keeps neighbours off its cache line.
-type slot struct {
-	mu     sync.Mutex
-	inst   *instance // nil: lost, or the module is closed
-	closed bool
-	_      [104]byte
-}
+	live       atomic.Pointer[generation] // nil: closed
+	quarantine atomic.Pointer[QuarantineError]
+	breaker    breaker
+	tripped    chan *generation
+	stop       chan struct{}
+	wg         sync.WaitGroup
 
-// A hint is the index of the slot to try first.
-type hint struct{ slot uint32 }
+	mu    sync.Mutex // one change of generations at a time
+	good  *source    // of the version before, if it was good
+	count uint64     // generations so far
+
+	failures, replaced, quarantines atomic.Uint64
+	past                            struct{ decisions, slices atomic.Uint64 } // of closed generations
+}
 
 // A TrapError is a guest that failed; its instance is gone.
 type TrapError struct {
@@ -65,217 +60,234 @@ func (e *TrapError) Error() string {
 
 func (e *TrapError) Unwrap() error { return e.Err }
 
-// newModule starts the instances. It owns compiled, even when it fails.
-func newModule(ctx context.Context, r *Runtime, name string, compiled wazero.CompiledModule, o ModuleOptions) (*Module, error) {
-	m := &Module{name: name, rt: r, compiled: compiled, opts: o, log: limiter{logf: o.Logf},
-		slots: make([]slot, o.Slots), spares: make(chan *instance, o.Spares),
-		housed: make(chan *slot, o.Slots), wake: make(chan struct{}, 1), stop: make(chan struct{})}
-	m.hints.New = func() any { return &hint{m.assigned.Add(1) % uint32(len(m.slots))} }
-	for i := range m.slots {
-		inst, err := m.start()
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("start: %w", err), m.Close(ctx))
+// isTrap tells a guest that failed from one that said no.
+func isTrap(err error) bool {
+	var no *refusal
+	return !errors.As(err, &no)
+}
+
+// newModule makes the first generation live.
+func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o ModuleOptions) (*Module, error) {
+	m := &Module{name: name, rt: r, opts: o, log: limiter{logf: o.Logf}, tripped: make(chan *generation, 1), stop: make(chan struct{}),
+		breaker: breaker{last: make([]time.Time, o.MaxFailures)}}
+	for _, prefixes := range o.Sets {
+		set := new(bart.Lite)
+		for _, p := range prefixes {
+			set.Insert(p)
 		}
-		m.slots[i].inst = inst
+		m.sets = append(m.sets, set)
 	}
-	m.wake <- struct{}{}
-	m.wg.Go(m.background)
+	for _, rows := range o.Tables {
+		table := new(bart.Table[int32])
+		for _, row := range rows {
+			if row.Value < 0 {
+				return nil, fmt.Errorf("table row %v has the value %d, which is negative", row.Prefix, row.Value)
+			}
+			table.Insert(row.Prefix, row.Value)
+		}
+		m.tables = append(m.tables, table)
+	}
+	g, err := m.build(ctx, wasm, o.Config)
+	if err != nil {
+		return nil, err
+	}
+	m.live.Store(g)
+	m.wg.Go(m.watch)
 	return m, nil
+}
+
+// build compiles a version and starts it.
+func (m *Module) build(ctx context.Context, wasm, config []byte) (*generation, error) {
+	src, err := m.rt.compile(ctx, wasm, m.opts.unguarded)
+	if err != nil {
+		return nil, err
+	}
+	src.config = config
+	g, err := newGeneration(m, src, m.count+1)
+	if err != nil {
+		src.close()
+		return nil, err
+	}
+	m.count++
+	return g, nil
 }
 
 // Classify asks the guest. It waits for no lock while another slot is free.
 func (m *Module) Classify(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
-	h := m.hints.Get().(*hint)
-	s := m.acquire(h)
-	err := m.classify(s, c, v)
-	s.mu.Unlock()
-	m.hints.Put(h)
-	if err != nil {
-		v.Reset()
+	err := m.decide(c, v)
+	if err == nil {
+		return nil
 	}
-	return err
+	v.Reset()
+	if m.opts.OnFailure != FailContinue {
+		return err
+	}
+	v.Action, v.Reason = fwp.ActionContinue, "on failure continue: "+err.Error()
+	return nil
 }
 
-// acquire locks a free slot, or waits for the one of the hint.
-func (m *Module) acquire(h *hint) *slot {
-	n := uint32(len(m.slots))
-	for k := range n {
-		at := h.slot + k
-		if at >= n {
-			at -= n
+func (m *Module) decide(c *fwps.Call, v *fwps.Verdict) error {
+	for {
+		if q := m.quarantine.Load(); q != nil {
+			return q
 		}
-		if s := &m.slots[at]; s.mu.TryLock() {
-			h.slot = at
-			return s
+		g := m.live.Load()
+		if g == nil {
+			return &TrapError{m.name, errClosed}
 		}
+		h := g.hints.Get().(*hint)
+		s := g.acquire(h)
+		if s.closed { // Another generation is live by now.
+			s.mu.Unlock()
+			continue
+		}
+		err := m.classify(g, s, c, v)
+		s.mu.Unlock()
+		g.hints.Put(h)
+		return err
 	}
-	s := &m.slots[h.slot]
-	s.mu.Lock()
-	return s
 }
 
-func (m *Module) classify(s *slot, c *fwps.Call, v *fwps.Verdict) error {
-	if err := m.ready(s); err != nil {
-		return &TrapError{m.name, err}
+// classify decides on a slot, which is locked.
+func (m *Module) classify(g *generation, s *slot, c *fwps.Call, v *fwps.Verdict) error {
+	if err := g.ready(s); err != nil {
+		return m.failed(g, s, err)
 	}
 	i := s.inst
 	if err := encode(i.block, c); err != nil {
 		return fmt.Errorf("callout %q was not asked: %w", m.name, err)
 	}
 	if err := i.ask(c, v); err != nil {
-		m.discard(s, err)
-		return &TrapError{m.name, err}
+		return m.failed(g, s, err)
 	}
+	s.decisions++
+	s.slices += i.used(m.opts.FuelSlices)
 	if i.calls++; i.calls >= idleEvery && i.idle != nil {
-		m.due(s)
+		g.due(s)
 	}
 	return nil
 }
 
-// ready gives an empty slot a spare, or a new instance when the spares are gone
-// too: a decision waits rather than being refused for the failure of another.
-func (m *Module) ready(s *slot) (err error) {
-	if s.closed {
-		return errClosed
-	}
+// failed replaces the instance, and puts the callout in quarantine when it was
+// one failure too many.
+func (m *Module) failed(g *generation, s *slot, err error) error {
+	trap := &TrapError{m.name, err}
+	m.failures.Add(1)
 	if s.inst != nil {
-		return nil
+		g.discard(s, err)
 	}
-	select {
-	case s.inst = <-m.spares:
-		signal(m.wake)
-	default:
-		s.inst, err = m.start()
+	if m.breaker.fail(time.Now()) && m.live.Load() == g && m.quarantine.CompareAndSwap(nil, &QuarantineError{m.name, m.opts.MaxFailures, trap}) {
+		m.quarantines.Add(1)
+		select {
+		case m.tripped <- g:
+		default:
+		}
 	}
-	return err
+	return trap
 }
 
-// discard throws a failed instance away: its state cannot be trusted. A spare
-// takes its place if there is one.
-func (m *Module) discard(s *slot, err error) {
-	m.traps.Add(1)
-	m.log.printf("%v; its instance is replaced", &TrapError{m.name, err})
-	s.inst.close()
-	s.inst = nil
-	select {
-	case s.inst = <-m.spares:
-	default:
-	}
-	signal(m.wake)
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// due asks for housekeeping. If the queue is full the next decision asks again.
-func (m *Module) due(s *slot) {
-	select {
-	case m.housed <- s:
-		s.inst.calls = 0
-	default:
-	}
-}
-
-// background does what decisions must not wait for.
-func (m *Module) background() {
+// watch brings the last good version back after a quarantine began.
+func (m *Module) watch() {
 	for {
 		select {
 		case <-m.stop:
 			return
-		case <-m.wake:
-			m.fill()
-		case s := <-m.housed:
-			m.housekeep(s)
+		case g := <-m.tripped:
+			m.restore(g)
 		}
 	}
 }
 
-// fill makes spares. Only the background goroutine adds any, so there is room.
-func (m *Module) fill() {
-	for len(m.spares) < cap(m.spares) {
-		i, err := m.start()
-		if err != nil {
-			m.log.printf("callout %q: no spare instance: %v", m.name, err)
-			return
-		}
-		m.spares <- i
-	}
-}
-
-// housekeep lets the guest collect garbage: a Go guest that is never given the
-// time keeps a collection open and its memory grows.
-func (m *Module) housekeep(s *slot) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.inst == nil {
+func (m *Module) restore(bad *generation) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	q := m.quarantine.Load()
+	if q == nil || m.live.Load() != bad { // It was reloaded meanwhile.
 		return
 	}
-	i := s.inst
-	i.refill(m.opts.InitFuelSlices)
-	if _, err := i.idle.Call(&i.ctx, 0); err != nil {
-		m.discard(s, fmt.Errorf("housekeeping: %w", i.cause(err)))
+	m.opts.OnEvent(Event{EventQuarantined, m.name, bad.number, q})
+	if m.good == nil {
+		return
 	}
+	g, err := newGeneration(m, m.good, m.count+1)
+	if err != nil {
+		m.log.printf("callout %q: the version before does not start: %v", m.name, err)
+		return
+	}
+	m.count++
+	m.good = nil
+	m.swap(g)
+	bad.src.close()
+	m.opts.OnEvent(Event{EventRestored, m.name, g.number, q.Last})
 }
 
-// Replaced is how many instances failed and were thrown away.
-func (m *Module) Replaced() uint64 { return m.traps.Load() }
+// swap makes g live; the other one finishes its decisions.
+func (m *Module) swap(g *generation) {
+	old := m.live.Swap(g)
+	m.breaker.reset()
+	m.quarantine.Store(nil)
+	old.close()
+}
+
+// Reload makes another version live, or the same with another configuration,
+// when it compiles, starts and passes its self-test; else all stays as it is.
+// No decision is lost, and those that run finish on the version they began on.
+// It ends a quarantine.
+func (m *Module) Reload(ctx context.Context, wasm, config []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old := m.live.Load()
+	if old == nil {
+		return &TrapError{m.name, errClosed}
+	}
+	g, err := m.build(ctx, wasm, config)
+	if err != nil {
+		return fmt.Errorf("callout module %q: %w", m.name, err)
+	}
+	good := m.quarantine.Load() == nil
+	m.swap(g)
+	if good {
+		m.good.close()
+		m.good = old.src
+	} else {
+		old.src.close()
+	}
+	m.opts.OnEvent(Event{EventReloaded, m.name, g.number, nil})
+	return nil
+}
+
+// Stats reads the figures. It waits for the decisions that run.
+func (m *Module) Stats() Stats {
+	st := Stats{Failures: m.failures.Load(), Replaced: m.replaced.Load(), Quarantines: m.quarantines.Load(),
+		Decisions: m.past.decisions.Load(), Slices: m.past.slices.Load(), Metrics: m.metrics.read()}
+	if q := m.quarantine.Load(); q != nil {
+		st.Quarantined = q.Error()
+	}
+	g := m.live.Load()
+	if g == nil {
+		return st
+	}
+	st.Generation = g.number
+	for k := range g.slots {
+		s := &g.slots[k]
+		s.mu.Lock()
+		st.Decisions += s.decisions
+		st.Slices += s.slices
+		s.mu.Unlock()
+	}
+	return st
+}
 
 // Close waits for decisions that run and ends the module. Later ones fail.
-func (m *Module) Close(ctx context.Context) error {
-	m.stopping.Do(func() { close(m.stop) })
+func (m *Module) Close(context.Context) error {
+	m.mu.Lock()
+	if g := m.live.Swap(nil); g != nil {
+		close(m.stop)
+		g.close()
+		g.src.close()
+		m.good.close()
+	}
+	m.mu.Unlock()
 	m.wg.Wait()
-	for k := range m.slots {
-		m.slots[k].close()
-	}
-	for {
-		select {
-		case i := <-m.spares:
-			i.close()
-		default:
-			return m.compiled.Close(ctx)
-		}
-	}
-}
-
-func (s *slot) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed = true; s.inst != nil {
-		s.inst.close()
-		s.inst = nil
-	}
-}
-
-// A limiter passes at most logBurst lines each logEvery on: what guests print
-// or do wrong must not fill a disk.
-type limiter struct {
-	logf func(string, ...any)
-	mu   sync.Mutex
-	from time.Time
-	n    int
-}
-
-const (
-	logBurst = 20
-	logEvery = 10 * time.Second
-)
-
-func (l *limiter) printf(format string, args ...any) {
-	if l.pass() {
-		l.logf(format, args...)
-	}
-}
-
-func (l *limiter) pass() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now := time.Now(); now.Sub(l.from) >= logEvery {
-		l.from, l.n = now, 0
-	}
-	l.n++
-	return l.n <= logBurst
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
@@ -20,12 +21,16 @@ var started = time.Now()
 func encode(b []byte, c *fwps.Call) error {
 	clear(b[:abi.RequestHeader])
 	clear(b[abi.ResponseOffset : abi.ResponseOffset+abi.ResponseHeader])
-	in, remote := c.In, c.In.Remote
-	if c.Connect != nil {
+	in, local, remote := c.In, c.In.Local, c.In.Remote
+	switch {
+	case c.Connect != nil:
 		remote = c.Connect.Remote
+	case c.Bind != nil:
+		local = c.Bind.Local
 	}
+	le.PutUint16(b[abi.ReqMinor:], abi.Minor)
 	le.PutUint16(b[abi.ReqLayer:], uint16(in.Layer))
-	le.PutUint32(b[abi.ReqConditionFlags:], uint32(in.Flags))
+	le.PutUint32(b[abi.ReqConditionFlags:], uint32(in.ConditionFlags()))
 	le.PutUint64(b[abi.ReqConnection:], in.EndpointID)
 	if c.Filter != nil {
 		le.PutUint64(b[abi.ReqFilter:], uint64(c.Filter.ID))
@@ -37,7 +42,7 @@ func encode(b []byte, c *fwps.Call) error {
 		b[abi.ReqDirection] = 1
 	}
 	le.PutUint64(b[abi.ReqMonotonic:], uint64(time.Since(started)))
-	present := putAddr(b, abi.ReqLocal, abi.ReqLocalPort, in.Local, abi.PresentLocal)
+	present := putAddr(b, abi.ReqLocal, abi.ReqLocalPort, local, abi.PresentLocal)
 	present |= putAddr(b, abi.ReqRemote, abi.ReqRemotePort, remote, abi.PresentRemote)
 	if in.ProcessID != 0 {
 		le.PutUint32(b[abi.ReqPID:], in.ProcessID)
@@ -46,6 +51,10 @@ func encode(b []byte, c *fwps.Call) error {
 	if in.UserKnown {
 		le.PutUint32(b[abi.ReqUID:], in.UserID)
 		present |= abi.PresentUID
+	}
+	if index, known := in.Other[fwpm.ConditionInterfaceIndex]; known {
+		le.PutUint32(b[abi.ReqInterface:], uint32(index.Uint))
+		present |= abi.PresentInterface
 	}
 	return encodeTail(b, c, present)
 }

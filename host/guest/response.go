@@ -42,9 +42,23 @@ func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 	default:
 		return fmt.Errorf("the guest answered with unknown action %d", action)
 	}
+	if c.In.Flow != nil {
+		i.associate(c)
+	}
 	text, err := reasonText(b)
 	v.Reason = i.text(text)
 	return err
+}
+
+// associate makes the guest's cookie the context of the flow, the first time.
+func (i *instance) associate(c *fwps.Call) {
+	cookie := le.Uint64(i.block[abi.ResponseOffset+abi.RespCookie:])
+	if cookie == 0 || i.trial || c.Filter == nil || c.FlowContext != 0 {
+		return
+	}
+	if err := c.In.Flow.Associate(c.In.Layer, c.Filter.Callout, cookie, i.m.FlowDelete); err != nil {
+		i.m.log.printf("callout %q: %v", i.m.name, err)
+	}
 }
 
 // maxTexts bounds what an instance remembers of its reasons.

@@ -4,11 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
-	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 )
 
@@ -23,118 +21,68 @@ const (
 	errnoNosys   = 52
 )
 
-// What host calls cost. The fuel of the guest does not see the host's time.
-const (
-	hostCallBudget = 10_000 // calls of one decision, or one step of a start
-	maxRandom      = 64 << 10
-	maxPrint       = 1024 // bytes of one line
-	maxVectors     = 64
-	bytesPerCall   = 256 // work on as many bytes counts as one more call
-)
+const maxVectors = 64
 
 // errExit is what proc_exit does: a callout has no process to end.
 var errExit = errors.New("the guest called proc_exit")
 
-var errHostCalls = errors.New("too many calls to the host in one decision")
-
-// A wasiFunc gets its parameters in stack. The returned number is the errno.
-type wasiFunc func(i *instance, mem api.Memory, stack []uint64) uint32
-
-type wasiImport struct {
-	params string // i is i32, I is i64
-	void   bool
-	call   wasiFunc
+// errno makes a host function of one that returns an error number of WASI.
+func errno(params string, call func(i *instance, mem api.Memory, stack []uint64) uint32) hostFunc {
+	return hostFunc{params, "i", 0, func(i *instance, mem api.Memory, stack []uint64) uint64 {
+		return uint64(call(i, mem, stack))
+	}}
 }
 
 // wasi is all of WASI preview 1 that guests link to. There are no files,
 // arguments, environment or sockets: a language's runtime starts and finds
 // nothing.
-var wasi = map[string]wasiImport{
-	"args_get":                {"ii", false, ok},
-	"args_sizes_get":          {"ii", false, zeroPair},
-	"environ_get":             {"ii", false, ok},
-	"environ_sizes_get":       {"ii", false, zeroPair},
-	"clock_res_get":           {"ii", false, clockRes},
-	"clock_time_get":          {"iIi", false, clockTime},
-	"random_get":              {"ii", false, randomGet},
-	"fd_write":                {"iiii", false, fdWrite},
-	"poll_oneoff":             {"iiii", false, pollOneoff},
-	"proc_exit":               {"i", true, procExit},
-	"proc_raise":              {"i", false, nosys},
-	"sched_yield":             {"", false, ok},
-	"fd_advise":               {"iIIi", false, badf},
-	"fd_allocate":             {"iII", false, badf},
-	"fd_close":                {"i", false, badf},
-	"fd_datasync":             {"i", false, badf},
-	"fd_fdstat_get":           {"ii", false, badf},
-	"fd_fdstat_set_flags":     {"ii", false, badf},
-	"fd_fdstat_set_rights":    {"iII", false, badf},
-	"fd_filestat_get":         {"ii", false, badf},
-	"fd_filestat_set_size":    {"iI", false, badf},
-	"fd_filestat_set_times":   {"iIIi", false, badf},
-	"fd_pread":                {"iiiIi", false, badf},
-	"fd_prestat_get":          {"ii", false, badf},
-	"fd_prestat_dir_name":     {"iii", false, badf},
-	"fd_pwrite":               {"iiiIi", false, badf},
-	"fd_read":                 {"iiii", false, badf},
-	"fd_readdir":              {"iiiIi", false, badf},
-	"fd_renumber":             {"ii", false, badf},
-	"fd_seek":                 {"iIii", false, badf},
-	"fd_sync":                 {"i", false, badf},
-	"fd_tell":                 {"ii", false, badf},
-	"path_create_directory":   {"iii", false, badf},
-	"path_filestat_get":       {"iiiii", false, badf},
-	"path_filestat_set_times": {"iiiiIIi", false, badf},
-	"path_link":               {"iiiiiii", false, badf},
-	"path_open":               {"iiiiiIIii", false, badf},
-	"path_readlink":           {"iiiiii", false, badf},
-	"path_remove_directory":   {"iii", false, badf},
-	"path_rename":             {"iiiiii", false, badf},
-	"path_symlink":            {"iiiii", false, badf},
-	"path_unlink_file":        {"iii", false, badf},
-	"sock_accept":             {"iii", false, badf},
-	"sock_recv":               {"iiiiii", false, badf},
-	"sock_send":               {"iiiii", false, badf},
-	"sock_shutdown":           {"ii", false, badf},
-}
-
-func (w wasiImport) types() (params, results []api.ValueType) {
-	for _, c := range w.params {
-		t := api.ValueTypeI32
-		if c == 'I' {
-			t = api.ValueTypeI64
-		}
-		params = append(params, t)
-	}
-	if !w.void {
-		results = []api.ValueType{api.ValueTypeI32}
-	}
-	return params, results
-}
-
-// hostFunc charges the call and makes it.
-func (w wasiImport) hostFunc() api.GoModuleFunc {
-	return func(ctx context.Context, mod api.Module, stack []uint64) {
-		i, _ := ctx.Value(instanceKey{}).(*instance)
-		if i == nil {
-			panic(errors.New("host call without an instance"))
-		}
-		i.spendHost(1)
-		errno := w.call(i, mod.Memory(), stack)
-		if !w.void {
-			stack[0] = uint64(errno)
-		}
-	}
-}
-
-func instantiateWASI(ctx context.Context, rt wazero.Runtime) error {
-	b := rt.NewHostModuleBuilder(wasiModule)
-	for name, w := range wasi {
-		params, results := w.types()
-		b.NewFunctionBuilder().WithGoModuleFunction(w.hostFunc(), params, results).Export(name)
-	}
-	_, err := b.Instantiate(ctx)
-	return err
+var wasi = map[string]hostFunc{
+	"args_get":                errno("ii", ok),
+	"args_sizes_get":          errno("ii", zeroPair),
+	"environ_get":             errno("ii", ok),
+	"environ_sizes_get":       errno("ii", zeroPair),
+	"clock_res_get":           errno("ii", clockRes),
+	"clock_time_get":          errno("iIi", clockTime),
+	"random_get":              errno("ii", randomGet),
+	"fd_write":                errno("iiii", fdWrite),
+	"poll_oneoff":             errno("iiii", pollOneoff),
+	"proc_exit":               {"i", "", 0, procExit},
+	"proc_raise":              errno("i", nosys),
+	"sched_yield":             errno("", ok),
+	"fd_advise":               errno("iIIi", badf),
+	"fd_allocate":             errno("iII", badf),
+	"fd_close":                errno("i", badf),
+	"fd_datasync":             errno("i", badf),
+	"fd_fdstat_get":           errno("ii", badf),
+	"fd_fdstat_set_flags":     errno("ii", badf),
+	"fd_fdstat_set_rights":    errno("iII", badf),
+	"fd_filestat_get":         errno("ii", badf),
+	"fd_filestat_set_size":    errno("iI", badf),
+	"fd_filestat_set_times":   errno("iIIi", badf),
+	"fd_pread":                errno("iiiIi", badf),
+	"fd_prestat_get":          errno("ii", badf),
+	"fd_prestat_dir_name":     errno("iii", badf),
+	"fd_pwrite":               errno("iiiIi", badf),
+	"fd_read":                 errno("iiii", badf),
+	"fd_readdir":              errno("iiiIi", badf),
+	"fd_renumber":             errno("ii", badf),
+	"fd_seek":                 errno("iIii", badf),
+	"fd_sync":                 errno("i", badf),
+	"fd_tell":                 errno("ii", badf),
+	"path_create_directory":   errno("iii", badf),
+	"path_filestat_get":       errno("iiiii", badf),
+	"path_filestat_set_times": errno("iiiiIIi", badf),
+	"path_link":               errno("iiiiiii", badf),
+	"path_open":               errno("iiiiiIIii", badf),
+	"path_readlink":           errno("iiiiii", badf),
+	"path_remove_directory":   errno("iii", badf),
+	"path_rename":             errno("iiiiii", badf),
+	"path_symlink":            errno("iiiii", badf),
+	"path_unlink_file":        errno("iii", badf),
+	"sock_accept":             errno("iii", badf),
+	"sock_recv":               errno("iiiiii", badf),
+	"sock_send":               errno("iiiii", badf),
+	"sock_shutdown":           errno("ii", badf),
 }
 
 // instanceKey finds the instance in the context of a call.
@@ -154,17 +102,11 @@ func (c *callContext) Value(key any) any {
 	return nil
 }
 
-func (i *instance) spendHost(n int) {
-	if i.hostCalls -= n; i.hostCalls < 0 {
-		panic(errHostCalls)
-	}
-}
-
 func ok(*instance, api.Memory, []uint64) uint32    { return errnoSuccess }
 func badf(*instance, api.Memory, []uint64) uint32  { return errnoBadf }
 func nosys(*instance, api.Memory, []uint64) uint32 { return errnoNosys }
 
-func procExit(*instance, api.Memory, []uint64) uint32 { panic(errExit) }
+func procExit(*instance, api.Memory, []uint64) uint64 { panic(errExit) }
 
 // written is the errno of writes to the guest's memory.
 func written(fine ...bool) uint32 {
@@ -202,8 +144,7 @@ func randomGet(i *instance, mem api.Memory, s []uint64) uint32 {
 	if n > maxRandom {
 		return errnoInval
 	}
-	i.spendHost(int(n / bytesPerCall))
-	buf, fine := mem.Read(uint32(s[0]), n)
+	buf, fine := i.bytes(mem, s[0], uint64(n))
 	if !fine {
 		return errnoFault
 	}
@@ -260,16 +201,4 @@ func pollOneoff(_ *instance, mem api.Memory, s []uint64) uint32 {
 		}
 	}
 	return written(mem.WriteUint32Le(uint32(s[3]), n))
-}
-
-// signature prints the type of a function the way the text format does.
-func signature(params, results []api.ValueType) string {
-	names := func(ts []api.ValueType) string {
-		var out []string
-		for _, t := range ts {
-			out = append(out, api.ValueTypeName(t))
-		}
-		return strings.Join(out, ", ")
-	}
-	return fmt.Sprintf("(%s) -> (%s)", names(params), names(results))
 }

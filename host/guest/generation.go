@@ -1,0 +1,263 @@
+package guest
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// A source is what instances are made of.
+type source struct {
+	compiled wazero.CompiledModule
+	config   []byte
+	needs    uint32 // the capabilities of what it imports
+}
+
+func (s *source) close() {
+	if s != nil {
+		_ = s.compiled.Close(context.Background())
+	}
+}
+
+// A generation is one version of a callout: a row of instances. Decisions that
+// began on it finish on it.
+type generation struct {
+	m      *Module
+	number uint64
+	src    *source
+	slots  []slot
+	// hints remembers for each processor which slot it used last. Only the
+	// hints are in the pool: instances must be closed, so none may be dropped.
+	hints    sync.Pool
+	assigned atomic.Uint32
+	spares   chan *instance
+	housed   chan *slot    // slots that are due for housekeeping
+	wake     chan struct{} // a spare was taken
+	stop     chan struct{}
+	wg       sync.WaitGroup
+}
+
+// A slot holds an instance. Whoever has the lock owns the instance; padding
+// keeps neighbours off its cache line.
+type slot struct {
+	mu     sync.Mutex
+	inst   *instance // nil: lost, or the generation is closed
+	closed bool
+	// What the slot did.
+	decisions, slices uint64
+	_                 [88]byte
+}
+
+// A hint is the index of the slot to try first.
+type hint struct{ slot uint32 }
+
+// newGeneration starts the instances, after one that is only tried.
+func newGeneration(m *Module, src *source, number uint64) (*generation, error) {
+	g := &generation{m: m, number: number, src: src,
+		slots: make([]slot, m.opts.Slots), spares: make(chan *instance, m.opts.Spares),
+		housed: make(chan *slot, m.opts.Slots), wake: make(chan struct{}, 1), stop: make(chan struct{})}
+	g.hints.New = func() any { return &hint{g.assigned.Add(1) % uint32(len(g.slots))} }
+	if err := g.try(); err != nil {
+		return nil, err
+	}
+	for k := range g.slots {
+		i, err := m.start(src, false)
+		if err != nil {
+			g.close()
+			return nil, fmt.Errorf("start: %w", err)
+		}
+		g.slots[k].inst = i
+	}
+	g.wake <- struct{}{}
+	g.wg.Go(g.background)
+	return g, nil
+}
+
+// canned is what a new version is asked before it goes live: any answer will do.
+var canned = fwps.Call{In: &fwps.Incoming{Layer: fwpm.LayerALEConnectRedirectV4, Protocol: fwps.ProtocolTCP,
+	Remote: netip.MustParseAddrPort("192.0.2.1:1"), AppID: "/calloutd/self-test"}}
+
+// try starts an instance, asks it, and throws it away.
+func (g *generation) try() error {
+	i, err := g.m.start(g.src, true)
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	defer i.close()
+	if err := encode(i.block, &canned); err != nil {
+		return err
+	}
+	if err := i.ask(&canned, new(fwps.Verdict)); err != nil {
+		return fmt.Errorf("self-test: %w", err)
+	}
+	return nil
+}
+
+// acquire locks a free slot, or waits for the one of the hint.
+func (g *generation) acquire(h *hint) *slot {
+	n := uint32(len(g.slots))
+	for k := range n {
+		at := h.slot + k
+		if at >= n {
+			at -= n
+		}
+		if s := &g.slots[at]; s.mu.TryLock() {
+			h.slot = at
+			return s
+		}
+	}
+	s := &g.slots[h.slot]
+	s.mu.Lock()
+	return s
+}
+
+// ready gives an empty slot a spare, or a new instance when the spares are gone
+// too: a decision waits rather than being refused for the failure of another.
+// The guest then hears of the filters it does not know.
+func (g *generation) ready(s *slot) (err error) {
+	if s.inst == nil {
+		select {
+		case s.inst = <-g.spares:
+			signal(g.wake)
+		default:
+			if s.inst, err = g.m.start(g.src, false); err != nil {
+				s.inst = nil
+				return err
+			}
+		}
+	}
+	if i := s.inst; i.notify != nil && i.toldVersion != g.m.filters.version.Load() {
+		return i.tell()
+	}
+	return nil
+}
+
+// discard throws a failed instance away: its state cannot be trusted. A spare
+// takes its place if there is one.
+func (g *generation) discard(s *slot, err error) {
+	g.m.replaced.Add(1)
+	g.m.log.printf("%v; its instance is replaced", &TrapError{g.m.name, err})
+	s.inst.close()
+	s.inst = nil
+	select {
+	case s.inst = <-g.spares:
+	default:
+	}
+	signal(g.wake)
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// due asks for housekeeping. If the queue is full the next decision asks again.
+func (g *generation) due(s *slot) {
+	select {
+	case g.housed <- s:
+		s.inst.calls = 0
+	default:
+	}
+}
+
+// background does what decisions must not wait for.
+func (g *generation) background() {
+	tick := time.NewTicker(g.m.opts.idleAfter)
+	defer tick.Stop()
+	for {
+		select {
+		case <-g.stop:
+			return
+		case <-g.wake:
+			g.fill()
+		case s := <-g.housed:
+			s.mu.Lock()
+			g.housekeep(s)
+			s.mu.Unlock()
+		case <-tick.C:
+			g.idle()
+		}
+	}
+}
+
+// fill makes spares. Only the background goroutine adds any, so there is room.
+func (g *generation) fill() {
+	for len(g.spares) < cap(g.spares) {
+		i, err := g.m.start(g.src, false)
+		if err != nil {
+			g.m.log.printf("callout %q: no spare instance: %v", g.m.name, err)
+			return
+		}
+		g.spares <- i
+	}
+}
+
+// idle does the housekeeping of slots that were asked something, and nothing
+// since the last time.
+func (g *generation) idle() {
+	for k := range g.slots {
+		s := &g.slots[k]
+		if !s.mu.TryLock() {
+			continue
+		}
+		if i := s.inst; i != nil && i.calls > 0 {
+			if i.calls == i.seen {
+				g.housekeep(s)
+				i.calls = 0
+			}
+			i.seen = i.calls
+		}
+		s.mu.Unlock()
+	}
+}
+
+// housekeep lets the guest collect garbage: a Go guest that is never given the
+// time keeps a collection open and its memory grows. The slot is locked.
+func (g *generation) housekeep(s *slot) {
+	if s.inst == nil || s.inst.idle == nil {
+		return
+	}
+	i := s.inst
+	i.refill(g.m.opts.InitFuelSlices)
+	const milliseconds = 10
+	if _, err := i.idle.Call(&i.ctx, milliseconds); err != nil {
+		g.discard(s, fmt.Errorf("housekeeping: %w", i.cause(err)))
+	}
+}
+
+// close waits for decisions that run and ends the instances; later decisions
+// find the slots closed. The source stays.
+func (g *generation) close() {
+	close(g.stop)
+	g.wg.Wait()
+	for k := range g.slots {
+		s := &g.slots[k]
+		s.mu.Lock()
+		if s.closed = true; s.inst != nil {
+			s.inst.close()
+			s.inst = nil
+		}
+		g.m.past.decisions.Add(s.decisions)
+		g.m.past.slices.Add(s.slices)
+		s.decisions, s.slices = 0, 0
+		s.mu.Unlock()
+	}
+	for {
+		select {
+		case i := <-g.spares:
+			i.close()
+		default:
+			return
+		}
+	}
+}

@@ -1,0 +1,31 @@
+;; Blocks for a filter that it did not hear of. Refuses filter 13, traps for
+;; filter 14. For a flow it gives the cookie 77, and counts the cookies that come
+;; back right: destination port 2 redirects with the count as its record.
+(module
+  (memory (export "memory") 1)
+  (global $flows (mut i64) (i64.const 0))
+  (func (export "callout_abi_v1") (result i32) (i32.const 1024))
+  (func $known (param $id i64) (result i32) (i32.add (i32.const 512) (i32.wrap_i64 (i64.and (local.get $id) (i64.const 63)))))
+  (func (export "callout_notify") (param $event i32) (result i32)
+    (if (i32.eq (local.get $event) (i32.const 1)) (then
+      (if (i64.eq (i64.load (i32.const 1048)) (i64.const 13)) (then (return (i32.const 5))))
+      (if (i64.eq (i64.load (i32.const 1048)) (i64.const 14)) (then unreachable))
+      (i32.store8 (call $known (i64.load (i32.const 1048))) (i32.const 1))))
+    (if (i32.eq (local.get $event) (i32.const 2)) (then
+      (i32.store8 (call $known (i64.load (i32.const 1048))) (i32.const 0))))
+    (if (i32.eq (local.get $event) (i32.const 4)) (then
+      (if (i64.eq (i64.load (i32.const 9272)) (i64.const 77)) (then
+        (global.set $flows (i64.add (global.get $flows) (i64.const 1)))))))
+    (i32.const 0))
+  (func (export "callout_classify") (result i64)
+    (if (i32.eq (i32.load16_u (i32.const 1068)) (i32.const 2)) (then
+      (i32.store (i32.const 9216) (i32.const 3))
+      (i32.store8 (i32.const 9226) (i32.const 4))
+      (i32.store16 (i32.const 9242) (i32.const 0xffff))
+      (i64.store (i32.const 9280) (global.get $flows))
+      (i32.store (i32.const 9248) (i32.const 8))
+      (i32.store (i32.const 9256) (i32.const 8256))
+      (return (i64.const 0x800000003))))
+    (i64.store (i32.const 9272) (i64.const 77))
+    (if (i32.eq (i32.load16_u (i32.const 1068)) (i32.const 1)) (then (return (i64.const 1))))
+    (i64.extend_i32_u (i32.sub (i32.const 2) (i32.load8_u (call $known (i64.load (i32.const 1048))))))))
