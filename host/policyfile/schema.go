@@ -2,7 +2,7 @@ package policyfile
 
 import _ "embed"
 
-//go:generate go test -run TestSchemaIsWhatTheTablesSay -update .
+//go:generate go test -run IsWhatTheTablesSay -update .
 
 //go:embed schema.json
 var schema []byte
