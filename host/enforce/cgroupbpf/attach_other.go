@@ -1,0 +1,28 @@
+//go:build !linux || (!amd64 && !arm64)
+
+package cgroupbpf
+
+import (
+	"context"
+	"runtime"
+
+	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// An Attachment is a cgroup whose connections are decided. There are none here.
+type Attachment struct{}
+
+// Attach is not supported here: it returns an *enforce.UnsupportedError.
+func Attach(context.Context, Options) (*Attachment, error) {
+	return nil, &enforce.UnsupportedError{Name: "cgroup BPF", Why: "this backend is not built for " + runtime.GOOS + "/" + runtime.GOARCH}
+}
+
+// Update does nothing.
+func (*Attachment) Update(*fwpm.Policy) error { return nil }
+
+// Detach does nothing.
+func (*Attachment) Detach() error { return nil }
+
+// Close does nothing.
+func (*Attachment) Close() error { return nil }

@@ -1,0 +1,425 @@
+//go:build linux && (amd64 || arm64)
+
+package cgroupbpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
+)
+
+// The test binary is the program in the cgroup: it connects or sends to each
+// address and prints what came of it.
+func TestMain(m *testing.M) {
+	if os.Getenv("CALLOUTD_HELPER") == "" {
+		os.Exit(m.Run())
+	}
+	if n, err := strconv.Atoi(os.Args[1]); err == nil {
+		fmt.Println(connects(n, os.Args[2]))
+		return
+	}
+	for _, arg := range os.Args[1:] {
+		network, to, _ := strings.Cut(arg, "/")
+		fmt.Println(try(network, to))
+	}
+}
+
+func try(network, to string) string {
+	c, err := net.DialTimeout(network, to, 5*time.Second)
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return unix.ErrnoName(errno)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	if strings.HasPrefix(network, "udp") {
+		if _, err := c.Write([]byte("x")); errors.As(err, &errno) {
+			return unix.ErrnoName(errno)
+		}
+	}
+	b := make([]byte, 64)
+	n, err := c.Read(b)
+	if errors.As(err, &errno) {
+		return unix.ErrnoName(errno)
+	}
+	return fmt.Sprintf("%s from %s", b[:n], c.RemoteAddr())
+}
+
+// connects is how long n connects take, in nanoseconds each.
+func connects(n int, to string) float64 {
+	a := netip.MustParseAddrPort(to)
+	sa := &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	var spent time.Duration
+	for range n {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			panic(err)
+		}
+		start := time.Now()
+		if err := unix.Connect(fd, sa); err != nil {
+			panic(err)
+		}
+		spent += time.Since(start)
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		unix.Close(fd)
+	}
+	return float64(spent.Nanoseconds()) / float64(n)
+}
+
+// A site is a cgroup, an engine and what they told.
+type site struct {
+	cgroup  string
+	engine  *host.Engine
+	ale     *ale.Enforcer
+	opts    Options
+	mu      sync.Mutex
+	denials []string
+	asked   int
+}
+
+// newSite makes a cgroup. It skips where the kernel cannot, and only there.
+func newSite(t testing.TB, p *fwpm.Policy, callout fwps.Callout) *site {
+	t.Helper()
+	root := cgroupRoot()
+	if root == "" || os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("CI runs as root with a cgroup v2 hierarchy")
+		}
+		t.Skip("needs root and a cgroup v2 hierarchy")
+	}
+	s := &site{cgroup: filepath.Join(root, fmt.Sprintf("calloutd-test-%d", os.Getpid()))}
+	require.NoError(t, os.Mkdir(s.cgroup, 0o755))
+	t.Cleanup(func() { require.NoError(t, os.Remove(s.cgroup)) })
+	s.engine = host.New(host.Options{OnDecision: func(in *fwps.Incoming, _ *fwps.Decision) {
+		if in.Layer.IsConnectRedirect() {
+			s.mu.Lock()
+			s.asked++
+			s.mu.Unlock()
+		}
+	}})
+	if callout != nil {
+		_, _, err := s.engine.RegisterCallout("c", callout)
+		require.NoError(t, err)
+	}
+	require.NoError(t, s.engine.Update(func(x *fwpm.Policy) error { *x = *p.Clone(); return nil }))
+	s.ale = ale.New(ale.Options{Classifier: s.engine, Store: memstore.New(0)})
+	s.opts = Options{Cgroup: s.cgroup, ALE: s.ale, Policy: p, Logf: t.Logf, OnBlocked: func(d Denial) {
+		s.mu.Lock()
+		s.denials = append(s.denials, d.Err.Error())
+		s.mu.Unlock()
+	}}
+	return s
+}
+
+func cgroupRoot() string {
+	for _, dir := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
+			return dir
+		}
+	}
+	return ""
+}
+
+func (s *site) attach(t testing.TB) *Attachment {
+	t.Helper()
+	a, err := Attach(t.Context(), s.opts)
+	if errors.Is(err, enforce.ErrNotSupported) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	return a
+}
+
+// run runs the helper in the cgroup.
+func (s *site) run(t testing.TB, args ...string) []string {
+	t.Helper()
+	dir, err := os.Open(s.cgroup)
+	require.NoError(t, err)
+	defer dir.Close()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "CALLOUTD_HELPER=1")
+	cmd.SysProcAttr = &unix.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+func (s *site) told() (denials []string, asked int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.denials...), s.asked
+}
+
+// greet serves a word to whoever connects or sends.
+func greet(t testing.TB, network, at, word string, before func(*net.TCPConn)) netip.AddrPort {
+	t.Helper()
+	if strings.HasPrefix(network, "udp") {
+		c, err := net.ListenPacket(network, at)
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		go func() {
+			b := make([]byte, 64)
+			for {
+				_, from, err := c.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				_, _ = c.WriteTo([]byte(word), from)
+			}
+		}()
+		return c.LocalAddr().(*net.UDPAddr).AddrPort()
+	}
+	lc := net.ListenConfig{}
+	lc.SetMultipathTCP(false)
+	l, err := lc.Listen(t.Context(), network, at)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if before != nil {
+				before(c.(*net.TCPConn))
+			}
+			_, _ = c.Write([]byte(word))
+			c.Close()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func port(p uint16) fwpm.Condition { return condition(fwpm.ConditionIPRemotePort, fwp.U16(p)) }
+
+// redirecting sends everything to a proxy.
+func redirecting(to func(v6 bool) netip.AddrPort) fwps.Callout {
+	return fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		a := to(c.In.Remote.Addr().Is6() && !c.In.Remote.Addr().Is4In6())
+		if c.In.Remote.Addr().Is4In6() {
+			a = netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
+		}
+		v.Action, v.Redirect, v.To, v.TargetPID = fwp.ActionPermit, true, a, uint32(os.Getpid())
+		v.Context = append(v.Context, "for the proxy"...)
+		return nil
+	})
+}
+
+func askAll() []fwpm.Filter {
+	return []fwpm.Filter{
+		{ID: 1, Name: "v4", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "c"},
+		{ID: 2, Name: "v6", Layer: fwpm.LayerALEConnectRedirectV6, Action: fwp.ActionCalloutUnknown, Callout: "c"},
+	}
+}
+
+// A program's connect is redirected, whatever its family, and it believes to be
+// where it wanted to go; the proxy finds the records.
+func TestCalloutRedirects(t *testing.T) {
+	contexts := make(chan string, 8)
+	var s *site
+	accepted := func(c *net.TCPConn) {
+		f, err := s.ale.Accept(context.Background(), fwps.Incoming{Protocol: fwps.ProtocolTCP,
+			Local: c.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: c.RemoteAddr().(*net.TCPAddr).AddrPort()})
+		if err != nil || len(f.Records) == 0 {
+			contexts <- fmt.Sprint("no records: ", err)
+			return
+		}
+		contexts <- string(f.Records.Last().Context) + " " + f.Original.String()
+		f.Close()
+	}
+	p4, p6 := greet(t, "tcp4", "127.0.0.1:0", "proxy", accepted), greet(t, "tcp6", "[::1]:0", "proxy", accepted)
+	s = newSite(t, &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: askAll()}, redirecting(func(v6 bool) netip.AddrPort {
+		if v6 {
+			return p6
+		}
+		return p4
+	}))
+	defer s.attach(t).Close()
+	for _, to := range []string{"198.51.100.7:80", "[2001:db8::7]:80"} {
+		require.Equal(t, []string{"proxy from " + to}, s.run(t, "tcp/"+to))
+		require.Equal(t, "for the proxy "+to, <-contexts)
+	}
+}
+
+func TestStaticFilters(t *testing.T) {
+	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil)
+	dns, other := greet(t, "udp4", "127.0.0.1:0", "answer", nil), greet(t, "udp4", "127.0.0.1:0", "other", nil)
+	s := newSite(t, &fwpm.Policy{Filters: []fwpm.Filter{
+		filter(1, authConnect, fwp.ActionBlock, port(25)),
+		filter(2, authConnect, fwp.ActionBlock, port(other.Port())),
+		filter(3, authConnect, fwp.ActionBlock, port(4444), condition(fwpm.ConditionALEAppID, fwp.Blob("/bin/x"))),
+	}}, nil)
+	defer s.attach(t).Close()
+	got := s.run(t, "tcp/"+origin.String(), "tcp/127.0.0.1:25", "udp/"+dns.String(), "udp/"+other.String(), "udp/127.0.0.1:4444")
+	require.Equal(t, []string{"origin from " + origin.String(), "EACCES", "answer from " + dns.String(), "EACCES", "EACCES"}, got)
+	require.Eventually(t, func() bool { d, _ := s.told(); return len(d) >= 3 }, 5*time.Second, time.Millisecond)
+	denials, asked := s.told()
+	require.Zero(t, asked, "the kernel decides by itself")
+	require.Contains(t, denials[0], `blocked at ALE_AUTH_CONNECT_V4 by filter 1 "f" (ARB-01)`)
+	require.Contains(t, denials[2], "a datagram cannot wait")
+}
+
+// What only the engine can decide and it blocks ends in a reset.
+func TestEngineBlocks(t *testing.T) {
+	exe, err := os.Readlink("/proc/self/exe")
+	require.NoError(t, err)
+	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil)
+	s := newSite(t, &fwpm.Policy{Filters: []fwpm.Filter{
+		filter(1, authConnect, fwp.ActionBlock, port(origin.Port()), condition(fwpm.ConditionALEAppID, fwp.Blob(exe))),
+	}}, nil)
+	defer s.attach(t).Close()
+	require.Equal(t, []string{"ECONNRESET"}, s.run(t, "tcp/"+origin.String()))
+	denials, _ := s.told()
+	require.Len(t, denials, 1)
+	require.Contains(t, denials[0], `by filter 1 "f"`)
+}
+
+// A connection to the daemon's port that the kernel did not send is refused.
+func TestStrangerIsRefused(t *testing.T) {
+	s := newSite(t, &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: askAll()}, redirecting(func(bool) netip.AddrPort { return netip.AddrPort{} }))
+	a := s.attach(t)
+	defer a.Close()
+	require.Equal(t, "ECONNRESET", try("tcp", a.listen[0].Addr().String()))
+}
+
+func TestUpdate(t *testing.T) {
+	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil)
+	s := newSite(t, new(fwpm.Policy), nil)
+	a := s.attach(t)
+	defer a.Close()
+	for _, blocked := range []bool{false, true, false, true} {
+		p, want := new(fwpm.Policy), "origin from "+origin.String()
+		if blocked {
+			p.Filters, want = []fwpm.Filter{filter(1, authConnect, fwp.ActionBlock, port(origin.Port()))}, "EACCES"
+		}
+		require.NoError(t, a.Update(p))
+		require.Equal(t, []string{want}, s.run(t, "tcp/"+origin.String()))
+	}
+}
+
+// Programs that somebody else attached go on working; both must permit.
+func TestCoexists(t *testing.T) {
+	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil)
+	s := newSite(t, new(fwpm.Policy), nil)
+	deny, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	require.NoError(t, err)
+	defer deny.Close()
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: s.cgroup, Attach: ebpf.AttachCGroupInet4Connect, Program: deny})
+	require.NoError(t, err)
+	a := s.attach(t)
+	require.Equal(t, []string{"EPERM"}, s.run(t, "tcp/"+origin.String()))
+	require.NoError(t, l.Close())
+	require.Equal(t, []string{"origin from " + origin.String()}, s.run(t, "tcp/"+origin.String()))
+	require.NoError(t, a.Close())
+	require.Equal(t, []string{"origin from " + origin.String()}, s.run(t, "tcp/"+origin.String()), "nothing is left")
+}
+
+// Pinned programs fail closed while nobody answers, and the next process takes
+// them over.
+func TestPinned(t *testing.T) {
+	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil)
+	permit := fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error { v.Action = fwp.ActionPermit; return nil })
+	s := newSite(t, &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: askAll()}, permit)
+	s.opts.PinDir = t.TempDir()
+	require.NoError(t, unix.Mount("bpf", s.opts.PinDir, "bpf", 0, ""))
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(s.opts.PinDir, 0)) })
+	a := s.attach(t)
+	want := []string{"origin from " + origin.String()}
+	require.Equal(t, want, s.run(t, "tcp/"+origin.String()))
+	require.NoError(t, a.Close())
+	require.Equal(t, []string{"ECONNREFUSED"}, s.run(t, "tcp/"+origin.String()), "nobody answers")
+	a = s.attach(t)
+	require.Equal(t, want, s.run(t, "tcp/"+origin.String()))
+	require.NoError(t, a.Detach())
+	require.Equal(t, want, s.run(t, "tcp/"+origin.String()))
+	left, err := filepath.Glob(filepath.Join(s.opts.PinDir, "calloutd-*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+// Many connections at once lose nothing, and leave no record behind.
+func TestManyAtOnce(t *testing.T) {
+	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil)
+	permit := fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error { v.Action = fwp.ActionPermit; return nil })
+	s := newSite(t, &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: askAll()}, permit)
+	a := s.attach(t)
+	defer a.Close()
+	args := make([]string, 100)
+	for i := range args {
+		args[i] = "tcp/" + origin.String()
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for _, line := range s.run(t, args...) {
+				if line != "origin from "+origin.String() {
+					t.Error(line)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var k [40]byte
+	require.ErrorIs(t, a.objs.Waiting.NextKey(nil, &k), ebpf.ErrKeyNotExist)
+}
+
+// BenchmarkConnect is connect() to a loopback server: without the programs, with
+// a permit that the kernel gives, and with one that the engine gives.
+func BenchmarkConnect(b *testing.B) {
+	origin := greet(b, "tcp4", "127.0.0.1:0", "origin", nil).String()
+	permit := fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error { v.Action = fwp.ActionPermit; return nil })
+	static := &fwpm.Policy{}
+	for id := 1; id <= 100; id++ {
+		static.Filters = append(static.Filters, filter(id, authConnect, fwp.ActionBlock, condition(fwpm.ConditionIPRemoteAddress, fwp.Mask(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(id)}), 16)))))
+	}
+	for _, c := range []struct {
+		name   string
+		policy *fwpm.Policy
+	}{{"plain", nil}, {"kernel", static}, {"engine", &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: askAll()}}} {
+		b.Run(c.name, func(b *testing.B) {
+			policy := c.policy
+			if policy == nil {
+				policy = new(fwpm.Policy)
+			}
+			var callout fwps.Callout
+			if len(policy.Callouts) > 0 {
+				callout = permit
+			}
+			s := newSite(b, policy, callout)
+			if c.policy != nil {
+				defer s.attach(b).Close()
+			}
+			ns, err := strconv.ParseFloat(s.run(b, strconv.Itoa(b.N), origin)[0], 64)
+			require.NoError(b, err)
+			b.ReportMetric(ns, "ns/connect")
+		})
+	}
+}

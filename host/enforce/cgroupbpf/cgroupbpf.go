@@ -1,0 +1,51 @@
+// Package cgroupbpf decides the connections of every process in a cgroup, with
+// BPF programs that the kernel runs. It needs root.
+//
+// What the policy decides by address, port, protocol and user alone is decided in
+// the kernel, at the system call: it costs nothing that can be measured well. What
+// needs more (a callout, the program's path) is sent to this process with a record
+// of what was asked for; the engine decides when it arrives, and this process
+// carries the connection to where it may go. A block is EACCES in the first case
+// and a reset in the second, because a BPF program cannot wait for an answer.
+//
+// What goes through io_uring, i386 system calls, TCP Fast Open and MPTCP passes
+// the same hooks. Datagrams that the kernel cannot decide are refused. Sockets
+// belong to the cgroup that they were made in. Processes in another network
+// namespace than this one are refused what needs an answer.
+//
+// When this process ends, connections that need an answer are refused; with
+// Options.PinDir the programs outlive it and wait for the next one.
+package cgroupbpf
+
+import (
+	"net/netip"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// Options configure an Attachment.
+type Options struct {
+	// Cgroup is the folder of a version 2 cgroup. Required.
+	Cgroup string
+	// ALE decides what the kernel cannot. Required.
+	ALE *ale.Enforcer
+	// Policy is what ALE's engine enforces; the kernel's part is computed from
+	// it. Required; not to be modified.
+	Policy *fwpm.Policy
+	// PinDir is a folder of a BPF file system where programs and maps are pinned,
+	// so that they outlive this process. Optional.
+	PinDir string
+	// Logf hears of what somebody may need to look into. Optional.
+	Logf func(format string, args ...any)
+	// OnBlocked hears of every connect and datagram that was refused. Optional.
+	OnBlocked func(Denial)
+}
+
+// A Denial is one connect or datagram that was refused.
+type Denial struct {
+	PID    uint32
+	AppID  string
+	Remote netip.AddrPort
+	Err    error // an *ale.BlockedError when the policy refused
+}

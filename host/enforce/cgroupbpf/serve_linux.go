@@ -1,0 +1,180 @@
+//go:build amd64 || arm64
+
+package cgroupbpf
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// serve listens for connections that need an answer. A host without IPv6 loopback
+// has only the first listener; v6 connects that need an answer are refused there.
+func (a *Attachment) serve(ctx context.Context) error {
+	lc := net.ListenConfig{}
+	lc.SetMultipathTCP(false)
+	for i, at := range loopbacks {
+		l, err := lc.Listen(ctx, "tcp", at)
+		if err != nil && i == 0 {
+			return fmt.Errorf("cgroupbpf: %w", err)
+		}
+		if err != nil {
+			a.opts.Logf("cgroupbpf: no IPv6: %v", err)
+			continue
+		}
+		a.listen = append(a.listen, l.(*net.TCPListener))
+		a.wg.Go(func() { a.accept(ctx, l.(*net.TCPListener)) })
+	}
+	a.wg.Go(a.report)
+	return nil
+}
+
+func (a *Attachment) accept(ctx context.Context, l *net.TCPListener) {
+	for {
+		c, err := l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			a.opts.Logf("cgroupbpf: accept: %v", err)
+			continue
+		}
+		a.wg.Go(func() { a.answer(ctx, c) })
+	}
+}
+
+// answer decides one connection and carries it.
+func (a *Attachment) answer(ctx context.Context, c *net.TCPConn) {
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	r, err := a.take(c.RemoteAddr().(*net.TCPAddr).AddrPort())
+	if err != nil {
+		reset(c)
+		a.opts.Logf("cgroupbpf: connection from %s was not sent here by the kernel: %v", c.RemoteAddr(), err)
+		return
+	}
+	in := incoming(r)
+	var up *net.TCPConn
+	flow, err := a.opts.ALE.NewSocket(in).Connect(ctx, in.Remote, func(ctx context.Context, to ale.Target) (netip.AddrPort, error) {
+		var d net.Dialer
+		d.SetMultipathTCP(false)
+		if to.Local.IsValid() {
+			d.LocalAddr = net.TCPAddrFromAddrPort(to.Local)
+		}
+		conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(to.Remote.Addr().Unmap(), to.Remote.Port()).String())
+		if err != nil {
+			return netip.AddrPort{}, err
+		}
+		up = conn.(*net.TCPConn)
+		return up.LocalAddr().(*net.TCPAddr).AddrPort(), nil
+	})
+	if err != nil {
+		reset(c)
+		if b := (*ale.BlockedError)(nil); errors.As(err, &b) {
+			a.opts.OnBlocked(Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: err})
+		}
+		return
+	}
+	defer flow.Close()
+	defer up.Close()
+	relay(c, up)
+}
+
+// reset closes a connection the way a refused one ends.
+func reset(c *net.TCPConn) {
+	_ = c.SetLinger(0) // The close that follows is all that can be done about it.
+	c.Close()
+}
+
+// take finds what the kernel noted about a connection, once.
+func (a *Attachment) take(from netip.AddrPort) (*bpf.RedirectRecord, error) {
+	k := bpf.RedirectSource{Netns: netnsCookie(), Address: from.Addr().As16(), Port: from.Port()}
+	r := new(bpf.RedirectRecord)
+	return r, a.objs.Waiting.LookupAndDelete(k, r)
+}
+
+// incoming is what is known about a connect.
+func incoming(r *bpf.RedirectRecord) fwps.Incoming {
+	to := netip.AddrFrom16(r.Address)
+	if family(r.Family) == v4 {
+		to = to.Unmap()
+	}
+	local := netip.IPv6Unspecified()
+	if to.Is4() {
+		local = netip.IPv4Unspecified()
+	}
+	app, _ := os.Readlink("/proc/" + strconv.Itoa(int(r.Process)) + "/exe") // Gone: no path, and no filter by path matches.
+	return fwps.Incoming{Protocol: r.Protocol, ProcessID: r.Process, UserID: r.User, UserKnown: true, AppID: app, EndpointID: r.Cookie,
+		Local: netip.AddrPortFrom(local, 0), Remote: netip.AddrPortFrom(to, swap(r.Port))}
+}
+
+func swap(port uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], port)
+	return binary.BigEndian.Uint16(b[:])
+}
+
+// report tells of what the kernel refused.
+func (a *Attachment) report() {
+	for {
+		rec, err := a.events.Read()
+		if err != nil {
+			return // closed
+		}
+		r := new(bpf.RedirectRecord)
+		if _, err := binary.Decode(rec.RawSample, binary.NativeEndian, r); err != nil {
+			a.opts.Logf("cgroupbpf: event: %v", err)
+			continue
+		}
+		in := incoming(r)
+		a.opts.OnBlocked(Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: a.why(r, &in)})
+	}
+}
+
+// why is the reason of a refusal in the kernel.
+func (a *Attachment) why(r *bpf.RedirectRecord, in *fwps.Incoming) error {
+	e := &ale.BlockedError{Remote: in.Remote, ProcessID: in.ProcessID, AppID: in.AppID}
+	if verdict(r.Verdict) != block {
+		e.Layer = fwpm.LayerALEAuthConnectV4.ForFamily(!in.Remote.Addr().Unmap().Is4())
+		e.Why = "only a callout or the program's path can decide it, and a datagram cannot wait for that in a cgroup; use calloutd run"
+		return e
+	}
+	a.mu.Lock()
+	c := a.names[fwpm.FilterID(r.Filter)]
+	a.mu.Unlock()
+	e.Layer, e.Filter, e.Name, e.Rule, e.Why = c.layer, fwpm.FilterID(r.Filter), c.filterName, "ARB-01", "the policy blocks it"
+	return e
+}
+
+// relay copies both ways until both ends are done, passing each end's half-close
+// on. io.Copy between TCP connections is splice.
+func relay(a, b *net.TCPConn) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		half(a, b)
+	}()
+	half(b, a)
+	<-done
+}
+
+func half(dst, src *net.TCPConn) {
+	if _, err := io.Copy(dst, src); err != nil {
+		dst.Close()
+		src.Close()
+		return
+	}
+	_ = dst.CloseWrite() // It may be closed by the other direction.
+}
