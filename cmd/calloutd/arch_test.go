@@ -32,6 +32,8 @@ var imports = map[string]string{
 	"host/conformance":             "host host/ale host/arbitrate host/fwp host/fwpm host/fwps host/redirect host/redirect/memstore wsk/ntstatus",
 	"host/ale":                     "host/fwp host/fwpm host/fwps host/redirect wsk/ntstatus",
 	"host/enforce/internal/doomed": "",
+	"host/enforce/cgroupbpf/bpf":   "",
+	"host/enforce/cgroupbpf":       "host/ale host/arbitrate host/fwp host/fwpm host/fwps host/enforce host/enforce/cgroupbpf/bpf",
 	"host/enforce":                 "host/enforce/internal/doomed",
 	"host/enforce/seccomp":         "host/ale host/fwp host/fwpm host/fwps host/redirect host/enforce host/enforce/internal/doomed",
 	"wsk":                          "host/ale host/fwps host/redirect wsk/internal/transport wsk/ntstatus",

@@ -13,6 +13,8 @@ import (
 	"os"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -61,8 +63,10 @@ func (a *Attachment) answer(ctx context.Context, c *net.TCPConn) {
 	defer stop()
 	r, err := a.take(c.RemoteAddr().(*net.TCPAddr).AddrPort())
 	if err != nil {
+		if established(c) { // Else its program is gone, and its record with it.
+			a.opts.Logf("cgroupbpf: connection from %s was not sent here by the kernel: %v", c.RemoteAddr(), err)
+		}
 		reset(c)
-		a.opts.Logf("cgroupbpf: connection from %s was not sent here by the kernel: %v", c.RemoteAddr(), err)
 		return
 	}
 	in := incoming(r)
@@ -90,6 +94,21 @@ func (a *Attachment) answer(ctx context.Context, c *net.TCPConn) {
 	defer flow.Close()
 	defer up.Close()
 	relay(c, up)
+}
+
+// established reports whether the other end is still there.
+func established(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	const tcpEstablished = 1
+	there := false
+	err = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		there = err == nil && info.State == tcpEstablished
+	})
+	return err == nil && there
 }
 
 // reset closes a connection the way a refused one ends.

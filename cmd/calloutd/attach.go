@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host/enforce/cgroupbpf"
+	"github.com/calloutd/calloutd/host/enforce/seccomp"
+)
+
+func newAttach() *cobra.Command {
+	var policy, cgroup, pin string
+	var asJSON, trace, detach bool
+	cmd := &cobra.Command{
+		Use:   "attach --policy FILE --cgroup DIR",
+		Short: "Enforce the policy on every process of a cgroup (Linux, root)",
+		Long: `Attach enforces the policy on every connection and datagram of a version 2 cgroup, until
+it is interrupted. What address, port, protocol and user decide is decided in the kernel and
+costs next to nothing; what a callout or the program's path decides is sent to calloutd,
+which carries the connection. A block is EACCES in the first case and a reset in the second.
+Datagrams that only a callout can decide are refused: run can decide them.
+
+With --pin the kernel's part outlives calloutd: what needs an answer is refused until the
+next attach. --detach takes it away.`,
+		Example: `  calloutd attach -p policy.yaml --cgroup /sys/fs/cgroup/system.slice/web.service
+  calloutd attach -p policy.yaml --cgroup /sys/fs/cgroup/web --pin /sys/fs/bpf`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			t := newTracer(cmd.ErrOrStderr(), asJSON, trace)
+			w, err := open(ctx, policy, t, true)
+			if err != nil {
+				return err
+			}
+			defer w.Close()
+			a, err := cgroupbpf.Attach(ctx, cgroupbpf.Options{Cgroup: cgroup, ALE: w.ale, Policy: w.engine.Policy(), PinDir: pin, Logf: t.logf,
+				OnBlocked: func(d cgroupbpf.Denial) { t.onBlocked(seccomp.Denial(d)) }})
+			if err != nil {
+				return err
+			}
+			if detach {
+				return a.Detach()
+			}
+			return wait(ctx, cmd, a, cgroup)
+		},
+	}
+	policyFlag(cmd, &policy)
+	jsonFlag(cmd, &asJSON)
+	f := cmd.Flags()
+	f.StringVar(&cgroup, "cgroup", "", "folder of the cgroup (required)")
+	f.StringVar(&pin, "pin", "", "folder of a BPF file system where the kernel's part is kept")
+	f.BoolVar(&detach, "detach", false, "take away what is pinned and end")
+	f.BoolVar(&trace, "trace", false, "print every layer, filter and callout that was asked")
+	// These fail only for a flag that does not exist.
+	_ = cmd.MarkFlagRequired("cgroup")
+	_ = cmd.MarkFlagDirname("cgroup")
+	_ = cmd.MarkFlagDirname("pin")
+	return cmd
+}
+
+// wait says that the policy is in force and ends when it is told to.
+func wait(ctx context.Context, cmd *cobra.Command, a *cgroupbpf.Attachment, cgroup string) error {
+	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: attached to %s; interrupt to end\n", cgroup)
+	<-ctx.Done()
+	return a.Close()
+}
