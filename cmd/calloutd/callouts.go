@@ -11,8 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/calloutd/calloutd/host/fwp"
-	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
 )
@@ -54,35 +52,23 @@ func (w *world) loadCallout(ctx context.Context, rt *guest.Runtime, dir string, 
 	if err != nil {
 		return bad(key, err)
 	}
-	m, err := rt.Load(ctx, string(c.ID), wasm, guest.ModuleOptions{Config: config, Logf: t.logf})
+	opts := guest.ModuleOptions{Config: config, Logf: t.logf, OnEvent: t.callout}
+	if c.ContinueOnFailure {
+		opts.OnFailure = guest.FailContinue
+	}
+	m, err := rt.Load(ctx, string(c.ID), wasm, opts)
 	if err != nil {
 		return bad(key, err)
 	}
 	// Before the runtime: a spare instance may still be starting.
 	w.closers = append(w.closers, func() { m.Close(context.WithoutCancel(ctx)) })
-	var callout fwps.Callout = m
-	if c.ContinueOnFailure {
-		callout = continueOnFailure(m)
-	}
-	handle, unregister, err := w.engine.RegisterCallout(c.ID, callout)
+	handle, unregister, err := w.engine.RegisterCallout(c.ID, m)
 	if err != nil {
 		return bad("id", err)
 	}
 	w.handles[c.ID] = handle
 	w.closers = append(w.closers, unregister)
 	return nil
-}
-
-// continueOnFailure leaves the decision to the other filters when the callout
-// fails, which its owner asked for in the policy.
-func continueOnFailure(c fwps.Callout) fwps.Callout {
-	return fwps.CalloutFunc(func(ctx context.Context, call *fwps.Call, v *fwps.Verdict) error {
-		if err := c.Classify(ctx, call, v); err != nil {
-			v.Reset()
-			v.Action, v.Reason = fwp.ActionContinue, "callout failed (on_failure: continue): "+err.Error()
-		}
-		return nil
-	})
 }
 
 func under(dir, path string) string {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/creack/pty"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/calloutd/calloutd/host/enforce/seccomp"
 )
@@ -54,6 +55,7 @@ func policy(t *testing.T, text string) string {
 // says whose redirect it was.
 func TestKilledProxyIsConnectionRefused(t *testing.T) {
 	need(t, "python3")
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent()) // A world ends whole.
 	var trace bytes.Buffer
 	tr := newTracer(&trace, false, false)
 	w, err := open(t.Context(), quickstart, tr, true)

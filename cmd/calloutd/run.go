@@ -11,12 +11,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/seccomp"
 )
 
 func newRun() *cobra.Command {
-	var policy, events string
-	var asJSON, trace bool
+	var o runOptions
 	cmd := &cobra.Command{
 		Use:   "run --policy FILE -- COMMAND [ARGS...]",
 		Short: "Run a command with the policy enforced on every connection it and its children make",
@@ -28,42 +28,49 @@ who, where to, which filter and callout, and why.`,
 		Example: `  calloutd run --policy examples/quickstart/policy.yaml -- curl -s http://198.51.100.7/
   calloutd run -p policy.yaml --trace --events trace.jsonl --json -- make test`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			out := cmd.ErrOrStderr()
-			if events != "" {
-				f, err := os.Create(events)
-				if err != nil {
-					return fmt.Errorf("--events: %w", err)
-				}
-				defer f.Close()
-				out = f
-			}
-			t := newTracer(out, asJSON, trace)
-			w, err := open(cmd.Context(), policy, t, true)
-			if err != nil {
-				return err
-			}
-			defer w.Close()
-			child := exec.Command(args[0], args[1:]...)
-			child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
-			state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: w.ale, Logf: t.logf, OnBlocked: t.onBlocked}, child)
-			if err != nil {
-				return notRun(args[0], err)
-			}
-			if code := shellCode(state); code != 0 {
-				return exitCode(code)
-			}
-			return nil
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
-	policyFlag(cmd, &policy)
-	jsonFlag(cmd, &asJSON)
+	policyFlag(cmd, &o.policy)
+	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
 	f.SetInterspersed(false)
-	f.BoolVar(&trace, "trace", false, "print every layer, filter and callout that was asked")
-	f.StringVar(&events, "events", "", "write denials and trace to this file instead of standard error")
+	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
+	f.StringVar(&o.events, "events", "", "write denials and trace to this file instead of standard error")
 	_ = cmd.MarkFlagFilename("events") // fails only for a flag that does not exist
 	return cmd
+}
+
+type runOptions struct {
+	policy, events string
+	json, trace    bool
+}
+
+func (o *runOptions) run(cmd *cobra.Command, args []string) error {
+	out := cmd.ErrOrStderr()
+	if o.events != "" {
+		f, err := os.Create(o.events)
+		if err != nil {
+			return fmt.Errorf("--events: %w", err)
+		}
+		defer f.Close()
+		out = f
+	}
+	t := newTracer(out, o.json, o.trace)
+	w, err := open(cmd.Context(), o.policy, t, true)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	child := exec.Command(args[0], args[1:]...)
+	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
+	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: w.ale, Logf: t.logf, OnBlocked: t.onBlocked}, child)
+	if err != nil {
+		return notRun(args[0], err)
+	}
+	if code := shellCode(state); code != 0 {
+		return exitCode(code)
+	}
+	return nil
 }
 
 func (t *tracer) onBlocked(d seccomp.Denial) {
@@ -84,6 +91,8 @@ func notRun(name string, err error) error {
 		code = codeNotFound
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOEXEC):
 		code = codeNotRun
+	case errors.Is(err, enforce.ErrNotSupported):
+		err = fmt.Errorf("%w (calloutd doctor says what is missing)", err)
 	}
 	complain(os.Stderr, fmt.Errorf("run %s: %w", name, err))
 	return exitCode(code)

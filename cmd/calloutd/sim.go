@@ -16,10 +16,7 @@ import (
 )
 
 func newSim() *cobra.Command {
-	var policy, to, from, app, protocol string
-	var pid uint32
-	var uid int64
-	var asJSON, inbound bool
+	var o description
 	cmd := &cobra.Command{
 		Use:   "sim --policy FILE --to ADDR:PORT",
 		Short: "Take one described connection through the engine and print why it goes where it goes",
@@ -32,60 +29,80 @@ It ends with code 1 when the connection is blocked.`,
 		Example: `  calloutd sim --policy examples/quickstart/policy.yaml --to 198.51.100.7:80 --app /usr/bin/curl
   calloutd sim -p policy.yaml --inbound --from 203.0.113.9:40000 --to 192.0.2.1:22`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			in := fwps.Incoming{AppID: app, ProcessID: pid, UserID: uint32(uid), UserKnown: uid >= 0, Inbound: inbound}
-			var err error
-			if in.Protocol, err = parseProtocol(protocol); err != nil {
-				return err
-			}
-			if in.Remote, err = parseAddr("to", to); err != nil {
-				return err
-			}
-			switch {
-			case from != "":
-				if in.Local, err = parseAddr("from", from); err != nil {
-					return err
-				}
-			case inbound:
-				return errors.New("--inbound needs --from, the address of who connects")
-			}
-			if in.Local.IsValid() && in.Local.Addr().Is4() != in.Remote.Addr().Is4() {
-				return fmt.Errorf("--from %s and --to %s are of two address families", from, to)
-			}
-			t := newTracer(cmd.OutOrStdout(), asJSON, true)
-			w, err := open(cmd.Context(), policy, t, false)
-			if err != nil {
-				return err
-			}
-			defer w.Close()
-			s := simulation{cmd.Context(), w, t}
-			if inbound {
-				in.Local, in.Remote = in.Remote, in.Local
-				_, err = s.accept(in)
-			} else {
-				err = s.connect(in)
-			}
-			var b *ale.BlockedError
-			if errors.As(err, &b) {
-				t.blocked(b)
-				return exitCode(codeNo)
-			}
-			return err
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.simulate(cmd) },
 	}
-	policyFlag(cmd, &policy)
-	jsonFlag(cmd, &asJSON)
+	policyFlag(cmd, &o.policy)
+	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
-	f.StringVar(&to, "to", "", "where the connection goes, ADDR:PORT (required)")
-	f.StringVar(&from, "from", "", "where it comes from, ADDR:PORT (default: a socket that is not bound)")
-	f.StringVar(&app, "app", "/usr/bin/curl", "path of the program")
-	f.Int64Var(&uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known")
-	f.Uint32Var(&pid, "pid", 1000, "number of the process")
-	f.StringVar(&protocol, "protocol", "tcp", "tcp, udp or a number")
-	f.BoolVar(&inbound, "inbound", false, "the program accepts the connection instead of making it")
-	_ = cmd.MarkFlagRequired("to") // fails only for a flag that does not exist
+	f.StringVar(&o.to, "to", "", "where the connection goes, ADDR:PORT (required)")
+	f.StringVar(&o.from, "from", "", "where it comes from, ADDR:PORT (default: a socket that is not bound)")
+	f.StringVar(&o.app, "app", "/usr/bin/curl", "path of the program")
+	f.Int64Var(&o.uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known")
+	f.Uint32Var(&o.pid, "pid", 1000, "number of the process")
+	f.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp or a number")
+	f.BoolVar(&o.inbound, "inbound", false, "the program accepts the connection instead of making it")
+	// These fail only for a flag that does not exist.
+	_ = cmd.MarkFlagRequired("to")
 	_ = cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]cobra.Completion{"tcp", "udp"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// A description is a connection in words.
+type description struct {
+	policy, to, from, app, protocol string
+	pid                             uint32
+	uid                             int64
+	json, inbound                   bool
+}
+
+func (o *description) simulate(cmd *cobra.Command) error {
+	in, err := o.incoming()
+	if err != nil {
+		return err
+	}
+	t := newTracer(cmd.OutOrStdout(), o.json, true)
+	w, err := open(cmd.Context(), o.policy, t, false)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	s := simulation{cmd.Context(), w, t}
+	if o.inbound {
+		_, err = s.accept(in)
+	} else {
+		err = s.connect(in)
+	}
+	var b *ale.BlockedError
+	if errors.As(err, &b) {
+		t.blocked(b)
+		return exitCode(codeNo)
+	}
+	return err
+}
+
+func (o *description) incoming() (in fwps.Incoming, err error) {
+	in = fwps.Incoming{AppID: o.app, ProcessID: o.pid, UserID: uint32(o.uid), UserKnown: o.uid >= 0}
+	if in.Protocol, err = parseProtocol(o.protocol); err != nil {
+		return in, err
+	}
+	if in.Remote, err = parseAddr("to", o.to); err != nil {
+		return in, err
+	}
+	switch {
+	case o.from != "":
+		if in.Local, err = parseAddr("from", o.from); err != nil {
+			return in, err
+		}
+	case o.inbound:
+		return in, errors.New("--inbound needs --from, the address of who connects")
+	}
+	if in.Local.IsValid() && in.Local.Addr().Is4() != in.Remote.Addr().Is4() {
+		return in, fmt.Errorf("--from %s and --to %s are of two address families", o.from, o.to)
+	}
+	if o.inbound {
+		in.Local, in.Remote = in.Remote, in.Local
+	}
+	return in, nil
 }
 
 func parseAddr(flag, s string) (netip.AddrPort, error) {

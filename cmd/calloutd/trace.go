@@ -11,6 +11,7 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/guest"
 )
 
 // A tracer prints what the engine decided, one line a fact.
@@ -220,6 +221,19 @@ func rule(id string) string {
 func (t *tracer) denied(app string, pid uint32, to netip.AddrPort, err error) {
 	t.emit(event{Event: "blocked", Program: app, PID: pid, To: addr(to), Action: "block", Why: err.Error()},
 		fmt.Sprintf("calloutd: %s to %s %s: %s", program(app, pid), to, t.paint.word("blocked"), clean(err.Error())))
+}
+
+// callout prints what happened to a callout as a whole.
+func (t *tracer) callout(ev guest.Event) {
+	e := event{Event: "callout", Callout: ev.Module, Action: ev.Kind.String()}
+	text := fmt.Sprintf("callout %q %s", ev.Module, e.Action)
+	if ev.Err != nil {
+		e.Why = ev.Err.Error()
+	}
+	if ev.Kind == guest.EventQuarantined { // The error says all of it.
+		text = e.Why
+	}
+	t.emit(e, "calloutd: "+clean(text))
 }
 
 func (t *tracer) logf(format string, args ...any) {

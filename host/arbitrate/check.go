@@ -196,7 +196,7 @@ func checkCondition(l fwpm.LayerID, c *fwpm.Condition) error {
 		return fwp.ErrInvalidParameter
 	case v.Type == fwp.ByteArray16 && !v.Addr.Is6():
 		return fwp.ErrTypeMismatch
-	case v.Type.Unsigned() && v.Uint > most(v.Type):
+	case v.Type.Unsigned() && v.Uint > v.Type.Max():
 		return fwp.ErrTypeMismatch // no value of the type
 	}
 	return checkSense(c)
@@ -233,7 +233,7 @@ func checkRange(want fwp.DataType, c *fwpm.Condition) error {
 		return fwp.ErrTypeMismatch
 	case r.Low.Compare(r.High) > 0:
 		return fwp.ErrInvalidRange
-	case want.Unsigned() && r.High.Uint > most(want):
+	case want.Unsigned() && r.High.Uint > want.Max():
 		return fwp.ErrTypeMismatch
 	}
 	return nil
@@ -249,23 +249,10 @@ func checkSense(c *fwpm.Condition) error {
 	case fwp.MatchLess:
 		never = v.Type.Unsigned() && v.Uint == 0 || v.Type == fwp.ByteBlob && v.Text == ""
 	case fwp.MatchGreater:
-		never = v.Type.Unsigned() && v.Uint == most(v.Type)
+		never = v.Type.Unsigned() && v.Uint == v.Type.Max()
 	}
 	if never {
 		return fwp.ErrNeverMatch
 	}
 	return nil
-}
-
-// most is the highest value of an unsigned type.
-func most(t fwp.DataType) uint64 {
-	switch t {
-	case fwp.Uint8:
-		return 1<<8 - 1
-	case fwp.Uint16:
-		return 1<<16 - 1
-	case fwp.Uint32:
-		return 1<<32 - 1
-	}
-	return 1<<64 - 1
 }

@@ -132,7 +132,7 @@ func compileTest(c *fwpm.Condition) test {
 	case v.Type == fwp.ByteArray16:
 		t.address6(c.Match, v.Addr)
 	default:
-		t.number(c.Match, v.Uint, most(v.Type))
+		t.number(c.Match, v.Uint, v.Type.Max())
 	}
 	if t.kind <= anySet {
 		t.more = nil

@@ -56,6 +56,21 @@ func (t DataType) String() string {
 // Unsigned reports whether t is one of the unsigned integers.
 func (t DataType) Unsigned() bool { return t >= Uint8 && t <= Uint64 }
 
+// Max is the highest value of an unsigned integer, 0 for other types.
+func (t DataType) Max() uint64 {
+	switch t {
+	case Uint8:
+		return math.MaxUint8
+	case Uint16:
+		return math.MaxUint16
+	case Uint32:
+		return math.MaxUint32
+	case Uint64:
+		return math.MaxUint64
+	}
+	return 0
+}
+
 // Sortable reports whether values of t can be ordered (BFE-CND-04).
 func (t DataType) Sortable() bool {
 	return t >= Uint8 && t <= Int64 || t == ByteArray16 || t == ByteBlob || t == UnicodeString

@@ -56,7 +56,7 @@ var parts = map[fwp.Error]string{
 func (r *reader) locate(err error) (place, string) {
 	var o *fwpm.ObjectError
 	if !errors.As(err, &o) {
-		return place{1, 1}, err.Error()
+		return start, err.Error()
 	}
 	field := o.Field
 	var code fwp.Error
@@ -68,7 +68,7 @@ func (r *reader) locate(err error) (place, string) {
 			return p, o.Err.Error()
 		}
 	}
-	return place{1, 1}, err.Error()
+	return start, err.Error()
 }
 
 // matches lists the match types that fit a field at the layers of both families

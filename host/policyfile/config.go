@@ -1,6 +1,7 @@
 package policyfile
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -88,52 +89,56 @@ func (c Callout) ConfigJSON(proxies map[string]netip.AddrPort, pid uint32) ([]by
 	if c.config == nil {
 		return nil, nil
 	}
-	v, err := substitute(c.config, proxies, pid)
-	if err != nil {
-		return nil, err
+	s := substitution{proxies: proxies, pid: pid}
+	v := s.value(c.config)
+	if s.err != nil {
+		return nil, s.err
 	}
 	return json.Marshal(v)
 }
 
-func substitute(v any, proxies map[string]netip.AddrPort, pid uint32) (any, error) {
-	var err error
-	keep := func(x any, e error) any {
-		if err == nil {
-			err = e
-		}
-		return x
-	}
+// A substitution replaces the names in a configuration. err is the first that
+// could not be.
+type substitution struct {
+	proxies map[string]netip.AddrPort
+	pid     uint32
+	err     error
+}
+
+func (s *substitution) value(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		out := map[string]any{}
 		for k, x := range v {
-			out[k] = keep(substitute(x, proxies, pid))
+			out[k] = s.value(x)
 		}
-		return out, err
+		return out
 	case []any:
 		out := make([]any, len(v))
 		for i, x := range v {
-			out[i] = keep(substitute(x, proxies, pid))
+			out[i] = s.value(x)
 		}
-		return out, err
+		return out
 	case string:
 		if v == "${pid}" {
-			return pid, nil
+			return s.pid
 		}
-		s := interpolation.ReplaceAllStringFunc(v, func(m string) string {
-			id, isProxy := strings.CutPrefix(strings.TrimSuffix(m, "}"), "${proxy:")
-			a, ok := proxies[id]
-			switch {
-			case strings.HasPrefix(m, "$$"):
-				return m[1:]
-			case isProxy && ok:
-				return a.String()
-			case m == "${pid}":
-				return strconv.FormatUint(uint64(pid), 10)
-			}
-			return keep(m, fmt.Errorf("config names %s, which is not running", m)).(string)
-		})
-		return s, err
+		return interpolation.ReplaceAllStringFunc(v, s.name)
 	}
-	return v, nil
+	return v
+}
+
+func (s *substitution) name(m string) string {
+	id, isProxy := strings.CutPrefix(strings.TrimSuffix(m, "}"), "${proxy:")
+	a, ok := s.proxies[id]
+	switch {
+	case strings.HasPrefix(m, "$$"):
+		return m[1:]
+	case isProxy && ok:
+		return a.String()
+	case m == "${pid}":
+		return strconv.FormatUint(uint64(s.pid), 10)
+	}
+	s.err = cmp.Or(s.err, fmt.Errorf("config names %s, which is not running", m))
+	return m
 }

@@ -26,7 +26,6 @@ func readAll(r io.Reader) ([]byte, error) {
 // document reads the one YAML document of a file, nil after a mistake that
 // leaves nothing to read.
 func (r *reader) document(src []byte) *yaml.Node {
-	start := place{1, 1}
 	if len(src) > MaxSize {
 		r.fail(start, "", "the file is larger than %d bytes", MaxSize)
 		return nil
@@ -35,41 +34,49 @@ func (r *reader) document(src []byte) *yaml.Node {
 		r.fail(p, "", "%s: expected UTF-8 text", what)
 		return nil
 	}
-	// Aliases are refused below; the loader need not follow any.
-	loader, err := yaml.NewLoader(bytes.NewReader(src), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(MaxDepth), loaderlimits.AliasNone())))
-	if err != nil {
-		r.fail(start, "", "%v", err)
-		return nil
-	}
-	var doc, second yaml.Node
-	if err := loader.Load(&doc); errors.Is(err, io.EOF) || err == nil && len(doc.Content) != 1 {
-		r.fail(start, "", "the file is empty: expected version, callouts, filters")
-		return nil
-	} else if err != nil {
-		r.syntax(err, lastPlace(src))
-		return nil
-	}
-	switch err := loader.Load(&second); {
-	case errors.Is(err, io.EOF):
+	doc, err := r.load(src)
+	switch {
 	case err != nil:
 		r.syntax(err, lastPlace(src))
-		return nil
-	default:
-		r.fail(at(&second), "", "a second YAML document: a policy is one")
-		return nil
+	case doc == nil:
+		r.fail(start, "", "the file is empty: expected version, callouts, filters")
+	case r.plain(doc):
+		return doc
 	}
-	if !r.plain(doc.Content[0]) {
-		return nil
-	}
-	return doc.Content[0]
+	return nil
 }
+
+// load returns the one document, nil if there is none.
+func (r *reader) load(src []byte) (*yaml.Node, error) {
+	// Aliases are refused later; the loader need not follow any.
+	loader, err := yaml.NewLoader(bytes.NewReader(src), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(MaxDepth), loaderlimits.AliasNone())))
+	if err != nil {
+		return nil, err
+	}
+	var doc, second yaml.Node
+	switch err := loader.Load(&doc); {
+	case errors.Is(err, io.EOF) || err == nil && len(doc.Content) != 1:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	switch err := loader.Load(&second); {
+	case err == nil:
+		r.fail(at(&second), "", "a second YAML document: a policy is one")
+	case !errors.Is(err, io.EOF):
+		return nil, err
+	}
+	return doc.Content[0], nil
+}
+
+var start = place{1, 1}
 
 // syntax reports what the YAML loader found. When that is the end of the file,
 // the place to look at is where what has no end begins.
 func (r *reader) syntax(err error, end place) {
 	var le *yaml.LoadError
 	if !errors.As(err, &le) {
-		r.fail(place{1, 1}, "", "YAML: %v", err)
+		r.fail(start, "", "YAML: %v", err)
 		return
 	}
 	p := place{le.Mark.Line, le.Mark.Column}

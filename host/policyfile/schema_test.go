@@ -148,7 +148,7 @@ func schemaOfValue(t valueType) m {
 	var forms []m
 	switch {
 	case t.data.Unsigned() && !t.address: // 0x10, 1-9
-		forms = append(forms, m{"type": "integer", "minimum": 0, "maximum": t.most()}, m{"type": "string", "pattern": "^[0-9]"}, m{"enum": append(t.words(), Empty)})
+		forms = append(forms, m{"type": "integer", "minimum": 0, "maximum": t.data.Max()}, m{"type": "string", "pattern": "^[0-9]"}, m{"enum": append(t.words(), Empty)})
 	case t.data == fwp.SecurityDescriptorType:
 		forms = append(forms, m{"type": "integer", "minimum": 0}, m{"type": "string", "minLength": 1})
 	default:

@@ -42,7 +42,7 @@ func typeOf(c fwpm.ConditionID, l fwpm.LayerID) valueType {
 	case c == fwpm.ConditionALEAppID || c == fwpm.ConditionALEOriginalAppID:
 		t.what, t.sample, t.last = "the path of a program such as /usr/bin/curl", "/usr/bin/curl", "/usr/bin/wget"
 	case t.data.Unsigned():
-		t.what, t.sample, t.last = fmt.Sprintf("a number from 0 to %d or a range of them", t.most()), "1", "9"
+		t.what, t.sample, t.last = fmt.Sprintf("a number from 0 to %d or a range of them", t.data.Max()), "1", "9"
 	case t.text():
 		t.what, t.sample, t.last = "a text", "a", "b"
 	case t.data == fwp.TokenAccessInformation:
@@ -52,21 +52,6 @@ func typeOf(c fwpm.ConditionID, l fwpm.LayerID) valueType {
 		t.what, t.sample = "a SID such as S-1-15-2-1", "S-1-15-2-1"
 	}
 	return t
-}
-
-// most is the largest number of the type, zero if it is none.
-func (t valueType) most() uint64 {
-	switch t.data {
-	case fwp.Uint8:
-		return 1<<8 - 1
-	case fwp.Uint16:
-		return 1<<16 - 1
-	case fwp.Uint32:
-		return 1<<32 - 1
-	case fwp.Uint64:
-		return 1<<64 - 1
-	}
-	return 0
 }
 
 func (t valueType) text() bool { return t.data == fwp.ByteBlob || t.data == fwp.UnicodeString }
@@ -182,7 +167,7 @@ func (t valueType) one(s string) operand {
 	if t.text() && s != "" {
 		return operand{plain: fwp.Value{Type: t.data, Text: s}}
 	}
-	if v, err := strconv.ParseUint(s, 0, 64); err == nil && t.data.Unsigned() && v <= t.most() {
+	if v, err := strconv.ParseUint(s, 0, 64); err == nil && t.data.Unsigned() && v <= t.data.Max() {
 		return operand{plain: fwp.Value{Type: t.data, Uint: v}}
 	}
 	switch {
