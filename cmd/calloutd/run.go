@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -13,6 +15,7 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/seccomp"
+	"github.com/calloutd/calloutd/host/policyfile"
 )
 
 func newRun() *cobra.Command {
@@ -24,7 +27,10 @@ func newRun() *cobra.Command {
 the policy. It needs no privilege. The command keeps its terminal, signals and exit code:
 128 and the signal's number if a signal ended it, 126 if it cannot be executed, 127 if
 there is none. A blocked connect fails with EACCES and prints one line on standard error:
-who, where to, which filter and callout, and why.`,
+who, where to, which filter and callout, and why.
+
+A policy with filters that would not be asked, such as those of ALE_AUTH_RECV_ACCEPT, is
+refused: --partial runs it all the same.`,
 		Example: `  calloutd run --policy examples/quickstart/policy.yaml -- curl -s http://198.51.100.7/
   calloutd run -p policy.yaml --trace --events trace.jsonl --json -- make test`,
 		Args: cobra.MinimumNArgs(1),
@@ -35,6 +41,7 @@ who, where to, which filter and callout, and why.`,
 	f := cmd.Flags()
 	f.SetInterspersed(false)
 	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
+	f.BoolVar(&o.partial, "partial", false, "run although some filters are at layers that run does not ask")
 	f.StringVar(&o.events, "events", "", "write denials and trace to this file instead of standard error")
 	_ = cmd.MarkFlagFilename("events") // fails only for a flag that does not exist
 	return cmd
@@ -43,6 +50,7 @@ who, where to, which filter and callout, and why.`,
 type runOptions struct {
 	policy, events string
 	json, trace    bool
+	partial        bool
 }
 
 func (o *runOptions) run(cmd *cobra.Command, args []string) error {
@@ -61,6 +69,9 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer w.Close()
+	if err := unenforced(w.file); err != nil && !o.partial {
+		return err
+	}
 	child := exec.Command(args[0], args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: w.ale, Logf: t.logf, OnBlocked: t.onBlocked}, child)
@@ -71,6 +82,23 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 		return exitCode(code)
 	}
 	return nil
+}
+
+// unenforced finds the filters that a run would not ask: who wrote them relies
+// on them. The halves of a filter for both families are one.
+func unenforced(file *policyfile.File) error {
+	var errs []error
+	for _, f := range file.Policy.Filters {
+		if seccomp.Enforces(f.Layer) {
+			continue
+		}
+		layer := strings.TrimRight(f.Layer.String(), "_V46")
+		err := file.At("filter", fmt.Sprint(f.ID), "layer", fmt.Errorf("filter %q: run decides connects, and would not ask %s (--partial runs all the same)", f.Name, layer))
+		if !slices.Contains(errs, err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (t *tracer) onBlocked(d seccomp.Denial) {
