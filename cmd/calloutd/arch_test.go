@@ -42,6 +42,8 @@ var imports = map[string]string{
 	"wsk/winsock":                  "host/redirect wsk wsk/ntstatus",
 	"wsk/localproxy":               "host/redirect sdk/go/sockaddr wsk wsk/winsock wsk/wsknet",
 	"sdk/go/callout":               "sdk/abi",
+	"sdk/tck":                      "sdk/abi",
+	"sdk/tck/go":                   "sdk/abi sdk/go/callout",
 	"plugins/proxy-redirect":       "sdk/go/callout sdk/go/sockaddr sdk/abi",
 	"examples/first-callout":       "sdk/go/callout",
 	"cmd/calloutd":                 "*",

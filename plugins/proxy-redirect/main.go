@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -35,13 +36,32 @@ type ruleConfig struct {
 type policy struct {
 	rules     []rule
 	otherwise callout.Verdict
+	// What the last redirect gave: decisions do not allocate.
+	context, record []byte
 }
 
 type rule struct {
-	prefixes []netip.Prefix
-	ports    [][2]uint16
-	proxy    netip.AddrPort
-	pid      uint32
+	nets4 []net4
+	nets6 []netip.Prefix
+	ports [][2]uint16
+	proxy netip.AddrPort
+	pid   uint32
+}
+
+// A net4 is an IPv4 prefix: the compiler makes more of numbers than of netip.
+type net4 struct{ net, mask uint32 }
+
+func toNet4(p netip.Prefix) net4 {
+	mask := uint32(0)
+	if p.Bits() > 0 {
+		mask = ^uint32(0) << (32 - p.Bits())
+	}
+	return net4{number(p.Addr()) & mask, mask}
+}
+
+func number(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
 }
 
 // Configure reads the configuration, strictly.
@@ -88,7 +108,11 @@ func compile(c ruleConfig) (rule, error) {
 		if err != nil {
 			return r, fmt.Errorf("destinations[%d]: %q is no prefix such as 198.51.100.0/24", i, s)
 		}
-		r.prefixes = append(r.prefixes, p)
+		if p.Addr().Is4() {
+			r.nets4 = append(r.nets4, toNet4(p))
+		} else {
+			r.nets6 = append(r.nets6, p.Masked())
+		}
 	}
 	for i, s := range c.Ports {
 		low, high, ranged := strings.Cut(s, "-")
@@ -124,9 +148,9 @@ func (p *policy) Classify(c *callout.Call) callout.Verdict {
 		if !local.IsValid() {
 			local = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 		}
-		context := sockaddr.Append(make([]byte, 0, 2*sockaddr.Size), c.Remote)
-		record := sockaddr.Append([]byte{1, byte(i), byte(i >> 8), 0}, c.Remote)
-		return callout.Redirect(to, r.pid).WithContext(sockaddr.Append(context, local)).WithRecord(record)
+		p.context = sockaddr.Append(sockaddr.Append(p.context[:0], c.Remote), local)
+		p.record = sockaddr.Append(append(p.record[:0], 1, byte(i), byte(i>>8), 0), c.Remote)
+		return callout.Redirect(to, r.pid).WithContext(p.context).WithRecord(p.record)
 	}
 	return p.otherwise
 }
@@ -139,8 +163,18 @@ func (r *rule) names(to netip.AddrPort) bool {
 	if !found {
 		return false
 	}
-	for _, p := range r.prefixes {
-		if p.Contains(to.Addr().Unmap()) {
+	dst := to.Addr().Unmap()
+	if dst.Is4() {
+		a := number(dst)
+		for _, n := range r.nets4 {
+			if a&n.mask == n.net {
+				return true
+			}
+		}
+		return false
+	}
+	for _, p := range r.nets6 {
+		if p.Contains(dst) {
 			return true
 		}
 	}

@@ -2,6 +2,7 @@ package callout
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ type fn func(c *Call) Verdict
 
 func (f fn) Classify(c *Call) Verdict { return f(c) }
 
-func text(b []byte) string {
+func reasonOf(b []byte) string {
 	r := b[abi.ResponseOffset:]
 	off, n := le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:])
 	return string(b[off : off+n])
@@ -30,16 +31,16 @@ func TestAnswers(t *testing.T) {
 		"permit":             {func(*Call) Verdict { return Permit() }, abi.ActionPermit, ""},
 		"block":              {func(*Call) Verdict { return Block("no") }, abi.ActionBlock, "no"},
 		"continue":           {func(*Call) Verdict { return Continue() }, abi.ActionContinue, ""},
-		"zero verdict":       {func(*Call) Verdict { return Verdict{} }, abi.ActionGuestError, "the callout gave the zero Verdict"},
+		"zero verdict":       {func(*Call) Verdict { return Verdict{} }, abi.ActionGuestError, "the callout gave no verdict"},
 		"panic":              {func(*Call) Verdict { panic("boom") }, abi.ActionGuestError, "panic: boom"},
-		"too much to return": {func(*Call) Verdict { return Permit().WithRecord(make([]byte, 9000)) }, abi.ActionGuestError, "the record has 9000 bytes, the limit is 3456"},
-		"too long a context": {func(*Call) Verdict { return Permit().WithContext(make([]byte, 4097)) }, abi.ActionGuestError, "the context has 4097 bytes, the limit is 4096"},
+		"too much to return": {func(*Call) Verdict { return Permit().WithRecord(make([]byte, 9000)) }, abi.ActionGuestError, "the record is over the limit of 3456 bytes"},
+		"too long a context": {func(*Call) Verdict { return Permit().WithContext(make([]byte, 4097)) }, abi.ActionGuestError, "the context is over the limit of 4096 bytes"},
 		"a long reason is cut between characters": {func(*Call) Verdict { return Block("a" + strings.Repeat("é", 600)) }, abi.ActionBlock, "a" + strings.Repeat("é", 511)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := make([]byte, abi.BlockSize)
 			require.Equal(t, c.action, classify(c.fn, b)&0xffff)
-			require.Equal(t, c.reason, text(b))
+			require.Equal(t, c.reason, reasonOf(b))
 		})
 	}
 }
@@ -85,4 +86,61 @@ func TestConfigureInChunks(t *testing.T) {
 	require.Equal(t, "aba", c.got)
 	require.Empty(t, pending)
 	require.EqualValues(t, -1, configure(fn(nil), b, 1), "a callout without Configure takes none")
+}
+
+type hearing struct {
+	fn
+	heard []Event
+}
+
+func (h *hearing) Notify(e Event) error {
+	h.heard = append(h.heard, e)
+	if e.FilterID == 13 {
+		return errors.New("unlucky")
+	}
+	return nil
+}
+
+func (h *hearing) Capabilities() (required, optional uint32) { return abi.CapLog, abi.CapKV }
+
+func TestNotify(t *testing.T) {
+	h, b := new(hearing), make([]byte, abi.BlockSize)
+	binary.LittleEndian.PutUint64(b[abi.ReqFilter:], 13)
+	binary.LittleEndian.PutUint16(b[abi.ReqLayer:], 48)
+	binary.LittleEndian.PutUint64(b[abi.ResponseOffset+abi.RespCookie:], 77)
+	require.EqualValues(t, -1, notify(h, b, FilterAdded))
+	require.Equal(t, "unlucky", reasonOf(b))
+	require.Equal(t, []Event{{Kind: FilterAdded, Layer: 48, FilterID: 13, Cookie: 77}}, h.heard)
+	require.Zero(t, notify(fn(nil), b, FilterAdded), "nobody listens")
+}
+
+func TestCapabilities(t *testing.T) {
+	require.EqualValues(t, abi.CapLog|abi.CapKV<<32, capabilities(new(hearing)))
+	require.Zero(t, capabilities(fn(nil)))
+}
+
+func TestDecisionsDoNotAllocate(t *testing.T) {
+	b := make([]byte, abi.BlockSize)
+	app := "/usr/bin/curl"
+	binary.LittleEndian.PutUint32(b[abi.ReqApp:], abi.RequestHeader)
+	binary.LittleEndian.PutUint32(b[abi.ReqApp+4:], uint32(copy(b[abi.RequestHeader:], app)))
+	co := Callout(fn(func(c *Call) Verdict {
+		if c.App != app {
+			return Verdict{}
+		}
+		return Redirect(netip.MustParseAddrPort("127.0.0.1:8080"), 7).WithRecord(b[:16])
+	}))
+	require.EqualValues(t, abi.ActionRedirect, classify(co, b)&0xffff)
+	require.Zero(t, testing.AllocsPerRun(100, func() { classify(co, b) }))
+}
+
+func TestNativelyThereIsNoHost(t *testing.T) {
+	_, err := Get([]byte("k"), nil)
+	require.ErrorIs(t, err, ErrUnsupported)
+	require.ErrorIs(t, Log(Info, "x"), ErrUnsupported)
+	_, err = Wall()
+	require.ErrorIs(t, err, ErrUnsupported)
+	_, err = Names()
+	require.ErrorIs(t, err, ErrUnsupported)
+	require.Equal(t, "not possible now", ErrUnsupported.Error())
 }

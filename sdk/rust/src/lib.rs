@@ -1,0 +1,288 @@
+//! Callouts in Rust: a policy gets a [`Call`] and answers with [`permit`], [`block`],
+//! [`proceed`] (continue is a word of the language) or [`redirect`].
+//!
+//! ```
+//! use callout::{block, proceed, Call, Policy, Verdict};
+//!
+//! struct NoHttp;
+//!
+//! impl Policy for NoHttp {
+//!     fn classify<'a>(&'a mut self, call: &Call<'a>) -> Verdict<'a> {
+//!         if call.remote_port == 80 {
+//!             return block("no plain HTTP");
+//!         }
+//!         proceed()
+//!     }
+//! }
+//!
+//! callout::export!(NoHttp, NoHttp);
+//! ```
+//!
+//! The crate needs neither `std` nor an allocator. Built for WebAssembly
+//! [`export!`] defines the exports of the ABI; built for anything else it defines
+//! none, so that tests call the policy.
+#![no_std]
+
+pub mod abi;
+pub mod host;
+mod wire;
+
+/// The family of an address as the socket has it: a v4-mapped address of an IPv6
+/// socket is `V6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    V4,
+    V6,
+}
+
+/// Who redirected a connection: FWPS_CONNECTION_REDIRECT_STATE for this callout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum State {
+    #[default]
+    NotRedirected,
+    RedirectedBySelf,
+    RedirectedByOther,
+    PreviouslyRedirectedBySelf,
+}
+
+/// One connection to decide. Its bytes are valid during the call only.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Call<'a> {
+    pub layer: u16,
+    pub protocol: u8,
+    pub inbound: bool,
+    /// FWP_CONDITION_FLAG_*
+    pub flags: u32,
+    pub connection: u64,
+    pub filter: u64,
+    /// Which of the fields below are known: `abi::PRESENT_*`.
+    pub present: u32,
+    pub pid: u32,
+    pub uid: u32,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// `abi::STATE_*`; [`Call::state`] has it as a [`State`].
+    pub redirect_state: u8,
+    pub local_port: u16,
+    pub remote_port: u16,
+    /// v4 as v4-mapped.
+    pub local: [u8; 16],
+    /// v4 as v4-mapped.
+    pub remote: [u8; 16],
+    /// Nanoseconds.
+    pub monotonic: u64,
+    pub interface: u32,
+    /// Path of the program.
+    pub app: &'a [u8],
+    pub user: &'a [u8],
+    pub hostname: &'a [u8],
+    /// What this callout once gave for the connection.
+    pub record: &'a [u8],
+    /// What it gave for the proxy: empty, with a size, where it did not fit.
+    pub context: &'a [u8],
+    pub context_size: u32,
+}
+
+impl Call<'_> {
+    pub fn state(&self) -> State {
+        match u32::from(self.redirect_state) {
+            abi::STATE_REDIRECTED_BY_SELF => State::RedirectedBySelf,
+            abi::STATE_REDIRECTED_BY_OTHER => State::RedirectedByOther,
+            abi::STATE_PREVIOUSLY_REDIRECTED_BY_SELF => State::PreviouslyRedirectedBySelf,
+            _ => State::NotRedirected,
+        }
+    }
+
+    pub fn version(&self) -> Version {
+        if self.ip_version == 4 {
+            Version::V4
+        } else {
+            Version::V6
+        }
+    }
+
+    /// The remote IPv4 address, or that in a v4-mapped one.
+    pub fn remote_v4(&self) -> Option<u32> {
+        v4(&self.remote)
+    }
+}
+
+/// The IPv4 address of 16 bytes, if it is one.
+pub fn v4(address: &[u8; 16]) -> Option<u32> {
+    let (prefix, rest) = address.split_at(12);
+    if prefix != [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff] {
+        return None;
+    }
+    Some(u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]))
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict<'a> {
+    action: u16,
+    flags: u16,
+    port: u16,
+    ip_version: u8,
+    pid: u32,
+    address: [u8; 16],
+    record: &'a [u8],
+    context: &'a [u8],
+    reason: &'a str,
+}
+
+fn answer<'a>(action: u32) -> Verdict<'a> {
+    Verdict { action: action as u16, ..Verdict::default() }
+}
+
+/// Lets the connection pass.
+pub fn permit<'a>() -> Verdict<'a> {
+    answer(abi::ACTION_PERMIT)
+}
+
+/// Refuses it; `reason` is what the user reads.
+pub fn block(reason: &str) -> Verdict<'_> {
+    answer(abi::ACTION_BLOCK).with_reason(reason)
+}
+
+/// Continue: leaves the decision to the next filter.
+pub fn proceed<'a>() -> Verdict<'a> {
+    answer(abi::ACTION_CONTINUE)
+}
+
+/// Says that the callout failed. The connection is blocked.
+pub fn error(reason: &str) -> Verdict<'_> {
+    answer(abi::ACTION_GUEST_ERROR).with_reason(reason)
+}
+
+/// Sends it to a proxy: `pid` is the proxy's process, not zero for one on this host.
+pub fn redirect<'a>(to: impl Into<Address>, port: u16, pid: u32) -> Verdict<'a> {
+    let to = to.into();
+    Verdict { port, pid, ip_version: to.ip_version, address: to.bytes, ..answer(abi::ACTION_REDIRECT) }
+}
+
+/// Where a connection is redirected to: four bytes are IPv4, sixteen are IPv6.
+pub struct Address {
+    ip_version: u8,
+    bytes: [u8; 16],
+}
+
+impl From<[u8; 4]> for Address {
+    fn from(a: [u8; 4]) -> Self {
+        let bytes = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]];
+        Address { ip_version: 4, bytes }
+    }
+}
+
+impl From<[u8; 16]> for Address {
+    fn from(bytes: [u8; 16]) -> Self {
+        Address { ip_version: 6, bytes }
+    }
+}
+
+impl<'a> Verdict<'a> {
+    /// Adds bytes that come back when the proxy's own connection is decided.
+    pub fn with_record(self, record: &'a [u8]) -> Self {
+        Verdict { record, ..self }
+    }
+
+    /// Adds bytes for the proxy.
+    pub fn with_context(self, context: &'a [u8]) -> Self {
+        Verdict { context, ..self }
+    }
+
+    /// Says why, for the trace.
+    pub fn with_reason(self, reason: &'a str) -> Self {
+        Verdict { reason, ..self }
+    }
+
+    fn flag(self, flag: u32) -> Self {
+        Verdict { flags: self.flags | flag as u16, ..self }
+    }
+
+    /// Takes the right away from lighter sublayers to change the decision.
+    pub fn hard(self) -> Self {
+        self.flag(abi::FLAG_HARD)
+    }
+
+    /// Keeps the context that the connection has.
+    pub fn keep_context(self) -> Self {
+        self.flag(abi::FLAG_KEEP_CONTEXT)
+    }
+
+    /// Redirects without a redirect handle, as for a proxy on another host.
+    pub fn no_record(self) -> Self {
+        self.flag(abi::FLAG_NO_RECORD)
+    }
+
+    /// Says that equal inputs get the same answer.
+    pub fn cacheable(self) -> Self {
+        self.flag(abi::FLAG_CACHEABLE)
+    }
+
+    pub fn is_redirect(&self) -> bool {
+        u32::from(self.action) == abi::ACTION_REDIRECT
+    }
+
+    /// The bytes that come back, for tests.
+    pub fn record(&self) -> &'a [u8] {
+        self.record
+    }
+}
+
+/// A policy decides connections.
+pub trait Policy {
+    /// The capabilities it cannot do without, and those it can: `abi::CAP_*`.
+    const REQUIRED: u32 = 0;
+    const OPTIONAL: u32 = 0;
+
+    /// Takes the configuration, once, before any call. `granted` are the
+    /// capabilities that it has. Without it a policy takes no configuration.
+    fn configure(&mut self, config: &[u8], granted: u32) -> Result<(), &'static str> {
+        let _ = granted;
+        if config.is_empty() {
+            Ok(())
+        } else {
+            Err("this callout takes no configuration")
+        }
+    }
+
+    fn classify<'a>(&'a mut self, call: &Call<'a>) -> Verdict<'a>;
+}
+
+#[doc(hidden)]
+pub use wire::{classify, init, Block, Guest};
+
+/// Defines the exports of the ABI for a policy: its type and its first value,
+/// which is a constant. In a crate without `std` it also defines what a panic
+/// does: a trap, which blocks.
+#[macro_export]
+macro_rules! export {
+    ($policy:ty, $first:expr) => {
+        #[cfg(target_arch = "wasm32")]
+        mod callout_exports {
+            use super::*;
+
+            static mut GUEST: $crate::Guest<$policy> = $crate::Guest::new($first);
+
+            #[no_mangle]
+            pub unsafe extern "C" fn callout_abi_v1() -> *mut $crate::Block {
+                core::ptr::addr_of_mut!(GUEST.block)
+            }
+
+            #[no_mangle]
+            pub extern "C" fn callout_caps() -> u64 {
+                u64::from(<$policy as $crate::Policy>::REQUIRED) | u64::from(<$policy as $crate::Policy>::OPTIONAL) << 32
+            }
+
+            #[no_mangle]
+            pub unsafe extern "C" fn callout_init(arg: u32) -> i32 {
+                $crate::init(&mut *core::ptr::addr_of_mut!(GUEST), arg)
+            }
+
+            #[no_mangle]
+            pub unsafe extern "C" fn callout_classify() -> u64 {
+                $crate::classify(&mut *core::ptr::addr_of_mut!(GUEST))
+            }
+        }
+    };
+}

