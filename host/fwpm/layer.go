@@ -52,6 +52,10 @@ func (l LayerID) IsBindRedirect() bool {
 	return l == LayerALEBindRedirectV4 || l == LayerALEBindRedirectV6
 }
 
+// HasDiscard reports whether l has a DISCARD twin: whether what it blocks is
+// indicated, audited and told of as a net event (ALE-LAY-01, AMB-45).
+func (l LayerID) HasDiscard() bool { return l.Valid() && l < LayerALEResourceReleaseV4 }
+
 // CanPendClassify reports whether FwpsPendClassify0 works at l (CH-09).
 func (l LayerID) CanPendClassify() bool {
 	return l.IsConnectRedirect() || l.IsBindRedirect() || l == LayerALEEndpointClosureV4 || l == LayerALEEndpointClosureV6

@@ -36,6 +36,10 @@ type Provider struct {
 	ID         ProviderID // Required.
 	Name       string     // Recommended.
 	Persistent bool       // FWPM_PROVIDER_FLAG_PERSISTENT
+	// ServiceName is the service whose being enabled gates the provider's
+	// persistent objects at start-up (BFE-OBJ-06). Optional.
+	ServiceName string
+	Disabled    bool // FWPM_PROVIDER_FLAG_DISABLED; output only
 }
 
 // A ProviderContext is FWPM_PROVIDER_CONTEXT: data of a provider that its
@@ -67,6 +71,7 @@ type Callout struct {
 	Persistent bool       // FWPM_CALLOUT_FLAG_PERSISTENT
 	// ApplicableLayer is the only layer whose filters may call it. Optional: any.
 	ApplicableLayer LayerID
+	Registered      bool // FWPM_CALLOUT_FLAG_REGISTERED; output only
 }
 
 // A Weight is a filter's weight in one of its three forms (BFE-WGT-01). The
@@ -104,6 +109,8 @@ type Filter struct {
 	Persistent                  bool              // FWPM_FILTER_FLAG_PERSISTENT
 	Boottime                    bool              // FWPM_FILTER_FLAG_BOOTTIME; never with Persistent (BFE-OBJ-07)
 	ProviderContext             ProviderContextID // Optional.
+	Disabled                    bool              // FWPM_FILTER_FLAG_DISABLED; output only
+	EffectiveWeight             uint64            // what Weight became (BFE-WGT-01); output only
 
 	// Context is the callout's own, set by its notifyFn (CO-NOT-02).
 	Context uint64
