@@ -2,8 +2,6 @@ package host
 
 import (
 	"context"
-	"fmt"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,126 +19,174 @@ type Options struct {
 	// It must not keep or change what it is shown. Optional.
 	OnDecision func(in *fwps.Incoming, d *fwps.Decision)
 
-	// PrefixMatchesStart, FaultContinues and PendTimeout are those of
-	// arbitrate.Options: AMB-34, AMB-42, AMB-43.
-	PrefixMatchesStart, FaultContinues bool
-	PendTimeout                        time.Duration
+	// PrefixMatchesStart makes FWP_MATCH_PREFIX test the start of a value, as its
+	// name says, and not the end, as its page says (AMB-34).
+	PrefixMatchesStart bool
+	// FaultContinues makes a callout that failed no decision: the next filter is
+	// asked. The default is a hard block (AMB-42).
+	FaultContinues bool
+	// PendTimeout is how long a callout may hold a classification. Then it counts
+	// as a failure. Zero is no limit (AMB-43).
+	PendTimeout time.Duration
+	// ReauthorizeOnHandleDestroy asks AUTH_CONNECT again about live flows when a
+	// redirect handle goes (AMB-18).
+	ReauthorizeOnHandleDestroy bool
+
+	// Booting makes the engine begin before its host is ready: boot-time filters
+	// are enforced and persistent ones are not, until BootComplete (BFE-OBJ-07).
+	Booting bool
+
+	// Now and After are the clock of transactions and events. Optional: time.Now
+	// and time.After.
+	Now   func() time.Time
+	After func(time.Duration) <-chan time.Time
 }
 
-// An Engine holds the live policy and the registered callouts. It is a
+// An Engine is the Base Filtering Engine: it holds the policy, the callouts that
+// are registered and the sessions of those who change them. It is a
 // fwps.Classifier and safe for concurrent use.
 type Engine struct {
-	opts    Options
-	program atomic.Pointer[arbitrate.Program]
+	opts   Options
+	live   atomic.Pointer[live]
+	stats  *counters
+	heard  atomic.Pointer[listeners] // nil: nobody hears of net events
+	outbox outbox
 
-	mu      sync.Mutex // writers only
-	policy  *fwpm.Policy
-	slots   map[fwpm.CalloutID]*arbitrate.Slot
-	handles redirect.Handle
-	changes [fwpm.NumLayers]uint64 // how often each layer's filters changed
+	lock       txnLock
+	seq        uint64        // of the newest object; whoever holds lock
+	lastFilter fwpm.FilterID // the highest there ever was; whoever holds lock
+
+	mu       sync.Mutex // never held while foreign code runs
+	callouts map[fwpm.CalloutID]*registered
+	handles  map[redirect.Handle]string
+	handle   redirect.Handle // the newest
+	sessions map[string]*Session
+	changes  []*changeSubscriber
+	events   eventOptions
 }
 
-// New returns an engine with an empty policy, which permits everything.
+// live is what a classification can see: one value, swapped as a whole.
+type live struct {
+	program *arbitrate.Program
+	objects *objects
+	// The Generation at which a layer's filters changed last, and a redirect handle went.
+	policyAt, handleAt [fwpm.NumLayers]uint64
+}
+
+// New returns an engine without policy, which permits everything (ARB-09).
 func New(opts Options) *Engine {
-	e := &Engine{opts: opts, policy: new(fwpm.Policy), slots: map[fwpm.CalloutID]*arbitrate.Slot{}}
-	e.program.Store(new(arbitrate.Program))
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.After == nil {
+		opts.After = time.After
+	}
+	e := &Engine{opts: opts, stats: newCounters(), callouts: map[fwpm.CalloutID]*registered{},
+		handles: map[redirect.Handle]string{}, sessions: map[string]*Session{}, events: eventOptions{collect: true}}
+	e.lock = txnLock{now: opts.Now, after: opts.After, changed: make(chan struct{})}
+	e.live.Store(&live{program: new(arbitrate.Program), objects: builtin(opts.Booting)})
 	return e
 }
 
-// Update changes the policy as one transaction: change gets a copy, which goes
-// live only if change returns nil and the whole policy is right. Classifications
-// see all of it or none, and never wait (BFE-TXN-04).
+// Update changes the policy as one transaction: change gets a copy of all
+// objects, those of sessions too, which goes live only if change returns nil and
+// the whole policy is right. What change adds is static, what it leaves out is
+// gone. Classifications see all of it or none, and never wait (BFE-TXN-04).
+//
+// Update waits up to 15 seconds for a transaction that is under way, and then is
+// fwp.ErrTimeout.
 func (e *Engine) Update(change func(*fwpm.Policy) error) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	p := e.policy.Clone()
-	if err := change(p); err != nil {
-		return err
-	}
-	changes := e.changed(p)
-	prog, err := arbitrate.Compile(p, arbitrate.Options{Lookup: e.slot, Generations: changes,
-		PrefixMatchesStart: e.opts.PrefixMatchesStart, FaultContinues: e.opts.FaultContinues, PendTimeout: e.opts.PendTimeout})
+	defer e.outbox.deliver()
+	t, err := e.begin(DefaultTxnWaitTimeout, nil)
 	if err != nil {
 		return err
 	}
-	e.changes = changes
-	e.policy = p.Clone() // The caller may have kept p.
-	e.program.Store(prog)
-	return nil
-}
-
-// changed counts the layers whose filters p changes.
-func (e *Engine) changed(p *fwpm.Policy) [fwpm.NumLayers]uint64 {
-	changes := e.changes
-	old := map[fwpm.FilterID]*fwpm.Filter{}
-	for i := range e.policy.Filters {
-		old[e.policy.Filters[i].ID] = &e.policy.Filters[i]
+	defer e.end(t)
+	p := t.base.policy()
+	if err := change(p); err != nil {
+		return err
 	}
-	touch := func(l fwpm.LayerID) {
-		if l.Valid() {
-			changes[l] = e.changes[l] + 1
-		}
+	if err := t.replace(p); err != nil {
+		t.abort()
+		return err
 	}
-	for i := range p.Filters {
-		f := &p.Filters[i]
-		o := old[f.ID]
-		delete(old, f.ID)
-		if o != nil && reflect.DeepEqual(o, f) {
-			continue
-		}
-		touch(f.Layer)
-		if o != nil {
-			touch(o.Layer)
-		}
-	}
-	for _, o := range old {
-		touch(o.Layer)
-	}
-	return changes
+	return t.commit()
 }
 
 // Policy returns a copy of the live policy.
-func (e *Engine) Policy() *fwpm.Policy {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.policy.Clone()
-}
+func (e *Engine) Policy() *fwpm.Policy { return e.live.Load().objects.policy() }
 
-func (e *Engine) slot(id fwpm.CalloutID) *arbitrate.Slot {
-	s := e.slots[id]
-	if s == nil {
-		s = &arbitrate.Slot{ID: id}
-		e.slots[id] = s
+// BootComplete says that the host is ready: from one classification to the next
+// the persistent filters take the place of the boot-time ones (BFE-OBJ-07).
+// Persistent objects of a provider whose service does not start by itself stay
+// disabled until they are added anew (BFE-OBJ-06); a nil autoStart means that all
+// services do. Without Options.Booting, and the second time, it does nothing.
+func (e *Engine) BootComplete(autoStart func(serviceName string) bool) error {
+	defer e.outbox.deliver()
+	t, err := e.begin(DefaultTxnWaitTimeout, nil)
+	if err != nil {
+		return err
 	}
-	return s
-}
-
-// RegisterCallout gives the callout of that name its code, before or after the
-// policy names it (CO-REG-03). Each registration has its own redirect handle
-// (RH-01). A second one under the same name is fwp.ErrAlreadyExists. After
-// unregister, filters that call it act as CO-REG-04 says.
-func (e *Engine) RegisterCallout(id fwpm.CalloutID, c fwps.Callout) (h redirect.Handle, unregister func(), err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	s := e.slot(id)
-	if s.Callout() != nil {
-		return 0, nil, fmt.Errorf("callout %q: %w", id, fwp.ErrAlreadyExists)
+	defer e.end(t)
+	if !t.base.booting {
+		return nil
 	}
-	e.handles++
-	s.Set(c, e.handles)
-	return e.handles, sync.OnceFunc(func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		s.Set(nil, 0)
-	}), nil
+	t.write().boot(autoStart)
+	return t.commit()
 }
 
-// Generation changes when the filters of a layer do.
-func (e *Engine) Generation(l fwpm.LayerID) uint64 { return e.program.Load().Generation(l) }
+// publish makes objects live. The caller holds e.mu.
+func (e *Engine) publish(next *objects, d difference) error {
+	n := *e.live.Load()
+	for l, changed := range d.touched(n.objects, next) {
+		if changed {
+			n.policyAt[l] = max(n.policyAt[l], n.handleAt[l]) + 1
+		}
+	}
+	n.objects = next
+	return e.compile(n)
+}
+
+// compile makes n's program and swaps n in. The caller holds e.mu.
+func (e *Engine) compile(n live) (err error) {
+	o := arbitrate.Options{Lookup: e.slot, PrefixMatchesStart: e.opts.PrefixMatchesStart,
+		FaultContinues: e.opts.FaultContinues, PendTimeout: e.opts.PendTimeout}
+	for l := range o.Generations {
+		o.Generations[l] = max(n.policyAt[l], n.handleAt[l])
+	}
+	if n.program, err = arbitrate.Compile(e.enforced(n.objects), o); err == nil {
+		e.live.Store(&n)
+	}
+	return err
+}
+
+// Generation changes when the filters of a layer do, or what they refer to.
+func (e *Engine) Generation(l fwpm.LayerID) uint64 { return e.live.Load().program.Generation(l) }
+
+// ReauthorizeReason says why a flow that was authorized at a layer when its
+// Generation was since is to be authorized again.
+func (e *Engine) ReauthorizeReason(l fwpm.LayerID, since uint64) fwp.ReauthorizeReason {
+	n := e.live.Load()
+	if int(l) >= len(n.policyAt) {
+		return 0
+	}
+	var why fwp.ReauthorizeReason
+	if n.policyAt[l] > since {
+		why |= fwp.ReasonPolicyChange
+	}
+	if n.handleAt[l] > since {
+		why |= fwp.ReasonProxyHandleChanged
+	}
+	return why
+}
 
 // Classify decides one layer and leaves the outcome in d, which the caller owns.
 func (e *Engine) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {
-	e.program.Load().Classify(ctx, in, d)
+	e.live.Load().program.Classify(ctx, in, d)
+	e.stats.count(in.Layer, d)
+	if h := e.heard.Load(); h != nil {
+		h.classified(in, d)
+	}
 	if e.opts.OnDecision != nil {
 		e.opts.OnDecision(in, d)
 	}

@@ -67,7 +67,8 @@ func (w *world) loadCallout(ctx context.Context, rt *guest.Runtime, dir string, 
 		return bad("id", err)
 	}
 	w.handles[c.ID] = handle
-	w.closers = append(w.closers, unregister)
+	// Refused while the callout is busy: then the engine goes with it.
+	w.closers = append(w.closers, func() { _ = unregister() })
 	return nil
 }
 

@@ -44,6 +44,10 @@ func (p *policy) Classify(_ context.Context, in *fwps.Incoming, d *fwps.Decision
 
 func (p *policy) Generation(fwpm.LayerID) uint64 { return p.generation }
 
+func (p *policy) ReauthorizeReason(fwpm.LayerID, uint64) fwp.ReauthorizeReason {
+	return fwp.ReasonPolicyChange
+}
+
 // layers are what was asked, without the implicit bind.
 func (p *policy) layers() string {
 	var s []string

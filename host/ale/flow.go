@@ -88,10 +88,11 @@ func (f *Flow) Reauthorize(ctx context.Context) error {
 	if b := f.refused.Load(); b != nil {
 		return b
 	}
-	if f.generation.Load() == f.e.opts.Classifier.Generation(f.in.Layer) {
+	since := f.generation.Load()
+	if since == f.e.opts.Classifier.Generation(f.in.Layer) {
 		return nil
 	}
-	return f.reauthorize(ctx, fwp.ReasonPolicyChange)
+	return f.reauthorize(ctx, f.e.opts.Classifier.ReauthorizeReason(f.in.Layer, since))
 }
 
 func (f *Flow) reauthorize(ctx context.Context, why fwp.ReauthorizeReason) error {

@@ -77,9 +77,11 @@ func (w *world) unregisterCommand(a *args) error {
 	if w.unreg[name] == nil {
 		return a.l.errorf("callout %q is not registered", name)
 	}
-	w.unreg[name]()
-	delete(w.unreg, name)
-	w.result(nil, "unregistered")
+	err = w.unreg[name]()
+	if err == nil {
+		delete(w.unreg, name)
+	}
+	w.result(err, "unregistered")
 	return nil
 }
 

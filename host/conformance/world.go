@@ -30,7 +30,7 @@ type world struct {
 	callouts   map[string]*scripted
 	order      []string // of the callouts
 	handles    map[string]redirect.Handle
-	unreg      map[string]func()
+	unreg      map[string]func() error
 	net        *network
 	sockets    map[string]*sock
 	vars       map[string][]byte // sealed records
@@ -45,7 +45,7 @@ type world struct {
 
 // newWorld makes the policy of a case live.
 func newWorld(c *Case, wrap Wrap) (*world, error) {
-	w := &world{handles: map[string]redirect.Handle{}, unreg: map[string]func(){}, net: newNetwork(), sockets: map[string]*sock{},
+	w := &world{handles: map[string]redirect.Handle{}, unreg: map[string]func() error{}, net: newNetwork(), sockets: map[string]*sock{},
 		vars: map[string][]byte{}, opts: map[string]string{}, clock: time.Unix(1_000_000, 0), held: map[string]chan hold{}, jobs: map[string]*job{}}
 	for _, l := range c.options.lines() {
 		a := newArgs(l)

@@ -7,7 +7,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwp"
 )
 
-// NetEventType is FWPM_NET_EVENT_TYPE, and above its range two of our own: WFP
+// NetEventType is FWPM_NET_EVENT_TYPE, and above its range three of our own: WFP
 // has no events for the redirect layers (AMB-45).
 type NetEventType uint32
 
@@ -18,6 +18,7 @@ const (
 
 	NetEventRedirectApplied NetEventType = 0x100
 	NetEventRedirectRefused NetEventType = 0x101
+	NetEventRedirectFailed  NetEventType = 0x102 // applied, but nobody is there
 )
 
 func (t NetEventType) String() string {
@@ -30,6 +31,8 @@ func (t NetEventType) String() string {
 		return "redirect-applied"
 	case NetEventRedirectRefused:
 		return "redirect-refused"
+	case NetEventRedirectFailed:
+		return "redirect-failed"
 	}
 	return "unknown net event"
 }
@@ -72,13 +75,14 @@ type NetEvent struct {
 	UserKnown         bool
 	ReauthorizeReason fwp.ReauthorizeReason
 
-	// Of a redirect: what was asked for and where the callout sent it.
+	// Of a redirect: what was asked for, where the callout sent it, and why that
+	// could not be connected to.
 	Original, Target netip.AddrPort
+	Err              error
 }
 
-// A NetEventRedirect is a redirect that was applied or refused (AMB-45). Its
-// fields are those of host/ale's RedirectEvent, so that one converts into the
-// other.
+// A NetEventRedirect is what became of a redirect (AMB-45). Its fields are those
+// of host/ale's RedirectEvent, so that one converts into the other.
 type NetEventRedirect struct {
 	Layer    LayerID
 	Applied  bool
@@ -88,6 +92,10 @@ type NetEventRedirect struct {
 	Target   netip.AddrPort
 	Filter   FilterID
 	Callout  CalloutID
+
+	ProcessID uint32
+	AppID     string
+	Err       error // why Target could not be connected to
 }
 
 // NetEventKeyword is FWPM_NET_EVENT_KEYWORD_*: what is collected besides drops.

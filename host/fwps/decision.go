@@ -211,7 +211,9 @@ func (d *Decision) Decider() *Step {
 // forgetting to look at an error. It waits only where a callout pends.
 type Classifier interface {
 	Classify(ctx context.Context, in *Incoming, d *Decision)
-	// Generation changes when the filters of a layer do: a flow that was
-	// authorized there before is to be authorized again (ALE-LAY-12).
+	// Generation changes when the filters of a layer do, or what they refer to: a
+	// flow that was authorized there before is to be authorized again (ALE-LAY-12).
 	Generation(fwpm.LayerID) uint64
+	// ReauthorizeReason says what changed at a layer since it had a Generation.
+	ReauthorizeReason(l fwpm.LayerID, since uint64) fwp.ReauthorizeReason
 }

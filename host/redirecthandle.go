@@ -1,0 +1,64 @@
+package host
+
+import (
+	"fmt"
+
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// RedirectHandleCreate is FwpsRedirectHandleCreate0: a redirector of its own
+// besides the handle that each callout has (RH-01, RH-03). The provider need not
+// be one of the policy and serves for diagnostics only; without one, or with
+// flags, it is ntstatus.InvalidParameter (RH-04).
+func (e *Engine) RedirectHandleCreate(provider string, flags uint32) (redirect.Handle, error) {
+	if provider == "" || flags != 0 {
+		return 0, fmt.Errorf("redirect handle of provider %q with flags %#x: %w", provider, flags, ntstatus.InvalidParameter)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.newHandle(provider), nil
+}
+
+// newHandle makes a handle that never was. The caller holds e.mu.
+func (e *Engine) newHandle(provider string) redirect.Handle {
+	e.handle++
+	e.handles[e.handle] = provider
+	return e.handle
+}
+
+// RedirectHandleDestroy is FwpsRedirectHandleDestroy0. Connections that were
+// redirected with the handle live on with their records, in the state
+// redirected-by-other for everybody (AMB-18). An unknown handle is no error.
+func (e *Engine) RedirectHandleDestroy(h redirect.Handle) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	// A program of objects that are live compiles.
+	_ = e.dropHandle(h)
+}
+
+// RedirectHandleProvider is who created a handle, false if it is destroyed.
+func (e *Engine) RedirectHandleProvider(h redirect.Handle) (provider string, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	provider, ok = e.handles[h]
+	return provider, ok
+}
+
+// dropHandle forgets a handle and, if the options say so, makes live flows
+// outdated. The caller holds e.mu.
+func (e *Engine) dropHandle(h redirect.Handle) error {
+	if _, ok := e.handles[h]; !ok {
+		return nil
+	}
+	delete(e.handles, h)
+	if !e.opts.ReauthorizeOnHandleDestroy {
+		return nil
+	}
+	n := *e.live.Load()
+	for _, l := range []fwpm.LayerID{fwpm.LayerALEAuthConnectV4, fwpm.LayerALEAuthConnectV6} {
+		n.handleAt[l] = max(n.policyAt[l], n.handleAt[l]) + 1
+	}
+	return e.compile(n)
+}

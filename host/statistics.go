@@ -1,0 +1,73 @@
+package host
+
+import (
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// counters count classifications. Goroutines that classify at the same time have
+// different Decisions, and count in the shard of theirs, so that they do not
+// write to one cache line.
+type counters struct {
+	shards []shard
+	shift  uint
+}
+
+type shard struct {
+	layers [fwpm.NumLayers]layerCount
+	_      [64]byte // one cache line between shards
+}
+
+// permits, blocks and vetoes, and a word to fill half a cache line.
+type layerCount struct{ permit, block, veto, _ atomic.Uint64 }
+
+func newCounters() *counters {
+	c := &counters{shift: 64}
+	n := 1
+	for ; n < 4*runtime.GOMAXPROCS(0); n *= 2 {
+		c.shift--
+	}
+	c.shards = make([]shard, n)
+	return c
+}
+
+// shard is chosen by the address of the Decision, which is only a number here.
+func (c *counters) shard(d *fwps.Decision) *shard {
+	const golden = 0x9E3779B97F4A7C15 // spreads addresses that differ in few bits
+	return &c.shards[uint64(uintptr(unsafe.Pointer(d)))*golden>>c.shift]
+}
+
+func (c *counters) count(l fwpm.LayerID, d *fwps.Decision) {
+	if !l.Valid() {
+		return
+	}
+	n := &c.shard(d).layers[l]
+	if d.Action == fwp.ActionPermit {
+		n.permit.Add(1)
+		return
+	}
+	n.block.Add(1)
+	if d.Vetoed {
+		n.veto.Add(1)
+	}
+}
+
+// LayerStatistics is FWPM_LAYER_STATISTICS of a layer, since the engine began.
+func (e *Engine) LayerStatistics(l fwpm.LayerID) fwpm.LayerStatistics {
+	s := fwpm.LayerStatistics{Layer: l}
+	if !l.Valid() {
+		return s
+	}
+	for i := range e.stats.shards {
+		n := &e.stats.shards[i].layers[l]
+		s.ClassifyPermitCount += n.permit.Load()
+		s.ClassifyBlockCount += n.block.Load()
+		s.ClassifyVetoCount += n.veto.Load()
+	}
+	return s
+}

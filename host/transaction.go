@@ -1,0 +1,213 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// TxnFlags are the flags of Session.Begin.
+type TxnFlags uint32
+
+// TxnReadOnly begins a transaction that cannot change anything and waits for
+// nobody: it sees the policy as it was at its beginning.
+const TxnReadOnly TxnFlags = 1 // FWPM_TXN_READ_ONLY
+
+// A txn is a transaction: a copy of the objects that becomes the live one.
+type txn struct {
+	e        *Engine
+	by       *Session // nil: the engine itself
+	readOnly bool
+	since    time.Time     // when it got the lock
+	limit    time.Duration // how long it may hold it, 0: for ever
+	base     *objects      // what was live when it began
+	work     *objects      // nil until something changes
+	told     []*object     // filters whose callouts heard ADD_FILTER
+}
+
+// begin waits for the lock and begins a transaction of the engine's own, in a
+// call. end must follow.
+func (e *Engine) begin(wait time.Duration, by *Session) (*txn, error) {
+	t := &txn{e: e, by: by}
+	var done <-chan struct{}
+	if by != nil {
+		done = by.done
+	}
+	if err := e.lock.acquire(t, wait, done); err != nil {
+		return nil, err
+	}
+	t.base = e.live.Load().objects
+	return t, nil
+}
+
+// end gives the lock back.
+func (e *Engine) end(t *txn) {
+	e.lock.release(t)
+	e.reap()
+}
+
+// reap deletes what closed sessions left behind, unless somebody holds the lock:
+// who does comes here when giving it back.
+func (e *Engine) reap() {
+	t := &txn{e: e}
+	for e.lock.takeForOrphans(t) {
+		t.base = e.live.Load().objects
+		e.sweep(t)
+		e.lock.release(t)
+	}
+}
+
+// sweep deletes the dynamic objects of closed sessions. t holds the lock.
+func (e *Engine) sweep(t *txn) {
+	for _, s := range e.lock.adopt() {
+		t.disown(s)
+	}
+	// Nothing refers to what goes, so what stays compiles.
+	_ = t.commit()
+}
+
+// disown deletes the dynamic objects of a session (BFE-SES-02).
+func (t *txn) disown(s *Session) {
+	for _, o := range t.view().byKey {
+		if o.owner == s {
+			t.write().remove(o)
+		}
+	}
+}
+
+// view is what the transaction sees.
+func (t *txn) view() *objects {
+	if t.work != nil {
+		return t.work
+	}
+	return t.base
+}
+
+// write is view, to be changed.
+func (t *txn) write() *objects {
+	if t.work == nil {
+		t.work = t.base.clone()
+	}
+	return t.work
+}
+
+// add checks o and adds it. A failure leaves the transaction as it was
+// (BFE-TXN-04).
+func (t *txn) add(o *object) error {
+	if err := t.view().admit(o); err != nil {
+		return err
+	}
+	if err := t.tellAdd(o); err != nil {
+		return err
+	}
+	t.insert(t.write(), o)
+	return nil
+}
+
+func (t *txn) insert(w *objects, o *object) {
+	t.e.seq++
+	o.seq = t.e.seq
+	if o.filter != nil {
+		t.e.lastFilter = max(t.e.lastFilter, o.filter.ID)
+	}
+	w.insert(o)
+}
+
+// delete removes an object (BFE-OBJ-04).
+func (t *txn) delete(k key) error {
+	w := t.view()
+	o := w.byKey[k]
+	switch {
+	case o == nil:
+		return k.fail("", kinds[k.kind].missing)
+	case o.builtin:
+		return k.fail("", fwp.ErrBuiltinObject)
+	case o.owner != nil && o.owner != t.by:
+		return k.fail("", fwp.ErrWrongSession)
+	case w.uses[k] > 0:
+		return k.fail("", fwp.ErrInUse)
+	}
+	t.write().remove(o)
+	return nil
+}
+
+// assignID is the identifier of a filter that came without one: higher than any
+// there ever was, so that it is the youngest (AMB-37).
+func (t *txn) assignID() (fwpm.FilterID, error) {
+	t.e.lastFilter++
+	if t.e.lastFilter == 0 {
+		t.e.lastFilter--
+		return 0, fmt.Errorf("no filter identifier is left: %w", fwp.ErrInvalidParameter)
+	}
+	return t.e.lastFilter, nil
+}
+
+// replace makes p the whole policy. Objects that did not change stay what they
+// are, with their owner; errors are all that is wrong, joined.
+func (t *txn) replace(p *fwpm.Policy) error {
+	errs := []error{check(p)}
+	w := builtin(t.base.booting)
+	w.disabled = map[key]bool{}
+	var added []*object
+	each(p, func(value any) {
+		o := newObject(value)
+		if w.byKey[o.key] != nil {
+			return // check has said so.
+		}
+		old := t.base.byKey[o.key]
+		if old != nil && reflect.DeepEqual(old.value, o.value) {
+			w.insert(old)
+			if t.base.disabled[o.key] {
+				w.disabled[o.key] = true
+			}
+			return
+		}
+		if old != nil {
+			o.owner = old.owner
+		}
+		t.insert(w, o)
+		added = append(added, o)
+	})
+	for _, o := range w.byKey {
+		errs = append(errs, w.lifetimes(o))
+	}
+	for _, o := range added {
+		errs = append(errs, o.flags())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, o := range added {
+		errs = append(errs, t.tellAdd(o))
+	}
+	t.work = w
+	return errors.Join(errs...)
+}
+
+// commit makes the changes live. The transaction is over then.
+func (t *txn) commit() error {
+	if t.work == nil {
+		return nil
+	}
+	t.e.mu.Lock()
+	defer t.e.mu.Unlock()
+	d := newDifference(t.base, t.work)
+	if err := t.e.publish(t.work, d); err != nil {
+		t.forget(t.base)
+		return err
+	}
+	t.e.announce(t.by, t.base, t.work, d)
+	t.forget(t.work)
+	return nil
+}
+
+// abort forgets the changes.
+func (t *txn) abort() {
+	t.e.mu.Lock()
+	defer t.e.mu.Unlock()
+	t.forget(t.base)
+}
