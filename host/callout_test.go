@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -339,7 +340,7 @@ func TestFlowContextDuringClassification(t *testing.T) {
 	d.Callout = fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
 		v.Action = permit
 		if c.FlowContext == 0 {
-			return e.FlowAssociateContext(c.In.Flow, c.In.Layer, "c", 21)
+			return c.FlowAssociateContext(21, d)
 		}
 		require.EqualValues(t, 21, c.FlowContext, "CO-CLS-04")
 		pending, err := e.FlowRemoveContext(c.In.Flow, c.In.Layer, "c")
@@ -347,16 +348,67 @@ func TestFlowContextDuringClassification(t *testing.T) {
 		require.Empty(t, d.deleted)
 		return err
 	})
-	register(t, e, "c", d)
+	_, unregister := register(t, e, "c", d)
 	add(t, s, calling("c"))
 	in, dec := incoming(layer), new(fwps.Decision)
+	e.Classify(t.Context(), &in, dec)
+	require.Contains(t, dec.Decider().Why, "has no flow", "CO-FLW-04")
 	in.Flow = f
-	for range 2 {
+	for _, busy := range []error{ntstatus.DeviceBusy, nil} {
 		e.Classify(t.Context(), &in, dec)
 		require.Equal(t, permit, dec.Action, "%+v", dec.Steps)
+		require.ErrorIs(t, unregister(), busy, "SC-112")
 	}
 	require.Equal(t, []uint64{21}, d.deleted)
 }
+
+// A context is never seen by a classification that begins after it was deleted.
+func TestFlowContextIsNotSeenOnceItIsDeleted(t *testing.T) {
+	e := host.New(host.Options{})
+	s := open(t, e, host.SessionOptions{})
+	declare(t, s, "c")
+	var live [20_001]atomic.Bool
+	d := &tracking{live: live[:]}
+	register(t, e, "c", d)
+	add(t, s, calling("c"))
+	in, dec := incoming(layer), new(fwps.Decision)
+	in.Flow = new(fwps.Flow)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := range uint64(len(live) - 1) {
+			live[n+1].Store(true)
+			if err := e.FlowAssociateContext(in.Flow, layer, "c", n+1); err != nil {
+				t.Error(err)
+			}
+			if _, err := e.FlowRemoveContext(in.Flow, layer, "c"); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for {
+		e.Classify(t.Context(), &in, dec)
+		require.Equal(t, permit, dec.Action, "%+v", dec.Steps)
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+}
+
+// A tracking callout fails if it sees a context that was deleted.
+type tracking struct{ live []atomic.Bool }
+
+func (d *tracking) Classify(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+	v.Action = permit
+	if n := c.FlowContext; n != 0 && !d.live[n].Load() {
+		return fmt.Errorf("context %d was deleted", n)
+	}
+	return nil
+}
+
+func (d *tracking) FlowDelete(_ fwpm.LayerID, _ fwpm.CalloutID, n uint64) { d.live[n].Store(false) }
 
 func TestRedirectHandles(t *testing.T) {
 	e := host.New(host.Options{})

@@ -88,6 +88,9 @@ func New(opts Options) *Engine {
 	return e
 }
 
+// Options are what New was given, with the defaults filled in.
+func (e *Engine) Options() Options { return e.opts }
+
 // Update changes the policy as one transaction: change gets a copy of all
 // objects, those of sessions too, which goes live only if change returns nil and
 // the whole policy is right. What change adds is static, what it leaves out is

@@ -9,8 +9,8 @@ import (
 )
 
 // FlowAssociateContext is FwpsFlowAssociateContext0: the callout finds context in
-// Call.FlowContext whenever it is asked about the flow at that layer. It is
-// ntstatus.InvalidParameter for a context of 0 and a callout that is no
+// Call.FlowContext whenever it is asked about the flow at that layer. A callout
+// that is being asked has Call.FlowAssociateContext. It is ntstatus.InvalidParameter for a context of 0 and a callout that is no
 // fwps.FlowDeleter, and ntstatus.ObjectNameExists for a second one (CO-FLW-01).
 func (e *Engine) FlowAssociateContext(f *fwps.Flow, layer fwpm.LayerID, id fwpm.CalloutID, context uint64) error {
 	e.mu.Lock()
@@ -19,19 +19,11 @@ func (e *Engine) FlowAssociateContext(f *fwps.Flow, layer fwpm.LayerID, id fwpm.
 	if r == nil || r.callout == nil {
 		return fmt.Errorf("flow context of callout %q: %w", id, ntstatus.FWPCalloutNotFound)
 	}
-	d, ok := r.callout.(fwps.FlowDeleter)
-	if !ok || f == nil || !layer.Valid() {
-		return fmt.Errorf("flow context of callout %q at %s: no flow, no such layer, or the callout has no flowDeleteFn: %w", id, layer, ntstatus.InvalidParameter)
+	if f == nil || !layer.Valid() {
+		return fmt.Errorf("flow context of callout %q at %s: no flow or no such layer: %w", id, layer, ntstatus.InvalidParameter)
 	}
-	r.slot.CountFlow(1)
-	err := f.Associate(layer, id, context, func(l fwpm.LayerID, id fwpm.CalloutID, context uint64) {
-		defer r.slot.CountFlow(-1) // After it, so that unregistering waits for it.
-		d.FlowDelete(l, id, context)
-	})
-	if err != nil {
-		r.slot.CountFlow(-1)
-	}
-	return err
+	d, _ := r.callout.(fwps.FlowDeleter) // Associate refuses a callout that is none.
+	return f.Associate(layer, id, context, d, r.slot.Flows())
 }
 
 // FlowRemoveContext is FwpsFlowRemoveContext0. pending is STATUS_PENDING: the

@@ -21,9 +21,13 @@ func (r *run) call(f *filter, a *answer) {
 	c, v := r.d.Question(r.in, f.Filter)
 	c.RedirectHandle = reg.handle
 	c.State, c.Hop = r.in.Records.State(reg.handle)
-	leave := r.enterFlow(f, c)
+	c.CountFlows(f.callout.slot.Flows())
+	if r.in.Flow != nil {
+		c.FlowContext = r.in.Flow.Enter(r.in.Layer, f.Callout)
+	}
+	inFlow := c.FlowContext != 0
 	err := safely(r.ctx, reg.callout, c, v)
-	if leave {
+	if inFlow {
 		r.in.Flow.Leave()
 	}
 	if v, err = r.held(f, v, err); r.again {
@@ -37,18 +41,6 @@ func (r *run) call(f *filter, a *answer) {
 		return
 	}
 	r.take(f, reg.handle, v, a)
-}
-
-// enterFlow finds what the callout associated with the flow.
-func (r *run) enterFlow(f *filter, c *fwps.Call) bool {
-	if r.in.Flow == nil {
-		return false
-	}
-	if c.FlowContext = r.in.Flow.Context(r.in.Layer, f.Callout); c.FlowContext == 0 {
-		return false
-	}
-	r.in.Flow.Enter()
-	return true
 }
 
 // take carries a callout's answer into the decision.

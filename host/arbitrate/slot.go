@@ -42,5 +42,5 @@ func (s *Slot) Callout() fwps.Callout {
 // then it cannot be unregistered (CO-REG-05, AMB-44).
 func (s *Slot) Busy() bool { return s.pended.Load() > 0 || s.flows.Load() > 0 }
 
-// CountFlow counts a flow context that came, or with -1 one that went.
-func (s *Slot) CountFlow(n int32) { s.flows.Add(n) }
+// Flows counts the flow contexts that the callout has.
+func (s *Slot) Flows() *atomic.Int32 { return &s.flows }

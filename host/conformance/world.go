@@ -263,11 +263,7 @@ func (w *world) format(name string, c *fwps.Call) {
 }
 
 func (w *world) associate(callout string, f *fwps.Flow, l fwpm.LayerID, n uint64) error {
-	var deleted func(fwpm.LayerID, fwpm.CalloutID, uint64)
-	if d, ok := w.callouts[callout].callout().(fwps.FlowDeleter); ok {
-		deleted = d.FlowDelete
-	}
-	return f.Associate(l, fwpm.CalloutID(callout), n, deleted)
+	return w.engine.FlowAssociateContext(f, l, fwpm.CalloutID(callout), n)
 }
 
 var localAddresses = []netip.Addr{netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("2001:db8::5")}

@@ -2,6 +2,7 @@ package fwps
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -33,7 +34,8 @@ type Call struct {
 	// FlowContext is what the callout associated with the flow at this layer, else 0 (CO-CLS-04).
 	FlowContext uint64
 
-	d *Decision
+	d     *Decision
+	flows *atomic.Int32
 }
 
 // ClassifyFlags are the flags of ApplyModifiedLayerData.
@@ -146,4 +148,18 @@ func (c *Call) QuerySIOFormatRedirectRecords(out []byte) (n int, st ntstatus.Sta
 		return len(b), ntstatus.BufferTooSmall
 	}
 	return copy(out, b), ntstatus.Success
+}
+
+// CountFlows gives the call the count of its callout's flow contexts. It is the
+// classifier's.
+func (c *Call) CountFlows(flows *atomic.Int32) { c.flows = flows }
+
+// FlowAssociateContext is FwpsFlowAssociateContext0 for the callout and the layer
+// of the call: the callout finds context in FlowContext from then on. Errors are
+// those of CO-FLW-01; where there is no flow it is ntstatus.InvalidParameter.
+func (c *Call) FlowAssociateContext(context uint64, d FlowDeleter) error {
+	if c.In.Flow == nil {
+		return fmt.Errorf("flow context at %s, which has no flow: %w", c.In.Layer, ntstatus.InvalidParameter) // CO-FLW-04
+	}
+	return c.In.Flow.Associate(c.In.Layer, c.Filter.Callout, context, d, c.flows)
 }

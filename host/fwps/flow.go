@@ -26,7 +26,8 @@ type flowContext struct {
 	layer   fwpm.LayerID
 	callout fwpm.CalloutID
 	value   uint64
-	deleted func(layer fwpm.LayerID, callout fwpm.CalloutID, context uint64)
+	owner   FlowDeleter
+	count   *atomic.Int32 // how many the callout has; nil: nobody counts
 }
 
 // OnAbort gives the function that ends the flow's connection.
@@ -50,12 +51,19 @@ func (f *Flow) Context(layer fwpm.LayerID, callout fwpm.CalloutID) uint64 {
 	return 0
 }
 
-// Enter and Leave enclose a classification that a callout of the flow takes part
-// in: what is removed meanwhile is deleted after it.
-func (f *Flow) Enter() {
+// Enter is Context for a classification in which the callout takes part: unless it
+// is 0, what is removed until Leave is deleted after that.
+func (f *Flow) Enter(layer fwpm.LayerID, callout fwpm.CalloutID) uint64 {
+	if f.Context(layer, callout) == 0 { // Without the lock: most flows have none.
+		return 0
+	}
 	f.mu.Lock()
-	f.busy++
-	f.mu.Unlock()
+	defer f.mu.Unlock()
+	context := f.Context(layer, callout)
+	if context != 0 {
+		f.busy++
+	}
+	return context
 }
 
 // Leave ends what Enter began.
@@ -71,23 +79,34 @@ func (f *Flow) Leave() {
 }
 
 func tell(cs []flowContext) {
-	for _, c := range cs {
-		c.deleted(c.layer, c.callout, c.value)
+	for i := range cs {
+		cs[i].tell()
 	}
 }
 
-// Associate is FwpsFlowAssociateContext0 (CO-FLW-01): deleted hears of the
-// context once, when it goes.
-func (f *Flow) Associate(layer fwpm.LayerID, callout fwpm.CalloutID, context uint64, deleted func(fwpm.LayerID, fwpm.CalloutID, uint64)) error {
+func (c *flowContext) tell() {
+	if c.count != nil {
+		defer c.count.Add(-1) // After it, so that unregistering waits for it.
+	}
+	c.owner.FlowDelete(c.layer, c.callout, c.value)
+}
+
+// Associate is FwpsFlowAssociateContext0 (CO-FLW-01): owner hears of the context
+// once, when it goes. count is how many the callout has. It is the engine's;
+// callouts have Call.FlowAssociateContext.
+func (f *Flow) Associate(layer fwpm.LayerID, callout fwpm.CalloutID, context uint64, owner FlowDeleter, count *atomic.Int32) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case context == 0 || deleted == nil || f.ended:
-		return fmt.Errorf("flow context of callout %q: %w", callout, ntstatus.InvalidParameter)
+	case context == 0 || owner == nil || f.ended:
+		return fmt.Errorf("flow context %d of callout %q: 0, no flowDeleteFn, or the flow has ended: %w", context, callout, ntstatus.InvalidParameter)
 	case f.Context(layer, callout) != 0:
 		return fmt.Errorf("flow context of callout %q: %w", callout, ntstatus.ObjectNameExists)
 	}
-	f.store(append(f.list(), flowContext{layer, callout, context, deleted}))
+	if count != nil {
+		count.Add(1)
+	}
+	f.store(append(f.list(), flowContext{layer, callout, context, owner, count}))
 	return nil
 }
 

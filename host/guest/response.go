@@ -56,7 +56,7 @@ func (i *instance) associate(c *fwps.Call) {
 	if cookie == 0 || i.trial || c.Filter == nil || c.FlowContext != 0 {
 		return
 	}
-	if err := c.In.Flow.Associate(c.In.Layer, c.Filter.Callout, cookie, i.m.FlowDelete); err != nil {
+	if err := c.FlowAssociateContext(cookie, i.m); err != nil {
 		i.m.log.printf("callout %q: %v", i.m.name, err)
 	}
 }
