@@ -16,7 +16,8 @@ import (
 var update = flag.Bool("update", false, "write the modules that are committed")
 
 // A toolchain builds the guests of a language, in the folder sdk, and runs the
-// tests of its example natively. OUT is the module or a temporary file.
+// tests of its example natively. OUT is the module or a temporary file, DIR the
+// folder itself, which must not show in the module.
 type toolchain struct {
 	language string
 	find     func(t *testing.T) map[string]string // names of tools in commands
@@ -54,8 +55,8 @@ var toolchains = []toolchain{
 
 const (
 	link      = "-nostdlib -mbulk-memory -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--strip-all"
-	rustLib   = "rustc --edition 2021 --crate-type lib --crate-name callout -C opt-level=3 -C panic=abort --target wasm32-unknown-unknown rust/src/lib.rs -o TMP/libcallout.rlib"
-	rustGuest = "rustc --edition 2021 --crate-type cdylib -C opt-level=3 -C panic=abort -C strip=symbols -C linker=wasm-ld --target wasm32-unknown-unknown --extern callout=TMP/libcallout.rlib "
+	rustLib   = "rustc --edition 2021 --crate-type lib --crate-name callout -C opt-level=3 -C panic=abort --remap-path-prefix DIR=. --target wasm32-unknown-unknown rust/src/lib.rs -o TMP/libcallout.rlib"
+	rustGuest = "rustc --edition 2021 --crate-type cdylib -C opt-level=3 -C panic=abort -C strip=symbols -C linker=wasm-ld --remap-path-prefix DIR=. --target wasm32-unknown-unknown --extern callout=TMP/libcallout.rlib "
 	asc       = "-O3 --runtime incremental --use abort= -o OUT"
 	zigBuild  = "zig build-lib -target wasm32-freestanding -dynamic -rdynamic -O ReleaseFast -fstrip --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout "
 )
@@ -103,12 +104,14 @@ func TestExamples(t *testing.T) {
 
 func run(t *testing.T, command string, tools map[string]string, tmp, out string) {
 	t.Helper()
+	dir, err := filepath.Abs("..")
+	require.NoError(t, err)
 	words := strings.Fields(command)
 	for i, w := range words {
 		if tool, ok := tools[w]; ok {
 			w = tool
 		}
-		words[i] = strings.ReplaceAll(strings.ReplaceAll(w, "TMP", tmp), "OUT", out)
+		words[i] = strings.NewReplacer("TMP", tmp, "OUT", out, "DIR", dir).Replace(w)
 	}
 	cmd := exec.CommandContext(t.Context(), words[0], words[1:]...)
 	cmd.Dir = ".."
