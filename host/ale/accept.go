@@ -13,11 +13,16 @@ import (
 // Accept runs an accepted connection through AUTH_RECV_ACCEPT and
 // FLOW_ESTABLISHED. The Flow has the connection's redirect records and holds
 // them until it is closed.
-func (s *Socket) Accept(ctx context.Context, local, remote netip.AddrPort) (*Flow, error) {
+func (s *Socket) Accept(ctx context.Context, local, remote netip.AddrPort) (f *Flow, err error) {
+	op, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.end(op, &err)
 	in := s.incoming()
 	in.Local, in.Remote, in.Records = local, remote, nil
 	in.ParentEndpointID, in.EndpointID = in.EndpointID, s.e.ids.Add(1)
-	return s.e.Accept(ctx, in)
+	return s.e.Accept(op.ctx, in)
 }
 
 // Accept is Socket.Accept for a connection whose listening socket lives elsewhere.

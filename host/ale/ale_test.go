@@ -74,6 +74,7 @@ func redirectTo(to netip.AddrPort, pid uint32, h redirect.Handle) func(*fwps.Inc
 type endpoint struct {
 	in      fwps.Incoming
 	to      netip.AddrPort
+	local   netip.AddrPort // if valid, what the system chooses instead of client
 	connect func(to netip.AddrPort) error
 }
 
@@ -81,10 +82,14 @@ func (e *endpoint) Incoming() fwps.Incoming { return e.in }
 
 func (e *endpoint) Connect(_ context.Context, to netip.AddrPort) (netip.AddrPort, error) {
 	e.to = to
-	if e.connect != nil {
-		return client, e.connect(to)
+	local := client
+	if e.local.IsValid() {
+		local = e.local
 	}
-	return client, nil
+	if e.connect != nil {
+		return local, e.connect(to)
+	}
+	return local, nil
 }
 
 func app() *endpoint {

@@ -14,16 +14,15 @@ import (
 // port of zero is chosen before RESOURCE_ASSIGNMENT is asked, which sees the
 // chosen one (ALE-LAY-06): when that blocks, the caller has bound a socket that
 // it must not use.
-func (s *Socket) Bind(ctx context.Context, want netip.AddrPort, bind func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error)) (netip.AddrPort, error) {
-	s.mu.Lock()
-	err := s.check()
-	s.mu.Unlock()
+func (s *Socket) Bind(ctx context.Context, want netip.AddrPort, bind func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error)) (local netip.AddrPort, err error) {
+	op, err := s.begin(ctx)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
+	defer s.end(op, &err)
 	in := s.incoming()
 	in.Local = want
-	return s.bind(ctx, in, bind)
+	return s.bind(op.ctx, in, bind)
 }
 
 func (s *Socket) bind(ctx context.Context, in fwps.Incoming, bind func(context.Context, netip.AddrPort) (netip.AddrPort, error)) (netip.AddrPort, error) {
@@ -32,21 +31,24 @@ func (s *Socket) bind(ctx context.Context, in fwps.Incoming, bind func(context.C
 		return netip.AddrPort{}, err
 	}
 	if to.Port() != 0 {
-		if err := s.assign(ctx, in, to); err != nil {
+		if err := s.e.assign(ctx, in, to); err != nil {
 			return netip.AddrPort{}, err
 		}
 	}
 	local, err := bind(ctx, to)
 	if err != nil {
+		if to.Port() != 0 {
+			s.e.release(in, to)
+		}
 		return netip.AddrPort{}, err
 	}
 	if to.Port() == 0 {
-		if err := s.assign(ctx, in, local); err != nil {
+		if err := s.e.assign(ctx, in, local); err != nil {
 			return local, err
 		}
 	}
 	s.mu.Lock()
-	s.bound, s.in.Local = true, local
+	s.bound, s.assigned, s.in.Local = true, true, local
 	s.mu.Unlock()
 	return local, nil
 }
@@ -58,6 +60,9 @@ func (e *Enforcer) bindRedirect(ctx context.Context, in fwps.Incoming) (netip.Ad
 	defer e.done(s)
 	if s.d.Action == fwp.ActionBlock && (s.d.Faulted || e.opts.BlockAtRedirect) {
 		return in.Local, blocked(&in, &s.d)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return in.Local, err
 	}
 	r := s.d.Bind
 	if r == nil || r.Previous == nil || r.Local == in.Local {
@@ -75,17 +80,26 @@ func (e *Enforcer) bindRedirect(ctx context.Context, in fwps.Incoming) (netip.Ad
 	return r.Local, nil
 }
 
-// assign asks RESOURCE_ASSIGNMENT.
-func (s *Socket) assign(ctx context.Context, in fwps.Incoming, local netip.AddrPort) error {
+// assign asks RESOURCE_ASSIGNMENT. What it blocks is released at once, what it
+// permits when the socket closes (ALE-LAY-07).
+func (e *Enforcer) assign(ctx context.Context, in fwps.Incoming, local netip.AddrPort) error {
 	in.Local = local
 	in.Layer = layer(fwpm.LayerALEResourceAssignmentV4, in.Local)
 	if local.Addr().IsUnspecified() {
 		in.Flags |= fwp.FlagIsWildcardBind
 	}
-	s.mu.Lock()
-	s.assigned = true
-	s.mu.Unlock()
-	return s.e.decide(ctx, &in)
+	err := e.decide(ctx, &in)
+	if err != nil {
+		e.release(in, local)
+	}
+	return err
+}
+
+// release tells RESOURCE_RELEASE of the end of an assignment.
+func (e *Enforcer) release(in fwps.Incoming, local netip.AddrPort) {
+	in.Local, in.Remote = local, netip.AddrPort{}
+	in.Layer = layer(fwpm.LayerALEResourceReleaseV4, in.Local)
+	e.notify(&in)
 }
 
 var errNoImplicitBind = errors.New("ale: a callout redirected the bind of a socket that cannot be bound here")
@@ -112,7 +126,13 @@ func (s *Socket) ensureBound(ctx context.Context, remote netip.AddrPort) error {
 		if to != in.Local {
 			return errNoImplicitBind
 		}
-		return s.assign(ctx, in, to)
+		if err := s.e.assign(ctx, in, to); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.assigned = true
+		s.mu.Unlock()
+		return nil
 	}
 	_, err := s.bind(ctx, in, bind)
 	return err

@@ -43,7 +43,7 @@ type Endpoint interface {
 func (e *Enforcer) Connect(ctx context.Context, ep Endpoint) (*Flow, error) {
 	in := ep.Incoming()
 	s := e.NewSocket(in)
-	return s.Connect(ctx, in.Remote, func(ctx context.Context, to Target) (netip.AddrPort, error) {
+	return s.connect(ctx, in.Remote, func(ctx context.Context, to Target) (netip.AddrPort, error) {
 		return ep.Connect(ctx, to.Remote)
 	})
 }
@@ -58,19 +58,23 @@ func (e *Enforcer) Connect(ctx context.Context, ep Endpoint) (*Flow, error) {
 //
 // A datagram socket's connect() asks CONNECT_REDIRECT only; its flow begins with
 // the first SendTo, and no Flow is returned (ALE-LAY-05).
-func (s *Socket) Connect(ctx context.Context, remote netip.AddrPort, connect ConnectFunc) (*Flow, error) {
-	s.mu.Lock()
-	err := s.check()
-	s.mu.Unlock()
-	if err == nil {
-		err = s.ensureBound(ctx, remote)
-	}
+func (s *Socket) Connect(ctx context.Context, remote netip.AddrPort, connect ConnectFunc) (f *Flow, err error) {
+	op, err := s.begin(ctx)
 	if err != nil {
+		return nil, err
+	}
+	defer s.end(op, &err)
+	return s.connect(op.ctx, remote, connect)
+}
+
+func (s *Socket) connect(ctx context.Context, remote netip.AddrPort, connect ConnectFunc) (*Flow, error) {
+	if err := s.ensureBound(ctx, remote); err != nil {
 		return nil, err
 	}
 	in := s.outgoing(remote)
 	p, err := s.e.redirectLayer(ctx, in)
 	if err != nil {
+		s.abandon(ctx, remote)
 		return nil, err
 	}
 	if in.Protocol != fwps.ProtocolTCP {
@@ -129,29 +133,33 @@ func (e *Enforcer) drop(p *plan) {
 // authConnect asks AUTH_CONNECT: twice for a TCP connection that goes to
 // another host than it was meant for, and both must permit (ALE-LAY-14).
 func (f *Flow) authConnect(ctx context.Context, in fwps.Incoming, p *plan) error {
-	if p.redirected && in.Protocol == fwps.ProtocolTCP && !f.e.local(p.remote) {
-		first := in
-		first.Flags |= fwp.FlagIsHonoringPolicyAuthorize // ALE-LAY-15
-		if err := f.authorize(ctx, first, p, in.Remote); err != nil {
-			return err
-		}
-	}
-	return f.authorize(ctx, in, p, p.remote)
-}
-
-func (f *Flow) authorize(ctx context.Context, in fwps.Incoming, p *plan, remote netip.AddrPort) error {
 	if p.redirected {
 		in.Flags |= fwp.FlagIsConnectionRedirected
 		in.OriginalDestination, in.LocalRedirectTargetPID = in.Remote, p.targetPID // ALE-META-03
 	}
-	in.Remote = plain(remote) // A v4-mapped destination is asked at V4 (ALE-LAY-16).
+	original := in.Remote
+	f.in = f.e.toward(in, p.remote)
+	if p.redirected && in.Protocol == fwps.ProtocolTCP && !f.e.local(p.remote) {
+		first := f.e.toward(in, original)
+		first.Flags |= fwp.FlagIsHonoringPolicyAuthorize // ALE-LAY-15
+		if original.Addr().Is4In6() {
+			first.Remote = netip.AddrPortFrom(netip.IPv4Unspecified(), original.Port()) // ALE-LAY-16
+		}
+		f.first = &first
+	}
+	return f.ask(ctx)
+}
+
+// toward is what AUTH_CONNECT is asked about a connection to remote. A v4-mapped
+// one is asked at V4 (ALE-LAY-16).
+func (e *Enforcer) toward(in fwps.Incoming, remote netip.AddrPort) fwps.Incoming {
+	in.Remote = plain(remote)
 	in.Local = family(in.Local, in.Remote)
 	in.Layer = layer(fwpm.LayerALEAuthConnectV4, in.Remote)
-	if f.e.local(in.Remote) {
+	if e.local(in.Remote) {
 		in.Flags |= fwp.FlagIsLoopback
 	}
-	f.in = in // What a reauthorization asks about.
-	return f.ask(ctx)
+	return in
 }
 
 // letGo keeps the record and lets the connection go.
@@ -162,6 +170,7 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 		return nil, err
 	}
 	if records != nil {
+		f.hold(p)
 		f.e.meet.begin(p.remote)
 	}
 	local, err := connect(ctx, Target{Remote: p.remote, Local: p.local})
@@ -183,6 +192,9 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 		return nil, fmt.Errorf("connect to %s: %w", p.remote, err)
 	}
 	f.Local, f.in.Local = local, plain(local)
+	if f.first != nil {
+		f.first.Local = f.in.Local
+	}
 	if err == nil {
 		f.established()
 	}

@@ -6,11 +6,25 @@ import (
 	"time"
 )
 
+// A peer names a flow of a datagram socket.
+type peer struct {
+	remote netip.AddrPort
+	icmp   ICMPMessage // zero for others than ICMP
+}
+
+func newPeer(remote netip.AddrPort, m *ICMPMessage) peer {
+	if m == nil {
+		return peer{remote: remote}
+	}
+	return peer{remote, m.flow()}
+}
+
 // A flowTable has the flows of a datagram socket, under the socket's lock.
 type flowTable struct {
-	byRemote map[netip.AddrPort]*Flow // by what the application calls the peer
-	byTarget map[netip.AddrPort]*Flow // redirected ones, by where the datagrams go
-	any      bool                     // there was a flow, which owes an ENDPOINT_CLOSURE
+	byRemote map[peer]*Flow // by what the application calls the peer
+	byTarget map[peer]*Flow // redirected ones, by where the datagrams go
+	swept    time.Time
+	any      bool // AUTH_CONNECT or AUTH_RECV_ACCEPT was asked, which owes an ENDPOINT_CLOSURE
 }
 
 func (t *flowTable) all() []*Flow {
@@ -21,55 +35,95 @@ func (t *flowTable) all() []*Flow {
 	return out
 }
 
-func (t *flowTable) add(peer netip.AddrPort, f *Flow, now time.Time) {
+func (t *flowTable) add(p peer, f *Flow, now time.Time) {
 	if t.byRemote == nil {
-		t.byRemote, t.byTarget = map[netip.AddrPort]*Flow{}, map[netip.AddrPort]*Flow{}
+		t.byRemote, t.byTarget = map[peer]*Flow{}, map[peer]*Flow{}
 	}
-	f.last, t.any = now, true
-	t.byRemote[peer] = f
+	f.last = now
+	t.byRemote[p] = f
 	if f.Redirected && !f.in.Inbound {
-		t.byTarget[plain(f.Remote)] = f
+		t.byTarget[target(p, f)] = f
 	}
 }
 
-// live finds a flow that has not idled out (ALE-LAY-11). One that has is taken
-// out and returned as old.
-func (t *flowTable) live(peer netip.AddrPort, now time.Time, idle time.Duration) (f, old *Flow) {
-	f = t.byRemote[peer]
-	if f == nil || now.Sub(f.last) < idle {
+func target(p peer, f *Flow) peer { return peer{plain(f.Remote), p.icmp} }
+
+// live finds a flow that has not idled out (ALE-LAY-11). When there is none, one
+// is about to begin: then those that idled out are taken out, at most once per
+// idle time, and returned as old.
+func (t *flowTable) live(p peer, now time.Time, idle time.Duration) (f *Flow, old []*Flow) {
+	f = t.byRemote[p]
+	if f != nil && now.Sub(f.last) < idle {
+		f.last = now
 		return f, nil
 	}
-	delete(t.byRemote, peer)
-	if t.byTarget[plain(f.Remote)] == f {
-		delete(t.byTarget, plain(f.Remote))
+	if f != nil {
+		old = append(old, t.remove(p, f))
 	}
-	return nil, f
+	if now.Sub(t.swept) < idle {
+		return nil, old
+	}
+	t.swept = now
+	for p, f := range t.byRemote {
+		if now.Sub(f.last) >= idle {
+			old = append(old, t.remove(p, f))
+		}
+	}
+	return nil, old
+}
+
+func (t *flowTable) remove(p peer, f *Flow) *Flow {
+	delete(t.byRemote, p)
+	if t.byTarget[target(p, f)] == f {
+		delete(t.byTarget, target(p, f))
+	}
+	return f
 }
 
 // Flow returns the flow with a peer, nil if there is none.
-func (s *Socket) Flow(peer netip.AddrPort) *Flow {
+func (s *Socket) Flow(remote netip.AddrPort) *Flow {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.flows.byRemote[peer]
+	return s.flows.byRemote[peer{remote: remote}]
 }
 
 // find returns the live flow with a peer and makes it young again.
-func (s *Socket) find(peer netip.AddrPort) (*Flow, error) {
+func (s *Socket) find(p peer) (*Flow, error) {
 	s.mu.Lock()
 	if err := s.check(); err != nil {
 		s.mu.Unlock()
 		return nil, err
 	}
-	now := s.e.opts.Now()
-	f, old := s.flows.live(peer, now, s.e.opts.FlowIdle)
-	if f != nil {
-		f.last = now
-	}
+	f, old := s.flows.live(p, s.e.opts.Now(), s.e.opts.FlowIdle)
 	s.mu.Unlock()
-	if old != nil {
-		old.Close()
+	for _, f := range old {
+		f.Close()
 	}
 	return f, nil
+}
+
+// keepFlow makes a new flow one of the socket's and says so. If another datagram
+// of the same peer was faster, its flow is the one.
+func (s *Socket) keepFlow(p peer, f *Flow) (*Flow, bool, error) {
+	s.mu.Lock()
+	err := s.check()
+	kept := s.flows.byRemote[p]
+	if err == nil && kept == nil {
+		s.flows.add(p, f, s.e.opts.Now())
+		kept = f
+	}
+	s.mu.Unlock()
+	if kept != f || err != nil {
+		f.Close()
+	}
+	return kept, kept == f, err
+}
+
+// authorizes notes that the socket owes an ENDPOINT_CLOSURE, whatever the answer.
+func (s *Socket) authorizes() {
+	s.mu.Lock()
+	s.flows.any = true
+	s.mu.Unlock()
 }
 
 // SendTo decides a datagram that is about to be sent and says where it goes. The
@@ -82,7 +136,12 @@ func (s *Socket) SendTo(ctx context.Context, remote netip.AddrPort) (to netip.Ad
 		remote = s.connected
 		s.mu.Unlock()
 	}
-	if f, err = s.find(remote); err != nil {
+	return s.send(ctx, remote, nil)
+}
+
+func (s *Socket) send(ctx context.Context, remote netip.AddrPort, m *ICMPMessage) (to netip.AddrPort, f *Flow, created bool, err error) {
+	p := newPeer(remote, m)
+	if f, err = s.find(p); err != nil {
 		return to, nil, false, err
 	}
 	if f != nil {
@@ -91,22 +150,35 @@ func (s *Socket) SendTo(ctx context.Context, remote netip.AddrPort) (to netip.Ad
 		}
 		return f.Remote, f, false, f.Reauthorize(ctx)
 	}
-	if f, err = s.firstTo(ctx, remote); err != nil {
+	op, err := s.begin(ctx)
+	if err != nil {
 		return to, nil, false, err
 	}
-	return f.Remote, f, true, nil
+	defer s.end(op, &err)
+	if f, err = s.firstTo(op.ctx, remote, m); err == nil {
+		f, created, err = s.keepFlow(p, f)
+	}
+	if err != nil {
+		return to, nil, false, err
+	}
+	return f.Remote, f, created, nil
 }
 
 // firstTo creates an outgoing flow.
-func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort) (*Flow, error) {
+func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort, m *ICMPMessage) (*Flow, error) {
 	if err := s.ensureBound(ctx, remote); err != nil {
 		return nil, err
 	}
 	in := s.outgoing(remote)
+	if m != nil {
+		in.Local = netip.AddrPortFrom(in.Local.Addr(), uint16(m.Type))
+	}
 	p, err := s.e.redirectLayer(ctx, in)
 	if err != nil {
+		s.abandon(ctx, remote)
 		return nil, err
 	}
+	s.authorizes()
 	f := s.e.flow(in, &p)
 	if err := f.authConnect(ctx, in, &p); err != nil {
 		s.e.drop(&p)
@@ -119,13 +191,11 @@ func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort) (*Flow, err
 		return nil, err
 	}
 	if records != nil {
+		f.hold(&p)
 		s.e.meet.begin(p.remote)
 		s.e.meet.finish(key{in.Protocol, source(in.Local, p.remote), p.remote}, records, s.e.opts.Now())
 	}
 	f.established()
-	s.mu.Lock()
-	s.flows.add(remote, f, s.e.opts.Now())
-	s.mu.Unlock()
 	return f, nil
 }
 
@@ -143,31 +213,61 @@ func source(local, to netip.AddrPort) netip.AddrPort {
 // records it came with, and created is true. source is whom the application
 // believes to hear: the original destination for the answers of a proxy (CR-16).
 func (s *Socket) ReceiveFrom(ctx context.Context, from netip.AddrPort) (source netip.AddrPort, f *Flow, created bool, err error) {
-	s.mu.Lock()
-	if f := s.flows.byTarget[plain(from)]; f != nil && s.e.opts.Now().Sub(f.last) < s.e.opts.FlowIdle {
-		f.last = s.e.opts.Now()
-		s.mu.Unlock()
+	return s.receive(ctx, from, nil)
+}
+
+func (s *Socket) receive(ctx context.Context, from netip.AddrPort, m *ICMPMessage) (source netip.AddrPort, f *Flow, created bool, err error) {
+	p := newPeer(from, m)
+	if f := s.answered(p); f != nil {
 		return f.Original, f, false, f.Reauthorize(ctx)
 	}
-	s.mu.Unlock()
-	if f, err = s.find(from); err != nil {
+	if f, err = s.find(p); err != nil {
 		return from, nil, false, err
 	}
 	if f != nil {
 		return from, f, false, f.Reauthorize(ctx)
 	}
+	op, err := s.begin(ctx)
+	if err != nil {
+		return from, nil, false, err
+	}
+	defer s.end(op, &err)
+	if f, err = s.firstFrom(op.ctx, from, m); err == nil {
+		f, created, err = s.keepFlow(p, f)
+	}
+	if err != nil {
+		return from, nil, false, err
+	}
+	return from, f, created, nil
+}
+
+// answered finds the live redirected flow whose proxy answers, and makes it young
+// again.
+func (s *Socket) answered(p peer) *Flow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, now := s.flows.byTarget[peer{plain(p.remote), p.icmp}], s.e.opts.Now()
+	if f == nil || now.Sub(f.last) >= s.e.opts.FlowIdle {
+		return nil
+	}
+	f.last = now
+	return f
+}
+
+// firstFrom creates an incoming flow.
+func (s *Socket) firstFrom(ctx context.Context, from netip.AddrPort, m *ICMPMessage) (*Flow, error) {
 	in := s.incoming()
 	in.Remote, in.Records = from, nil
 	local := in.Local
 	if local.Addr().IsUnspecified() {
 		local = netip.AddrPortFrom(from.Addr(), local.Port())
 	}
-	rs := s.e.meet.take(key{in.Protocol, from, local}, ctx.Done())
-	if f, err = s.e.inbound(ctx, in, rs); err != nil {
-		return from, nil, false, err
+	k := key{in.Protocol, from, local}
+	if m != nil {
+		k.client = netip.AddrPortFrom(from.Addr(), uint16(m.Type))
+		k.target = netip.AddrPortFrom(local.Addr(), uint16(m.Code))
+		in.Local = netip.AddrPortFrom(in.Local.Addr(), uint16(m.Type))
 	}
-	s.mu.Lock()
-	s.flows.add(from, f, s.e.opts.Now())
-	s.mu.Unlock()
-	return from, f, true, nil
+	s.authorizes()
+	return s.e.inbound(ctx, in, s.e.meet.take(k, ctx.Done()))
 }

@@ -125,14 +125,15 @@ func (e *Enforcer) notify(in *fwps.Incoming) {
 	e.done(e.classify(context.Background(), in))
 }
 
-// decide asks a layer whose block ends the operation.
+// decide asks a layer whose block ends the operation. So does the end of ctx
+// meanwhile, whatever the options make of the callout that was cut off.
 func (e *Enforcer) decide(ctx context.Context, in *fwps.Incoming) error {
 	s := e.classify(ctx, in)
 	defer e.done(s)
 	if s.d.Action != fwp.ActionPermit {
 		return blocked(in, &s.d)
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 func (e *Enforcer) tell(ev RedirectEvent) {

@@ -23,7 +23,8 @@ type Flow struct {
 
 	e          *Enforcer
 	fwps       fwps.Flow
-	in         fwps.Incoming // what was authorized
+	in         fwps.Incoming  // what was authorized
+	first      *fwps.Incoming // what was authorized before it, if anything (ALE-LAY-14)
 	owned      redirect.Records
 	once       sync.Once
 	generation atomic.Uint64 // of the layer that authorized it
@@ -64,12 +65,27 @@ func (f *Flow) RemoveContext(l fwpm.LayerID, callout fwpm.CalloutID) (pending bo
 	return f.fwps.Remove(l, callout)
 }
 
-// ask asks the layer that authorizes the flow.
-func (f *Flow) ask(ctx context.Context) error {
-	in := f.in
-	in.Flow = &f.fwps
-	f.generation.Store(f.e.opts.Classifier.Generation(in.Layer))
-	return f.e.decide(ctx, &in)
+// ask asks the layer that authorizes the flow, about each of its two destinations
+// if it has two.
+func (f *Flow) ask(ctx context.Context) error { return f.authorize(ctx, 0, 0) }
+
+// authorize notes the generation that it asked about when it is over: what passes
+// meanwhile asks for itself.
+func (f *Flow) authorize(ctx context.Context, flags fwp.ConditionFlags, why fwp.ReauthorizeReason) error {
+	generation := f.e.opts.Classifier.Generation(f.in.Layer)
+	for _, about := range [...]*fwps.Incoming{f.first, &f.in} {
+		if about == nil {
+			continue
+		}
+		in := *about
+		in.Flow, in.ReauthorizeReason = &f.fwps, why
+		in.Flags |= flags
+		if err := f.e.decide(ctx, &in); err != nil {
+			return err
+		}
+	}
+	f.generation.Store(generation)
+	return nil
 }
 
 // established asks FLOW_ESTABLISHED, which cannot refuse (ALE-LAY-10).
@@ -92,25 +108,29 @@ func (f *Flow) Reauthorize(ctx context.Context) error {
 	if since == f.e.opts.Classifier.Generation(f.in.Layer) {
 		return nil
 	}
-	return f.reauthorize(ctx, f.e.opts.Classifier.ReauthorizeReason(f.in.Layer, since))
-}
-
-func (f *Flow) reauthorize(ctx context.Context, why fwp.ReauthorizeReason) error {
-	in := f.in
-	in.Flow = &f.fwps
-	in.Flags |= fwp.FlagIsReauthorize
-	in.ReauthorizeReason = why
-	f.generation.Store(f.e.opts.Classifier.Generation(in.Layer))
-	err := f.e.decide(ctx, &in)
-	if b, ok := err.(*BlockedError); ok {
-		f.refused.Store(b)
+	err := f.authorize(ctx, fwp.FlagIsReauthorize, f.e.opts.Classifier.ReauthorizeReason(f.in.Layer, since))
+	if b, ok := err.(*BlockedError); ok && f.refused.CompareAndSwap(nil, b) {
 		f.fwps.Abort()
 	}
 	return err
 }
 
-// Detach says that nobody will see the connection close.
-func (f *Flow) Detach() { f.once.Do(func() {}) }
+// hold keeps the record of a redirect as long as the flow: it goes when both ends
+// of the redirected connection are closed (AMB-19).
+func (f *Flow) hold(p *plan) {
+	f.owned = redirect.Records{p.hop}
+	redirect.Acquire(f.e.opts.Store, f.owned)
+}
+
+// Detach says that nobody will see the connection close. The flow holds no
+// record from then on.
+func (f *Flow) Detach() {
+	f.once.Do(func() {
+		if f.owned != nil {
+			f.e.Release(f.owned)
+		}
+	})
+}
 
 // Close ends the flow: ENDPOINT_CLOSURE, which a datagram socket has once for all
 // its flows (ALE-LAY-07), the contexts that callouts associated, and the flow's

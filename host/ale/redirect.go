@@ -78,7 +78,7 @@ func (e *Enforcer) redirectLayer(ctx context.Context, in fwps.Incoming) (plan, e
 	s.pending = pending{e: e, in: &s.in}
 	s.in.Pending = &s.pending
 	e.opts.Classifier.Classify(ctx, &s.in, &s.d)
-	p, err := e.plan(s, keep)
+	p, err := e.plan(ctx, s, keep)
 	if s.pending.hop != nil && !p.kept {
 		s.pending.drop()
 	}
@@ -86,10 +86,13 @@ func (e *Enforcer) redirectLayer(ctx context.Context, in fwps.Incoming) (plan, e
 }
 
 // plan validates what the callouts made of the request (spec 8.1, step 4).
-func (e *Enforcer) plan(s *scratch, keep plan) (plan, error) {
+func (e *Enforcer) plan(ctx context.Context, s *scratch, keep plan) (plan, error) {
 	in, d := &s.in, &s.d
 	if d.Action == fwp.ActionBlock && (d.Faulted || e.opts.BlockAtRedirect) {
 		return plan{}, blocked(in, d)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return plan{}, err
 	}
 	if !d.Redirected() {
 		return keep, nil

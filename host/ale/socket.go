@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -20,17 +21,30 @@ import (
 type Socket struct {
 	e *Enforcer
 
-	mu        sync.Mutex
-	in        fwps.Incoming // who owns it; Local once it is bound
-	bound     bool
-	assigned  bool // RESOURCE_ASSIGNMENT was asked, which owes a RESOURCE_RELEASE
-	listening bool
-	closed    bool
-	connected netip.AddrPort // datagrams: what the application connected to
-	records   redirect.Records
-	flows     flowTable
-	implicit  func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error)
+	mu         sync.Mutex
+	in         fwps.Incoming // who owns it; Local once it is bound
+	bound      bool
+	assigned   bool // RESOURCE_ASSIGNMENT permitted, which owes a RESOURCE_RELEASE
+	listening  bool
+	closed     bool
+	abandoned  netip.AddrPort // valid: Close ended a connect before AUTH_CONNECT (SC-79)
+	connected  netip.AddrPort // datagrams: what the application connected to
+	records    redirect.Records
+	flows      flowTable
+	operations []*operation // under way in the layers
+	implicit   func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error)
 }
+
+// An operation is a call of the socket that a callout can hold. Close ends it.
+type operation struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+var (
+	errClosed    = fmt.Errorf("ale: the socket is closed: %w", ntstatus.FileForcedClosed)
+	errCancelled = fmt.Errorf("ale: the socket was closed meanwhile: %w", ntstatus.Cancelled)
+)
 
 // NewSocket returns the endpoint of a new socket of in's owner and protocol.
 // in.Local says which family it has and, if its port is not zero, that it is bound
@@ -57,7 +71,9 @@ func (s *Socket) OnImplicitBind(bind func(ctx context.Context, want netip.AddrPo
 func (s *Socket) SetRecords(rs redirect.Records) {
 	s.mu.Lock()
 	old := s.records
-	s.records = rs
+	if s.records = rs; s.closed {
+		old, s.records = append(slices.Clone(old), rs...), nil
+	}
 	s.mu.Unlock()
 	s.e.Release(old)
 }
@@ -86,16 +102,66 @@ func (s *Socket) incoming() fwps.Incoming {
 
 func (s *Socket) check() error {
 	if s.closed {
-		return fmt.Errorf("ale: the socket is closed: %w", ntstatus.FileForcedClosed)
+		return errClosed
 	}
 	return nil
 }
 
+// begin announces an operation, whose context ends with the socket. end must
+// follow.
+func (s *Socket) begin(ctx context.Context) (*operation, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	op := &operation{ctx, cancel}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.check(); err != nil {
+		cancel(err)
+		return nil, err
+	}
+	s.operations = append(s.operations, op)
+	return op, nil
+}
+
+// closed reports whether the socket was closed during the operation.
+func (op *operation) closed() bool { return context.Cause(op.ctx) == errCancelled }
+
+// end is the end of an operation: one that failed because the socket was closed
+// says so. The last one of a closed socket takes the socket down.
+func (s *Socket) end(op *operation, err *error) {
+	if *err != nil && op.closed() {
+		*err = errCancelled
+	}
+	op.cancel(nil)
+	s.mu.Lock()
+	s.operations = slices.DeleteFunc(s.operations, func(o *operation) bool { return o == op })
+	last := s.closed && len(s.operations) == 0
+	s.mu.Unlock()
+	if last {
+		s.teardown()
+	}
+}
+
+// abandon notes that a connection ended before AUTH_CONNECT was asked: if it did
+// because the socket was closed, its endpoint closes (SC-79).
+func (s *Socket) abandon(ctx context.Context, remote netip.AddrPort) {
+	if context.Cause(ctx) != errCancelled {
+		return
+	}
+	s.mu.Lock()
+	s.abandoned = remote
+	s.mu.Unlock()
+}
+
 // Listen runs AUTH_LISTEN and lets the socket listen.
-func (s *Socket) Listen(ctx context.Context, listen func() error) error {
+func (s *Socket) Listen(ctx context.Context, listen func() error) (err error) {
+	op, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.end(op, &err)
 	in := s.incoming()
 	in.Layer = layer(fwpm.LayerALEAuthListenV4, in.Local)
-	if err := s.e.decide(ctx, &in); err != nil {
+	if err := s.e.decide(op.ctx, &in); err != nil {
 		return err
 	}
 	if err := listen(); err != nil {
@@ -110,6 +176,9 @@ func (s *Socket) Listen(ctx context.Context, listen func() error) error {
 // Close runs ENDPOINT_CLOSURE and RESOURCE_RELEASE for what is owed (ALE-LAY-07)
 // and ends the flows of a datagram socket. The flows of connections are closed by
 // themselves. Later calls do nothing.
+//
+// Operations that callouts hold are ended, and Close does not wait for them: the
+// last of them does what is owed (AMB-43).
 func (s *Socket) Close() {
 	s.mu.Lock()
 	if s.closed {
@@ -117,9 +186,23 @@ func (s *Socket) Close() {
 		return
 	}
 	s.closed = true
+	idle := len(s.operations) == 0
+	for _, op := range s.operations {
+		op.cancel(errCancelled)
+	}
+	s.mu.Unlock()
+	if idle {
+		s.teardown()
+	}
+}
+
+// teardown is the end of a closed socket that nobody uses any more.
+func (s *Socket) teardown() {
+	s.mu.Lock()
 	in, flows, records := s.in, s.flows.all(), s.records
-	closure := s.listening || s.flows.any
+	closure := s.listening || s.flows.any || s.abandoned.IsValid()
 	release := s.assigned
+	in.Remote, s.records = s.abandoned, nil
 	s.mu.Unlock()
 
 	if closure {
@@ -130,8 +213,7 @@ func (s *Socket) Close() {
 		f.Close()
 	}
 	if release {
-		in.Layer = layer(fwpm.LayerALEResourceReleaseV4, in.Local)
-		s.e.notify(&in)
+		s.e.release(in, in.Local)
 	}
 	s.e.Release(records)
 }

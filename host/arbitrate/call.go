@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/calloutd/calloutd/host/fwp"
@@ -49,7 +50,9 @@ func (r *run) take(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer) {
 	step.Action, step.Why = v.Action, v.Reason
 	writable := r.d.Rights&fwps.RightActionWrite != 0
 	if f.Action == fwp.ActionCalloutInspection { // CO-CLS-09
-		if v.Action != fwp.ActionContinue || v.Redirect {
+		changed, _ := r.d.Applied()
+		r.d.Discard()
+		if v.Action == fwp.ActionPermit || v.Action == fwp.ActionBlock || v.Redirect || changed {
 			step.Action, step.Rule, step.Why = fwp.ActionContinue, "CO-CLS-09", "an inspection callout may not decide"
 		}
 		return
@@ -64,7 +67,7 @@ func (r *run) take(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer) {
 		step.Rule, step.Why = "CO-CLS-06", "a heavier sublayer decided hard"
 	default:
 		a.action, a.veto, a.absorb = v.Action, v.Action == fwp.ActionBlock && !writable, step.Absorb
-		a.hard = v.ClearActionRight || v.Action == fwp.ActionPermit && f.ClearActionRight // CO-CLS-07
+		a.hard = v.ClearActionRight || f.ClearActionRight // CO-CLS-07, ARB-04
 	}
 }
 
@@ -95,7 +98,11 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 		step.Redirected = true
 		d.Stamp(f.Filter, f.callout.provider)
 	}
-	if late && r.nlate < len(r.late) && r.in.Flags&fwp.FlagIsReauthorize == 0 {
+	if late && !slices.Contains(r.late[:r.nlate], f) {
+		if r.nlate == len(r.late) {
+			step.Rule, step.Why = "AMB-29", "too many callouts want to hear of changes by others: this one will not"
+			return true
+		}
 		r.late[r.nlate], r.seen[r.nlate] = f, d.Versions()
 		r.nlate++
 	}
@@ -163,7 +170,7 @@ func (r *run) missing(f *filter, a *answer) {
 	case f.Action == fwp.ActionCalloutInspection:
 		step.Action = fwp.ActionContinue
 	case f.PermitIfCalloutUnregistered:
-		step.Action, a.action = fwp.ActionPermit, fwp.ActionPermit
+		step.Action, a.action, a.hard = fwp.ActionPermit, fwp.ActionPermit, f.ClearActionRight
 	default:
 		step.Action, a.action, a.hard = fwp.ActionBlock, fwp.ActionBlock, true
 	}
@@ -172,13 +179,14 @@ func (r *run) missing(f *filter, a *answer) {
 // fault is a callout that failed: a hard block, or no decision where the options
 // say so (AMB-42). What it changed is discarded.
 func (r *run) fault(a *answer, rule, why string) {
+	r.d.Discard()
 	step := &r.d.Steps[a.step]
 	step.Rule, step.Why = rule, why
 	if r.p.opts.FaultContinues {
 		step.Action = fwp.ActionContinue
 		return
 	}
-	step.Action, r.d.Faulted = fwp.ActionBlock, true
+	step.Action, step.Hard, r.d.Faulted = fwp.ActionBlock, true, true
 	a.action, a.hard, a.veto = fwp.ActionBlock, true, r.d.Rights&fwps.RightActionWrite == 0
 }
 

@@ -130,12 +130,12 @@ func (c *Checker) Filter(f *fwpm.Filter) error {
 		bad("layer", fwp.ErrLayerNotFound)
 		return errors.Join(c.errs...) // Its fields are not known.
 	}
-	seen := map[string]bool{}
+	seen := map[conditionKey]bool{}
 	for i := range f.Conditions {
 		cond := &f.Conditions[i]
 		field := fmt.Sprintf("conditions[%d]", i)
 		err := checkCondition(f.Layer, cond)
-		key := fmt.Sprintf("%v %v %v %v", cond.Field, cond.Match, cond.Value.Type, cond.Value)
+		key := keyOf(cond)
 		if err == nil && seen[key] {
 			err = fwp.ErrDuplicateCondition // AMB-38
 		}
@@ -145,6 +145,24 @@ func (c *Checker) Filter(f *fwpm.Filter) error {
 		seen[key] = true
 	}
 	return errors.Join(c.errs...)
+}
+
+// A conditionKey is equal for conditions that are the same (AMB-38).
+type conditionKey struct {
+	field       fwpm.ConditionID
+	match       fwp.Match
+	typ         fwp.DataType
+	value, high string
+}
+
+func keyOf(c *fwpm.Condition) conditionKey {
+	k := conditionKey{c.Field, c.Match, c.Value.Type, "", ""}
+	if r := c.Value.Range; r != nil {
+		k.value, k.high = r.Low.String(), r.High.String()
+		return k
+	}
+	k.value = c.Value.String()
+	return k
 }
 
 // action is ARB-11.
@@ -202,12 +220,12 @@ func checkCondition(l fwpm.LayerID, c *fwpm.Condition) error {
 	return checkSense(c)
 }
 
-// checkMask is the exception of BFE-CND-03 for addresses. NOT_EQUAL goes with a
-// mask because the field, an address, is sortable.
+// checkMask is the exception of BFE-CND-03 for masks, which fit every field of 32
+// or 128 bits. NOT_EQUAL goes with a mask because such fields are sortable.
 func checkMask(want fwp.DataType, c *fwpm.Condition) error {
 	p := c.Value.Prefix
 	switch {
-	case !c.Field.IsAddress() || (c.Value.Type == fwp.V4AddrMask) != (want == fwp.Uint32):
+	case c.Value.Type == fwp.V4AddrMask && want != fwp.Uint32 || c.Value.Type == fwp.V6AddrMask && want != fwp.ByteArray16:
 		return fwp.ErrTypeMismatch
 	case !p.IsValid() || p.Addr().Is4() != (want == fwp.Uint32):
 		return fwp.ErrInvalidNetMask // BFE-CND-05
@@ -247,9 +265,9 @@ func checkSense(c *fwpm.Condition) error {
 	case fwp.MatchFlagsAnySet:
 		never = v.Uint == 0
 	case fwp.MatchLess:
-		never = v.Type.Unsigned() && v.Uint == 0 || v.Type == fwp.ByteBlob && v.Text == ""
+		never = v.Type.Unsigned() && v.Uint == 0 || v.Type == fwp.ByteBlob && v.Text == "" || v.Type == fwp.ByteArray16 && v.Addr.IsUnspecified()
 	case fwp.MatchGreater:
-		never = v.Type.Unsigned() && v.Uint == v.Type.Max()
+		never = v.Type.Unsigned() && v.Uint == v.Type.Max() || v.Type == fwp.ByteArray16 && !v.Addr.Next().IsValid()
 	}
 	if never {
 		return fwp.ErrNeverMatch

@@ -45,8 +45,11 @@ func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decis
 	d.Reset(in)
 	for round := 1; ; round++ {
 		r.pass()
+		if !r.again && !d.Faulted {
+			r.reauthorize()
+		}
 		if !r.again {
-			break
+			return
 		}
 		if round == MaxRounds {
 			r.refuse("AMB-29", "the classification was begun again too often")
@@ -56,7 +59,6 @@ func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decis
 		d.Reset(in)
 		d.Steps, r.nlate, r.again = steps, 0, false
 	}
-	r.reauthorize()
 }
 
 // pass asks the sublayers once.
@@ -152,22 +154,22 @@ func (r *run) refuse(rule, why string) {
 // (CH-05, SC-73). They may change the request again, so there is a cap, after
 // which the current data counts (AMB-29).
 func (r *run) reauthorize() {
+	d := r.d
 	for range MaxRounds {
 		at := r.outdated()
-		if at < 0 {
+		if at < 0 || d.Versions() == fwps.MaxVersions {
 			return
 		}
 		f := r.late[at]
-		r.in = r.d.Reauthorize(r.in, 0)
+		r.in = d.Reauthorize(r.in, 0)
 		a := answer{step: r.step(sublayerOf(f.Filter), f)}
-		r.seen[at] = r.d.Versions()
-		before := r.d.Versions()
 		r.call(f, &a)
-		if r.d.Versions() > before {
-			r.seen[at] = r.d.Versions()
+		if r.again {
+			return
 		}
-		if r.d.Faulted {
-			r.d.Action, r.d.Rights, r.d.Deciding, r.d.Absorbed = fwp.ActionBlock, 0, a.step, false
+		r.seen[at] = d.Versions()
+		if d.Faulted {
+			d.Action, d.Rights, d.Deciding, d.Absorbed = fwp.ActionBlock, 0, a.step, false
 			return
 		}
 	}
@@ -176,20 +178,10 @@ func (r *run) reauthorize() {
 // outdated is the first of the callouts whose request was changed by another one
 // since, -1 if none is.
 func (r *run) outdated() int {
-	for i, f := range r.late[:r.nlate] {
-		if r.seen[i] < r.d.Versions() && r.modifier() != f.ID {
+	for i := range r.late[:r.nlate] {
+		if r.seen[i] < r.d.Versions() {
 			return i
 		}
 	}
 	return -1
-}
-
-func (r *run) modifier() fwpm.FilterID {
-	switch d := r.d; {
-	case d.Connect != nil:
-		return d.Connect.ModifierFilterID
-	case d.Bind != nil:
-		return d.Bind.ModifierFilterID
-	}
-	return 0
 }

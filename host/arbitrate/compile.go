@@ -137,7 +137,7 @@ func (c *compiler) callout(id fwpm.CalloutID) *calloutRef {
 // groups puts the sublayers of a layer in order, the heaviest first (BFE-SUB-01).
 func (c *compiler) groups(drafts map[fwpm.SublayerID][]*filter) []group {
 	ids := slices.SortedFunc(maps.Keys(drafts), func(a, b fwpm.SublayerID) int {
-		return cmp.Or(cmp.Compare(c.check.sublayers[b], c.check.sublayers[a]), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(c.order(b), c.order(a)), cmp.Compare(a, b))
 	})
 	var out []group
 	for subs := range slices.Chunk(ids, together) {
@@ -151,6 +151,15 @@ func (c *compiler) groups(drafts map[fwpm.SublayerID][]*filter) []group {
 		out = append(out, group{subs, newNode(filters)})
 	}
 	return out
+}
+
+// order is a sublayer's weight, with FWPM_SUBLAYER_INSPECTION below all others
+// (BFE-SUB-03).
+func (c *compiler) order(id fwpm.SublayerID) int {
+	if id == fwpm.SublayerInspection {
+		return -1
+	}
+	return int(c.check.sublayers[id])
 }
 
 // Generation is what Compile was given for a layer.

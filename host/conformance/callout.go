@@ -12,7 +12,6 @@ import (
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
-	"github.com/calloutd/calloutd/host/redirect"
 )
 
 // A scripted callout does what its section says. Its lines are
@@ -20,7 +19,7 @@ import (
 //	NAME: ACTION [ACTION...]
 //	NAME when SELECTOR: ACTION [ACTION...]
 //	NAME unregistered
-//	NAME notifies | notifies-commit | refuses-filters | flow-deletes | layer=LAYER
+//	NAME notifies | notifies-commit | refuses-filters | flow-deletes | layer=LAYER | provider=ID
 //
 // The first line whose selector holds is carried out.
 type scripted struct {
@@ -31,6 +30,7 @@ type scripted struct {
 	refuses      bool
 	deletes      bool
 	layer        fwpm.LayerID
+	provider     fwpm.ProviderID
 	rules        []behaviour
 	w            *world
 	calls        int
@@ -44,7 +44,7 @@ type behaviour struct {
 }
 
 const selectors = "not-redirected redirected-by-self redirected-by-other previously-redirected-by-self reauthorize first " +
-	"modified-by-others writable unwritable has-context redirected"
+	"modified-by-others modified-by-self modified-thrice-by-self writable unwritable has-context redirected"
 
 func readCallouts(s section, w *world) (map[string]*scripted, []string, error) {
 	out := map[string]*scripted{}
@@ -53,6 +53,9 @@ func readCallouts(s section, w *world) (map[string]*scripted, []string, error) {
 		head, actions, acts := strings.Cut(l.text, ": ")
 		head = strings.TrimSuffix(head, ":")
 		ws := words(head)
+		if len(ws) == 0 {
+			return nil, nil, l.errorf("expected the name of a callout")
+		}
 		c := out[ws[0]]
 		if c == nil {
 			c = &scripted{name: ws[0], w: w}
@@ -95,6 +98,8 @@ func (c *scripted) attributes(l line, ws []string) error {
 			c.notifies, c.refuses = true, true
 		case w == "flow-deletes":
 			c.deletes = true
+		case strings.HasPrefix(w, "provider="):
+			c.provider = fwpm.ProviderID(strings.TrimPrefix(w, "provider="))
 		case strings.HasPrefix(w, "layer="):
 			var err error
 			if c.layer, err = readLayer(l, strings.TrimPrefix(w, "layer=")); err != nil {
@@ -108,15 +113,25 @@ func (c *scripted) attributes(l line, ws []string) error {
 }
 
 const (
-	plainActions = "permit block continue none nothing hard absorb no-handle reauthorize apply apply-again acquire acquire-bind pend pend-operation panic invalid format-records"
+	plainActions = "permit block continue none nothing hard soft absorb no-handle reauthorize apply apply-again acquire acquire-bind pend pend-operation panic invalid format-records"
 	valueActions = "redirect pid context record reason error remote port local to handle associate token"
 )
 
 func checkActions(l line, ws []string) error {
 	for _, w := range ws {
-		k, _, valued := strings.Cut(w, "=")
+		k, value, valued := strings.Cut(w, "=")
 		if valued && !hasWord(valueActions, k) || !valued && !hasWord(plainActions, k) {
 			return l.errorf("action %q is unknown; expected one of: %s %s", w, plainActions, withEquals(valueActions))
+		}
+		var err error
+		switch {
+		case hasWord("redirect to remote local", k):
+			_, err = netip.ParseAddrPort(value)
+		case hasWord("pid port associate token", k):
+			_, err = strconv.ParseUint(value, 0, 64)
+		}
+		if err != nil {
+			return l.errorf("action %s: %w", k, err)
 		}
 	}
 	return nil
@@ -154,6 +169,10 @@ func (r *behaviour) holds(call *fwps.Call, first bool) bool {
 			}
 		}
 		return false
+	case "modified-by-self":
+		return versionsBySelf(call) > 0
+	case "modified-thrice-by-self":
+		return versionsBySelf(call) >= 3
 	case "writable":
 		return call.Rights&fwps.RightActionWrite != 0
 	case "unwritable":
@@ -164,9 +183,29 @@ func (r *behaviour) holds(call *fwps.Call, first bool) bool {
 	return call.State.String() == r.when
 }
 
-// act carries the actions out, one after the other.
+// versionsBySelf counts the versions of the request that the asking filter made:
+// the loop guard of callouts (CR-12).
+func versionsBySelf(call *fwps.Call) (n int) {
+	for v := call.Connect; v != nil; v = v.Previous {
+		if v.ModifierFilterID == call.Filter.ID {
+			n++
+		}
+	}
+	return n
+}
+
+// act carries the actions out. What it pends is held from its end on.
 func (c *scripted) act(r behaviour, call *fwps.Call, v *fwps.Verdict) error {
 	a := &acting{c: c, call: call, v: v}
+	err := a.all(r)
+	if err == nil && a.pended != (hold{}) {
+		err = c.w.holds(r.l, c.name, a.pended)
+	}
+	return err
+}
+
+// all carries the actions out, one after the other.
+func (a *acting) all(r behaviour) error {
 	for _, w := range r.actions {
 		k, value, _ := strings.Cut(w, "=")
 		if err := a.do(k, value); err != nil {
@@ -182,6 +221,7 @@ type acting struct {
 	v       *fwps.Verdict
 	connect *fwps.ConnectRequest // acquired
 	bind    *fwps.BindRequest
+	pended  hold
 }
 
 func (a *acting) do(k, value string) error {
@@ -198,8 +238,8 @@ func (a *acting) do(k, value string) error {
 	case "invalid":
 		v.Action = fwp.ActionCalloutUnknown
 	case "nothing":
-	case "hard":
-		v.ClearActionRight = true
+	case "hard", "soft":
+		v.ClearActionRight = k == "hard"
 	case "absorb":
 		v.Absorb = true
 	case "panic":
@@ -264,21 +304,22 @@ func (a *acting) set(k, value string) error {
 	case "token":
 		r.PortReservationToken = n
 	case "handle":
-		r.LocalRedirectHandle = a.handle(value)
+		return a.setHandle(r, value)
 	}
 	return nil
 }
 
-// handle is "own", "none", or a number.
-func (a *acting) handle(value string) redirect.Handle {
-	switch value {
-	case "own":
-		return a.call.RedirectHandle
-	case "none":
-		return 0
+// setHandle sets the handle to "own", "none", or one that was created.
+func (a *acting) setHandle(r *fwps.ConnectRequest, value string) error {
+	h, known := a.c.w.handles[value]
+	switch {
+	case value == "own":
+		h = a.call.RedirectHandle
+	case value != "none" && !known:
+		return fmt.Errorf("there is no handle %q", value)
 	}
-	n, _ := strconv.ParseUint(value, 0, 64)
-	return redirect.Handle(n)
+	r.LocalRedirectHandle = h
+	return nil
 }
 
 // hold is what the callout does with the classify handle.
@@ -304,12 +345,14 @@ func (a *acting) hold(k, value string) (err error) {
 	case "pend":
 		var p *fwps.PendedClassify
 		if p, err = a.call.PendClassify(); err == nil {
-			a.c.w.pend(a.c.name, p, nil)
+			a.c.w.printf("  %s pends", a.c.name)
+			a.pended = hold{classify: p}
 		}
 	case "pend-operation":
 		var p *fwps.PendedOperation
 		if p, err = a.call.PendOperation(); err == nil {
-			a.c.w.pend(a.c.name, nil, p)
+			a.c.w.printf("  %s pends", a.c.name)
+			a.pended = hold{operation: p}
 		}
 	case "format-records":
 		a.c.w.format(a.c.name, a.call)

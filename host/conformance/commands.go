@@ -1,11 +1,12 @@
 package conformance
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,9 +28,6 @@ type sock struct {
 	flow *ale.Flow
 }
 
-// A job is a command that runs while the script goes on.
-type job struct{ done chan struct{} }
-
 // commands are the words that a script line can begin with.
 var commands map[string]func(w *world, a *args) error
 
@@ -40,8 +38,10 @@ func init() {
 		"records": (*world).records, "set": (*world).set, "state": (*world).state, "close": (*world).close, "live": (*world).live,
 		"start": (*world).start, "wait": (*world).wait, "complete": (*world).complete, "advance": (*world).advance,
 		"classify": (*world).classify, "add": (*world).add, "delete": (*world).delete, "register": (*world).registerCommand,
-		"unregister": (*world).unregisterCommand, "layer": (*world).layer, "condition": (*world).condition, "abort": (*world).abort,
+		"unregister": (*world).unregisterCommand, "layers": (*world).layers, "layer": (*world).layer, "fields": (*world).fields, "condition": (*world).condition, "abort": (*world).abort,
 		"remove-context": (*world).removeContext, "order": (*world).filterOrder, "detach": (*world).detach,
+		"create-handle": (*world).createHandle, "destroy-handle": (*world).destroyHandle, "context": (*world).context, "loop": (*world).loop, "forge": (*world).forge, "original": (*world).original, "icmp-send": (*world).icmpSend, "icmp-receive": (*world).icmpReceive,
+		"reinject": (*world).reinject,
 	}
 }
 
@@ -140,7 +140,9 @@ func address(a *args) (netip.AddrPort, error) {
 
 var protocols = map[string]uint8{"tcp": fwps.ProtocolTCP, "udp": fwps.ProtocolUDP, "icmp": fwps.ProtocolICMP, "icmp6": fwps.ProtocolICMPv6, "sctp": 132}
 
-// socket NAME PROTOCOL [v6] [raw] [header-include] [pid=] [uid=] [app=]
+// socket NAME PROTOCOL [v6] [raw] [header-include] [system-binds] [pid=] [uid=] [app=]
+//
+// A socket that the system binds has no address until it is used.
 func (w *world) socket(a *args) error {
 	name, err := a.next("a name")
 	if err != nil {
@@ -153,7 +155,7 @@ func (w *world) socket(a *args) error {
 	if protocols[proto] == 0 {
 		return a.l.errorf("protocol %q is unknown", proto)
 	}
-	o, err := a.options("v6 raw header-include", "pid uid app")
+	o, err := a.options("v6 raw header-include system-binds", "pid uid app")
 	if err != nil {
 		return err
 	}
@@ -172,7 +174,9 @@ func (w *world) socket(a *args) error {
 		in.UserID, in.UserKnown = number(o["uid"], 0), true
 	}
 	s := &sock{name: name, s: w.ale.NewSocket(in), in: in}
-	s.s.OnImplicitBind(func(_ context.Context, want netip.AddrPort) (netip.AddrPort, error) { return w.net.bind(want), nil })
+	if o["system-binds"] == "" {
+		s.s.OnImplicitBind(w.bindTo)
+	}
 	w.sockets[name] = s
 	return nil
 }
@@ -193,23 +197,31 @@ func (w *world) bind(a *args) error {
 	if err != nil {
 		return err
 	}
-	local, err := s.s.Bind(context.Background(), at, func(_ context.Context, want netip.AddrPort) (netip.AddrPort, error) {
-		return w.net.bind(want), nil
-	})
+	local, err := s.s.Bind(context.Background(), at, w.bindTo)
 	w.result(err, "bound to %s", local)
 	return nil
 }
 
+func (w *world) bindTo(_ context.Context, want netip.AddrPort) (netip.AddrPort, error) {
+	w.act("bind to %s", want)
+	return w.net.bind(want), nil
+}
+
 // listen NAME ADDRESS binds and listens.
 func (w *world) listen(a *args) error {
-	s := w.sockets[a.rest[0]]
+	name := ""
+	if len(a.rest) > 0 {
+		name = a.rest[0]
+	}
 	if err := w.bind(a); err != nil {
 		return err
 	}
-	if s == nil || !s.s.LocalAddr().IsValid() {
+	s := w.sockets[name]
+	if !s.s.LocalAddr().IsValid() {
 		return nil
 	}
 	err := s.s.Listen(context.Background(), func() error {
+		w.act("listen at %s", s.s.LocalAddr())
 		w.net.listening[s.s.LocalAddr()] = []arrival{}
 		return nil
 	})
@@ -217,9 +229,8 @@ func (w *world) listen(a *args) error {
 	return nil
 }
 
-func (w *world) connect(a *args) error { return w.connectIn(context.Background(), a) }
-
-func (w *world) connectIn(ctx context.Context, a *args) error {
+// connect NAME ADDRESS [in-progress]
+func (w *world) connect(a *args) error {
 	s, err := w.sock(a)
 	if err != nil {
 		return err
@@ -232,17 +243,21 @@ func (w *world) connectIn(ctx context.Context, a *args) error {
 	if err != nil {
 		return err
 	}
-	f, err := s.s.Connect(ctx, to, func(_ context.Context, t ale.Target) (netip.AddrPort, error) {
-		local := s.s.LocalAddr()
-		if s.in.Protocol != fwps.ProtocolTCP {
-			return w.net.source(local, t.Remote)
+	connect := w.connectTo(s.s)
+	switch {
+	case s.in.Protocol != fwps.ProtocolTCP:
+		connect = func(_ context.Context, t ale.Target) (netip.AddrPort, error) {
+			w.act("connect to %s, %d hops kept", t.Remote, w.ale.LiveHops())
+			return w.net.source(s.s.LocalAddr(), t.Remote)
 		}
-		local, err := w.net.connect(local, t)
-		if err == nil && o["in-progress"] != "" {
-			err = ale.ErrInProgress
+	case o["in-progress"] != "":
+		finish := connect
+		connect = func(ctx context.Context, t ale.Target) (netip.AddrPort, error) {
+			local, err := finish(ctx, t)
+			return local, cmp.Or(err, ale.ErrInProgress)
 		}
-		return local, err
-	})
+	}
+	f, err := s.s.Connect(context.Background(), to, connect)
 	switch {
 	case f != nil:
 		s.flow = f
@@ -251,6 +266,14 @@ func (w *world) connectIn(ctx context.Context, a *args) error {
 		w.result(err, "connected")
 	}
 	return nil
+}
+
+// connectTo lets a connection go on the network.
+func (w *world) connectTo(s *ale.Socket) ale.ConnectFunc {
+	return func(_ context.Context, t ale.Target) (netip.AddrPort, error) {
+		w.act("connect to %s, %d hops kept", t.Remote, w.ale.LiveHops())
+		return w.net.connect(s.LocalAddr(), t)
+	}
 }
 
 // accept LISTENER NAME
@@ -341,7 +364,10 @@ func hops(rs redirect.Records) string {
 	}
 	var out []string
 	for _, h := range rs {
-		s := fmt.Sprintf("%s->%s", h.Original, h.Target)
+		s := h.Original.String()
+		if h.Target.IsValid() { // One that was promised only has none yet.
+			s += "->" + h.Target.String()
+		}
 		if h.Callout != "" {
 			s = h.Callout + " " + s
 		}
@@ -372,6 +398,83 @@ func (w *world) records(a *args) error {
 	return nil
 }
 
+// context NAME: what the accepted socket's query of the context says.
+func (w *world) context(a *args) error {
+	s, err := w.sock(a)
+	if err != nil {
+		return err
+	}
+	if s.flow == nil {
+		return a.l.errorf("socket %q has no flow", s.name)
+	}
+	if h := s.flow.Records.Last(); h != nil && len(h.Context) > 0 {
+		w.printf("= %q", h.Context)
+		return nil
+	}
+	w.printf("= no context")
+	return nil
+}
+
+// loop LISTENER ADDRESS N: the proxy that listens accepts a connection to ADDRESS,
+// sets its records and connects there, again and again until there are N hops or
+// it may not. Only the end is printed.
+func (w *world) loop(a *args) error {
+	proxy, err := w.sock(a)
+	if err != nil {
+		return err
+	}
+	to, err := address(a)
+	if err != nil {
+		return err
+	}
+	n, err := a.next("a number")
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	before := w.trace.String()
+	w.mu.Unlock()
+	only := func(err error, ok string, args ...any) {
+		w.mu.Lock()
+		w.trace.Reset()
+		w.trace.WriteString(before)
+		w.mu.Unlock()
+		w.result(err, ok, args...)
+	}
+	var records redirect.Records
+	for i := 1; ; i++ {
+		s := w.ale.NewSocket(fwps.Incoming{Protocol: fwps.ProtocolTCP, Local: netip.MustParseAddrPort("0.0.0.0:0"), AppID: "/bin/" + proxy.name, Records: records})
+		defer s.Close()
+		out, err := s.Connect(context.Background(), to, w.connectTo(s))
+		if err != nil {
+			only(err, "")
+			return nil
+		}
+		defer out.Close()
+		at, err := w.net.accept(proxy.s.LocalAddr())
+		if err != nil {
+			return a.l.errorf("%w", err)
+		}
+		in, err := proxy.s.Accept(context.Background(), at.to, at.from)
+		if err != nil {
+			only(err, "")
+			return nil
+		}
+		defer in.Close()
+		if i == int(number(n, 0)) {
+			only(nil, "%d hops", len(in.Records))
+			return nil
+		}
+		sealed, err := w.ale.Seal(in.Records)
+		if err != nil {
+			return a.l.errorf("%w", err)
+		}
+		if records, err = w.ale.Open(sealed); err != nil {
+			return a.l.errorf("%w", err)
+		}
+	}
+}
+
 // set NAME VAR
 func (w *world) set(a *args) error {
 	s, err := w.sock(a)
@@ -387,6 +490,39 @@ func (w *world) set(a *args) error {
 		s.s.SetRecords(rs)
 	}
 	w.result(err, "set: %s", hops(rs))
+	return nil
+}
+
+// forge NEW VAR: sealed records with one bit changed.
+func (w *world) forge(a *args) error {
+	name, err := a.next("a new variable")
+	if err != nil {
+		return err
+	}
+	from, err := a.next("a variable")
+	if err != nil {
+		return err
+	}
+	if len(w.vars[from]) == 0 {
+		return a.l.errorf("variable %q is empty", from)
+	}
+	b := bytes.Clone(w.vars[from])
+	b[len(b)/2] ^= 1
+	w.vars[name] = b
+	return nil
+}
+
+// original NAME: what SO_ORIGINAL_DST says on it.
+func (w *world) original(a *args) error {
+	s, err := w.sock(a)
+	if err != nil {
+		return err
+	}
+	if s.flow == nil || !s.flow.Original.IsValid() {
+		w.printf("= none")
+		return nil
+	}
+	w.printf("= %s", s.flow.Original)
 	return nil
 }
 
@@ -411,18 +547,26 @@ func (w *world) state(a *args) error {
 	return nil
 }
 
+// close NAME: its connection, and the socket unless it is the listener's. What a
+// callout holds of it ends.
 func (w *world) close(a *args) error {
 	s, err := w.sock(a)
 	if err != nil {
 		return err
 	}
-	if s.flow != nil {
-		s.flow.Close()
-	}
-	if s.flow == nil || !s.flow.Accepted() || s.in.Protocol != fwps.ProtocolTCP {
-		s.s.Close()
-	}
 	delete(w.sockets, s.name)
+	shut := func() {
+		if s.flow != nil {
+			s.flow.Close()
+		}
+		if s.flow == nil || !s.flow.Accepted() || s.in.Protocol != fwps.ProtocolTCP {
+			s.s.Close()
+		}
+	}
+	if j := w.jobs[s.name]; j != nil && !j.done && j != w.running {
+		return w.resume(a.l, j, shut)
+	}
+	shut()
 	return nil
 }
 
@@ -437,94 +581,6 @@ func (w *world) detach(a *args) error {
 // live prints how many hops the store holds.
 func (w *world) live(*args) error {
 	w.printf("= %d hops", w.ale.LiveHops())
-	return nil
-}
-
-// start connect ...: the command runs until a callout pends or it ends.
-func (w *world) start(a *args) error {
-	word, _ := a.next("connect")
-	if word != "connect" || len(a.rest) < 2 {
-		return a.l.errorf("only connect can be started")
-	}
-	j := &job{make(chan struct{})}
-	w.jobs[a.rest[0]] = j
-	held := make(chan hold, 1)
-	go func() {
-		defer close(j.done)
-		if err := w.connectIn(context.Background(), &args{a.l, a.rest}); err != nil {
-			w.printf("= %v", err)
-		}
-	}()
-	for _, name := range w.order {
-		go func() {
-			select {
-			case h := <-w.held[name]:
-				w.held[name] <- h
-				held <- h
-			case <-j.done:
-			}
-		}()
-	}
-	select {
-	case <-held:
-	case <-j.done:
-	}
-	a.rest = nil
-	return nil
-}
-
-// wait NAME: until the started command of a socket has ended.
-func (w *world) wait(a *args) error {
-	name, err := a.next("a socket")
-	if err != nil {
-		return err
-	}
-	j := w.jobs[name]
-	if j == nil {
-		return a.l.errorf("nothing was started for %q", name)
-	}
-	select {
-	case <-j.done:
-		return nil
-	case <-time.After(10 * time.Second):
-		return a.l.errorf("%q does not end", name)
-	}
-}
-
-// complete CALLOUT nil | operation | ACTION...
-func (w *world) complete(a *args) error {
-	name, err := a.next("a callout")
-	if err != nil {
-		return err
-	}
-	c := w.callouts[name]
-	if c == nil {
-		return a.l.errorf("there is no callout %q", name)
-	}
-	var h hold
-	select {
-	case h = <-w.held[name]:
-	default:
-		return a.l.errorf("callout %q holds nothing", name)
-	}
-	actions := a.rest
-	a.rest = nil
-	switch {
-	case h.operation != nil:
-		h.operation.Complete()
-	case slices.Equal(actions, []string{"nil"}):
-		h.classify.Complete(nil)
-	default:
-		if err := checkActions(a.l, actions); err != nil {
-			return err
-		}
-		v := new(fwps.Verdict)
-		v.Reset()
-		if err := c.act(behaviour{a.l, "", actions}, &fwps.Call{}, v); err != nil {
-			return a.l.errorf("%w", err)
-		}
-		h.classify.Complete(v)
-	}
 	return nil
 }
 

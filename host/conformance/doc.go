@@ -5,7 +5,7 @@
 // A case (testdata/*.txtar) names its rule, gives a policy, callouts and a script
 // of socket operations on a simulated network, and the whole trace that must come
 // of it: every layer that was asked, every filter and callout with its reason. A
-// right outcome for a wrong reason fails. rules.yaml lists the rules with their
+// right outcome for a wrong reason fails. rules/*.yaml list the rules with their
 // source and standing.
 package conformance
 
@@ -20,15 +20,17 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/ale"
 )
 
-//go:embed rules.yaml testdata/*.txtar
+//go:embed rules/*.yaml testdata/*.txtar
 var files embed.FS
 
 // A Status says what stands behind a rule.
 type Status string
 
-// The statuses of rules.yaml.
+// The statuses of rules/*.yaml.
 const (
 	Documented    Status = "documented"     // the manual or a header says so
 	Observed      Status = "observed"       // shipping code depends on it
@@ -45,17 +47,26 @@ type Rule struct {
 	Reason string `yaml:"reason"` // why it does not apply, or what was chosen
 }
 
-// Rules lists every rule, in the order of the specification.
+// Rules lists every rule, by file and in the order of the specification.
 func Rules() ([]Rule, error) {
-	b, err := files.ReadFile("rules.yaml")
+	names, err := fs.Glob(files, "rules/*.yaml")
 	if err != nil {
 		return nil, err
 	}
-	var rules []Rule
-	if err := yaml.UnmarshalWithOptions(b, &rules, yaml.DisallowUnknownField()); err != nil {
-		return nil, fmt.Errorf("rules.yaml: %w", err)
+	slices.Sort(names)
+	var out []Rule
+	for _, name := range names {
+		b, err := files.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		var rules []Rule
+		if err := yaml.UnmarshalWithOptions(b, &rules, yaml.DisallowUnknownField()); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		out = append(out, rules...)
 	}
-	return rules, nil
+	return out, nil
 }
 
 // Cases reads every case, by file name.
@@ -83,8 +94,11 @@ func Cases() ([]*Case, error) {
 
 // Trace runs the case and returns what happened. wrap is nil for the engine
 // itself.
-func (c *Case) Trace(wrap Wrap) (string, error) {
-	w, err := newWorld(c, wrap)
+func (c *Case) Trace(wrap Wrap) (string, error) { return c.trace(wrap, nil) }
+
+// trace runs the case with other options of the enforcer.
+func (c *Case) trace(wrap Wrap, change func(*ale.Options)) (string, error) {
+	w, err := newWorld(c, wrap, change)
 	if err != nil {
 		return "", err
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/calloutd/calloutd/host/arbitrate"
+	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 )
 
@@ -85,6 +86,14 @@ func (w *world) unregisterCommand(a *args) error {
 	return nil
 }
 
+// layers: every layer with its identifier and key.
+func (w *world) layers(*args) error {
+	for _, l := range fwpm.Layers() {
+		w.printf("%d %s %s", l, short(l), l.GUID())
+	}
+	return nil
+}
+
 // layer LAYER: what it is and offers.
 func (w *world) layer(a *args) error {
 	name, err := a.next("a layer")
@@ -102,6 +111,22 @@ func (w *world) layer(a *args) error {
 	w.printf("flags: %s", strings.Join(l.Flags().Names(), " "))
 	w.printf("metadata: %s", strings.Join(l.Metadata().Names(), " "))
 	w.printf("PendClassify %v, PendOperation %v", l.CanPendClassify(), l.CanPendOperation())
+	return nil
+}
+
+// fields LAYER: the names of its fields, by index.
+func (w *world) fields(a *args) error {
+	name, err := a.next("a layer")
+	if err != nil {
+		return err
+	}
+	l, err := readLayer(a.l, name)
+	if err != nil {
+		return err
+	}
+	for _, c := range l.Fields() {
+		w.printf("%s", c)
+	}
 	return nil
 }
 
@@ -131,7 +156,8 @@ func (w *world) condition(a *args) error {
 	return nil
 }
 
-// order LAYER: the filters by effective weight, with the weights' top four bits.
+// order LAYER: the filters of a layer, the heaviest first, with the range of
+// their weights: how the engine fills the other 60 bits is its own affair.
 func (w *world) filterOrder(a *args) error {
 	name, err := a.next("a layer")
 	if err != nil {
@@ -141,11 +167,17 @@ func (w *world) filterOrder(a *args) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range w.engine.Policy().Filters {
-		if f.Layer == l {
-			weight, err := arbitrate.EffectiveWeight(&f)
-			w.printf("filter %d: range %d, below 2^60: %v, error: %v", f.ID, weight>>60, weight < 1<<60, err)
+	fs := filtersOf(w.engine.Policy(), "", l)
+	for _, f := range fs {
+		weight, err := arbitrate.EffectiveWeight(f)
+		if err != nil {
+			return a.l.errorf("%w", err)
 		}
+		what := fmt.Sprintf("range %d", weight>>60)
+		if f.Weight.Type == fwp.Uint64 {
+			what = fmt.Sprintf("weight %d", weight)
+		}
+		w.printf("filter %d in %s: %s", f.ID, sublayerOf(f), what)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/arbitrate"
@@ -19,12 +20,14 @@ import (
 // the policy for each question, compares values as values and has the table of
 // ARB-05 as a table. It shares no code with the engine's.
 func Naive(e *host.Engine, callouts func(fwpm.CalloutID) (fwps.Callout, redirect.Handle)) fwps.Classifier {
-	return &naive{Engine: e, callouts: callouts}
+	return &naive{Classifier: e, policy: e.Policy, options: e.Options(), callouts: callouts}
 }
 
 type naive struct {
-	*host.Engine
-	callouts func(fwpm.CalloutID) (fwps.Callout, redirect.Handle)
+	fwps.Classifier // whose Generation counts
+	policy          func() *fwpm.Policy
+	options         host.Options
+	callouts        func(fwpm.CalloutID) (fwps.Callout, redirect.Handle)
 }
 
 // state is what goes from one sublayer to the next.
@@ -46,20 +49,20 @@ func (n *naive) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decisio
 		steps, in = d.Steps, next
 	}
 	d.Steps = append(d.Steps, fwps.Step{Layer: in.Layer, Action: fwp.ActionBlock, Hard: true, Rule: "AMB-29", Why: "the classification was begun again too often"})
-	d.Action, d.Rights, d.Deciding, d.Faulted = fwp.ActionBlock, 0, len(d.Steps)-1, true
+	d.Action, d.Rights, d.Deciding, d.Faulted, d.Absorbed = fwp.ActionBlock, 0, len(d.Steps)-1, true, false
 }
 
 // once asks every sublayer; it returns what to ask about again, nil if all is done.
 func (n *naive) once(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) *fwps.Incoming {
-	policy := n.Policy()
+	policy := n.policy()
 	q := &question{n: n, ctx: ctx, in: in, d: d}
 	st := state{step: -1}
 	for _, sub := range sublayers(policy) {
 		for _, f := range filtersOf(policy, sub.ID, in.Layer) {
-			if !matches(&f, q.in) {
+			if !n.matches(f, q.in) {
 				continue
 			}
-			new, veto, decided := q.ask(&f, sub.ID)
+			new, veto, decided := q.ask(f, sub.ID)
 			if q.again != nil {
 				return q.again
 			}
@@ -71,7 +74,7 @@ func (n *naive) once(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) *
 		publish(d, st)
 	}
 	if !d.Faulted {
-		q.late(policy)
+		q.late()
 	}
 	return q.again
 }
@@ -120,33 +123,70 @@ func combine(d *fwps.Decision, old, new state, veto bool) state {
 func sublayers(p *fwpm.Policy) []fwpm.Sublayer {
 	subs := append(slices.Clone(p.Sublayers), fwpm.Sublayer{ID: fwpm.SublayerUniversal, Weight: fwpm.SublayerUniversalWeight}, fwpm.Sublayer{ID: fwpm.SublayerInspection})
 	slices.SortFunc(subs, func(a, b fwpm.Sublayer) int { return cmp.Or(cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.ID, b.ID)) })
-	return subs
+	last := slices.IndexFunc(subs, func(s fwpm.Sublayer) bool { return s.ID == fwpm.SublayerInspection }) // BFE-SUB-03
+	return append(slices.Delete(subs, last, last+1), fwpm.Sublayer{ID: fwpm.SublayerInspection})
 }
 
-func filtersOf(p *fwpm.Policy, sub fwpm.SublayerID, l fwpm.LayerID) []fwpm.Filter {
-	var out []fwpm.Filter
-	for _, f := range p.Filters {
-		if f.Sublayer == "" {
-			f.Sublayer = fwpm.SublayerUniversal
-		}
-		if f.Layer == l && f.Sublayer == sub {
+// filtersOf lists the filters of a layer in one sublayer, or in all for "".
+func filtersOf(p *fwpm.Policy, sub fwpm.SublayerID, l fwpm.LayerID) []*fwpm.Filter {
+	var out []*fwpm.Filter
+	for i := range p.Filters {
+		f := &p.Filters[i]
+		if f.Layer == l && (sublayerOf(f) == sub || sub == "") {
 			out = append(out, f)
 		}
 	}
-	slices.SortFunc(out, func(a, b fwpm.Filter) int {
-		wa, _ := arbitrate.EffectiveWeight(&a)
-		wb, _ := arbitrate.EffectiveWeight(&b)
-		return cmp.Or(cmp.Compare(wb, wa), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(out, func(a, b *fwpm.Filter) int { return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(a.ID, b.ID)) })
 	return out
 }
 
+// sublayerOf is BFE-SUB-02.
+func sublayerOf(f *fwpm.Filter) fwpm.SublayerID { return cmp.Or(f.Sublayer, fwpm.SublayerUniversal) }
+
+// weight is BFE-WGT-01.
+func weight(f *fwpm.Filter) uint64 {
+	switch f.Weight.Type {
+	case fwp.Uint64:
+		return f.Weight.Value
+	case fwp.Uint8:
+		return f.Weight.Value<<60 + auto(f.Conditions)
+	}
+	return auto(f.Conditions)
+}
+
+// auto is the weight as published (AMB-40): each field counts as its vaguest
+// alternative does, in units of 2^32.
+func auto(cs []fwpm.Condition) uint64 {
+	vaguest := map[fwpm.ConditionID]int{}
+	for _, c := range cs {
+		points := 32
+		switch {
+		case c.Value.Type == fwp.V4AddrMask:
+			points = 1 + 4*c.Value.Prefix.Bits()
+		case c.Value.Type == fwp.V6AddrMask:
+			points = 1 + c.Value.Prefix.Bits()
+		case c.Match == fwp.MatchEqual:
+			points = 130
+		case c.Match == fwp.MatchRange:
+			points = 64
+		}
+		if old, ok := vaguest[c.Field]; !ok || points < old {
+			vaguest[c.Field] = points
+		}
+	}
+	total := 0
+	for _, points := range vaguest {
+		total += points
+	}
+	return uint64(total) << 32
+}
+
 // matches is BFE-CND-01: fields AND, conditions on one field OR.
-func matches(f *fwpm.Filter, in *fwps.Incoming) bool {
+func (n *naive) matches(f *fwpm.Filter, in *fwps.Incoming) bool {
 	byField := map[fwpm.ConditionID]bool{}
 	for i := range f.Conditions {
 		c := &f.Conditions[i]
-		byField[c.Field] = byField[c.Field] || holds(c, in.Field(c.Field))
+		byField[c.Field] = byField[c.Field] || n.holds(c, in.Field(c.Field))
 	}
 	for _, held := range byField {
 		if !held {
@@ -156,7 +196,7 @@ func matches(f *fwpm.Filter, in *fwps.Incoming) bool {
 	return true
 }
 
-func holds(c *fwpm.Condition, v fwp.Value) bool {
+func (n *naive) holds(c *fwpm.Condition, v fwp.Value) bool {
 	if v.Type == fwp.Empty || c.Value.Type == fwp.Empty { // BFE-CND-06
 		return v.Type == c.Value.Type && c.Match == fwp.MatchEqual
 	}
@@ -181,14 +221,20 @@ func holds(c *fwpm.Condition, v fwp.Value) bool {
 		return v.Uint&c.Value.Uint != 0
 	case fwp.MatchFlagsNoneSet:
 		return v.Uint&c.Value.Uint == 0
-	case fwp.MatchEqualCaseInsensitive:
-		return strings.EqualFold(v.Text, c.Value.Text)
-	case fwp.MatchPrefix: // the end of the value (AMB-34)
-		return strings.HasSuffix(v.Text, c.Value.Text)
+	case fwp.MatchPrefix:
+		return n.prefix(v.Text, c.Value.Text)
 	case fwp.MatchNotPrefix:
-		return !strings.HasSuffix(v.Text, c.Value.Text)
+		return !n.prefix(v.Text, c.Value.Text)
 	}
 	return false
+}
+
+// prefix tests the end of the value, unless the option says so (AMB-34).
+func (n *naive) prefix(value, part string) bool {
+	if n.options.PrefixMatchesStart {
+		return strings.HasPrefix(value, part)
+	}
+	return strings.HasSuffix(value, part)
 }
 
 func equal(want, v fwp.Value) bool {
@@ -219,7 +265,7 @@ type question struct {
 
 // An interest is a callout that wants to hear of changes by others.
 type interest struct {
-	filter  fwpm.Filter
+	filter  *fwpm.Filter
 	version int
 }
 
@@ -242,7 +288,7 @@ func (q *question) ask(f *fwpm.Filter, sub fwpm.SublayerID) (st state, veto, dec
 			s.Action = fwp.ActionContinue
 			return st, false, false
 		case f.PermitIfCalloutUnregistered:
-			s.Action, st.action = fwp.ActionPermit, fwp.ActionPermit
+			s.Action, st.action, st.hard = fwp.ActionPermit, fwp.ActionPermit, f.ClearActionRight
 		default:
 			s.Action, st.action, st.hard = fwp.ActionBlock, fwp.ActionBlock, true
 		}
@@ -270,7 +316,7 @@ func (q *question) call(f *fwpm.Filter, c fwps.Callout, h redirect.Handle, st st
 		return c.Classify(q.ctx, call, v)
 	}()
 	if err == nil {
-		v, err = q.wait(v)
+		v, err = q.wait(v, q.n.options.PendTimeout)
 	}
 	if q.again != nil {
 		return st, false, false
@@ -279,7 +325,13 @@ func (q *question) call(f *fwpm.Filter, c fwps.Callout, h redirect.Handle, st st
 		err = fmt.Errorf("callout gave no valid action: %v", v.Action)
 	}
 	fail := func(rule, why string) (state, bool, bool) {
-		s.Action, s.Rule, s.Why, d.Faulted = fwp.ActionBlock, rule, why, true
+		d.Discard()
+		s.Rule, s.Why = rule, why
+		if q.n.options.FaultContinues {
+			s.Action = fwp.ActionContinue
+			return st, false, false
+		}
+		s.Action, s.Hard, d.Faulted = fwp.ActionBlock, true, true
 		st.action, st.hard = fwp.ActionBlock, true
 		return st, !writable, true
 	}
@@ -288,7 +340,9 @@ func (q *question) call(f *fwpm.Filter, c fwps.Callout, h redirect.Handle, st st
 	}
 	s.Action, s.Why = v.Action, v.Reason
 	if f.Action == fwp.ActionCalloutInspection {
-		if v.Action != fwp.ActionContinue || v.Redirect {
+		changed, _ := d.Applied()
+		d.Discard()
+		if v.Action == fwp.ActionPermit || v.Action == fwp.ActionBlock || v.Redirect || changed {
 			s.Action, s.Rule, s.Why = fwp.ActionContinue, "CO-CLS-09", "an inspection callout may not decide"
 		}
 		return st, false, false
@@ -313,8 +367,8 @@ func (q *question) call(f *fwpm.Filter, c fwps.Callout, h redirect.Handle, st st
 		s.Redirected = true
 		d.Stamp(f, "")
 	}
-	if late && q.in.Flags&fwp.FlagIsReauthorize == 0 {
-		q.asked = append(q.asked, interest{*f, d.Versions()})
+	if late && !slices.ContainsFunc(q.asked, func(i interest) bool { return i.filter == f }) {
+		q.asked = append(q.asked, interest{f, d.Versions()})
 	}
 	s.Absorb = v.Absorb && v.Action == fwp.ActionBlock
 	switch {
@@ -325,24 +379,44 @@ func (q *question) call(f *fwpm.Filter, c fwps.Callout, h redirect.Handle, st st
 		return st, false, false
 	}
 	st.action = v.Action
-	st.hard = v.ClearActionRight || v.Action == fwp.ActionPermit && f.ClearActionRight
+	st.hard = v.ClearActionRight || f.ClearActionRight
 	return st, v.Action == fwp.ActionBlock && !writable, true
 }
 
 // wait is what the engine does when a callout pends.
-func (q *question) wait(v *fwps.Verdict) (*fwps.Verdict, error) {
+func (q *question) wait(v *fwps.Verdict, limit time.Duration) (*fwps.Verdict, error) {
+	ctx := q.ctx
+	if limit > 0 {
+		timed, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the callout held the classification longer than %s (AMB-43)", limit))
+		defer cancel()
+		ctx = timed
+	}
+	ended := func() error {
+		if q.ctx.Err() != nil {
+			return fmt.Errorf("the operation ended while the callout held it (SC-79): %w", context.Cause(q.ctx))
+		}
+		return context.Cause(ctx)
+	}
 	p, op := q.d.Pended()
 	switch {
 	case p != nil:
-		final := <-p.Done()
-		q.in = q.d.Reauthorize(q.in, 0)
-		if final == nil {
-			q.again = q.in
-			return v, nil
+		select {
+		case final := <-p.Done():
+			q.in = q.d.Reauthorize(q.in, 0)
+			if final == nil {
+				q.again = q.in
+				return v, nil
+			}
+			return final, nil
+		case <-ctx.Done():
+			return v, ended()
 		}
-		return final, nil
 	case op != nil:
-		<-op.Done()
+		select {
+		case <-op.Done():
+		case <-ctx.Done():
+			return v, ended()
+		}
 		if v.Action != fwp.ActionBlock || !v.Absorb {
 			return v, fmt.Errorf("the callout pended the operation but did not answer block with absorb (CH-14)")
 		}
@@ -355,29 +429,22 @@ func (q *question) wait(v *fwps.Verdict) (*fwps.Verdict, error) {
 }
 
 // late asks those again whose request was changed by others (CH-05).
-func (q *question) late(policy *fwpm.Policy) {
+func (q *question) late() {
 	for range arbitrate.MaxRounds {
-		at := slices.IndexFunc(q.asked, func(i interest) bool { return i.version < q.d.Versions() && modifier(q.d) != i.filter.ID })
-		if at < 0 {
+		at := slices.IndexFunc(q.asked, func(i interest) bool { return i.version < q.d.Versions() })
+		if at < 0 || q.d.Versions() == fwps.MaxVersions {
 			return
 		}
 		q.in = q.d.Reauthorize(q.in, 0)
 		f := q.asked[at].filter
-		before := q.d.Versions()
-		q.ask(&f, f.Sublayer)
-		q.asked[at].version = max(before, q.d.Versions())
-		if q.d.Faulted || q.again != nil {
+		st, _, _ := q.ask(f, sublayerOf(f))
+		q.asked[at].version = q.d.Versions()
+		switch {
+		case q.again != nil:
+			return
+		case q.d.Faulted:
+			publish(q.d, st)
 			return
 		}
 	}
-}
-
-func modifier(d *fwps.Decision) fwpm.FilterID {
-	if d.Connect != nil {
-		return d.Connect.ModifierFilterID
-	}
-	if d.Bind != nil {
-		return d.Bind.ModifierFilterID
-	}
-	return 0
 }

@@ -77,7 +77,8 @@ func readSublayer(a *args) (fwpm.Sublayer, error) {
 }
 
 var actionWords = map[string]fwp.Action{"permit": fwp.ActionPermit, "block": fwp.ActionBlock, "callout": fwp.ActionCalloutUnknown,
-	"terminating": fwp.ActionCalloutTerminating, "inspection": fwp.ActionCalloutInspection, "continue": fwp.ActionContinue}
+	"terminating": fwp.ActionCalloutTerminating, "inspection": fwp.ActionCalloutInspection, "continue": fwp.ActionContinue,
+	"none": fwp.ActionNone, "no-match": fwp.ActionNoneNoMatch}
 
 // readFilter reads "ID SUBLAYER LAYER ACTION [options]".
 func readFilter(a *args) (f fwpm.Filter, err error) {

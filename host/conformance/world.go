@@ -28,28 +28,32 @@ type world struct {
 	classifier fwps.Classifier // the engine, or what the wrap made of it
 	ale        *ale.Enforcer
 	callouts   map[string]*scripted
-	order      []string // of the callouts
-	handles    map[string]redirect.Handle
+	order      []string                   // of the callouts
+	handles    map[string]redirect.Handle // of callouts, and those that were created
 	unreg      map[string]func() error
 	net        *network
 	sockets    map[string]*sock
 	vars       map[string][]byte // sealed records
 	opts       map[string]string
 	clock      time.Time
-	held       map[string]chan hold // what callouts pended, by callout
-	jobs       map[string]*job
+	jobs       map[string]*job   // by socket
+	held       map[string][]hold // what callouts pended, by callout
+	completed  map[string]hold   // the newest, by callout
 
-	mu    sync.Mutex
-	trace strings.Builder
+	mu      sync.Mutex
+	running *job // nil: the script
+	trace   strings.Builder
 }
 
-// newWorld makes the policy of a case live.
-func newWorld(c *Case, wrap Wrap) (*world, error) {
+// newWorld makes the policy of a case live. change, if any, changes the options of
+// the enforcer.
+func newWorld(c *Case, wrap Wrap, change func(*ale.Options)) (*world, error) {
 	w := &world{handles: map[string]redirect.Handle{}, unreg: map[string]func() error{}, net: newNetwork(), sockets: map[string]*sock{},
-		vars: map[string][]byte{}, opts: map[string]string{}, clock: time.Unix(1_000_000, 0), held: map[string]chan hold{}, jobs: map[string]*job{}}
+		vars: map[string][]byte{}, opts: map[string]string{}, clock: time.Unix(1_000_000, 0), jobs: map[string]*job{},
+		held: map[string][]hold{}, completed: map[string]hold{}}
 	for _, l := range c.options.lines() {
 		a := newArgs(l)
-		o, err := a.options("block-at-redirect fault-continues prefix-matches-start metadata quiet", "pend-timeout flow-idle")
+		o, err := a.options("block-at-redirect fault-continues prefix-matches-start reauthorize-on-handle-destroy metadata quiet acts endpoints", "pend-timeout flow-idle")
 		if err != nil {
 			return nil, err
 		}
@@ -64,16 +68,20 @@ func newWorld(c *Case, wrap Wrap) (*world, error) {
 	if w.callouts, w.order, err = readCallouts(c.callouts, w); err != nil {
 		return nil, err
 	}
-	w.engine = host.New(host.Options{PrefixMatchesStart: w.opts["prefix-matches-start"] != "", FaultContinues: w.opts["fault-continues"] != "", PendTimeout: w.duration("pend-timeout")})
+	w.engine = host.New(host.Options{PrefixMatchesStart: w.opts["prefix-matches-start"] != "", FaultContinues: w.opts["fault-continues"] != "",
+		PendTimeout: w.duration("pend-timeout"), ReauthorizeOnHandleDestroy: w.opts["reauthorize-on-handle-destroy"] != ""})
 	w.classifier = w.engine
 	if wrap != nil {
 		w.classifier = wrap(w.engine, w.registered)
 	}
-	w.ale = ale.New(ale.Options{Classifier: traced{w, w.classifier}, Store: memstore.New(0), OnRedirect: w.redirected, IsLocal: w.net.local,
-		BlockAtRedirect: w.opts["block-at-redirect"] != "", FlowIdle: w.duration("flow-idle"), Now: func() time.Time { return w.clock }})
+	opts := ale.Options{Classifier: traced{w, w.classifier}, Store: memstore.New(0), OnRedirect: w.redirected, IsLocal: w.net.local,
+		BlockAtRedirect: w.opts["block-at-redirect"] != "", FlowIdle: w.duration("flow-idle"), Now: func() time.Time { return w.clock }}
+	if change != nil {
+		change(&opts)
+	}
+	w.ale = ale.New(opts)
 	for _, name := range w.order {
-		policy.Callouts = append(policy.Callouts, fwpm.Callout{ID: fwpm.CalloutID(name), Name: name, ApplicableLayer: w.callouts[name].layer})
-		w.held[name] = make(chan hold, 16)
+		policy.Callouts = append(policy.Callouts, fwpm.Callout{ID: fwpm.CalloutID(name), Name: name, ApplicableLayer: w.callouts[name].layer, Provider: w.callouts[name].provider})
 		if !w.callouts[name].unregistered {
 			if err := w.register(name); err != nil {
 				return nil, err
@@ -152,8 +160,14 @@ func (w *world) decision(in *fwps.Incoming, d *fwps.Decision) {
 	for r := d.Bind; r != nil && r.Previous != nil; r = r.Previous {
 		fmt.Fprintf(&b, "\n  version by filter %d: %s token=%d", r.ModifierFilterID, r.Local, r.PortReservationToken)
 	}
+	if w.opts["endpoints"] != "" {
+		fmt.Fprintf(&b, "\n  endpoint %d of %d", in.EndpointID, in.ParentEndpointID)
+	}
 	if w.opts["metadata"] != "" {
 		fmt.Fprintf(&b, "\n  metadata: %s", strings.Join(in.Metadata().Names(), " "))
+		if in.Metadata()&fwpm.MetadataOriginalDestination != 0 {
+			fmt.Fprintf(&b, "\n  original destination %s, target pid %d", in.OriginalDestination, in.LocalRedirectTargetPID)
+		}
 	}
 	w.printf("%s", b.String())
 }
@@ -204,15 +218,31 @@ func connectRequest(r *fwps.ConnectRequest) string {
 	if r.LocalRedirectHandle == 0 {
 		s += " no handle"
 	}
+	if r.Local != r.Previous.Local {
+		s += fmt.Sprintf(" local=%s", r.Local)
+	}
+	if r.PortReservationToken != 0 {
+		s += fmt.Sprintf(" token=%d", r.PortReservationToken)
+	}
 	if len(r.LocalRedirectContext) > 0 {
 		s += fmt.Sprintf(" context=%q", r.LocalRedirectContext)
 	}
 	return s
 }
 
+// act prints what happens on the network, in its place among the layers.
+func (w *world) act(format string, args ...any) {
+	if w.opts["acts"] != "" {
+		w.printf("* "+format, args...)
+	}
+}
+
 func (w *world) redirected(ev ale.RedirectEvent) {
 	what := "applied"
-	if !ev.Applied {
+	switch {
+	case ev.Err != nil:
+		what = fmt.Sprintf("failed: %v", ev.Err)
+	case !ev.Applied:
 		what = fmt.Sprintf("refused (%s): %s", ev.Rule, ev.Why)
 	}
 	w.printf("redirect %s -> %s %s", ev.Original, ev.Target, what)
@@ -240,17 +270,6 @@ func (w *world) asked(name string, c *fwps.Call) {
 		s += fmt.Sprintf(" version-by=%d", v.ModifierFilterID)
 	}
 	w.printf("%s", s)
-}
-
-// A hold is what a callout pended.
-type hold struct {
-	classify  *fwps.PendedClassify
-	operation *fwps.PendedOperation
-}
-
-func (w *world) pend(callout string, c *fwps.PendedClassify, o *fwps.PendedOperation) {
-	w.printf("  %s pends", callout)
-	w.held[callout] <- hold{c, o}
 }
 
 func (w *world) format(name string, c *fwps.Call) {

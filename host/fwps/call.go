@@ -45,11 +45,15 @@ type ClassifyFlags uint32
 // the request before the classification completes (CH-05).
 const ReauthorizeIfModifiedByOthers ClassifyFlags = 1 // FWPS_CLASSIFY_FLAG_REAUTHORIZE_IF_MODIFIED_BY_OTHERS
 
-// acquired is the writable copy that a callout holds.
+// acquired is the writable copy that a callout holds, and what it did with it
+// during one question.
 type acquired struct {
-	held, applied, reauthorize bool
-	connect                    ConnectRequest
-	bind                       BindRequest
+	held        bool // there is a copy that was not applied yet
+	touched     bool // there was one
+	reauthorize bool
+	before      int // versions before the question
+	connect     ConnectRequest
+	bind        BindRequest
 }
 
 // acquire marks the copy as held and does to the answer what the documentation
@@ -64,7 +68,7 @@ func (c *Call) acquire(fits bool) error {
 		return fmt.Errorf("the request may not be changed: a heavier sublayer decided hard: %w", ntstatus.AccessDenied) // CH-15
 	}
 	a := &c.d.acq
-	a.held, a.applied, a.reauthorize = true, false, false
+	a.held, a.touched = true, true
 	c.d.verdict.Action, c.d.verdict.ClearActionRight = fwp.ActionBlock, true
 	return nil
 }
@@ -96,14 +100,18 @@ func (c *Call) AcquireBindRequest() (*BindRequest, error) {
 }
 
 // ApplyModifiedLayerData is FwpsApplyModifiedLayerData0 for the copy the call
-// holds. Without one it does nothing (AMB-30); the engine notes it.
+// holds: if it changed something it becomes the newest version, and another copy
+// can be acquired. Without one it does nothing (AMB-30); the engine notes it.
 func (c *Call) ApplyModifiedLayerData(flags ClassifyFlags) {
 	a := &c.d.acq
-	if !a.held || a.applied {
+	if !a.held {
 		c.d.misuse = "AMB-30: ApplyModifiedLayerData without acquired layer data"
 		return
 	}
-	a.applied, a.reauthorize = true, flags&ReauthorizeIfModifiedByOthers != 0
+	a.held = false
+	a.reauthorize = a.reauthorize || flags&ReauthorizeIfModifiedByOthers != 0
+	c.d.apply()
+	c.Connect, c.Bind = c.d.Connect, c.d.Bind
 }
 
 // PendClassify is FwpsPendClassify0: the request is held until the result's

@@ -73,7 +73,8 @@ func (d *Decision) Reset(in *Incoming) {
 // Question lends the classifier a call and a verdict that live in d, ready for
 // one callout.
 func (d *Decision) Question(in *Incoming, f *fwpm.Filter) (*Call, *Verdict) {
-	d.acq.held, d.acq.applied, d.pended, d.operation, d.misuse = false, false, nil, nil, ""
+	d.acq.held, d.acq.touched, d.acq.reauthorize, d.acq.before = false, false, false, d.nversion
+	d.pended, d.operation, d.misuse = nil, nil, ""
 	d.call = Call{In: in, Filter: f, Connect: d.Connect, Bind: d.Bind, Rights: d.Rights, d: d}
 	d.verdict.Reset()
 	return &d.call, &d.verdict
@@ -95,41 +96,56 @@ func (d *Decision) Pended() (*PendedClassify, *PendedOperation) { return d.pende
 // Misuse is the rule that the callout of the last question broke, empty if none.
 func (d *Decision) Misuse() string { return d.misuse }
 
-// Applied takes the layer data that the callout of the last question applied
-// into a new version, and says whether there is one (CH-08, SC-66, SC-67).
-// Reauthorize tells whether the callout wants to hear of later changes.
-func (d *Decision) Applied() (changed, reauthorize bool) {
+// apply makes a version of what the callout acquired if it changed something
+// (CH-08, SC-66).
+func (d *Decision) apply() {
 	a := &d.acq
-	if !a.held {
-		return false, false
-	}
-	if !a.applied {
-		d.misuse = "AMB-30: acquired layer data was not applied; the change is discarded"
-	}
-	if d.verdict.Action == fwp.ActionBlock && d.verdict.ClearActionRight { // As acquire left it (AMB-22).
-		d.verdict.Action, d.verdict.ClearActionRight = fwp.ActionContinue, false
-	}
-	if !a.applied {
-		return false, false
-	}
 	switch {
 	case d.Connect != nil && !a.connect.same(d.Connect):
 		if r := d.PushConnect(); r != nil {
 			previous := r.Previous
 			r.copyFrom(&a.connect)
-			r.Previous = previous
-			return true, a.reauthorize
+			r.Previous, r.ModifierFilterID = previous, 0
+			return
 		}
 	case d.Bind != nil && (a.bind.Local != d.Bind.Local || a.bind.PortReservationToken != d.Bind.PortReservationToken):
 		if r := d.PushBind(); r != nil {
 			r.Local, r.PortReservationToken = a.bind.Local, a.bind.PortReservationToken
-			return true, a.reauthorize
+			return
 		}
 	default:
-		return false, a.reauthorize
+		return
 	}
 	d.misuse = "AMB-29: the request was changed too often"
-	return false, false
+}
+
+// Applied says whether the callout of the last question made new versions of the
+// request, and whether it wants to hear of later changes. What it acquired and did
+// not apply is discarded (SC-67).
+func (d *Decision) Applied() (changed, reauthorize bool) {
+	a := &d.acq
+	if !a.touched {
+		return false, false
+	}
+	if a.held {
+		d.misuse = "AMB-30: acquired layer data was not applied; the change is discarded"
+	}
+	if d.verdict.Action == fwp.ActionBlock && d.verdict.ClearActionRight { // As acquire left it (AMB-22).
+		d.verdict.Action, d.verdict.ClearActionRight = fwp.ActionContinue, false
+	}
+	return d.nversion > a.before, a.reauthorize
+}
+
+// Discard takes the versions back that the callout of the last question made
+// (AMB-42).
+func (d *Decision) Discard() {
+	d.nversion = d.acq.before
+	switch {
+	case d.Connect != nil:
+		d.Connect = &d.connects[d.nversion-1]
+	case d.Bind != nil:
+		d.Bind = &d.binds[d.nversion-1]
+	}
 }
 
 // PushConnect makes a new version of the connect request that points to the
@@ -182,13 +198,13 @@ func (d *Decision) Push(v *Verdict, h redirect.Handle) bool {
 	return true
 }
 
-// Stamp says whose the newest version is (CH-08).
+// Stamp says whose the newest versions are (CH-08).
 func (d *Decision) Stamp(f *fwpm.Filter, provider fwpm.ProviderID) {
-	switch {
-	case d.Connect != nil:
-		d.Connect.ModifierFilterID, d.Connect.ModifierCallout, d.Connect.ModifierProvider = f.ID, f.Callout, provider
-	case d.Bind != nil:
-		d.Bind.ModifierFilterID, d.Bind.ModifierCallout = f.ID, f.Callout
+	for r := d.Connect; r != nil && r.Previous != nil && r.ModifierFilterID == 0; r = r.Previous {
+		r.ModifierFilterID, r.ModifierCallout, r.ModifierProvider = f.ID, f.Callout, provider
+	}
+	for r := d.Bind; r != nil && r.Previous != nil && r.ModifierFilterID == 0; r = r.Previous {
+		r.ModifierFilterID, r.ModifierCallout = f.ID, f.Callout
 	}
 }
 

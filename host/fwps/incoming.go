@@ -108,15 +108,17 @@ func (in *Incoming) Field(c fwpm.ConditionID) fwp.Value {
 		}
 		return fwp.Value{}
 	}
-	t := c.DataType(in.Layer)
-	if t == fwp.ByteBlob {
+	switch t := c.DataType(in.Layer); {
+	case t == fwp.ByteBlob:
 		if s, ok := in.Text(c); ok {
 			return fwp.Blob(s)
 		}
 		return fwp.Value{}
-	}
-	if n, ok := in.Number(c); ok {
-		return fwp.Value{Type: t, Uint: n}
+	case t.Unsigned():
+		if n, ok := in.Number(c); ok {
+			return fwp.Value{Type: t, Uint: n}
+		}
+		return fwp.Value{}
 	}
 	return in.Other[c]
 }
