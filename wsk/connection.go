@@ -45,7 +45,7 @@ func (s *Socket) establish(ctx context.Context, remote netip.AddrPort) ntstatus.
 	defer s.mu.Unlock()
 	if err != nil {
 		s.state = bound
-		return status(err)
+		return ended(ctx, err)
 	}
 	s.conn = conn
 	if err := s.applyOptions(); err != nil {
@@ -139,8 +139,8 @@ func (s *Socket) Disconnect(data []byte, flags uint32, irp *IRP) ntstatus.Status
 		return c.done(st, 0)
 	}
 	if flags == FlagAbortive {
+		s.send.stop() // First: these are cancelled and not aborted.
 		s.abort()
-		s.send.stop()
 		return c.done(ntstatus.Success, 0)
 	}
 	s.mu.Lock()

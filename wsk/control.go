@@ -79,6 +79,8 @@ func (s *Socket) ControlSocket(typ ControlSocketType, code, level uint32, in, ou
 		st = ntstatus.InvalidParameter
 	case k.wait != nil:
 		return k.wait(s, c, in)
+	case c.p.late != nil:
+		return s.controlLater(c, k, code, in, out, returned)
 	default:
 		st, n = s.control(k, code, in, out)
 	}
@@ -86,6 +88,19 @@ func (s *Socket) ControlSocket(typ ControlSocketType, code, level uint32, in, ou
 		*returned = n // Before the IRP is completed (AMB-02).
 	}
 	return c.done(st, n)
+}
+
+// controlLater is ControlSocket for a provider that always pends: the request can
+// be cancelled until it is its turn.
+func (s *Socket) controlLater(c call, k *control, code uint32, in, out []byte, returned *int) ntstatus.Status {
+	nothing := func() {}
+	return s.ctl.push(&request{c: c, interrupt: nothing, resume: nothing, run: func() (ntstatus.Status, int) {
+		st, n := s.control(k, code, in, out)
+		if returned != nil {
+			*returned = n
+		}
+		return st, n
+	}})
 }
 
 // controlInline is ControlSocket without an IRP: nothing may be left to do.

@@ -31,6 +31,7 @@ const maxDatagram = 64 << 10
 type datagrams struct {
 	peer, sendTo netip.AddrPort // of the two SIO codes; not valid: none
 	unread       []*DatagramIndication
+	undecided    *DatagramIndication // came, but the receive was cancelled before the layers let it in
 	retained     map[*DatagramIndication]struct{}
 }
 
@@ -101,7 +102,7 @@ func (s *Socket) SendMessages(messages [][]byte, flags uint32, remote netip.Addr
 			for _, m := range messages {
 				n, err := s.sendDatagram(ctx, packets, m, remote, records)
 				if err != nil {
-					return status(err), 0
+					return ended(ctx, err), 0
 				}
 				total += n
 			}
@@ -212,9 +213,6 @@ func (s *Socket) ReceiveFrom(buffer []byte, flags uint32, remote *netip.AddrPort
 	if st != ntstatus.Success {
 		return c.done(st, 0)
 	}
-	s.mu.Lock()
-	s.in.paused = false
-	s.mu.Unlock()
 	ctx, cancel := context.WithCancel(s.ctx)
 	r := packetRequest(packets, cancel, func() (ntstatus.Status, int) {
 		defer cancel()
@@ -225,6 +223,7 @@ func (s *Socket) ReceiveFrom(buffer []byte, flags uint32, remote *netip.AddrPort
 		return fill(d, buffer, remote, control, controlFlags)
 	})
 	r.c = c
+	defer s.resume() // Once it is queued: an event must not go before it.
 	return s.recv.push(r)
 }
 
@@ -249,7 +248,8 @@ func fill(d *DatagramIndication, buffer []byte, remote *netip.AddrPort, control 
 	return st, copy(buffer, d.Buffer)
 }
 
-// nextDatagram is the next one that is let in. Others are dropped.
+// nextDatagram is the next one that is let in. Others are dropped. Only the
+// receive worker calls it.
 func (s *Socket) nextDatagram(ctx context.Context, packets *net.UDPConn) (*DatagramIndication, error) {
 	s.mu.Lock()
 	if u := s.dgram.unread; len(u) > 0 {
@@ -258,26 +258,38 @@ func (s *Socket) nextDatagram(ctx context.Context, packets *net.UDPConn) (*Datag
 		return u[0], nil
 	}
 	s.mu.Unlock()
-	buf := make([]byte, maxDatagram)
 	for {
-		n, from, err := packets.ReadFromUDPAddrPort(buf)
+		d, err := s.readDatagram(packets)
 		if err != nil {
 			return nil, err
 		}
-		from = s.inFamily(from)
-		source, flow, created, err := s.ale.ReceiveFrom(ctx, from)
-		if ctx.Err() != nil {
+		source, flow, created, err := s.ale.ReceiveFrom(ctx, d.Remote)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			s.dgram.undecided = d
 			return nil, ctx.Err()
-		}
-		if err != nil || !s.fromPeer(source) {
+		case err != nil || !s.fromPeer(source):
 			continue
 		}
-		d := &DatagramIndication{Buffer: buf[:n:n], Remote: source}
+		d.Remote = source
 		if created {
 			d.Control = s.controlData(flow)
 		}
 		return d, nil
 	}
+}
+
+func (s *Socket) readDatagram(packets *net.UDPConn) (*DatagramIndication, error) {
+	if d := s.dgram.undecided; d != nil {
+		s.dgram.undecided = nil
+		return d, nil
+	}
+	buf := make([]byte, maxDatagram)
+	n, from, err := packets.ReadFromUDPAddrPort(buf)
+	if err != nil {
+		return nil, err
+	}
+	return &DatagramIndication{Buffer: buf[:n:n], Remote: s.inFamily(from)}, nil
 }
 
 func (s *Socket) fromPeer(a netip.AddrPort) bool {
@@ -315,10 +327,9 @@ func (s *Socket) pumpDatagrams() *request {
 	if packets == nil || s.closing || s.events.enabled&EventReceiveFrom == 0 || s.in.paused || s.in.broke {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(s.ctx)
-	return packetRequest(packets, cancel, func() (ntstatus.Status, int) {
-		defer cancel()
-		d, err := s.nextDatagram(ctx, packets)
+	// A receive that comes meanwhile ends the read, and not the decision.
+	return packetRequest(packets, func() {}, func() (ntstatus.Status, int) {
+		d, err := s.nextDatagram(s.ctx, packets)
 		if err != nil {
 			return s.datagramsEnd(err), 0
 		}
@@ -341,20 +352,22 @@ func (s *Socket) datagramsEnd(err error) ntstatus.Status {
 func (s *Socket) indicateDatagram(d *DatagramIndication) {
 	s.mu.Lock()
 	table, _ := s.dispatch.(*ClientDatagramDispatch)
+	if s.dgram.retained == nil {
+		s.dgram.retained = map[*DatagramIndication]struct{}{}
+	}
+	s.dgram.retained[d] = struct{}{}
+	asked := s.in.asked
 	s.mu.Unlock()
 	st := ntstatus.DataNotAccepted
 	s.event(EventReceiveFrom, func() { st = table.ReceiveFromEvent(s.context, 0, d) })
+	if st == ntstatus.Pending {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch st {
-	case ntstatus.Success:
-	case ntstatus.Pending:
-		if s.dgram.retained == nil {
-			s.dgram.retained = map[*DatagramIndication]struct{}{}
-		}
-		s.dgram.retained[d] = struct{}{}
-	default:
-		s.dgram.unread, s.in.paused = append(s.dgram.unread, d), true
+	delete(s.dgram.retained, d)
+	if st != ntstatus.Success {
+		s.dgram.unread, s.in.paused = append(s.dgram.unread, d), asked == s.in.asked
 	}
 }
 
@@ -399,7 +412,7 @@ func (s *Socket) setRemoteAddress(c call, in []byte) ntstatus.Status {
 		defer cancel()
 		_, err := s.ale.Connect(ctx, a, func(context.Context, ale.Target) (netip.AddrPort, error) { return local, nil })
 		if err != nil {
-			return status(err), 0
+			return ended(ctx, err), 0
 		}
 		s.mu.Lock()
 		s.dgram.peer, s.flow, s.sealed = a, s.ale.Flow(a), nil

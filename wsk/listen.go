@@ -81,7 +81,7 @@ func (s *Socket) Listen(irp *IRP) ntstatus.Status {
 		defer cancel()
 		if err := s.listen(ctx); err != nil {
 			s.move(binding, bound)
-			return status(err), 0
+			return ended(ctx, err), 0
 		}
 		s.kick()
 		return ntstatus.Success, 0

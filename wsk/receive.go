@@ -18,6 +18,7 @@ const readAhead = 64 << 10
 type receiving struct {
 	unread   []byte // came, and is for the next receive or indication
 	paused   bool   // an indication was not accepted
+	asked    int    // receives, which end the pause
 	retained map[*DataIndication]int
 	held     int // bytes retained
 	finRead  bool
@@ -50,16 +51,23 @@ func (s *Socket) receive(c call, buffer []byte, flags uint32) ntstatus.Status {
 	if st != ntstatus.Success {
 		return c.done(st, 0)
 	}
-	s.mu.Lock()
-	s.in.paused = false
-	s.mu.Unlock()
 	if len(buffer) == 0 && flags != FlagDrain {
-		s.recv.kick()
+		s.resume()
 		return c.done(ntstatus.Success, 0)
 	}
 	r := readRequest(conn, func() (ntstatus.Status, int) { return s.read(conn, buffer, flags) })
 	r.c = c
+	defer s.resume() // Once it is queued: an event must not go before it.
 	return s.recv.push(r)
+}
+
+// resume lets indications go on.
+func (s *Socket) resume() {
+	s.mu.Lock()
+	s.in.paused = false
+	s.in.asked++
+	s.mu.Unlock()
+	s.recv.kick()
 }
 
 func readRequest(conn *net.TCPConn, run func() (ntstatus.Status, int)) *request {
@@ -161,34 +169,43 @@ func (s *Socket) ahead(conn *net.TCPConn) (ntstatus.Status, int) {
 	return st, n
 }
 
-// indicate runs WskReceiveEvent with all that came.
+// indicate runs WskReceiveEvent with all that came. What it retains may be
+// released before the callback has returned.
 func (s *Socket) indicate() (ntstatus.Status, int) {
 	s.mu.Lock()
 	data := s.in.unread
 	s.in.unread = nil
-	d := s.connectionDispatch()
+	d, ind := s.connectionDispatch(), &DataIndication{Buffer: data}
+	if s.in.retained == nil {
+		s.in.retained = map[*DataIndication]int{}
+	}
+	s.in.retained[ind] = len(data)
+	s.in.held += len(data)
+	asked := s.in.asked
 	s.mu.Unlock()
-	ind, accepted, st := &DataIndication{Buffer: data}, len(data), ntstatus.DataNotAccepted
+	accepted, st := len(data), ntstatus.DataNotAccepted
 	s.event(EventReceive, func() { st = d.ReceiveEvent(s.context, 0, ind, len(data), &accepted) })
+	if st == ntstatus.Pending {
+		return ntstatus.Success, 0
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch st {
-	case ntstatus.Pending:
-		if s.in.retained == nil {
-			s.in.retained = map[*DataIndication]int{}
-		}
-		s.in.retained[ind] = len(data)
-		s.in.held += len(data)
-		return ntstatus.Success, 0
-	case ntstatus.Success:
-		accepted = min(max(accepted, 0), len(data))
-	default:
+	s.forget(ind)
+	if st != ntstatus.Success {
 		accepted = 0
 	}
-	if accepted < len(data) {
-		s.in.unread, s.in.paused = data[accepted:], true
+	if accepted = min(max(accepted, 0), len(data)); accepted < len(data) {
+		s.in.unread, s.in.paused = data[accepted:], asked == s.in.asked // Unless a receive came meanwhile.
 	}
 	return ntstatus.Success, 0
+}
+
+// forget takes an indication out of what is retained. The socket is locked.
+func (s *Socket) forget(ind *DataIndication) bool {
+	n, ok := s.in.retained[ind]
+	delete(s.in.retained, ind)
+	s.in.held -= n
+	return ok
 }
 
 // tellDisconnect runs WskDisconnectEvent, and WskReceiveEvent without data for
@@ -212,9 +229,7 @@ func (s *Socket) tellDisconnect() (ntstatus.Status, int) {
 // with STATUS_PENDING. There is no IRP (WSK-RELEASE-01).
 func (s *Socket) Release(data *DataIndication) ntstatus.Status {
 	s.mu.Lock()
-	n, ok := s.in.retained[data]
-	delete(s.in.retained, data)
-	s.in.held -= n
+	ok := s.forget(data)
 	s.mu.Unlock()
 	if !ok {
 		return ntstatus.InvalidParameter

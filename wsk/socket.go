@@ -27,6 +27,7 @@ type Socket struct {
 	cancel   context.CancelFunc
 
 	send, recv queue
+	ctl        queue // of a provider that always pends
 
 	mu      sync.Mutex
 	idle    sync.Cond // on mu
@@ -184,7 +185,7 @@ func (s *Socket) bind(ctx context.Context, local netip.AddrPort) ntstatus.Status
 	s.letGo()
 	s.state = unbound
 	s.mu.Unlock()
-	return status(err)
+	return ended(ctx, err)
 }
 
 // speaks tells whether an address is of the socket's family.
@@ -279,8 +280,9 @@ func (s *Socket) CloseSocket(irp *IRP) ntstatus.Status {
 // than its own are left.
 func (s *Socket) shutdown(own int) {
 	s.cancel()
-	s.send.stop()
+	s.ctl.stop()
 	s.recv.stop()
+	s.send.stop() // The last: a send that is cut off aborts the connection.
 	s.mu.Lock()
 	l := s.listener
 	s.mu.Unlock()

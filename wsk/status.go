@@ -23,3 +23,12 @@ func status(err error) ntstatus.Status {
 	}
 	return systemStatus(err)
 }
+
+// ended is the status of an operation that failed: a layer that stops waiting
+// because of ctx answers with a block.
+func ended(ctx context.Context, err error) ntstatus.Status {
+	if ctx.Err() != nil {
+		return ntstatus.Cancelled
+	}
+	return status(err)
+}

@@ -40,6 +40,7 @@ var imports = map[string]string{
 	"wsk/internal/transport":       "",
 	"wsk/wsknet":                   "wsk wsk/ntstatus",
 	"wsk/winsock":                  "host/redirect wsk wsk/ntstatus",
+	"wsk/wsktest":                  "host host/ale host/fwp host/fwpm host/fwps host/redirect host/redirect/memstore sdk/go/sockaddr wsk wsk/ntstatus wsk/winsock",
 	"wsk/localproxy":               "host/redirect sdk/go/sockaddr wsk wsk/winsock wsk/wsknet",
 	"sdk/go/callout":               "sdk/abi",
 	"sdk/tck":                      "sdk/abi",

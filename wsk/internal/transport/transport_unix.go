@@ -23,32 +23,37 @@ const backlog = 1024
 type Socket struct {
 	f     *os.File // nil once the socket has become a connection or a listener
 	v4    bool
+	o     Options
 	local netip.AddrPort
 }
 
 // Bind opens a socket at an address. Port zero is chosen here (WSK-BIND-01).
 func Bind(want netip.AddrPort, o Options) (*Socket, error) {
-	s := &Socket{v4: want.Addr().Is4()}
+	s := &Socket{v4: want.Addr().Is4(), o: o}
+	return s, s.bind(want)
+}
+
+func (s *Socket) bind(want netip.AddrPort) error {
 	sa, err := s.sockaddr(want)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	fd, err := open(s.v4, o)
+	fd, err := open(s.v4, s.o)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.f = os.NewFile(uintptr(fd), "tcp")
 	if err := unix.Bind(fd, sa); err != nil {
 		s.Close()
-		return nil, os.NewSyscallError("bind", err)
+		return os.NewSyscallError("bind", err)
 	}
 	got, err := unix.Getsockname(fd)
 	if err != nil {
 		s.Close()
-		return nil, os.NewSyscallError("getsockname", err)
+		return os.NewSyscallError("getsockname", err)
 	}
 	s.local = addrPort(got)
-	return s, nil
+	return nil
 }
 
 func open(v4 bool, o Options) (int, error) {
@@ -145,6 +150,11 @@ func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, 
 		return nil, err
 	}
 	if err := s.connect(ctx, sa); err != nil {
+		// A socket whose connect failed is of no use on most systems.
+		s.Close()
+		if again := s.bind(s.local); again != nil {
+			return nil, fmt.Errorf("%w; and the address is lost: %v", err, again)
+		}
 		return nil, err
 	}
 	c, err := net.FileConn(s.f) // A duplicate, whose peer is known.

@@ -1,0 +1,41 @@
+package wsktest
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/calloutd/calloutd/wsk"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestConformance(t *testing.T) { Run(t, wsk.Debug{}) }
+
+// The same with a provider that keeps clients from relying on luck (AMB-04).
+func TestConformanceAlwaysPend(t *testing.T)  { Run(t, wsk.Debug{AlwaysPend: true}) }
+func TestConformanceRandomOrder(t *testing.T) { Run(t, wsk.Debug{RandomOrder: true}) }
+
+func TestEveryRuleHasACase(t *testing.T) {
+	rules, err := Rules()
+	require.NoError(t, err)
+	cases, err := Cases()
+	require.NoError(t, err)
+	shown := map[string]bool{}
+	for _, c := range cases {
+		for _, id := range c.Rules {
+			known := slices.ContainsFunc(rules, func(r Rule) bool { return r.ID == id })
+			require.True(t, known, "%s: case %q shows %s, which is no rule", c.file, c.Name, id)
+			shown[id] = true
+		}
+	}
+	for _, r := range rules {
+		if r.Reason == "" {
+			require.True(t, shown[r.ID], "%s has no case: %s", r.ID, r.Sentence)
+		} else {
+			require.False(t, shown[r.ID], "%s has a case and a reason why it has none", r.ID)
+		}
+	}
+}
