@@ -22,7 +22,7 @@ import (
 // engineVerbs are the words about callouts, filters and what they saw.
 var engineVerbs = map[string]verb{
 	"callout":    {args: 1, keys: "redirect pid handle context record format hold always layer bind only-port", do: calloutWord},
-	"unregister": {args: 1, do: func(w *world, s *statement) error { w.callouts[s.args[0]].unregister(); return nil }},
+	"unregister": {args: 1, do: func(w *world, s *statement) error { return w.callouts[s.args[0]].unregister() }},
 	"filter":     {args: 2, keys: "port", do: filterWord},
 	"remove-filters": {args: 0, do: func(w *world, _ *statement) error {
 		return w.engine.Update(func(p *fwpm.Policy) error { p.Filters = nil; return nil })
@@ -56,7 +56,7 @@ type callout struct {
 	format      []string // buffer sizes to ask the SIO format with
 	hold        bool
 	port        uint16 // asks of others are continued
-	unregister  func()
+	unregister  func() error
 	heldC       chan struct{}
 	mu          sync.Mutex
 	seen        []sight
