@@ -27,7 +27,7 @@ func (c condition) nodes() map[string]*yaml.Node {
 
 // negative says that the condition holds for what differs from its value.
 func (c condition) negative() bool {
-	return c.match == fwp.MatchNotEqual || c.match == fwp.MatchNotPrefix
+	return c.match == fwp.MatchNotEqual || c.match == fwp.MatchNotPrefix || c.match == fwp.MatchFlagsNoneSet
 }
 
 // condition reads one condition of a filter at layers, which have the same
@@ -37,7 +37,7 @@ func (r *reader) condition(f fields, layer string, layers []fwpm.LayerID) []cond
 	fieldNode := f.vals["field"]
 	field, _ := fwpm.ParseCondition(fieldNode.Value)
 	if !l.Offers(field) {
-		near := nearest(fieldNode.Value, fieldsOf(l))
+		near := r.nearest(fieldNode.Value, fieldsOf(l))
 		r.fail(at(fieldNode), near, "field: expected a field of layer %s%s, found %q", layer, oneOf(fieldsOf(l), near), fieldNode.Value)
 		return nil
 	}
@@ -89,15 +89,18 @@ func (r *reader) alternatives(c condition, match string, t valueType, layers []f
 		return nil
 	}
 	if !slices.Contains([]string{"", "equal", "equal_case_insensitive", "range", "prefix"}, match) && len(values) > 1 {
-		r.fail(at(c.valueNode), "", "value: a list means alternatives, of which one is always %s: name the exceptions in a heavier filter", match)
+		r.fail(at(c.valueNode), "", "value: a list means alternatives, which with %s hold for almost everything: name the exceptions in a heavier filter", match)
 		return nil
 	}
 	var all []condition
 	for _, n := range values {
-		c := c
-		c.valueNode = n
-		if r.operand(&c, match, t, layers) {
-			all = append(all, c)
+		if r.full() {
+			return nil
+		}
+		one := c
+		one.valueNode = n
+		if r.operand(&one, match, t, layers) {
+			all = append(all, one)
 		}
 	}
 	return all

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/netip"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -67,16 +66,16 @@ func (r *reader) scalar(n *yaml.Node) any {
 var interpolation = regexp.MustCompile(`\$?\$\{[^}]*\}?`)
 
 func (r *reader) references(n *yaml.Node) {
-	known := []string{"${pid}"}
-	for _, id := range r.declared["proxy"] {
-		known = append(known, "${proxy:"+id+"}")
-	}
 	for _, m := range interpolation.FindAllString(n.Value, -1) {
-		if strings.HasPrefix(m, "$$") {
-			continue
-		}
-		if !slices.Contains(known, m) {
-			near := nearest(m, known)
+		id, isProxy := strings.CutPrefix(strings.TrimSuffix(m, "}"), "${proxy:")
+		switch {
+		case strings.HasPrefix(m, "$$"), m == "${pid}", isProxy && m == "${proxy:"+id+"}" && r.declared[declaration{"proxy", id}]:
+		default:
+			known := []string{"${pid}"}
+			for _, id := range r.names["proxy"] {
+				known = append(known, "${proxy:"+id+"}")
+			}
+			near := r.nearest(m, known)
 			r.fail(at(n), near, "config: expected a name that calloutd replaces%s, found %q; a plain ${ is written $${", oneOf(known, near), short(m))
 		}
 	}

@@ -71,7 +71,7 @@ func (r *reader) calls(f fields, a fwp.Action) {
 		}
 	}
 	if a.CallsOut() && f.keys["callout"] == nil {
-		r.fail(at(f.node), "", "callout is missing: action %s asks a callout of this file%s", f.text("action"), oneOf(r.declared["callout"], ""))
+		r.fail(at(f.node), "", "callout is missing: action %s asks a callout of this file%s", f.text("action"), oneOf(r.names["callout"], ""))
 	}
 }
 
@@ -138,7 +138,7 @@ func (r *reader) conditions(filter fields, layers []fwpm.LayerID) []condition {
 	for i, c := range all {
 		same := func(o condition) bool { return o.field == c.field }
 		if c.negative() && (slices.ContainsFunc(all[:i], same) || slices.ContainsFunc(all[i+1:], same)) {
-			r.fail(at(c.node), "", "%s: conditions on one field are alternatives, of which one is always %s: name the exceptions in a heavier filter", c.field, c.match)
+			r.fail(at(c.node), "", "%s: conditions on one field are alternatives, which with %s among them hold for almost everything: name the exceptions in a heavier filter", c.field, c.match)
 		}
 	}
 	return all

@@ -40,7 +40,7 @@ func (r *reader) mapping(n *yaml.Node, m *mapping) fields {
 		case k.Kind != yaml.ScalarNode:
 			r.fail(at(k), "", "expected a key%s, found %s", oneOf(m.names(), ""), describe(k))
 		case known == nil:
-			near := nearest(k.Value, m.names())
+			near := r.nearest(k.Value, m.names())
 			r.fail(at(k), near, "unknown key %q, expected a key of this mapping%s", short(k.Value), oneOf(m.names(), near))
 		case f.keys[k.Value] != nil:
 			r.fail(at(k), "", "key %q stands twice, first in line %d", k.Value, f.keys[k.Value].Line)
@@ -90,19 +90,18 @@ func (r *reader) check(key string, form form, n *yaml.Node) bool {
 		if !isText(n) || !isIdentifier(n.Value) {
 			return bad("", "a name of letters, digits, dots, dashes and underscores")
 		}
-		if slices.Contains(r.declared[form.kind], n.Value) {
+		if !r.declare(form.kind, n.Value) {
 			r.fail(at(n), "", "%s %q is declared already", form.kind, n.Value)
 			return false
 		}
-		r.declared[form.kind] = append(r.declared[form.kind], n.Value)
 	case reference:
-		if known := r.declared[form.kind]; !isText(n) || !slices.Contains(known, n.Value) {
-			near := nearest(n.Value, known)
+		if known := r.names[form.kind]; !isText(n) || !r.declared[declaration{form.kind, n.Value}] {
+			near := r.nearest(n.Value, known)
 			return bad(near, "a "+form.kind+" of this file"+oneOf(known, near))
 		}
 	case choice:
 		if known := form.words(); !isText(n) || !slices.Contains(known, n.Value) {
-			near := nearest(n.Value, known)
+			near := r.nearest(n.Value, known)
 			return bad(near, form.what+oneOf(known, near))
 		}
 	case truth:
@@ -127,6 +126,18 @@ func (r *reader) check(key string, form form, n *yaml.Node) bool {
 		}
 	}
 	return true // The rest depends on more than the value.
+}
+
+// A declaration is a name that an object of a kind has.
+type declaration struct{ kind, name string }
+
+// declare gives a name to an object, which must be the first to have it.
+func (r *reader) declare(kind, name string) bool {
+	if d := (declaration{kind, name}); !r.declared[d] {
+		r.declared[d], r.names[kind] = true, append(r.names[kind], name)
+		return true
+	}
+	return false
 }
 
 func (f number) String() string {

@@ -67,7 +67,11 @@ func Parse(name string, src []byte) (*File, error) {
 	r := &reader{
 		File:     &File{name: name, places: map[object]place{}},
 		problems: problems{file: name},
-		declared: map[string][]string{"sublayer": {string(fwpm.SublayerUniversal), string(fwpm.SublayerInspection)}},
+		declared: map[declaration]bool{},
+		names:    map[string][]string{},
+	}
+	for _, builtin := range []fwpm.SublayerID{fwpm.SublayerUniversal, fwpm.SublayerInspection} {
+		r.declare("sublayer", string(builtin))
 	}
 	root := r.document(src)
 	if root == nil {
@@ -85,6 +89,7 @@ func Parse(name string, src []byte) (*File, error) {
 type reader struct {
 	*File
 	problems
-	declared map[string][]string // names by kind of object
+	declared map[declaration]bool
+	names    map[string][]string // that are declared, by kind of object
 	drafts   []draft
 }

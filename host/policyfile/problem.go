@@ -57,16 +57,27 @@ type problems struct {
 
 func (ps *problems) fail(at place, nearest, format string, args ...any) {
 	p := Problem{File: ps.file, Line: at.line, Column: at.column, Message: fmt.Sprintf(format, args...), Nearest: nearest}
-	if len(ps.list) <= MaxProblems && !slices.Contains(ps.list, p) {
+	if !ps.full() && !slices.Contains(ps.list, p) {
 		ps.list = append(ps.list, p)
 	}
+}
+
+// full says that nobody will read of further mistakes.
+func (ps *problems) full() bool { return len(ps.list) > MaxProblems }
+
+// nearest is the hint for a mistake that somebody will read.
+func (ps *problems) nearest(s string, words []string) string {
+	if ps.full() {
+		return ""
+	}
+	return nearest(s, words)
 }
 
 func (ps *problems) sorted() Errors {
 	slices.SortStableFunc(ps.list, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	if len(ps.list) > MaxProblems {
+	if ps.full() {
 		ps.list[MaxProblems].Message, ps.list[MaxProblems].Nearest = "there are more mistakes than are listed", ""
 	}
 	return ps.list
