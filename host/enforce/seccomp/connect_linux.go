@@ -60,9 +60,6 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 	if e != 0 {
 		return e
 	}
-	if remote.Addr().Is4In6() && w.sock.v6Only() {
-		return unix.ENETUNREACH // Answered, not performed: V6ONLY can be changed meanwhile.
-	}
 	w.in.Protocol, w.in.EndpointID = fwps.ProtocolTCP, w.sock.cookie
 	w.in.Remote, w.in.Local = remote, w.sock.local
 	return w.decide()
@@ -75,10 +72,10 @@ func (w *worker) decide() unix.Errno {
 	if flow != nil {
 		flow.Detach() // The program closes the socket, and nobody tells us.
 	}
-	if e := (*connectError)(nil); errors.As(err, &e) {
-		return e.errno
-	}
 	if err != nil {
+		if e, ok := errors.AsType[*connectError](err); ok {
+			return e.errno
+		}
 		return w.denied(err)
 	}
 	if !w.connected { // An ALE that let nothing go: success would be a lie.

@@ -3,6 +3,8 @@
 package seccomp
 
 import (
+	"slices"
+
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -16,53 +18,63 @@ const (
 
 func offArg(i uint32) uint32 { return 16 + 8*i }
 
-func ret(action uint32) bpf.Instruction         { return bpf.RetConstant{Val: action} }
-func refuse(errno unix.Errno) bpf.Instruction   { return ret(unix.SECCOMP_RET_ERRNO | uint32(errno)) }
-func load(off uint32) bpf.Instruction           { return bpf.LoadAbsolute{Off: off, Size: 4} }
-func unless(v uint32, skip int) bpf.Instruction { return jump(bpf.JumpNotEqual, v, skip) }
-func jump(c bpf.JumpTest, v uint32, skip int) bpf.Instruction {
-	return bpf.JumpIf{Cond: c, Val: v, SkipTrue: uint8(skip)}
+type program = []bpf.Instruction
+
+var (
+	allow = ret(unix.SECCOMP_RET_ALLOW)
+	trap  = ret(unix.SECCOMP_RET_USER_NOTIF)
+)
+
+func ret(action uint32) program       { return program{bpf.RetConstant{Val: action}} }
+func refuse(errno unix.Errno) program { return ret(unix.SECCOMP_RET_ERRNO | uint32(errno)) }
+func load(off uint32) program         { return program{bpf.LoadAbsolute{Off: off, Size: 4}} }
+func mask(bits uint32) program        { return program{bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: bits}} }
+
+// when runs body if what was loaded compares to v.
+func when(c bpf.JumpTest, v uint32, body ...program) program {
+	p := slices.Concat(body...)
+	return append(program{bpf.JumpIf{Cond: c, Val: v, SkipFalse: uint8(len(p))}}, p...)
 }
 
-// filter returns the program of the traps.
+func is(v uint32, body ...program) program { return when(bpf.JumpEqual, v, body...) }
+
+// filter returns the program of the traps. It must not refuse by address, which
+// the program can change: only what is in registers counts.
 func filter() ([]bpf.RawInstruction, error) {
-	p := []bpf.Instruction{
-		load(offArch), jump(bpf.JumpEqual, auditArch, 1), refuse(unix.ENOSYS), // i386, int 0x80
-		load(offNR), jump(bpf.JumpLessThan, foreignNR, 1), refuse(unix.ENOSYS),
+	// MSG_FASTOPEN connects.
+	fastOpen := func(nr, flags uint32) program {
+		return is(nr, load(offArg(flags)), when(bpf.JumpBitsSet, unix.MSG_FASTOPEN, refuse(unix.EOPNOTSUPP)), allow)
 	}
-	on := func(nr uint32, body ...bpf.Instruction) {
-		p = append(p, unless(nr, len(body)))
-		p = append(p, body...)
-	}
-	on(unix.SYS_CONNECT, ret(unix.SECCOMP_RET_USER_NOTIF))
-	// io_uring connects without a system call.
-	on(unix.SYS_IO_URING_SETUP, refuse(unix.ENOSYS))
-	on(unix.SYS_IO_URING_ENTER, refuse(unix.ENOSYS))
-	on(unix.SYS_IO_URING_REGISTER, refuse(unix.ENOSYS))
-	// Landlock does not look at MPTCP, SCTP and DCCP (the latter two also come
-	// with protocol 0 and another type), nor at SMC and RDS, which open TCP
-	// connections inside the kernel.
-	on(unix.SYS_SOCKET,
+	return bpf.Assemble(slices.Concat(
+		load(offArch), when(bpf.JumpNotEqual, auditArch, refuse(unix.ENOSYS)), // i386, int 0x80
+		load(offNR), when(bpf.JumpGreaterOrEqual, foreignNR, refuse(unix.ENOSYS)),
+		is(unix.SYS_CONNECT, trap),
+		// io_uring connects without a system call.
+		is(unix.SYS_IO_URING_SETUP, refuse(unix.ENOSYS)),
+		is(unix.SYS_IO_URING_ENTER, refuse(unix.ENOSYS)),
+		is(unix.SYS_IO_URING_REGISTER, refuse(unix.ENOSYS)),
+		is(unix.SYS_SOCKET, sockets()),
+		fastOpen(unix.SYS_SENDTO, 3), fastOpen(unix.SYS_SENDMSG, 2), fastOpen(unix.SYS_SENDMMSG, 3),
+		// PR_SET_MM_EXE_FILE changes which program /proc says this is.
+		is(unix.SYS_PRCTL, load(offArg(0)), is(unix.PR_SET_MM, refuse(unix.EPERM)), allow),
+		allow))
+}
+
+// sockets decides which sockets may be made: those whose connects can be decided
+// on, and those that reach no network. The others connect in ways that nobody
+// here looks at: MPTCP, SCTP and DCCP (which also come with protocol 0 and
+// another type), SMC, RDS and RxRPC (which connect inside the kernel), packet
+// and raw sockets (on which a program brings its own TCP), vsock (another host).
+func sockets() program {
+	return slices.Concat(
 		load(offArg(0)),
-		jump(bpf.JumpEqual, unix.AF_SMC, 12),
-		jump(bpf.JumpEqual, unix.AF_RDS, 11),
-		jump(bpf.JumpEqual, unix.AF_INET, 1),
-		unless(unix.AF_INET6, 10),
-		load(offArg(1)),
-		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf}, // SOCK_TYPE_MASK
-		jump(bpf.JumpGreaterThan, unix.SOCK_RAW, 5),
-		load(offArg(2)),
-		jump(bpf.JumpLessOrEqual, unix.IPPROTO_ICMP, 5), // 0 or ICMP
-		jump(bpf.JumpEqual, unix.IPPROTO_TCP, 4),
-		jump(bpf.JumpEqual, unix.IPPROTO_UDP, 3),
-		jump(bpf.JumpEqual, unix.IPPROTO_ICMPV6, 2),
-		refuse(unix.EPROTONOSUPPORT),
-		refuse(unix.EAFNOSUPPORT),
-		ret(unix.SECCOMP_RET_ALLOW))
-	// MSG_FASTOPEN connects; the flags are in a register, so there is no race.
-	for _, send := range []struct{ nr, flags uint32 }{{unix.SYS_SENDTO, 3}, {unix.SYS_SENDMSG, 2}, {unix.SYS_SENDMMSG, 3}} {
-		on(send.nr, load(offArg(send.flags)), jump(bpf.JumpBitsNotSet, unix.MSG_FASTOPEN, 1), refuse(unix.EOPNOTSUPP), ret(unix.SECCOMP_RET_ALLOW))
-	}
-	p = append(p, ret(unix.SECCOMP_RET_ALLOW))
-	return bpf.Assemble(p)
+		is(unix.AF_UNIX, allow), is(unix.AF_NETLINK, allow), is(unix.AF_ALG, allow),
+		is(unix.AF_PACKET, refuse(unix.EPERM)),
+		when(bpf.JumpNotEqual, unix.AF_INET, when(bpf.JumpNotEqual, unix.AF_INET6, refuse(unix.EAFNOSUPPORT))),
+		load(offArg(1)), mask(0xf), // SOCK_TYPE_MASK
+		is(unix.SOCK_STREAM, load(offArg(2)), is(0, allow), is(unix.IPPROTO_TCP, allow), refuse(unix.EPROTONOSUPPORT)),
+		is(unix.SOCK_DGRAM, load(offArg(2)), is(0, allow), is(unix.IPPROTO_UDP, allow),
+			is(unix.IPPROTO_ICMP, allow), is(unix.IPPROTO_ICMPV6, allow), refuse(unix.EPROTONOSUPPORT)),
+		is(unix.SOCK_RAW, refuse(unix.EPERM)), // What an unprivileged program is told.
+		refuse(unix.EPROTONOSUPPORT))
 }

@@ -3,44 +3,243 @@
 package seccomp
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"sync"
-	"sync/atomic"
+	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/fwps"
 )
 
-// The test binary is its own traced program: CALLOUTD_HELPER names what to do.
-const helperEnv = "CALLOUTD_HELPER"
+// The test binary is its own traced program: the variable names which one. The
+// programs stand beside the tests that run them.
+const programEnv = "CALLOUTD_TEST_PROGRAM"
+
+var programs = map[string]func(args []string){}
+
+func init() {
+	if os.Getenv(programEnv) != "" {
+		runtime.LockOSThread() // main stays on the leading thread, and nothing else gets there.
+	}
+}
 
 func TestMain(m *testing.M) {
-	if h := os.Getenv(helperEnv); h != "" {
-		helpers[h](os.Args[1:])
+	if p := os.Getenv(programEnv); p != "" {
+		programs[p](os.Args[1:])
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
+
+func helper(program string, args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), programEnv+"="+program, "GORACE=atexit_sleep_ms=0")
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// need skips where the kernel cannot, and only there.
+func need(t testing.TB, more ...string) {
+	cs := enforce.Probe()
+	err := enforce.Missing(cs)
+	for _, c := range cs {
+		for _, m := range more {
+			if c.Name == m && !c.Supported {
+				err = fmt.Errorf("%s: %s", c.Name, c.Detail)
+			}
+		}
+	}
+	lack(t, err)
+}
+
+// lack skips a test for which something is missing, but not in CI.
+func lack(t testing.TB, err error) {
+	t.Helper()
+	if err != nil && os.Getenv("CI") != "" {
+		t.Fatal(err)
+	} else if err != nil {
+		t.Skip(err)
+	}
+}
+
+func tool(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	lack(t, err)
+	return path
+}
+
+func asRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		lack(t, fmt.Errorf("needs root"))
+	}
+}
+
+// supervise runs cmd and returns what it printed.
+func supervise(t testing.TB, opts Options, cmd *exec.Cmd) (string, *os.ProcessState) {
+	t.Helper()
+	need(t)
+	var out bytes.Buffer
+	if cmd.Stdout == nil {
+		cmd.Stdout = &out
+	}
+	if opts.Logf == nil {
+		opts.Logf = t.Logf
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	st, err := Run(ctx, opts, cmd)
+	require.NoError(t, err)
+	return out.String(), st
+}
+
+func run(t testing.TB, a ALE, program string, args ...string) string {
+	t.Helper()
+	out, _ := supervise(t, Options{ALE: a}, helper(program, args...))
+	return out
+}
+
+func native(t testing.TB, program string, args ...string) string {
+	t.Helper()
+	out, err := helper(program, args...).Output()
+	require.NoError(t, err)
+	return string(out)
+}
+
+// fakeALE answers with a destination; the zero AddrPort blocks.
+type fakeALE func(in fwps.Incoming) netip.AddrPort
+
+var letGo ale.Flow
+
+func (f fakeALE) Connect(ctx context.Context, ep ale.Endpoint) (*ale.Flow, error) {
+	in := ep.Incoming()
+	to := f(in)
+	if !to.IsValid() {
+		return nil, &ale.BlockedError{Remote: in.Remote, Why: "test"}
+	}
+	if _, err := ep.Connect(ctx, to); err != nil {
+		return nil, fmt.Errorf("fake: %w", err)
+	}
+	return &letGo, nil
+}
+
+var (
+	permit = fakeALE(func(in fwps.Incoming) netip.AddrPort { return in.Remote })
+	block  = redirectTo(netip.AddrPort{})
+)
+
+func redirectTo(to netip.AddrPort) fakeALE {
+	return func(fwps.Incoming) netip.AddrPort { return to }
+}
+
+// only permits one destination and blocks the others.
+func only(to netip.AddrPort) fakeALE {
+	return func(in fwps.Incoming) netip.AddrPort {
+		if in.Remote == to {
+			return to
+		}
+		return netip.AddrPort{}
+	}
+}
+
+// Documentation addresses: never reached.
+const (
+	test4      = "203.0.113.10:80"
+	test6      = "[2001:db8::10]:80"
+	testMapped = "[::ffff:203.0.113.10]:80"
+)
+
+// serve greets whoever connects with a word.
+func serve(t testing.TB, network, addr, word string) netip.AddrPort {
+	lc := net.ListenConfig{}
+	lc.SetMultipathTCP(false)
+	l, err := lc.Listen(t.Context(), network, addr)
+	require.NoError(t, err)
+	done := make(chan struct{})
+	t.Cleanup(func() { l.Close(); <-done })
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte(word))
+			c.Close()
+		}
+	}()
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		return a.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// A listening is a socket that nobody is meant to reach.
+type listening struct {
+	fd   int
+	addr netip.AddrPort
+}
+
+func listen(t testing.TB) listening {
+	l := listening{fd: listenRaw()}
+	_, l.addr, _ = getName(l.fd)
+	t.Cleanup(func() { unix.Close(l.fd) })
+	require.NoError(t, unix.SetNonblock(l.fd, true))
+	return l
+}
+
+// reached accepts what has connected and says from where.
+func (l listening) reached() (from []netip.AddrPort) {
+	for {
+		fd, sa, err := unix.Accept(l.fd)
+		if err != nil {
+			return from
+		}
+		unix.Close(fd)
+		a := sa.(*unix.SockaddrInet4)
+		from = append(from, netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)))
+	}
+}
+
+// copyBinary makes the test binary executable for everybody under another name.
+func copyBinary(t testing.TB, name string) string {
+	dir, err := os.MkdirTemp("", "calloutd")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	require.NoError(t, os.Chmod(dir, 0o755))
+	b, err := os.ReadFile(os.Args[0])
+	require.NoError(t, err)
+	path := filepath.Join(dir, name)
+	require.NoError(t, os.WriteFile(path, b, 0o755))
+	return path
+}
+
+// What the programs share.
 
 func say(v ...any) { fmt.Println(v...) }
 
-// name prints an errno in a way that says 0 for success.
+// name prints an errno in a way that says ok for success.
 func name(e unix.Errno) string {
-	if e == 0 {
+	switch e {
+	case 0:
 		return "ok"
-	}
-	if e == unix.EOPNOTSUPP { // It has two names.
+	case unix.EOPNOTSUPP: // It has two names.
 		return "EOPNOTSUPP"
 	}
 	if n := unix.ErrnoName(e); n != "" {
@@ -49,16 +248,18 @@ func name(e unix.Errno) string {
 	return strconv.Itoa(int(e))
 }
 
-func newSocket(domain, kind int) int {
-	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC, 0)
+func must(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+func check(err error) {
 	if err != nil {
 		panic(err)
 	}
-	return fd
 }
 
-func testSockaddr(domain int, to netip.AddrPort) []byte {
-	return putSockaddr(make([]byte, sockaddr6Len), domain, to)
+func newSocket(domain, kind int) int {
+	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC, 0)
+	check(err)
+	return fd
 }
 
 func domainOf(a netip.Addr) int {
@@ -68,11 +269,27 @@ func domainOf(a netip.Addr) int {
 	return unix.AF_INET6
 }
 
-func must(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+func sockaddrOf(to netip.AddrPort) []byte {
+	return putSockaddr(make([]byte, sockaddr6Len), domainOf(to.Addr()), to)
+}
+
+// listenRaw returns a socket that listens on loopback.
+func listenRaw() int {
+	l := newSocket(unix.AF_INET, unix.SOCK_STREAM)
+	check(unix.Bind(l, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	check(unix.Listen(l, 1024))
+	return l
+}
 
 func dial(to netip.AddrPort) (int, unix.Errno) {
 	fd := newSocket(domainOf(to.Addr()), unix.SOCK_STREAM)
-	return fd, sysConnect(fd, testSockaddr(domainOf(to.Addr()), to))
+	return fd, sysConnect(fd, sockaddrOf(to))
+}
+
+// abort closes a connection without leaving it in TIME_WAIT.
+func abort(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	unix.Close(fd)
 }
 
 func read(fd int) string {
@@ -81,243 +298,15 @@ func read(fd int) string {
 	return string(b[:max(n, 0)])
 }
 
-func rawSocket(domain, kind, proto int) unix.Errno {
-	_, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(domain), uintptr(kind), uintptr(proto))
-	return e
-}
+// connecting waits until a thread of this process sits in connect().
+func connecting(tid int) { inSystemCall(tid, unix.SYS_CONNECT) }
 
-var helpers = map[string]func(args []string){
-	// dial: connect to each address and print what came back.
-	"dial": func(args []string) {
-		for _, a := range args {
-			fd, e := dial(must(a))
-			say(name(e), read(fd))
-		}
-	},
-	"nonblocking": func(args []string) {
-		to := must(args[0])
-		fd := newSocket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
-		say(name(sysConnect(fd, testSockaddr(unix.AF_INET, to))))
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		_, _ = unix.Poll(p, 5000)
-		say(read(fd))
-		say(name(sysConnect(fd, testSockaddr(unix.AF_INET, to))))
-	},
-	"states": func(args []string) {
-		to := must(args[0])
-		sa := testSockaddr(unix.AF_INET, to)
-		fd, e := dial(to)
-		say("first", name(e))
-		say("again", name(sysConnect(fd, sa)))
-		say("unspec", name(sysConnect(fd, make([]byte, 16))))
-		say("reuse", name(sysConnect(fd, sa)))
-		fresh := func() int { return newSocket(unix.AF_INET, unix.SOCK_STREAM) }
-		say("short", name(sysConnect(fresh(), sa[:8])))
-		say("empty", name(sysConnect(fresh(), sa[:0])))
-		say("long", name(sysConnect(fresh(), make([]byte, 129))))
-		say("family", name(sysConnect(fresh(), testSockaddr(unix.AF_INET6, to))))
-		_, _, e = unix.Syscall(unix.SYS_CONNECT, uintptr(fresh()), 8, 16)
-		say("fault", name(e))
-		say("badfd", name(sysConnect(999, sa)))
-		f, _ := unix.Open("/dev/null", unix.O_RDONLY, 0)
-		say("notsock", name(sysConnect(f, sa)))
-		v6 := newSocket(unix.AF_INET6, unix.SOCK_STREAM)
-		_ = unix.SetsockoptInt(v6, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
-		say("v6only", name(sysConnect(v6, testSockaddr(unix.AF_INET6, to))))
-		l := fresh()
-		_ = unix.Listen(l, 1)
-		say("listening", name(sysConnect(l, sa)))
-		udp := newSocket(unix.AF_INET, unix.SOCK_DGRAM)
-		say("udp", name(sysConnect(udp, sa)))
-		refused := fresh()
-		closed := testSockaddr(unix.AF_INET, netip.AddrPortFrom(to.Addr(), 1))
-		say("refused", name(sysConnect(refused, closed)))
-	},
-	"unix": func(args []string) {
-		c, err := net.Dial("unix", args[0])
-		if err != nil {
-			say(err)
+func inSystemCall(tid, nr int) {
+	for {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/syscall", tid))
+		check(err)
+		if strings.HasPrefix(string(b), strconv.Itoa(nr)+" ") {
 			return
 		}
-		b := make([]byte, 64)
-		n, _ := c.Read(b)
-		say(string(b[:n]))
-	},
-	"threads": func(args []string) {
-		var ok atomic.Int32
-		var wg sync.WaitGroup
-		for range 64 {
-			wg.Go(func() {
-				runtime.LockOSThread()
-				for range 20 {
-					fd, e := dial(must(args[0]))
-					if e == 0 && read(fd) == "proxy" {
-						ok.Add(1)
-					}
-					unix.Close(fd)
-				}
-			})
-		}
-		wg.Wait()
-		say(ok.Load())
-	},
-	"refused": func(args []string) {
-		for _, nr := range []uintptr{unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER} {
-			_, _, e := unix.RawSyscall(nr, 0, 0, 0)
-			say("uring", name(e))
-		}
-		to := testSockaddr(unix.AF_INET, must(args[0]))
-		fd := newSocket(unix.AF_INET, unix.SOCK_STREAM)
-		_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&to[0])), 1, unix.MSG_FASTOPEN, uintptr(unsafe.Pointer(&to[0])), 16)
-		say("sendto", name(e))
-		var m [2]unix.Msghdr
-		m[0].Name, m[0].Namelen = &to[0], 16
-		_, _, e = unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m)), unix.MSG_FASTOPEN)
-		say("sendmsg", name(e))
-		_, _, e = unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m)), 1, unix.MSG_FASTOPEN, 0, 0)
-		say("sendmmsg", name(e))
-		for _, domain := range []int{unix.AF_INET, unix.AF_INET6} {
-			say("mptcp", name(rawSocket(domain, unix.SOCK_STREAM, unix.IPPROTO_MPTCP)))
-			say("sctp", name(rawSocket(domain, unix.SOCK_SEQPACKET, 0)))
-			say("tcp", name(rawSocket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)))
-			say("udp", name(rawSocket(domain, unix.SOCK_DGRAM, 0)))
-		}
-		say("smc", name(rawSocket(unix.AF_SMC, unix.SOCK_STREAM, 0)))
-		say("rds", name(rawSocket(unix.AF_RDS, unix.SOCK_SEQPACKET, 0)))
-		say("unix", name(rawSocket(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0)))
-		if foreignNR == 0x40000000 {
-			_, _, e = unix.RawSyscall(foreignNR|unix.SYS_GETPID, 0, 0, 0)
-			say("x32", name(e))
-		}
-	},
-	"exit": func(args []string) { n, _ := strconv.Atoi(args[0]); os.Exit(n) },
-	"die":  func([]string) { _ = unix.Kill(os.Getpid(), unix.SIGKILL); select {} },
-	"term": func([]string) {
-		c := make(chan os.Signal, 1)
-		signal.Notify(c, unix.SIGTERM)
-		say("ready")
-		<-c
-		os.Exit(9)
-	},
-	// orphan: leave a grandchild that dials after the parent is gone.
-	"orphan": func(args []string) {
-		c := exec.Command(os.Args[0], args...)
-		c.Env = append(os.Environ(), helperEnv+"=late")
-		c.Stdout = os.Stdout
-		c.SysProcAttr = &unix.SysProcAttr{Setsid: true}
-		if err := c.Start(); err != nil {
-			panic(err)
-		}
-		os.Exit(7)
-	},
-	"late": func(args []string) {
-		time.Sleep(200 * time.Millisecond)
-		fd, e := dial(must(args[0]))
-		say("late", name(e), read(fd))
-	},
-	"sleep": func([]string) { say("ready"); time.Sleep(time.Minute) },
-	// race: connect an AF_UNIX socket while another thread puts a TCP socket in
-	// its place. Prints how often that one got connected.
-	"race": func(args []string) {
-		tries, _ := strconv.Atoi(args[1])
-		usa := unixAddr(filepath.Join(os.TempDir(), "calloutd-no-such-socket"))
-		tsa := testSockaddr(unix.AF_INET, must(args[0]))
-		// Both in one buffer length: the kernel reads the address when it runs.
-		addr := make([]byte, len(usa))
-		u := newSocket(unix.AF_UNIX, unix.SOCK_STREAM)
-		victim, _ := unix.Dup(u)
-		tcp := newSocket(unix.AF_INET, unix.SOCK_STREAM)
-		var turn, stop atomic.Bool
-		go func() {
-			runtime.LockOSThread()
-			for !stop.Load() {
-				if turn.CompareAndSwap(true, false) {
-					for range spin() {
-					}
-					_ = unix.Dup3(tcp, victim, 0)
-				}
-			}
-		}()
-		direct := 0
-		copy(addr, tsa) // The unix socket refuses it; the TCP socket would take it.
-		for range tries {
-			_ = unix.Dup3(u, victim, 0)
-			turn.Store(true)
-			sysConnect(victim, addr[:16])
-			for turn.Load() {
-				runtime.Gosched()
-			}
-			if _, err := unix.Getpeername(tcp); err == nil {
-				direct++
-				unix.Close(tcp)
-				tcp = newSocket(unix.AF_INET, unix.SOCK_STREAM)
-			}
-		}
-		stop.Store(true)
-		say(direct)
-	},
-	"alarm": func(args []string) { // a blocked connect under a storm of SIGALRM
-		c := make(chan os.Signal, 1)
-		signal.Notify(c, unix.SIGALRM)
-		it := [2]unix.Timeval{{Usec: 1000}, {Usec: 1000}}
-		_, _, _ = unix.RawSyscall(unix.SYS_SETITIMER, 0, uintptr(unsafe.Pointer(&it)), 0)
-		ok := 0
-		for range 20 {
-			fd, e := dial(must(args[0]))
-			if e == 0 && read(fd) == "proxy" {
-				ok++
-			} else {
-				say(name(e))
-			}
-			unix.Close(fd)
-		}
-		say(ok)
-	},
-	"nested": func([]string) {
-		_, err := Run(context.Background(), Options{ALE: permit}, exec.Command("/nonexistent"))
-		say(err)
-	},
-	// restart: a thread's own signal, with SA_RESTART, during a slow connect.
-	"restart": func(args []string) {
-		c := make(chan os.Signal, 9)
-		signal.Notify(c, unix.SIGUSR1)
-		runtime.LockOSThread()
-		tid := unix.Gettid()
-		go func() {
-			for range 3 {
-				time.Sleep(250 * time.Millisecond)
-				_ = unix.Tgkill(os.Getpid(), tid, unix.SIGUSR1)
-			}
-		}()
-		_, e := dial(must(args[0]))
-		say(name(e), len(c) >= 2)
-	},
-	"bench": func(args []string) {
-		n, _ := strconv.Atoi(args[1])
-		to := must(args[0])
-		t := time.Now()
-		for range n {
-			fd, e := dial(to)
-			if e != 0 {
-				panic(e)
-			}
-			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-			unix.Close(fd)
-		}
-		say(time.Since(t).Nanoseconds())
-	},
-}
-
-var seed uint32 = 1
-
-func spin() int {
-	seed = seed*1664525 + 1013904223
-	return int(seed>>16) % 60000
-}
-
-func unixAddr(path string) []byte {
-	b := make([]byte, 2, 110)
-	header := unix.AF_UNIX
-	b[0] = byte(header)
-	return append(append(b, path...), 0)
+	}
 }

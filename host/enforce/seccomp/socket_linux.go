@@ -82,13 +82,6 @@ func (s *socket) tcp() bool {
 	return s.inet() && s.kind == unix.SOCK_STREAM && s.protocol == unix.IPPROTO_TCP
 }
 
-// v6Only reports whether an AF_INET6 socket refuses v4-mapped addresses.
-func (s *socket) v6Only() bool {
-	var only int32
-	_ = getOption(s.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, &only)
-	return only != 0
-}
-
 // netns returns the cookie of the network namespace that a socket belongs to, 0
 // before Linux 5.14.
 func netns(fd int) (cookie uint64) {
@@ -100,7 +93,8 @@ func netns(fd int) (cookie uint64) {
 // loopback would get lost.
 func (s *socket) reachLoopback() unix.Errno {
 	var device int32
-	if _ = getOption(s.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, &device); device <= 0 {
+	const lo = 1 // in every namespace
+	if _ = getOption(s.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, &device); device <= 0 || device == lo {
 		return 0
 	}
 	device = 0

@@ -114,10 +114,18 @@ func (s *supervisor) receive() {
 	go w.run()
 }
 
-// surplus reports whether a receiver may end because others are idle.
+// surplus reports whether a receiver may end because others are idle, and
+// counts it out.
 func (s *supervisor) surplus() bool {
-	n := s.receiving.Load()
-	return n > receivers && n-s.busy.Load() > receivers
+	for {
+		n := s.receiving.Load()
+		if n <= receivers || n-s.busy.Load() <= receivers {
+			return false
+		}
+		if s.receiving.CompareAndSwap(n, n-1) { // Of several that see one too many only one goes.
+			return true
+		}
+	}
 }
 
 // here notes the thread that a worker runs on.
@@ -132,9 +140,6 @@ func (s *supervisor) end(w *worker, err error) {
 	s.mu.Lock()
 	delete(s.threads, w)
 	s.mu.Unlock()
-	if !w.parked {
-		s.receiving.Add(-1)
-	}
 	if err != nil && err != errGone {
 		s.cancel(fmt.Errorf("seccomp: receive: %w", err))
 	}

@@ -1,0 +1,217 @@
+//go:build linux && (amd64 || arm64)
+
+package seccomp
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+var _ ALE = (*ale.Enforcer)(nil)
+
+func init() {
+	// dial: connect to each address and print what came back.
+	programs["dial"] = func(args []string) {
+		for _, a := range args {
+			fd, e := dial(must(a))
+			say(name(e), read(fd))
+		}
+	}
+	programs["nonblocking"] = func(args []string) {
+		sa := sockaddrOf(must(args[0]))
+		fd := newSocket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
+		say(name(sysConnect(fd, sa)))
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		say(read(fd))
+		say(name(sysConnect(fd, sa)))
+		say(name(sysConnect(fd, sa)))
+	}
+	programs["errnos"] = errnos
+	programs["unix"] = func(args []string) {
+		c, err := net.Dial("unix", args[0])
+		check(err)
+		b := make([]byte, 64)
+		n, _ := c.Read(b)
+		say(string(b[:n]))
+	}
+	// again: connect, disconnect with AF_UNSPEC, connect the same socket elsewhere.
+	programs["again"] = func(args []string) {
+		fd := newSocket(unix.AF_INET, unix.SOCK_STREAM)
+		for _, a := range args {
+			say(name(sysConnect(fd, sockaddrOf(must(a)))), read(fd))
+			say(name(sysConnect(fd, make([]byte, 16))))
+		}
+	}
+}
+
+func errnos(args []string) {
+	to := must(args[0])
+	sa := sockaddrOf(to)
+	fresh := func() int { return newSocket(unix.AF_INET, unix.SOCK_STREAM) }
+	fd, e := dial(to)
+	say("first", name(e))
+	say("again", name(sysConnect(fd, sa)))
+	say("unspec", name(sysConnect(fd, make([]byte, 16))))
+	say("reuse", name(sysConnect(fd, sa)))
+	say("short", name(sysConnect(fresh(), sa[:8])))
+	say("one byte", name(sysConnect(fresh(), sa[:1])))
+	say("empty", name(sysConnect(fresh(), sa[:0])))
+	say("long", name(sysConnect(fresh(), append(sa[:16:16], make([]byte, 112)...))))
+	say("too long", name(sysConnect(fresh(), make([]byte, 129))))
+	_, _, e = unix.Syscall(unix.SYS_CONNECT, uintptr(fresh()), uintptr(unsafe.Pointer(&sa[0])), 1<<31)
+	say("negative", name(e))
+	say("family", name(sysConnect(fresh(), putSockaddr(make([]byte, sockaddr6Len), unix.AF_INET6, to))))
+	_, _, e = unix.Syscall(unix.SYS_CONNECT, uintptr(fresh()), 8, 16)
+	say("fault", name(e))
+	page, err := unix.Mmap(-1, 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	check(err)
+	check(unix.Mprotect(page[4096:], unix.PROT_NONE))
+	for _, over := range []int{0, 1} {
+		at := uintptr(unsafe.Pointer(&page[4096-16+over]))
+		copy(page[4096-16+over:4096], sa)
+		_, _, e = unix.Syscall(unix.SYS_CONNECT, uintptr(fresh()), at, 16)
+		say("at the end of a page, over it by", over, name(e))
+	}
+	_, _, e = unix.Syscall(unix.SYS_CONNECT, uintptr(fresh())|0xdead_beef<<32, uintptr(unsafe.Pointer(&sa[0])), 0xdead_beef<<32|16)
+	say("high bits", name(e))
+	say("bad descriptor", name(sysConnect(999, sa)))
+	say("negative descriptor", name(sysConnect(-1, sa)))
+	f, _ := unix.Open("/dev/null", unix.O_RDONLY, 0)
+	say("no socket", name(sysConnect(f, sa)))
+	v6 := newSocket(unix.AF_INET6, unix.SOCK_STREAM)
+	_ = unix.SetsockoptInt(v6, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	say("v6only", name(sysConnect(v6, putSockaddr(make([]byte, sockaddr6Len), unix.AF_INET6, to))))
+	say("listening", name(sysConnect(listenRaw(), sa)))
+	udp := newSocket(unix.AF_INET, unix.SOCK_DGRAM)
+	say("udp", name(sysConnect(udp, sa)))
+	say("refused", name(sysConnect(fresh(), sockaddrOf(netip.AddrPortFrom(to.Addr(), 1)))))
+	bound := fresh()
+	check(unix.Bind(bound, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 2}}))
+	say("from a source", name(sysConnect(bound, sa)))
+	_, local, _ := getName(bound)
+	say(local.Addr())
+}
+
+func TestErrnosAreNative(t *testing.T) {
+	p := serve(t, "tcp4", "127.0.0.1:0", "proxy").String()
+	out := run(t, permit, "errnos", p)
+	require.Equal(t, native(t, "errnos", p), out)
+	for _, line := range []string{"first ok", "again EISCONN", "unspec ok", "fault EFAULT", "too long EINVAL", "high bits ok",
+		"at the end of a page, over it by 0 ok", "at the end of a page, over it by 1 EFAULT", "from a source ok"} {
+		require.Contains(t, out, line+"\n")
+	}
+}
+
+func TestRedirect(t *testing.T) {
+	p4 := serve(t, "tcp4", "127.0.0.1:0", "proxy")
+	p6 := serve(t, "tcp6", "[::1]:0", "proxy")
+	var mu sync.Mutex
+	var seen []fwps.Incoming
+	out := run(t, fakeALE(func(in fwps.Incoming) netip.AddrPort {
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, in)
+		switch a := in.Remote.Addr(); {
+		case a.Is4():
+			return p4
+		case a.Is4In6():
+			return netip.AddrPortFrom(netip.AddrFrom16(p4.Addr().As16()), p4.Port())
+		}
+		return p6
+	}), "dial", test4, test6, testMapped)
+	require.Equal(t, strings.Repeat("ok proxy\n", 3), out)
+	require.Len(t, seen, 3)
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	for i, want := range []string{test4, test6, testMapped} {
+		in := seen[i]
+		require.Equal(t, must(want), in.Remote)
+		require.Equal(t, exe, in.AppID)
+		require.Equal(t, uint32(os.Geteuid()), in.UserID)
+		require.True(t, in.UserKnown)
+		require.NotZero(t, in.ProcessID)
+		require.NotZero(t, in.EndpointID)
+		require.Equal(t, fwps.ProtocolTCP, in.Protocol)
+	}
+	require.NotEqual(t, seen[0].EndpointID, seen[1].EndpointID)
+}
+
+// One connection is one decision, however often connect() is called for it.
+func TestNonBlocking(t *testing.T) {
+	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
+	decisions := 0
+	out := run(t, fakeALE(func(fwps.Incoming) netip.AddrPort { decisions++; return p }), "nonblocking", test4)
+	require.Equal(t, "EINPROGRESS\nproxy\nok\nEISCONN\n", out)
+	require.Equal(t, native(t, "nonblocking", p.String()), out)
+	require.Equal(t, 1, decisions)
+}
+
+func TestBlocked(t *testing.T) {
+	var denied []Denial
+	cmd := helper("dial", test4)
+	out, st := supervise(t, Options{ALE: block, OnBlocked: func(d Denial) { denied = append(denied, d) }}, cmd)
+	require.True(t, st.Success())
+	require.Equal(t, "EACCES \n", out)
+	require.Len(t, denied, 1)
+	require.Equal(t, must(test4), denied[0].Remote)
+	require.Equal(t, uint32(cmd.Process.Pid), denied[0].PID)
+	var b *ale.BlockedError
+	require.ErrorAs(t, denied[0].Err, &b)
+}
+
+// silent lets nothing go and says nothing.
+type silent struct{}
+
+func (silent) Connect(context.Context, ale.Endpoint) (*ale.Flow, error) { return nil, nil }
+
+func TestSilentALEBlocks(t *testing.T) {
+	require.Equal(t, "EACCES \n", run(t, silent{}, "dial", test4))
+}
+
+func TestUnixSocketsAreTheProgramsOwn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, "unix", path, "hello")
+	require.Equal(t, "hello\n", run(t, block, "unix", path))
+}
+
+// A socket that is disconnected with AF_UNSPEC is decided anew: the record of
+// its first connection stays with that one.
+func TestReconnectIsDecidedAgain(t *testing.T) {
+	originals := make(chan netip.AddrPort, 2)
+	e, _ := proxied(t, func(f *ale.Flow) { originals <- f.Original })
+	require.Equal(t, "ok \nok\nok \nok\n", run(t, e, "again", test4, "198.51.100.7:443"))
+	require.Equal(t, must(test4), <-originals)
+	require.Equal(t, must("198.51.100.7:443"), <-originals)
+
+	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
+	require.Equal(t, "ok proxy\nok\nEACCES \nok\n", run(t, only(p), "again", p.String(), test4))
+}
+
+func TestRealClients(t *testing.T) {
+	p := serve(t, "tcp4", "127.0.0.1:0", "HTTP/1.0 200 OK\r\n\r\nproxy")
+	for name, args := range map[string][]string{
+		"curl":    {"-s", "--noproxy", "*", "--http0.9", "http://" + test4},
+		"python3": {"-c", "import socket; print(socket.create_connection(('203.0.113.10', 80)).recv(99).decode())"},
+		"node":    {"-e", "require('net').connect(80, '203.0.113.10').on('data', d => console.log(String(d))).on('close', process.exit)"},
+		"bash":    {"-c", "exec 3<>/dev/tcp/203.0.113.10/80; cat <&3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, _ := supervise(t, Options{ALE: redirectTo(p)}, exec.Command(tool(t, name), args...))
+			require.Contains(t, out, "proxy")
+		})
+	}
+}

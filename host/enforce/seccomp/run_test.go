@@ -1,0 +1,189 @@
+//go:build linux && (amd64 || arm64)
+
+package seccomp
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+func init() {
+	programs["exit"] = func(args []string) { n, _ := strconv.Atoi(args[0]); os.Exit(n) }
+	programs["die"] = func([]string) { _ = unix.Kill(os.Getpid(), unix.SIGKILL); select {} }
+	programs["term"] = func([]string) {
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, unix.SIGTERM)
+		say("ready")
+		<-c
+		os.Exit(9)
+	}
+	// orphan: leave a grandchild that dials after its parent is gone.
+	programs["orphan"] = func(args []string) {
+		c := helper("late", append(args, strconv.Itoa(os.Getpid()))...)
+		c.Stdout = os.Stdout
+		c.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+		check(c.Start())
+		os.Exit(7)
+	}
+	programs["late"] = func(args []string) {
+		for strconv.Itoa(os.Getppid()) == args[1] {
+		}
+		fd, e := dial(must(args[0]))
+		say("late", name(e), read(fd))
+	}
+	programs["wait"] = func([]string) {
+		say("ready")
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}
+	programs["nested"] = func([]string) {
+		_, err := Run(context.Background(), Options{ALE: permit}, exec.Command("/nonexistent"))
+		say(err)
+	}
+}
+
+func TestExitIsKept(t *testing.T) {
+	_, st := supervise(t, Options{ALE: permit}, helper("exit", "42"))
+	require.Equal(t, 42, st.ExitCode())
+	_, st = supervise(t, Options{ALE: permit}, helper("die"))
+	require.Equal(t, unix.SIGKILL, st.Sys().(interface{ Signal() unix.Signal }).Signal())
+}
+
+func TestSIGTERMIsPassedOn(t *testing.T) {
+	cmd := helper("term")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	go func() {
+		if l, _ := bufio.NewReader(out).ReadString('\n'); l == "ready\n" {
+			_ = unix.Kill(os.Getpid(), unix.SIGINT) // ignored
+			_ = unix.Kill(os.Getpid(), unix.SIGTERM)
+		}
+	}()
+	_, st := supervise(t, Options{ALE: permit}, cmd)
+	require.Equal(t, 9, st.ExitCode())
+}
+
+func TestOrphanIsServed(t *testing.T) {
+	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	cmd := helper("orphan", test4)
+	cmd.Stdout = w
+	_, st := supervise(t, Options{ALE: redirectTo(p)}, cmd)
+	w.Close()
+	require.Equal(t, 7, st.ExitCode())
+	l, _ := bufio.NewReader(r).ReadString('\n')
+	r.Close()
+	require.Equal(t, "late ok proxy\n", l)
+}
+
+func TestCancelKillsTheCommand(t *testing.T) {
+	need(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	cmd := helper("wait")
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	go func() {
+		_, _ = bufio.NewReader(out).ReadString('\n')
+		cancel()
+	}()
+	st, err := Run(ctx, Options{ALE: permit}, cmd)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, unix.SIGKILL, st.Sys().(interface{ Signal() unix.Signal }).Signal())
+}
+
+// A listener that breaks ends the run with the reason, instead of leaving the
+// tree waiting for answers.
+func TestBrokenListenerEndsTheRun(t *testing.T) {
+	need(t)
+	sup, err := newSupervisor(t.Context(), Options{ALE: permit, Logf: t.Logf, OnBlocked: func(Denial) {}})
+	require.NoError(t, err)
+	cmd := helper("wait")
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	defer in.Close()
+	waited, err := sup.start(cmd)
+	require.NoError(t, err)
+	require.NoError(t, unix.Dup3(sup.monitor.event, sup.l.fd, unix.O_CLOEXEC))
+	sup.mu.Lock()
+	for w := range sup.threads {
+		kick(w.thread)
+	}
+	sup.mu.Unlock()
+	<-sup.ctx.Done()
+	require.ErrorIs(t, context.Cause(sup.ctx), unix.ENOTTY)
+	require.NoError(t, cmd.Process.Kill())
+	<-waited
+	sup.stop()
+}
+
+func TestNestedRunIsRefused(t *testing.T) {
+	require.Equal(t, "a seccomp listener inside another is not supported on this system: this process already runs under one; run it outside\n",
+		run(t, permit, "nested"))
+}
+
+func TestCommandThatCannotStart(t *testing.T) {
+	need(t)
+	_, err := Run(t.Context(), Options{ALE: permit}, exec.Command("/nonexistent"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestNothingIsLeftOpen(t *testing.T) {
+	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
+	before := descriptors(t)
+	for _, a := range []ALE{permit, block, redirectTo(p)} {
+		run(t, a, "errnos", p.String())
+	}
+	require.Equal(t, before, descriptors(t))
+}
+
+// A program that is killed while its connect is decided on does not connect.
+func TestKilledDuringDecisionDoesNotConnect(t *testing.T) {
+	l := listen(t)
+	out, st := supervise(t, Options{ALE: fakeALE(func(in fwps.Incoming) netip.AddrPort {
+		pidfd, err := unix.PidfdOpen(int(in.ProcessID), 0)
+		if err == nil {
+			_ = unix.Kill(int(in.ProcessID), unix.SIGKILL)
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1)
+			unix.Close(pidfd)
+		}
+		return in.Remote
+	}), OnBlocked: func(d Denial) { t.Error("reported", d.Err) }}, helper("dial", l.addr.String()))
+	require.Empty(t, out)
+	require.False(t, st.Exited())
+	require.Empty(t, l.reached())
+}
+
+// With several receivers that see one too many, only one goes.
+func TestReceiversNeverRunOut(t *testing.T) {
+	for range 20_000 {
+		s := new(supervisor)
+		s.receiving.Store(receivers + 1)
+		ends := make(chan bool)
+		for range receivers + 1 {
+			go func() { ends <- s.surplus() }()
+		}
+		gone := 0
+		for range receivers + 1 {
+			if <-ends {
+				gone++
+			}
+		}
+		require.Equal(t, 1, gone)
+	}
+}

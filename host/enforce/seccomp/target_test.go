@@ -1,0 +1,191 @@
+//go:build linux && (amd64 || arm64)
+
+package seccomp
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+func init() {
+	// exec: dial, become another program, which dials. That happens on the leading
+	// thread or on another one, which then becomes the leading one.
+	programs["exec"] = func(args []string) {
+		become := func() {
+			_, e := dial(must(args[1]))
+			say(name(e))
+			check(os.Setenv(programEnv, "dial"))
+			check(unix.Exec(args[2], []string{args[2], args[1]}, os.Environ()))
+		}
+		if args[0] == "leader" {
+			become() // main runs on the leading thread
+		}
+		_, done := thread(become)
+		<-done
+	}
+	// vfork: dial, and dial in a child that shares the memory until it execs.
+	programs["spawn"] = func(args []string) {
+		for _, bin := range []string{os.Args[0], args[1]} {
+			c := exec.Command(bin, args[0])
+			c.Env, c.Stdout = append(os.Environ(), programEnv+"=dial"), os.Stdout
+			check(c.Run())
+		}
+	}
+	programs["deleted"] = func(args []string) {
+		check(os.Remove(os.Args[0]))
+		_, e := dial(must(args[0]))
+		say(name(e))
+	}
+	// seteuid: dial as root, and after giving that up on this thread.
+	programs["seteuid"] = func(args []string) {
+		runtime.LockOSThread()
+		_, e := dial(must(args[0]))
+		say(name(e))
+		_, _, e = unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), 65534, ^uintptr(0))
+		say(name(e))
+		_, _, e = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1, 0)
+		say(name(e))
+		_, e = dial(must(args[0]))
+		say(name(e))
+	}
+	// unshared: a thread with descriptors of its own, whose numbers mean something
+	// else in the rest of the process.
+	programs["unshared"] = func(args []string) {
+		_, done := thread(func() {
+			check(unix.Unshare(unix.CLONE_FILES))
+			fd, e := dial(must(args[0]))
+			say(name(e), read(fd))
+		})
+		<-done
+	}
+	programs["identity spoof"] = func(args []string) {
+		f, err := os.Open("/bin/true")
+		check(err)
+		say(name(errno(unix.Prctl(unix.PR_SET_MM, unix.PR_SET_MM_EXE_FILE, f.Fd(), 0, 0))))
+	}
+}
+
+// record is an ALE that permits and notes who asks.
+func record() (a fakeALE, seen func() []fwps.Incoming) {
+	var mu sync.Mutex
+	var ins []fwps.Incoming
+	return func(in fwps.Incoming) netip.AddrPort {
+			mu.Lock()
+			defer mu.Unlock()
+			ins = append(ins, in)
+			return in.Remote
+		}, func() []fwps.Incoming {
+			mu.Lock()
+			defer mu.Unlock()
+			return ins
+		}
+}
+
+func TestProgramAfterExec(t *testing.T) {
+	p := serve(t, "tcp4", "127.0.0.1:0", "x").String()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	other := copyBinary(t, "other")
+	for _, c := range [][]string{{"exec", "leader", p, other}, {"exec", "another thread", p, other}, {"spawn", p, other}} {
+		t.Run(c[0]+" "+c[1], func(t *testing.T) {
+			a, seen := record()
+			run(t, a, c[0], c[1:]...)
+			ins := seen()
+			require.Len(t, ins, 2)
+			require.Equal(t, self, ins[0].AppID)
+			require.Equal(t, other, ins[1].AppID)
+			if c[0] == "exec" {
+				require.Equal(t, ins[0].ProcessID, ins[1].ProcessID)
+			}
+		})
+	}
+}
+
+func TestProgramThatWasDeleted(t *testing.T) {
+	p := serve(t, "tcp4", "127.0.0.1:0", "x").String()
+	a, seen := record()
+	for _, name := range []string{"gone", "named (deleted)"} {
+		bin := copyBinary(t, name)
+		program := "deleted"
+		if name != "gone" {
+			program = "dial"
+		}
+		cmd := helper(program, p)
+		cmd.Path, cmd.Args[0] = bin, bin
+		supervise(t, Options{ALE: a}, cmd)
+		require.Equal(t, bin, seen()[len(seen())-1].AppID)
+	}
+}
+
+func TestUserAfterSeteuid(t *testing.T) {
+	asRoot(t)
+	p := serve(t, "tcp4", "127.0.0.1:0", "x").String()
+	a, seen := record()
+	require.Equal(t, "ok\nok\nok\nok\n", run(t, a, "seteuid", p))
+	require.Len(t, seen(), 2)
+	require.Equal(t, uint32(0), seen()[0].UserID)
+	require.Equal(t, uint32(65534), seen()[1].UserID)
+}
+
+func TestProgramCannotRenameItself(t *testing.T) {
+	require.Equal(t, "EPERM\n", run(t, permit, "identity spoof"))
+}
+
+func TestThreadWithItsOwnDescriptors(t *testing.T) {
+	p := serve(t, "tcp4", "127.0.0.1:0", "hello").String()
+	require.Equal(t, "ok hello\n", run(t, permit, "unshared", p))
+}
+
+// Before Linux 6.9 a descriptor can only be fetched from the whole process.
+func TestBeforeThreadPidfds(t *testing.T) {
+	p := serve(t, "tcp4", "127.0.0.1:0", "proxy").String()
+	opts := Options{ALE: permit, without: without{pidfdThread: true}}
+	out, _ := supervise(t, opts, helper("threads", p))
+	require.Equal(t, "640\n", out)
+	out, _ = supervise(t, opts, helper("unshared", p))
+	require.Equal(t, "EACCES \n", out)
+}
+
+// A thread's number is used again: what is cached about the old one is not used.
+func TestTargetOfAThreadThatIsGone(t *testing.T) {
+	need(t)
+	for name, noThread := range map[string]bool{"thread pidfd": false, "process pidfd": true} {
+		t.Run(name, func(t *testing.T) {
+			var ts targets
+			ts.noThread.Store(noThread)
+			defer ts.close()
+			in, out, err := os.Pipe()
+			require.NoError(t, err)
+			defer in.Close()
+			cmd := helper("wait")
+			cmd.Stdin = in
+			require.NoError(t, cmd.Start())
+			tid := uint32(cmd.Process.Pid)
+			tg, cached, err := ts.take(tid)
+			require.NoError(t, err)
+			require.False(t, cached)
+			_, err = tg.getFD(0)
+			require.NoError(t, err)
+			ts.give(tg)
+			out.Close()
+			require.NoError(t, cmd.Wait())
+			tg, cached, err = ts.take(tid)
+			require.NoError(t, err)
+			require.True(t, cached)
+			_, err = tg.getFD(0)
+			require.ErrorIs(t, err, unix.ESRCH)
+			_, _, err = tg.identify(make([]byte, 4096))
+			require.Error(t, err)
+			ts.give(tg)
+		})
+	}
+}
