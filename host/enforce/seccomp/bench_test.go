@@ -87,7 +87,8 @@ type bencher struct {
 	in     io.Writer
 	out    *bufio.Reader
 	p50    []float64
-	allocs []float64 // of this process, for each connect
+	cpu    []float64 // of this process, for each connect, in nanoseconds
+	allocs []float64 // likewise
 }
 
 func startBencher(b testing.TB, name string, to netip.AddrPort, run func(*exec.Cmd)) *bencher {
@@ -110,13 +111,22 @@ func startBencher(b testing.TB, name string, to netip.AddrPort, run func(*exec.C
 func (c *bencher) round(b testing.TB, n int) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
+	cpu := cpuTime()
 	fmt.Fprintln(c.in, n)
 	var ns float64
 	_, err := fmt.Fscanln(c.out, &ns)
 	require.NoError(b, err)
+	c.cpu = append(c.cpu, (cpuTime()-cpu)/float64(n))
 	runtime.ReadMemStats(&after)
 	c.p50 = append(c.p50, ns)
 	c.allocs = append(c.allocs, float64(after.Mallocs-before.Mallocs)/float64(n))
+}
+
+// cpuTime is what this process has used, in nanoseconds.
+func cpuTime() float64 {
+	var r unix.Rusage
+	check(unix.Getrusage(unix.RUSAGE_SELF, &r))
+	return float64(r.Utime.Nano() + r.Stime.Nano())
 }
 
 func median(v []float64) float64 {
@@ -265,5 +275,6 @@ func BenchmarkConnect(b *testing.B) {
 		b.ReportMetric(median(c.p50)/1000, "µs/"+c.name)
 		b.ReportMetric(median(c.p50)/median(all[0].p50), "x/"+c.name)
 		b.ReportMetric(median(c.allocs), "allocs/"+c.name)
+		b.ReportMetric(median(c.cpu)/1000, "cpu-µs/"+c.name)
 	}
 }

@@ -43,7 +43,6 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 		return sysConnect(w.fd, sa) // Disconnect.
 	}
 	if !w.s.l.killable {
-		w.restartable = true
 		e, ok := w.s.restarts.begin(w)
 		if ok && (e != 0 || sysConnect(w.fd, nowhere) == unix.EISCONN) { // Not disconnected since.
 			return e
@@ -99,6 +98,9 @@ func (w *worker) Connect(_ context.Context, to netip.AddrPort) (netip.AddrPort, 
 			return netip.AddrPort{}, err
 		}
 		sa = putSockaddr(w.to[:], int(w.sock.domain), to)
+	}
+	if !to.Addr().Unmap().IsLoopback() && w.sock.blocking() {
+		w.s.relieve(w)
 	}
 	e := w.waitConnect(sa)
 	if e == unix.EINPROGRESS && to != w.in.Remote {

@@ -116,10 +116,17 @@ func (l listener) recv(n *notif) error {
 }
 
 // hungUp reports whether the tree is gone, waiting up to ms milliseconds.
-func (l listener) hungUp(ms int) bool {
-	p := []unix.PollFd{{Fd: int32(l.fd)}}
-	n, err := unix.Poll(p, ms)
-	return err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0
+func (l listener) hungUp(ms int) bool { return l.poll(0, ms)&unix.POLLHUP != 0 }
+
+// pending reports whether a notification waits to be received.
+func (l listener) pending() bool { return l.poll(unix.POLLIN, 0)&unix.POLLIN != 0 }
+
+func (l listener) poll(events int16, ms int) int16 {
+	p := []unix.PollFd{{Fd: int32(l.fd), Events: events}}
+	if n, err := unix.Poll(p, ms); err != nil || n == 0 {
+		return 0
+	}
+	return p[0].Revents
 }
 
 // retry repeats an ioctl that a signal interrupted. A reply that is lost to

@@ -86,8 +86,8 @@ func (s *supervisor) settled(events []unix.EpollEvent) {
 	}
 }
 
-// look parks connects that wait, adds a receiver when all are stuck, and lets
-// signals through. It returns how many calls were served, -1 when the
+// look parks connects that wait, adds a receiver when decisions are slow, and
+// lets signals through. It returns how many calls were served, -1 when the
 // supervisor has stopped and no worker is left.
 func (s *supervisor) look(last int64) int64 {
 	tick := s.tick.Add(1)
@@ -108,11 +108,16 @@ func (s *supervisor) look(last int64) int64 {
 		}
 	}
 	served := s.served.Load()
-	if n := s.busy.Load(); n > 0 && served == last && n >= s.receiving.Load() && n < maxReceivers && !stopped {
+	n := s.receiving.Load()
+	if slow := served-last < int64(n)*keepsUp; slow && n < maxReceivers && s.busy.Load() >= n && s.l.pending() && !stopped {
 		s.receive()
 	}
 	return served
 }
+
+// keepsUp is how many calls a receiver answers in a tick if it is not slow.
+// Those that are fast get in each other's way.
+const keepsUp = 25
 
 func (w *worker) resume(e unix.Errno) {
 	select {

@@ -15,7 +15,7 @@ type restarts struct {
 	mu      sync.Mutex
 	ended   sync.Cond           // L is mu; set by begin
 	running map[uint32]struct{} // by thread
-	lost    map[uint32]result   // by thread: results whose reply found nobody waiting
+	lost    map[uint32]result   // by thread: results that may not have arrived
 }
 
 // A call identifies a connect() of a thread.
@@ -32,8 +32,9 @@ type result struct {
 
 func (w *worker) call() call { return call{w.n.Data.IP, w.n.Data.Args, w.sock.cookie} }
 
-// begin waits until no other worker answers a call of the thread. ok: this call
-// is the interrupted one restarted, and errno its result. end must follow.
+// begin waits until no other worker answers a call of the thread. With ok, this
+// call is the interrupted one restarted, and errno its result; or it was
+// interrupted too, and errno is nobody. end must follow if w.restartable is set.
 func (rs *restarts) begin(w *worker) (errno unix.Errno, ok bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -47,18 +48,24 @@ func (rs *restarts) begin(w *worker) (errno unix.Errno, ok bool) {
 		}
 		rs.ended.Wait()
 	}
+	if !w.s.l.valid(&w.n.ID) { // What is kept is for a newer call of the thread.
+		return nobody, true
+	}
 	rs.running[w.n.TID] = struct{}{}
+	w.restartable = true
 	r, ok := rs.lost[w.n.TID]
 	delete(rs.lost, w.n.TID)
 	return r.errno, ok && r.call == w.call()
 }
 
-// end keeps a result that was not delivered for the thread's next call. One
-// that says the connect goes on is not kept: the socket knows better by then.
+// end keeps a result that may not have arrived, for the thread's next call. The
+// kernel may drop even one that it has taken; of those only a success is kept,
+// as a program may well call again after an error. A result that says the
+// connect goes on is not kept: the socket knows better by then.
 func (rs *restarts) end(w *worker, errno unix.Errno, delivered bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	if !delivered && !inProgress(errno) {
+	if errno == 0 || !delivered && !inProgress(errno) {
 		if len(rs.lost) >= 4096 { // Of threads that died.
 			clear(rs.lost)
 		}

@@ -82,6 +82,11 @@ func (s *socket) tcp() bool {
 	return s.inet() && s.kind == unix.SOCK_STREAM && s.protocol == unix.IPPROTO_TCP
 }
 
+func (s *socket) blocking() bool {
+	flags, _, e := unix.RawSyscall(unix.SYS_FCNTL, uintptr(s.fd), unix.F_GETFL, 0)
+	return e == 0 && flags&unix.O_NONBLOCK == 0
+}
+
 // netns returns the cookie of the network namespace that a socket belongs to, 0
 // before Linux 5.14.
 func netns(fd int) (cookie uint64) {

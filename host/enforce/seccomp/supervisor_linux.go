@@ -13,15 +13,16 @@ import (
 )
 
 const (
-	receivers    = 2   // as long as none is stuck
-	maxReceivers = 256 // decisions that are stuck at once before others wait
+	receivers    = 1   // as long as it keeps up
+	maxReceivers = 256 // decisions and connects that hold a thread at once before others wait
 )
 
 // A supervisor answers the notifications of one tree.
 //
-// Each notification wakes every thread that waits in RECV, so there are few
-// receivers and they do the work themselves. Connects that wait are parked.
-// Only when all receivers are stuck in decisions, one more is started.
+// Each notification wakes every thread that waits in RECV, so there is one
+// receiver and it does the work itself. A connect to another host is left to
+// another thread, and parked when it waits long. Only when slow decisions keep
+// notifications waiting, more receivers are started.
 type supervisor struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -145,7 +146,7 @@ func (s *supervisor) end(w *worker, err error) {
 	}
 }
 
-// park takes a worker that waits for its connect off its thread; another one
+// park takes a worker that waits for its connect off its thread. Another one
 // receives in its place.
 func (s *supervisor) park(w *worker) error {
 	s.mu.Lock()
@@ -156,12 +157,26 @@ func (s *supervisor) park(w *worker) error {
 	delete(s.threads, w)
 	s.parked[int32(w.fd)] = w
 	s.busy.Add(-1)
-	if !w.parked {
-		w.parked = true
+	s.replace(w)
+	return nil
+}
+
+// relieve makes another one receive while w waits for its connect.
+func (s *supervisor) relieve(w *worker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.threads) < maxReceivers {
+		s.replace(w)
+	}
+}
+
+// replace starts a receiver in the place of w, once. s.mu is held.
+func (s *supervisor) replace(w *worker) {
+	if !w.replaced {
+		w.replaced = true
 		s.receiving.Add(-1)
 		s.receive()
 	}
-	return nil
 }
 
 func (s *supervisor) unpark(w *worker) {

@@ -40,12 +40,12 @@ type worker struct {
 	path [4096]byte // scratch
 
 	// For the monitor.
-	since   atomic.Int64 // the tick at which it went into connect(); 0: it is not there
-	thread  int          // its OS thread
-	parked  bool         // it is or was: another one receives in its place
-	expires time.Time    // when a parked connect gives up; zero: never
-	asked   int64        // the tick at which the monitor last looked after it; 0: not yet
-	wake    chan unix.Errno
+	since    atomic.Int64 // the tick at which it went into connect(); 0: it is not there
+	thread   int          // its OS thread
+	replaced bool         // another one receives in its place: it ends after this call
+	expires  time.Time    // when a parked connect gives up; zero: never
+	asked    int64        // the tick at which the monitor last looked after it; 0: not yet
+	wake     chan unix.Errno
 }
 
 func (s *supervisor) newWorker() *worker {
@@ -80,7 +80,7 @@ func (w *worker) run() {
 		w.reply(w.answer())
 		s.busy.Add(-1)
 		s.served.Add(1)
-		if w.parked || s.surplus() {
+		if w.replaced || s.surplus() {
 			s.end(w, nil)
 			return
 		}
