@@ -14,8 +14,6 @@ import (
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
-var errFuel = errors.New("the fuel budget is spent (endless loop or recursion?)")
-
 // An instance is one copy of the guest with all a decision needs.
 type instance struct {
 	m        *Module
@@ -162,14 +160,6 @@ func (i *instance) used(slices int) uint64 {
 		return 0
 	}
 	return uint64(int64(slices) - int64(int32(i.budget.Get())))
-}
-
-// cause tells a spent budget from other traps: both are unreachable.
-func (i *instance) cause(err error) error {
-	if i.budget != nil && int32(i.budget.Get()) < 0 {
-		return errFuel
-	}
-	return err
 }
 
 // ask runs one decision. The request has been written.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,26 +43,6 @@ type Module struct {
 
 	failures, replaced, quarantines atomic.Uint64
 	past                            struct{ decisions, slices atomic.Uint64 } // of closed generations
-}
-
-// A TrapError is a guest that failed; its instance is gone.
-type TrapError struct {
-	Module string
-	Err    error
-}
-
-// Error leaves the stack trace of the guest out: it goes to people.
-func (e *TrapError) Error() string {
-	msg, _, _ := strings.Cut(e.Err.Error(), "\nwasm stack trace")
-	return fmt.Sprintf("callout %q failed: %s", e.Module, msg)
-}
-
-func (e *TrapError) Unwrap() error { return e.Err }
-
-// isTrap tells a guest that failed from one that said no.
-func isTrap(err error) bool {
-	var no *refusal
-	return !errors.As(err, &no)
 }
 
 // newModule makes the first generation live.

@@ -27,7 +27,9 @@ type toolchain struct {
 
 var toolchains = []toolchain{
 	{"c", onPath("clang", "clang version 14", "clang"), map[string][]string{
-		"tck/c/mirror.wasm":    {"clang --target=wasm32 -O2 -std=c11 -Wall -Wextra -Werror " + link + " -Ic tck/c/mirror.c -o OUT"},
+		"tck/c/mirror.wasm": {"clang --target=wasm32 -O2 -std=c11 -Wall -Wextra -Werror " + link + " -Ic tck/c/mirror.c -o OUT"},
+		"../host/guest/testdata/lines.wasm": {"clang --target=wasm32 -O1 -g -std=c11 -fdebug-compilation-dir=. " +
+			strings.ReplaceAll(link, "-Wl,--strip-all", "") + " -Ic ../host/guest/testdata/lines.c -o OUT"},
 		"c/example/split.wasm": {"clang --target=wasm32 -O3 -std=c11 -Wall -Wextra -Werror " + link + " -Ic c/example/split.c -o OUT"},
 	}, []string{"clang -Wall -Wextra -Werror -Ic c/example/split_test.c -o OUT", "OUT"}},
 	{"cpp", onPath("clang++", "clang version 14", "clang"), map[string][]string{
@@ -50,6 +52,7 @@ var toolchains = []toolchain{
 	}, []string{"zig fmt --check ./zig tck/zig", "zig test --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout zig/example/split.zig"}},
 	{"wat", onPath("wat2wasm", "1.", "wabt"), map[string][]string{
 		"tck/wat/mirror.wasm": {"wat2wasm tck/wat/mirror.wat -o OUT"},
+		"wat/split.wasm":      {"wat2wasm wat/split.wat -o OUT"},
 	}, nil},
 }
 

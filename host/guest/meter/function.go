@@ -40,7 +40,7 @@ func (f *function) decode(m *module, index uint32, r *reader) {
 			r.fail("code after the end of the function")
 		}
 		i := r.instr(nil)
-		m.names(r, &i)
+		m.check(r, &i)
 		switch i.op {
 		case opBlock, opLoop, opIf:
 			open = append(open, f.open(r, i))
@@ -67,9 +67,9 @@ func (f *function) decode(m *module, index uint32, r *reader) {
 	}
 }
 
-// names refuses an instruction that names something the module does not have:
+// check refuses an instruction that names something the module does not have:
 // it might name something that the rewriting adds.
-func (m *module) names(r *reader, i *instr) {
+func (m *module) check(r *reader, i *instr) {
 	switch op := i.op; {
 	case op == opCall || op == opRefFunc:
 		m.has(r, "function", i.n, len(m.funcs))
@@ -152,10 +152,14 @@ func (f *function) encode(b []byte) []byte {
 		b = append(uleb(b, f.groups), f.decl...)
 	}
 	at := make([]int, len(f.labels)) // how many blocks are around each label
+	from := 0                        // where code begins that is of the next instruction's line
 	open := 1
 	depth := func(l uint32) uint32 { return uint32(open - 1 - at[l]) }
 	for k := range f.code {
 		i := &f.code[k]
+		if i.at > 0 && len(f.m.lines.old) > 0 {
+			f.m.lines.note(int(i.at), from)
+		}
 		switch i.op {
 		case opBlock, opLoop, opIf:
 			at[i.n] = open
@@ -164,15 +168,18 @@ func (f *function) encode(b []byte) []byte {
 			open--
 		case opBr, opBrIf:
 			b = uleb(append(b, i.op), depth(i.n))
-			continue
 		case opBrTable:
 			b = uleb(append(b, i.op), uint32(len(i.table)-1))
 			for _, l := range i.table {
 				b = uleb(b, depth(l))
 			}
-			continue
 		}
-		b = append(b, i.raw...)
+		if i.op < opBr || i.op > opBrTable {
+			b = append(b, i.raw...)
+		}
+		if i.at > 0 {
+			from = len(b)
+		}
 	}
 	return b
 }

@@ -26,6 +26,7 @@ type instr struct {
 	// n is the first immediate that is an index or an i32; where the instruction
 	// has to do with a label, it is that (see function).
 	n     uint32
+	at    uint32   // where it is in the module; 0 if a pass made it
 	raw   []byte   // all of it, as encoded
 	table []uint32 // br_table's labels, the default last
 }
@@ -33,7 +34,7 @@ type instr struct {
 // instr reads one instruction. Depths of a br_table are appended to table.
 func (r *reader) instr(table []uint32) instr {
 	at := r.off
-	i := instr{op: r.u8()}
+	i := instr{at: uint32(at), op: r.u8()}
 	switch op := i.op; {
 	case op == opBlock || op == opLoop || op == opIf: // block types are s33
 		i.n = uint32(r.signed())

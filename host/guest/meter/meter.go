@@ -49,7 +49,8 @@ func Strip(wasm []byte) (_ []byte, err error) {
 	return out, nil
 }
 
-// Rewrite returns the metered form of a core module, without custom sections.
+// Rewrite returns the metered form of a core module. Of its custom sections only
+// the names of functions and the source lines are left, for traps.
 // The original must have been validated; what is malformed is an *Error all the
 // same.
 func Rewrite(wasm []byte) (_ []byte, err error) {

@@ -51,6 +51,8 @@ type module struct {
 	refs     []uint32 // functions that a table can hold
 	// open says that another module can change a table of this one.
 	open  bool
+	names []functionName
+	lines lines
 	added map[byte]*addition
 }
 
@@ -61,10 +63,12 @@ func parse(wasm []byte) *module {
 	}
 	r.off = len(header)
 	m, last := &module{added: map[byte]*addition{}}, 0
+	var custom []section
 	for r.off < r.end {
 		id := r.u8()
 		s := section{id, r.sub(r.u32())}
-		if id == secCustom { // Names of a guest are not worth decoding.
+		if id == secCustom {
+			custom = append(custom, s)
 			continue
 		}
 		o, ok := order[id]
@@ -80,7 +84,20 @@ func parse(wasm []byte) *module {
 			m.has(r, "function", f, len(m.funcs))
 		}
 	}
+	for _, s := range custom {
+		m.readCustom(s.r)
+	}
 	return m
+}
+
+// readCustom keeps what says where a trap was.
+func (m *module) readCustom(r *reader) {
+	switch name := string(r.take(r.u32())); name {
+	case "name":
+		m.readNames(r)
+	default:
+		m.lines.add(name, r.rest())
+	}
 }
 
 // read takes from a section what the rewriting needs. It works on a copy of the
@@ -105,6 +122,7 @@ func (m *module) read(s section) {
 	case secElement:
 		each(&r, m.readElement)
 	case secCode:
+		m.lines.code = r.off
 		each(&r, func(r *reader) { readLocals(r.sub(r.u32())) })
 	case secStart:
 		m.has(&r, "function", r.u32(), len(m.funcs))

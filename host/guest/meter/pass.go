@@ -55,7 +55,7 @@ var appended = []byte{secType, secFunc, secMemory, secGlobal, secExport, secCode
 
 // write returns the module with what the passes made of it.
 func (m *module) write(passes ...pass) []byte {
-	code := m.code(passes)
+	code, debug := m.code(passes)
 	out, todo := []byte(header), appended
 	emit := func(id byte, n uint32, content []byte) {
 		todo = todo[1:]
@@ -86,13 +86,19 @@ func (m *module) write(passes ...pass) []byte {
 	for len(todo) > 0 {
 		emit(todo[0], 0, nil)
 	}
-	return out
+	if names := m.nameSection(); names != nil {
+		out = vec(append(out, secCustom), names)
+	}
+	return append(out, debug...)
 }
 
-// code returns the function bodies.
-func (m *module) code(passes []pass) []byte {
+// code returns the function bodies, and the custom sections that say which lines
+// of the source they are of, if the module has such.
+func (m *module) code(passes []pass) (out, debug []byte) {
 	bodies := m.bodies()
 	done := make([][]byte, len(bodies))
+	m.lines.read()
+	m.lines.out = make([][]row, len(bodies))
 	var f function
 	g := newGraph(m, bodies, &f)
 	for _, index := range g.up {
@@ -103,13 +109,17 @@ func (m *module) code(passes []pass) []byte {
 		for _, p := range passes {
 			p.function(&f)
 		}
+		m.lines.rows = nil
 		done[k] = f.encode(nil)
+		m.lines.out[k] = m.lines.rows
 	}
-	var out []byte
 	for _, b := range done {
 		out = vec(out, b)
 	}
-	return out
+	if len(m.lines.old) > 0 {
+		debug = m.lines.custom(done, uint32(len(done))+m.added[secCode].n)
+	}
+	return out, debug
 }
 
 func (m *module) bodies() []reader {

@@ -1,0 +1,67 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// A TrapError is a guest that failed; its instance is gone.
+type TrapError struct {
+	Module string
+	Err    error
+}
+
+func (e *TrapError) Error() string { return fmt.Sprintf("callout %q failed: %s", e.Module, brief(e.Err.Error())) }
+
+func (e *TrapError) Unwrap() error { return e.Err }
+
+// maxFrames is how many functions of a stack a person wants to see.
+const maxFrames = 4
+
+// brief puts the stack trace of wazero on a line, since it goes to people: the
+// functions, innermost first, with their lines where the module has such.
+func brief(text string) string {
+	msg, trace, found := strings.Cut(text, "\nwasm stack trace:")
+	if !found {
+		return msg
+	}
+	var frames []string
+	for line := range strings.Lines(trace) {
+		switch line := strings.TrimSpace(line); {
+		case line == "" || len(frames) > maxFrames:
+		case strings.HasPrefix(line, "."): // .name(i32) i32
+			name, _, _ := strings.Cut(line[1:], "(")
+			frames = append(frames, name)
+		case strings.HasPrefix(line, "0x") && len(frames) > 0: // 0x1f: file.c:12:3
+			if _, place, ok := strings.Cut(line, ": "); ok {
+				frames[len(frames)-1] += " (" + strings.TrimSuffix(place, " (inlined)") + ")"
+			}
+		}
+	}
+	if len(frames) == 0 {
+		return msg
+	}
+	return msg + " in " + strings.Join(frames[:min(len(frames), maxFrames)], " < ")
+}
+
+var errFuel = errors.New("the fuel budget is spent (endless loop or recursion?)")
+
+// cause tells a spent budget from other traps: both are unreachable.
+func (i *instance) cause(err error) error {
+	if i.budget == nil || int32(i.budget.Get()) >= 0 {
+		return err
+	}
+	_, trace, _ := strings.Cut(err.Error(), "\nwasm stack trace:")
+	lines := strings.SplitAfterN(strings.TrimPrefix(trace, "\n"), "\n", 2) // The first is the meter's own.
+	if len(lines) < 2 {
+		return errFuel
+	}
+	return fmt.Errorf("%w\nwasm stack trace:\n%s", errFuel, lines[1])
+}
+
+// isTrap tells a guest that failed from one that said no.
+func isTrap(err error) bool {
+	var no *refusal
+	return !errors.As(err, &no)
+}
