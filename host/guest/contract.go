@@ -17,9 +17,6 @@ import (
 // check refuses what is no callout, in words that say what to do. The original
 // is validated, not the metered form: what the rewriter reads is well formed.
 func check(ctx context.Context, wasm []byte, maxPages uint32) error {
-	if len(wasm) > MaxModuleSize {
-		return fmt.Errorf("module is %d bytes, the limit is %d", len(wasm), MaxModuleSize)
-	}
 	if len(wasm) >= 8 && string(wasm[:4]) == "\x00asm" && wasm[6] == 1 && wasm[7] == 0 {
 		return errors.New("this is a WebAssembly component; build a core module (wasm32-wasip1, or wasm-tools component unbundle)")
 	}

@@ -6,11 +6,15 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"time"
 
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/calloutd/calloutd/host/guest/meter"
 )
@@ -20,6 +24,7 @@ const (
 	MaxModuleSize      = 32 << 20
 	defaultMemoryPages = 256
 	maxWasmPages       = 65536
+	compileTimeout     = 2 * time.Minute
 )
 
 // Options configure a Runtime. The zero value works.
@@ -29,13 +34,17 @@ type Options struct {
 	// MemoryLimitPages bounds the memory of one instance, in 64 KiB pages.
 	// Optional: 256, which is 16 MiB.
 	MemoryLimitPages uint32
+	// CompileTimeout bounds the compilation of a module. Optional: 2 minutes.
+	CompileTimeout time.Duration
 }
 
 // A Runtime compiles and holds modules.
 type Runtime struct {
-	rt    wazero.Runtime
-	cache wazero.CompilationCache
-	pages uint32
+	rt      wazero.Runtime
+	cache   wazero.CompilationCache
+	pages   uint32
+	timeout time.Duration
+	metered meteredCache
 }
 
 // NewRuntime returns a Runtime. The caller closes it after its modules.
@@ -48,7 +57,7 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	}
 	// The capacity is the limit from the start: views of the memory never go stale.
 	cfg := wazero.NewRuntimeConfig().WithMemoryLimitPages(o.MemoryLimitPages).WithMemoryCapacityFromMax(true)
-	r := &Runtime{pages: o.MemoryLimitPages}
+	r := &Runtime{pages: o.MemoryLimitPages, timeout: cmp.Or(o.CompileTimeout, compileTimeout), metered: meteredCache{o.CacheDir}}
 	if o.CacheDir != "" {
 		c, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
 		if err != nil { // A cache that cannot be used costs time only.
@@ -93,6 +102,31 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, unguarded bool) (_ *
 			err = fmt.Errorf("the compiler failed: %v", p)
 		}
 	}()
+	if len(wasm) > MaxModuleSize {
+		return nil, fmt.Errorf("module is %d bytes, the limit is %d", len(wasm), MaxModuleSize)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, fmt.Errorf("compiling took longer than %v", r.timeout))
+	defer cancel()
+	// With workers the compiler looks at the context between functions.
+	ctx = experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0)))
+	compiled, err := r.compileMetered(ctx, wasm, unguarded)
+	if err != nil {
+		return nil, err
+	}
+	src := &source{compiled: compiled}
+	for _, f := range compiled.ImportedFunctions() {
+		module, name, _ := f.Import()
+		src.needs |= hostModules[module][name].need
+	}
+	return src, nil
+}
+
+func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, unguarded bool) (wazero.CompiledModule, error) {
+	if metered := r.metered.get(r.pages, wasm); metered != nil && !unguarded {
+		if compiled, err := r.rt.CompileModule(ctx, metered); err == nil {
+			return compiled, nil
+		} // What is in the cache is damaged.
+	}
 	if err := check(ctx, wasm, r.pages); err != nil {
 		return nil, err
 	}
@@ -106,12 +140,13 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, unguarded bool) (_ *
 	}
 	compiled, err := r.rt.CompileModule(ctx, metered)
 	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return nil, err
 	}
-	src := &source{compiled: compiled}
-	for _, f := range compiled.ImportedFunctions() {
-		module, name, _ := f.Import()
-		src.needs |= hostModules[module][name].need
+	if !unguarded {
+		r.metered.put(r.pages, wasm, metered)
 	}
-	return src, nil
+	return compiled, nil
 }

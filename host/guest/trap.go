@@ -12,7 +12,9 @@ type TrapError struct {
 	Err    error
 }
 
-func (e *TrapError) Error() string { return fmt.Sprintf("callout %q failed: %s", e.Module, brief(e.Err.Error())) }
+func (e *TrapError) Error() string {
+	return fmt.Sprintf("callout %q failed: %s", e.Module, brief(e.Err.Error()))
+}
 
 func (e *TrapError) Unwrap() error { return e.Err }
 

@@ -37,6 +37,6 @@ func TestMirrors(t *testing.T) {
 		require.NoError(t, err, "%s", msg)
 		wasm, err := os.ReadFile(out)
 		require.NoError(t, err)
-		tck.Run(t, wasm, tck.Options{CacheDir: t.TempDir()})
+		tck.Run(t, wasm, tck.Options{})
 	})
 }

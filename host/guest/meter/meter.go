@@ -18,6 +18,9 @@ const (
 	BudgetGlobal = Prefix + "budget" // i32: slices left; negative means trapped
 )
 
+// Version changes with what Rewrite makes of a module.
+const Version = 1
+
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the
 	// garbage collector waits no longer than that. A unit is about the time of
@@ -30,6 +33,8 @@ const (
 	// tables are outside the limit of the memory.
 	MaxTable  = 1 << 16
 	maxTables = 16
+	// maxBody bounds a function, in bytes: the compiler cannot be stopped within.
+	maxBody = 1 << 20
 )
 
 // Imports lists the imports of a core module, of every kind.

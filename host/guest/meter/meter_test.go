@@ -2,7 +2,9 @@ package meter_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -75,6 +77,17 @@ func TestErrors(t *testing.T) {
 			assert.LessOrEqual(t, bad.Offset, len(c.wasm))
 		})
 	}
+}
+
+// What a cache holds is found by Version, so it must change with the output.
+func TestVersionChangesWithTheOutput(t *testing.T) {
+	wasm, err := os.ReadFile("testdata/endless.wasm")
+	require.NoError(t, err)
+	out, err := meter.Rewrite(wasm)
+	require.NoError(t, err)
+	hash := sha256.Sum256(out)
+	assert.Equal(t, map[int]string{1: "f460e77833645658"}, map[int]string{meter.Version: fmt.Sprintf("%x", hash[:8])},
+		"raise meter.Version and note the new hash here")
 }
 
 func FuzzRewrite(f *testing.F) {

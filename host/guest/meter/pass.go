@@ -134,7 +134,11 @@ func (m *module) bodies() []reader {
 		}
 		out := make([]reader, n)
 		for k := range out {
-			out[k] = *r.sub(r.u32())
+			n := r.u32()
+			if n > maxBody {
+				r.fail("function of %d bytes is over the limit of %d", n, maxBody)
+			}
+			out[k] = *r.sub(n)
 		}
 		return out
 	}

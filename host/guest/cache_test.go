@@ -1,0 +1,75 @@
+package guest_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/guest"
+)
+
+// loadIn loads a module with a cache and asks it.
+func loadIn(t *testing.T, dir, name string) {
+	t.Helper()
+	rt, err := guest.NewRuntime(t.Context(), guest.Options{CacheDir: dir})
+	require.NoError(t, err)
+	defer rt.Close(context.Background())
+	m, err := rt.Load(t.Context(), name, wasm(t, name), guest.ModuleOptions{Slots: 1})
+	require.NoError(t, err)
+	defer m.Close(context.Background())
+	_, err = ask(m, call(1))
+	require.NoError(t, err)
+}
+
+func meteredFiles(t *testing.T, dir string) []string {
+	files, err := filepath.Glob(filepath.Join(dir, "metered-*.wasm"))
+	require.NoError(t, err)
+	return files
+}
+
+func TestMeteredModulesAreKept(t *testing.T) {
+	dir := t.TempDir()
+	loadIn(t, dir, "good")
+	files := meteredFiles(t, dir)
+	require.Len(t, files, 1)
+	before, err := os.Stat(files[0])
+	require.NoError(t, err)
+	loadIn(t, dir, "good")
+	after, err := os.Stat(files[0])
+	require.NoError(t, err)
+	assert.True(t, os.SameFile(before, after), "it was not written again")
+	loadIn(t, dir, "bad")
+	assert.Len(t, meteredFiles(t, dir), 2)
+}
+
+func TestDamagedCacheCostsTimeOnly(t *testing.T) {
+	dir := t.TempDir()
+	loadIn(t, dir, "good")
+	file := meteredFiles(t, dir)[0]
+	good, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, good[:len(good)/2], 0o600))
+	loadIn(t, dir, "good")
+	repaired, err := os.ReadFile(file)
+	require.NoError(t, err)
+	assert.Equal(t, good, repaired)
+}
+
+func TestCacheThatCannotBeUsed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	loadIn(t, filepath.Join(file, "dir"), "good")
+}
+
+func TestCompilationTakesTooLong(t *testing.T) {
+	rt, err := guest.NewRuntime(t.Context(), guest.Options{CompileTimeout: time.Nanosecond})
+	require.NoError(t, err)
+	defer rt.Close(context.Background())
+	_, err = rt.Load(t.Context(), "slow", wasm(t, "good"), guest.ModuleOptions{Slots: 1})
+	require.ErrorContains(t, err, "compiling took longer than 1ns")
+}
