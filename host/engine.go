@@ -119,6 +119,22 @@ func (e *Engine) Update(change func(*fwpm.Policy) error) error {
 // Policy returns a copy of the live policy.
 func (e *Engine) Policy() *fwpm.Policy { return e.live.Load().objects.policy() }
 
+// Enforced returns a copy of what is enforced of the live policy: not what waits
+// for the host to be ready or is disabled (BFE-OBJ-07), and with what callouts
+// left in their filters (CO-NOT-02).
+func (e *Engine) Enforced() *fwpm.Policy {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.enforced(e.live.Load().objects)
+}
+
+// Slot is where the callout of a name is found once it is registered.
+func (e *Engine) Slot(id fwpm.CalloutID) *arbitrate.Slot {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.slot(id)
+}
+
 // BootComplete says that the host is ready: from one classification to the next
 // the persistent filters take the place of the boot-time ones (BFE-OBJ-07).
 // Persistent objects of a provider whose service does not start by itself stay
@@ -186,6 +202,12 @@ func (e *Engine) ReauthorizeReason(l fwpm.LayerID, since uint64) fwp.Reauthorize
 // Classify decides one layer and leaves the outcome in d, which the caller owns.
 func (e *Engine) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {
 	e.live.Load().program.Classify(ctx, in, d)
+	e.Decided(in, d)
+}
+
+// Decided counts a decision and tells of it. Classify does it; a classifier that
+// decides in the engine's place does it too.
+func (e *Engine) Decided(in *fwps.Incoming, d *fwps.Decision) {
 	e.stats.count(in.Layer, d)
 	if h := e.heard.Load(); h != nil {
 		h.classified(in, d)

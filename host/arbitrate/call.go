@@ -22,6 +22,7 @@ func (r *run) call(f *filter, a *answer) {
 	c, v := r.d.Question(r.in, f.Filter)
 	c.RedirectHandle = reg.handle
 	c.State, c.Hop = r.in.Records.State(reg.handle)
+	c.CountHolds(&f.callout.slot.pended)
 	c.CountFlows(f.callout.slot.Flows())
 	if r.in.Flow != nil {
 		c.FlowContext = r.in.Flow.Enter(r.in.Layer, f.Callout)
@@ -113,11 +114,13 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 // IS_REAUTHORIZE then (ALE-LAY-13).
 func (r *run) held(f *filter, v *fwps.Verdict, err error) (*fwps.Verdict, error) {
 	p, op := r.d.Pended()
-	if err != nil || p == nil && op == nil {
+	if p == nil && op == nil {
 		return v, err
 	}
-	f.callout.slot.pended.Add(1)
 	defer f.callout.slot.pended.Add(-1)
+	if err != nil {
+		return v, err
+	}
 	var timeout <-chan time.Time
 	if r.p.opts.PendTimeout > 0 {
 		t := time.NewTimer(r.p.opts.PendTimeout)

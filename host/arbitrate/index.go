@@ -269,12 +269,18 @@ func (t *test) exact(at access) bool {
 	case byApp:
 		return t.kind == textIs
 	case byRemote:
-		return t.kind == masked || t.kind == masked6 || t.kind == inRange && t.low == t.high ||
+		return t.kind == masked && contiguous(t.high) || t.kind == masked6 || t.kind == inRange && t.low == t.high ||
 			t.kind == inRange6 && t.low == t.high && t.more.low2 == t.more.high2
 	case byUser:
 		return t.kind == granted && len(t.more.aces) == 1 && t.more.aces[0].user()
 	}
 	return t.kind == inRange && t.low == t.high
+}
+
+// contiguous reports whether a mask is that of a prefix: FWP_MATCH_FLAGS_* makes
+// others.
+func contiguous(mask uint64) bool {
+	return bits.OnesCount32(^uint32(mask)) == bits.Len32(^uint32(mask))
 }
 
 // user reports whether the entry lets exactly one Unix user match.

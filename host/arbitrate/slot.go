@@ -30,13 +30,16 @@ func (s *Slot) Set(c fwps.Callout, h redirect.Handle) {
 	s.current.Store(&registration{c, h})
 }
 
-// Callout is what is registered, nil if nothing is.
-func (s *Slot) Callout() fwps.Callout {
+// Callout is what is registered, with its redirect handle; nil if nothing is.
+func (s *Slot) Callout() (fwps.Callout, redirect.Handle) {
 	if r := s.current.Load(); r != nil {
-		return r.callout
+		return r.callout, r.handle
 	}
-	return nil
+	return nil, 0
 }
+
+// Holds counts the classifications that the callout holds.
+func (s *Slot) Holds() *atomic.Int32 { return &s.pended }
 
 // Busy reports whether the callout holds classifications or has flow contexts:
 // then it cannot be unregistered (CO-REG-05, AMB-44).

@@ -131,22 +131,17 @@ func differ(t *rapid.T, l fwpm.LayerID, seen *coverage) {
 	e := host.New(opts)
 	callouts := drawCallouts(t)
 	p := drawPolicy(t, l, callouts)
-	registered := map[fwpm.CalloutID]redirect.Handle{}
 	for _, c := range callouts {
 		if c.registered {
-			registered[c.id], _, _ = e.RegisterCallout(c.id, c)
+			_, _, err := e.RegisterCallout(c.id, c)
+			require.NoError(t, err)
 		}
 	}
 	require.NoError(t, e.Update(func(live *fwpm.Policy) error { *live = *p.Clone(); return nil }))
 	seen.policy(p)
+	cs := columns(p, l)
 	engine := &arbiter{Classifier: e}
-	second := &arbiter{Classifier: &naive{Classifier: e, policy: func() *fwpm.Policy { return p }, options: opts, callouts: func(id fwpm.CalloutID) (fwps.Callout, redirect.Handle) {
-		h, ok := registered[id]
-		if !ok {
-			return nil, 0
-		}
-		return callouts[slices.IndexFunc(callouts, func(c *answering) bool { return c.id == id })], h
-	}}}
+	second := &arbiter{Classifier: &naive{e, func(fwpm.LayerID) []column { return cs }}}
 	g := drawConnections(t, l, callouts)
 	for range perPolicy() {
 		in := g.next()
@@ -179,7 +174,7 @@ func describe(a *arbiter) string {
 	for i := range d.Steps {
 		s += fmt.Sprintf("\n  %s absorb %v reauth %v veto %v", step(&d.Steps[i]), d.Steps[i].Absorb, d.Steps[i].Reauth, d.Steps[i].Veto)
 	}
-	for r := d.Connect; r != nil; r = r.Previous {
+	for r := d.Connect; r != nil && r.Previous != nil; r = r.Previous {
 		s += fmt.Sprintf("\n  version %s local %s by %d of %s", connectRequest(r), r.Local, r.ModifierFilterID, r.ModifierCallout)
 	}
 	for r := d.Bind; r != nil; r = r.Previous {

@@ -14,12 +14,9 @@ import (
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
-type lookup = func(fwpm.CalloutID) (fwps.Callout, redirect.Handle)
-
 // A mutant is the engine's arbiter with another policy or other callouts.
 type mutant struct {
 	*host.Engine
-	lookup  lookup
 	policy  func(*fwpm.Policy)
 	callout func(fwps.Callout) fwps.Callout
 }
@@ -30,7 +27,7 @@ func (m *mutant) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decisi
 	prog, err := arbitrate.Compile(p, arbitrate.Options{PrefixMatchesStart: o.PrefixMatchesStart, FaultContinues: o.FaultContinues,
 		PendTimeout: o.PendTimeout, Lookup: func(id fwpm.CalloutID) *arbitrate.Slot {
 			s := &arbitrate.Slot{ID: id}
-			if c, h := m.lookup(id); c != nil {
+			if c, h := m.Slot(id).Callout(); c != nil {
 				s.Set(m.callout(c), h)
 			}
 			return s
@@ -42,8 +39,8 @@ func (m *mutant) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decisi
 }
 
 func policies(change func(*fwpm.Policy)) Wrap {
-	return func(e *host.Engine, l lookup) fwps.Classifier {
-		return &mutant{e, l, change, func(c fwps.Callout) fwps.Callout { return c }}
+	return func(e *host.Engine) fwps.Classifier {
+		return &mutant{e, change, func(c fwps.Callout) fwps.Callout { return c }}
 	}
 }
 
@@ -56,8 +53,8 @@ func filters(change func(*fwpm.Filter)) Wrap {
 }
 
 func callouts(change func(fwps.Callout) fwps.Callout) Wrap {
-	return func(e *host.Engine, l lookup) fwps.Classifier {
-		return &mutant{e, l, func(*fwpm.Policy) {}, change}
+	return func(e *host.Engine) fwps.Classifier {
+		return &mutant{e, func(*fwpm.Policy) {}, change}
 	}
 }
 
@@ -106,7 +103,7 @@ func (s seen) Generation(l fwpm.LayerID) uint64 {
 
 // decided changes decisions before they are traced.
 func decided(change func(*fwps.Incoming, *fwps.Decision)) Wrap {
-	return func(e *host.Engine, _ lookup) fwps.Classifier {
+	return func(e *host.Engine) fwps.Classifier {
 		return seen{Classifier: e, classify: func(c fwps.Classifier, in *fwps.Incoming, d *fwps.Decision) {
 			c.Classify(context.Background(), in, d)
 			change(in, d)
@@ -116,7 +113,7 @@ func decided(change func(*fwps.Incoming, *fwps.Decision)) Wrap {
 
 // asked changes what is asked about, in the trace as well.
 func asked(change func(*fwps.Incoming)) Wrap {
-	return func(e *host.Engine, _ lookup) fwps.Classifier {
+	return func(e *host.Engine) fwps.Classifier {
 		return seen{Classifier: e, classify: func(c fwps.Classifier, in *fwps.Incoming, d *fwps.Decision) {
 			change(in)
 			c.Classify(context.Background(), in, d)

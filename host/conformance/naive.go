@@ -16,18 +16,29 @@ import (
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
-// Naive wraps the engine with a second arbiter that is slow and obvious: it sorts
-// the policy for each question, compares values as values and has the table of
-// ARB-05 as a table. It shares no code with the engine's.
-func Naive(e *host.Engine, callouts func(fwpm.CalloutID) (fwps.Callout, redirect.Handle)) fwps.Classifier {
-	return &naive{Classifier: e, policy: e.Policy, options: e.Options(), callouts: callouts}
+// Naive wraps the engine with a second arbiter that is slow and obvious: it looks
+// at every filter for each question, compares values as values and has the table
+// of ARB-05 as a table. It shares no code with the engine's.
+func Naive(e *host.Engine) fwps.Classifier {
+	return &naive{e, func(l fwpm.LayerID) []column { return columns(e.Enforced(), l) }}
 }
 
 type naive struct {
-	fwps.Classifier // whose Generation counts
-	policy          func() *fwpm.Policy
-	options         host.Options
-	callouts        func(fwpm.CalloutID) (fwps.Callout, redirect.Handle)
+	*host.Engine
+	columns func(fwpm.LayerID) []column
+}
+
+// A column is a sublayer with its filters of one layer, in the order of asking.
+type column struct {
+	sublayer fwpm.SublayerID
+	filters  []*fwpm.Filter
+}
+
+func columns(p *fwpm.Policy, l fwpm.LayerID) (out []column) {
+	for _, sub := range sublayers(p) {
+		out = append(out, column{sub.ID, filtersOf(p, sub.ID, l)})
+	}
+	return out
 }
 
 // state is what goes from one sublayer to the next.
@@ -38,6 +49,11 @@ type state struct {
 }
 
 func (n *naive) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {
+	n.decide(ctx, in, d)
+	n.Decided(in, d)
+}
+
+func (n *naive) decide(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {
 	var steps []fwps.Step
 	for range arbitrate.MaxRounds {
 		d.Reset(in)
@@ -54,15 +70,14 @@ func (n *naive) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decisio
 
 // once asks every sublayer; it returns what to ask about again, nil if all is done.
 func (n *naive) once(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) *fwps.Incoming {
-	policy := n.policy()
 	q := &question{n: n, ctx: ctx, in: in, d: d}
 	st := state{step: -1}
-	for _, sub := range sublayers(policy) {
-		for _, f := range filtersOf(policy, sub.ID, in.Layer) {
+	for _, c := range n.columns(in.Layer) {
+		for _, f := range c.filters {
 			if !n.matches(f, q.in) {
 				continue
 			}
-			new, veto, decided := q.ask(f, sub.ID)
+			new, veto, decided := q.ask(f, c.sublayer)
 			if q.again != nil {
 				return q.again
 			}
@@ -231,7 +246,7 @@ func (n *naive) holds(c *fwpm.Condition, v fwp.Value) bool {
 
 // prefix tests the end of the value, unless the option says so (AMB-34).
 func (n *naive) prefix(value, part string) bool {
-	if n.options.PrefixMatchesStart {
+	if n.Options().PrefixMatchesStart {
 		return strings.HasPrefix(value, part)
 	}
 	return strings.HasSuffix(value, part)
@@ -280,7 +295,8 @@ func (q *question) ask(f *fwpm.Filter, sub fwpm.SublayerID) (st state, veto, dec
 		st.action, st.hard = f.Action, f.Action == fwp.ActionBlock || f.ClearActionRight
 		return st, false, true
 	}
-	c, h := q.n.callouts(f.Callout)
+	slot := q.n.Slot(f.Callout)
+	c, h := slot.Callout()
 	if c == nil {
 		s.Rule, s.Why = "CO-REG-04", "the callout is not registered"
 		switch {
@@ -294,30 +310,14 @@ func (q *question) ask(f *fwpm.Filter, sub fwpm.SublayerID) (st state, veto, dec
 		}
 		return st, false, true
 	}
-	return q.call(f, c, h, st)
+	return q.call(f, slot, h, st)
 }
 
-func (q *question) call(f *fwpm.Filter, c fwps.Callout, h redirect.Handle, st state) (_ state, veto, decided bool) {
+func (q *question) call(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handle, st state) (_ state, veto, decided bool) {
 	d := q.d
 	s := &d.Steps[st.step]
-	call, v := d.Question(q.in, f)
-	call.RedirectHandle = h
-	call.State, call.Hop = q.in.Records.State(h)
-	if q.in.Flow != nil {
-		call.FlowContext = q.in.Flow.Context(q.in.Layer, f.Callout)
-	}
 	writable := d.Rights&fwps.RightActionWrite != 0
-	err := func() (err error) {
-		defer func() {
-			if r := recover(); r != nil {
-				err = fmt.Errorf("callout panicked: %v", r)
-			}
-		}()
-		return c.Classify(q.ctx, call, v)
-	}()
-	if err == nil {
-		v, err = q.wait(v, q.n.options.PendTimeout)
-	}
+	v, err := q.answer(f, slot, h)
 	if q.again != nil {
 		return st, false, false
 	}
@@ -327,7 +327,7 @@ func (q *question) call(f *fwpm.Filter, c fwps.Callout, h redirect.Handle, st st
 	fail := func(rule, why string) (state, bool, bool) {
 		d.Discard()
 		s.Rule, s.Why = rule, why
-		if q.n.options.FaultContinues {
+		if q.n.Options().FaultContinues {
 			s.Action = fwp.ActionContinue
 			return st, false, false
 		}
@@ -381,6 +381,35 @@ func (q *question) call(f *fwpm.Filter, c fwps.Callout, h redirect.Handle, st st
 	st.action = v.Action
 	st.hard = v.ClearActionRight || f.ClearActionRight
 	return st, v.Action == fwp.ActionBlock && !writable, true
+}
+
+// answer asks the callout.
+func (q *question) answer(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handle) (v *fwps.Verdict, err error) {
+	c, _ := slot.Callout()
+	call, v := q.d.Question(q.in, f)
+	call.RedirectHandle = h
+	call.State, call.Hop = q.in.Records.State(h)
+	call.CountHolds(slot.Holds())
+	func() {
+		if q.in.Flow != nil {
+			if call.FlowContext = q.in.Flow.Enter(q.in.Layer, f.Callout); call.FlowContext != 0 {
+				defer q.in.Flow.Leave()
+			}
+		}
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("callout panicked: %v", r)
+			}
+		}()
+		err = c.Classify(q.ctx, call, v)
+	}()
+	if p, op := q.d.Pended(); p != nil || op != nil {
+		defer slot.Holds().Add(-1)
+	}
+	if err != nil {
+		return v, err
+	}
+	return q.wait(v, q.n.Options().PendTimeout)
 }
 
 // wait is what the engine does when a callout pends.

@@ -82,7 +82,11 @@ func drawPolicy(t *rapid.T, l fwpm.LayerID, callouts []*answering) *fwpm.Policy 
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, id := range rapid.Permutation([]int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}).Draw(t, "ids")[:pick(t, []int{6, 8, 10, 0, 1, 2, 4})] {
+	ids := make([]int, 40)
+	for i := range ids {
+		ids[i] = i + 1
+	}
+	for _, id := range rapid.Permutation(ids).Draw(t, "ids")[:pick(t, []int{6, 8, 10, 20, 0, 40, 1, 2, 4})] {
 		f := fwpm.Filter{ID: fwpm.FilterID(id), Name: "f", Layer: l, Sublayer: pick(t, names), Weight: drawWeight(t),
 			Action:           pick(t, []fwp.Action{fwp.ActionCalloutUnknown, fwp.ActionPermit, fwp.ActionBlock, fwp.ActionCalloutUnknown, fwp.ActionCalloutTerminating, fwp.ActionCalloutInspection}),
 			ClearActionRight: chance(t, 4), PermitIfCalloutUnregistered: chance(t, 2)}

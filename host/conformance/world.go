@@ -19,7 +19,7 @@ import (
 
 // A Wrap puts a classifier in the place of the engine: another arbiter, or the
 // engine with a fault that the suite must find.
-type Wrap func(e *host.Engine, callouts func(fwpm.CalloutID) (fwps.Callout, redirect.Handle)) fwps.Classifier
+type Wrap func(e *host.Engine) fwps.Classifier
 
 // A world is what one case happens in: an engine, an enforcer, a simulated
 // network, and the trace.
@@ -72,7 +72,7 @@ func newWorld(c *Case, wrap Wrap, change func(*ale.Options)) (*world, error) {
 		PendTimeout: w.duration("pend-timeout"), ReauthorizeOnHandleDestroy: w.opts["reauthorize-on-handle-destroy"] != ""})
 	w.classifier = w.engine
 	if wrap != nil {
-		w.classifier = wrap(w.engine, w.registered)
+		w.classifier = wrap(w.engine)
 	}
 	opts := ale.Options{Classifier: traced{w, w.classifier}, Store: memstore.New(0), OnRedirect: w.redirected, IsLocal: w.net.local,
 		BlockAtRedirect: w.opts["block-at-redirect"] != "", FlowIdle: w.duration("flow-idle"), Now: func() time.Time { return w.clock }}
@@ -106,14 +106,6 @@ func (w *world) register(name string) error {
 	}
 	w.handles[name], w.unreg[name] = h, unregister
 	return nil
-}
-
-// registered is what a second arbiter asks callouts by.
-func (w *world) registered(id fwpm.CalloutID) (fwps.Callout, redirect.Handle) {
-	if w.unreg[string(id)] == nil {
-		return nil, 0
-	}
-	return w.callouts[string(id)].callout(), w.handles[string(id)]
 }
 
 // printf adds a line to the trace.

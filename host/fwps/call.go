@@ -36,6 +36,17 @@ type Call struct {
 
 	d     *Decision
 	flows *atomic.Int32
+	holds *atomic.Int32
+}
+
+// CountHolds makes n count what the callout pends, from then on until the
+// classifier counts it down (AMB-44). It is the classifier's.
+func (c *Call) CountHolds(n *atomic.Int32) { c.holds = n }
+
+func (c *Call) held() {
+	if c.holds != nil {
+		c.holds.Add(1)
+	}
 }
 
 // ClassifyFlags are the flags of ApplyModifiedLayerData.
@@ -123,6 +134,7 @@ func (c *Call) PendClassify() (*PendedClassify, error) {
 	}
 	p := &PendedClassify{done: make(chan *Verdict, 1)}
 	c.d.pended = p
+	c.held()
 	return p, nil
 }
 
@@ -135,6 +147,7 @@ func (c *Call) PendOperation() (*PendedOperation, error) {
 	}
 	p := &PendedOperation{done: make(chan struct{})}
 	c.d.operation = p
+	c.held()
 	return p, nil
 }
 

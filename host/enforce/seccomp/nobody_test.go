@@ -17,7 +17,7 @@ func TestRedirectToNobody(t *testing.T) {
 	require.NoError(t, err)
 	gone := must(l.Addr().String())
 	require.NoError(t, l.Close())
-	out, _ := run(t, redirectTo(gone), "nonblocking", test4)
+	out := run(t, redirectTo(gone), "nonblocking", test4)
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	require.Equal(t, "ECONNREFUSED", lines[0], out)
 	require.Equal(t, "ECONNREFUSED", lines[len(lines)-1], "and the socket can be used again: %s", out)
