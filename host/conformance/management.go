@@ -184,12 +184,9 @@ func (w *world) filterOrder(a *args) error {
 
 // abort NAME: FwpsFlowAbort0 on its flow.
 func (w *world) abort(a *args) error {
-	s, err := w.sock(a)
+	s, err := w.flow(a)
 	if err != nil {
 		return err
-	}
-	if s.flow == nil {
-		return a.l.errorf("socket %q has no flow", s.name)
 	}
 	s.flow.OnAbort(func() { w.printf("  the connection is aborted"); s.flow.Close() })
 	s.flow.Abort()

@@ -8,6 +8,63 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 )
 
+// send NAME [ADDRESS]
+func (w *world) send(a *args) error {
+	s, err := w.sock(a)
+	if err != nil {
+		return err
+	}
+	var to netip.AddrPort
+	if len(a.rest) > 0 {
+		if to, err = address(a); err != nil {
+			return err
+		}
+	}
+	target, f, created, err := s.s.SendTo(context.Background(), to)
+	if err == nil {
+		if from, err2 := w.net.source(s.s.LocalAddr(), target); err2 == nil {
+			w.net.send(from, target)
+		}
+		s.flow = f
+	}
+	w.result(err, "sent to %s%s", target, newFlow(created))
+	return nil
+}
+
+func newFlow(created bool) string {
+	if created {
+		return " in a new flow"
+	}
+	return ""
+}
+
+func (w *world) receive(a *args) error {
+	s, err := w.sock(a)
+	if err != nil {
+		return err
+	}
+	d, err := w.net.receive(s.s.LocalAddr())
+	if err != nil {
+		return a.l.errorf("%w", err)
+	}
+	source, f, created, err := s.s.ReceiveFrom(context.Background(), d.from)
+	if err == nil {
+		s.flow = f
+	}
+	w.result(err, "received from %s%s", source, newFlow(created))
+	return nil
+}
+
+// packet NAME: the next packet of a connection, in either direction.
+func (w *world) packet(a *args) error {
+	s, err := w.flow(a)
+	if err != nil {
+		return err
+	}
+	w.result(s.flow.Reauthorize(context.Background()), "passes")
+	return nil
+}
+
 // icmpMessage reads "NAME ADDRESS type= [code=] [id=]".
 func (w *world) icmpMessage(a *args) (s *sock, at netip.Addr, m ale.ICMPMessage, err error) {
 	if s, err = w.sock(a); err != nil {
