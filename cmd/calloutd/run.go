@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -29,8 +28,8 @@ the policy. It needs no privilege. The command keeps its terminal, signals and e
 there is none. A blocked connect fails with EACCES and prints one line on standard error:
 who, where to, which filter and callout, and why.
 
-A policy with filters that would not be asked, such as those of ALE_AUTH_RECV_ACCEPT, is
-refused: --partial runs it all the same.`,
+A policy with filters that would not be asked, such as those of ALE_AUTH_RECV_ACCEPT or
+for UDP, is refused: --partial runs it all the same.`,
 		Example: `  calloutd run --policy examples/quickstart/policy.yaml -- curl -s http://198.51.100.7/
   calloutd run -p policy.yaml --trace --events trace.jsonl --json -- make test`,
 		Args: cobra.MinimumNArgs(1),
@@ -41,7 +40,7 @@ refused: --partial runs it all the same.`,
 	f := cmd.Flags()
 	f.SetInterspersed(false)
 	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
-	f.BoolVar(&o.partial, "partial", false, "run although some filters are at layers that run does not ask")
+	f.BoolVar(&o.partial, "partial", false, "run although some filters would not be asked")
 	f.StringVar(&o.events, "events", "", "write denials and trace to this file instead of standard error")
 	_ = cmd.MarkFlagFilename("events") // fails only for a flag that does not exist
 	return cmd
@@ -88,12 +87,12 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 // on them. The halves of a filter for both families are one.
 func unenforced(file *policyfile.File) error {
 	var errs []error
-	for _, f := range file.Policy.Filters {
-		if seccomp.Enforces(f.Layer) {
+	for i := range file.Policy.Filters {
+		f := &file.Policy.Filters[i]
+		if seccomp.Enforces(f) {
 			continue
 		}
-		layer := strings.TrimSuffix(strings.TrimSuffix(f.Layer.String(), "_V4"), "_V6")
-		err := file.At("filter", fmt.Sprint(f.ID), "layer", fmt.Errorf("filter %q: run decides connects, and would not ask %s (--partial runs all the same)", f.Name, layer))
+		err := file.At("filter", fmt.Sprint(f.ID), "layer", fmt.Errorf("filter %q: run decides TCP connects only and would not ask it (--partial runs all the same)", f.Name))
 		if !slices.Contains(errs, err) {
 			errs = append(errs, err)
 		}

@@ -1,14 +1,24 @@
 package seccomp
 
-import "github.com/calloutd/calloutd/host/fwpm"
+import (
+	"slices"
 
-// Enforces reports whether Run asks a layer about all that a program does there.
-// The bind and accept layers are asked about connecting sockets at most, and
-// nobody hears of their end.
-func Enforces(l fwpm.LayerID) bool {
-	switch l.ForFamily(false) {
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// Enforces reports whether Run can ask a filter: it decides TCP connects. The
+// bind and accept layers are asked about connecting sockets at most, nobody hears
+// of their end, and no other protocol is decided on.
+func Enforces(f *fwpm.Filter) bool {
+	switch f.Layer.ForFamily(false) {
 	case fwpm.LayerALEConnectRedirectV4, fwpm.LayerALEAuthConnectV4, fwpm.LayerALEFlowEstablishedV4:
-		return true
+	default:
+		return false
 	}
-	return false
+	const tcp = 6
+	protocol := func(c fwpm.Condition) bool { return c.Field == fwpm.ConditionIPProtocol }
+	return !slices.ContainsFunc(f.Conditions, protocol) || slices.ContainsFunc(f.Conditions, func(c fwpm.Condition) bool {
+		return protocol(c) && (c.Match != fwp.MatchEqual || c.Value.Uint == tcp)
+	})
 }
