@@ -90,6 +90,32 @@ func TestRegistration(t *testing.T) {
 		register(t, e, "c", answering(permit))
 		require.Equal(t, permit, decide(t, e).Action)
 	})
+	t.Run("a classification that is under way does not reach a later registration", func(t *testing.T) {
+		e := host.New(host.Options{})
+		s := open(t, e, host.SessionOptions{})
+		declare(t, s, "gate", "c")
+		inside, goOn := make(chan bool), make(chan bool)
+		register(t, e, "gate", fwps.CalloutFunc(func(context.Context, *fwps.Call, *fwps.Verdict) error {
+			inside <- true
+			<-goOn
+			return nil
+		}))
+		first := &noted{context: 5}
+		_, unregister := register(t, e, "c", first)
+		add(t, s, calling("gate"))
+		add(t, s, calling("c"))
+		done := make(chan *fwps.Decision)
+		go func() { done <- decide(t, e) }()
+		<-inside
+		require.NoError(t, unregister())
+		second := new(noted)
+		register(t, e, "c", second)
+		goOn <- true
+		d := <-done
+		require.Equal(t, block, d.Action)
+		require.Equal(t, "CO-REG-04", d.Decider().Rule)
+		require.Zero(t, second.seen)
+	})
 	t.Run("RH-01 RH-03 each registration has a handle of its own", func(t *testing.T) {
 		e := host.New(host.Options{})
 		a, unregister := register(t, e, "a", answering(permit))
@@ -252,6 +278,17 @@ func TestNotifications(t *testing.T) {
 		require.NoError(t, s.FilterDelete(id))
 		require.Equal(t, []string{"delete 1 context=0"}, second.take())
 		require.Equal(t, []string{"add 1 context=0"}, first.take())
+	})
+	t.Run("CO-NOT-04 one that registers in between hears of no commit", func(t *testing.T) {
+		e := host.New(host.Options{})
+		s := open(t, e, host.SessionOptions{})
+		declare(t, s, "c")
+		require.NoError(t, s.Begin(0))
+		add(t, s, calling("c"))
+		c := new(committed)
+		register(t, e, "c", c)
+		require.NoError(t, s.Commit())
+		require.Empty(t, c.take())
 	})
 	t.Run("results of the others do not count", func(t *testing.T) {
 		n := new(committed)
@@ -440,14 +477,18 @@ func TestReauthorizeOnHandleDestroy(t *testing.T) {
 		require.NoError(t, err)
 		_, unregister := register(t, e, "c", answering(permit))
 		for _, goes := range []func(){func() { e.RedirectHandleDestroy(h) }, func() { require.NoError(t, unregister()) }} {
+			for range 3 {
+				e.RedirectHandleDestroy(must(e.RedirectHandleCreate("p", 0)))
+			}
 			before, accept := e.Generation(layer), e.Generation(fwpm.LayerALEAuthRecvAcceptV4)
 			goes()
 			require.Equal(t, on, e.Generation(layer) != before)
 			require.Equal(t, accept, e.Generation(fwpm.LayerALEAuthRecvAcceptV4))
 			if on {
 				require.Equal(t, fwp.ReasonProxyHandleChanged, e.ReauthorizeReason(layer, before))
-				s := open(t, e, host.SessionOptions{})
+				s, now := open(t, e, host.SessionOptions{}), e.Generation(layer)
 				add(t, s, filter("f", permit))
+				require.Equal(t, fwp.ReasonPolicyChange, e.ReauthorizeReason(layer, now))
 				require.Equal(t, fwp.ReasonProxyHandleChanged|fwp.ReasonPolicyChange, e.ReauthorizeReason(layer, before))
 			}
 		}

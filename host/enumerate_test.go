@@ -215,6 +215,20 @@ func TestFilterTemplates(t *testing.T) {
 	}
 }
 
+// BFE-SUB-03: the inspection sublayer is below a sublayer of weight 0 too.
+func TestInspectionSublayerIsLast(t *testing.T) {
+	s := open(t, host.New(host.Options{}), host.SessionOptions{})
+	_, err := s.SublayerAdd(fwpm.Sublayer{ID: "z", Name: "of weight 0"})
+	require.NoError(t, err)
+	for _, sub := range []fwpm.SublayerID{fwpm.SublayerInspection, "z"} {
+		f := filter(string(sub), block)
+		f.Sublayer = sub
+		add(t, s, f)
+	}
+	got := filters(t, s, template(func(m *fwpm.FilterEnumTemplate) { m.Flags = fwp.FilterEnumSorted }))
+	require.EqualValues(t, "z", got[0].Name)
+}
+
 // AMB-34: a template reads a prefix as the engine does.
 func TestTemplatePrefix(t *testing.T) {
 	for _, starts := range []bool{false, true} {

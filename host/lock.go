@@ -99,14 +99,21 @@ func (l *txnLock) leave() {
 	l.signal()
 }
 
-// release gives the lock back, if t still has it.
-func (l *txnLock) release(t *txn) {
+// pass gives the lock back if t still has it: to next if there are orphans, and
+// says so.
+func (l *txnLock) pass(t, next *txn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.holder == t {
-		l.holder, l.busy = nil, false
-		l.signal()
+	if l.holder != t {
+		return false
 	}
+	if len(l.orphans) > 0 {
+		l.holder, l.busy, next.since = next, true, l.now()
+		return true
+	}
+	l.holder, l.busy = nil, false
+	l.signal()
+	return false
 }
 
 // orphan notes a session that closed and left its dynamic objects.

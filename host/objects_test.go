@@ -204,6 +204,15 @@ func TestUpdate(t *testing.T) {
 		d.Close()
 		require.Empty(t, names(e), "what it kept stayed dynamic")
 	})
+	t.Run("a dynamic object that Update changes stays dynamic", func(t *testing.T) {
+		e := host.New(host.Options{})
+		d := open(t, e, host.SessionOptions{Dynamic: true})
+		add(t, d, filter("a", block))
+		require.NoError(t, e.Update(func(p *fwpm.Policy) error { p.Filters[0].Name = "changed"; return nil }))
+		require.Equal(t, []string{"changed"}, names(e))
+		d.Close()
+		require.Empty(t, names(e))
+	})
 	t.Run("BFE-OBJ-02 what Update adds is static", func(t *testing.T) {
 		e := host.New(host.Options{})
 		d := open(t, e, host.SessionOptions{Dynamic: true})
@@ -276,6 +285,9 @@ func TestGeneration(t *testing.T) {
 		{"nothing", nil, func(*fwpm.Policy) {}},
 		{"a filter comes", []fwpm.LayerID{v6}, func(p *fwpm.Policy) {
 			p.Filters = append(p.Filters, fwpm.Filter{ID: 9, Name: "n", Layer: v6, Action: block})
+		}},
+		{"a filter that is not enforced comes", nil, func(p *fwpm.Policy) {
+			p.Filters = append(p.Filters, fwpm.Filter{ID: 9, Name: "n", Layer: v6, Action: block, Boottime: true})
 		}},
 		{"a filter goes", []fwpm.LayerID{layer}, func(p *fwpm.Policy) { p.Filters = p.Filters[1:] }},
 		{"a filter moves", []fwpm.LayerID{layer, v6}, func(p *fwpm.Policy) { p.Filters[0].Layer = v6 }},

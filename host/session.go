@@ -101,10 +101,10 @@ func (s *Session) close() {
 	}
 	e.lock.orphan(s)
 	if t, err := e.begin(s.o.TxnWaitTimeout, nil); err == nil {
-		e.sweep(t)
-		e.lock.release(t)
+		e.end(t)
+		return
 	}
-	e.reap()
+	e.reap() // It may have become free since.
 }
 
 // ended reports whether Close was called.
@@ -129,6 +129,7 @@ func (s *Session) enter() (*txn, error) {
 	if err := s.e.lock.enter(s.txn); err != nil {
 		s.txn.abort()
 		s.txn = nil
+		s.e.reap()
 		return nil, s.fail(err)
 	}
 	return s.txn, nil

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/calloutd/calloutd/host"
@@ -124,6 +125,23 @@ func TestTransactionLock(t *testing.T) {
 			add(t, a, filter("anew", block))
 		})
 	})
+	t.Run("BFE-TXN-03 but not during a call", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			e := host.New(host.Options{})
+			a, b := open(t, e, host.SessionOptions{}), open(t, e, host.SessionOptions{TxnWaitTimeout: 9 * time.Hour})
+			declare(t, a, "slow")
+			register(t, e, "slow", &noted{during: func() { time.Sleep(2 * time.Hour) }})
+			require.NoError(t, a.Begin(0))
+			start, got := time.Now(), make(chan time.Duration)
+			go func() {
+				assert.NoError(t, b.Begin(0))
+				got <- time.Since(start)
+			}()
+			add(t, a, calling("slow"))
+			require.Equal(t, 2*time.Hour, <-got)
+			require.ErrorIs(t, a.Commit(), fwp.ErrTxnAborted)
+		})
+	})
 	t.Run("BFE-TXN-03 also if nobody waits for it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			e := host.New(host.Options{})
@@ -171,6 +189,18 @@ func TestTransactionLock(t *testing.T) {
 			require.Equal(t, []string{"dynamic"}, names(e))
 			require.NoError(t, a.Commit())
 			require.Equal(t, []string{"static"}, names(e))
+		})
+	})
+	t.Run("also when the lock was held too long", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			e := host.New(host.Options{})
+			d, a := open(t, e, host.SessionOptions{Dynamic: true, TxnWaitTimeout: time.Second}), open(t, e, host.SessionOptions{})
+			add(t, d, filter("dynamic", block))
+			require.NoError(t, a.Begin(0))
+			d.Close()
+			time.Sleep(time.Hour)
+			require.ErrorIs(t, a.Commit(), fwp.ErrTxnAborted)
+			require.Empty(t, names(e))
 		})
 	})
 	t.Run("a session that closes waits for the lock, and then its objects are gone", func(t *testing.T) {

@@ -41,7 +41,7 @@ func TestChanges(t *testing.T) {
 		require.NoError(t, s.Abort())
 		require.Empty(t, take())
 	})
-	t.Run("CHG-01 every kind, referrers go first and come last", func(t *testing.T) {
+	t.Run("CHG-01 every kind of object", func(t *testing.T) {
 		e := host.New(host.Options{})
 		w := open(t, e, host.SessionOptions{})
 		var order []string
@@ -56,6 +56,19 @@ func TestChanges(t *testing.T) {
 			return nil
 		}))
 		require.Equal(t, []string{"add provider", "add provider context", "add sublayer", "add callout", "add filter"}, order)
+		order = nil
+		require.NoError(t, e.Update(func(p *fwpm.Policy) error { *p = fwpm.Policy{}; return nil }))
+		require.ElementsMatch(t, []string{"delete provider", "delete provider context", "delete sublayer", "delete callout", "delete filter"}, order)
+	})
+	t.Run("CHG-01 of one kind, what came last goes first", func(t *testing.T) {
+		e := host.New(host.Options{})
+		s, w := open(t, e, host.SessionOptions{}), open(t, e, host.SessionOptions{})
+		for _, name := range []string{"a", "b", "c"} {
+			add(t, s, filter(name, block))
+		}
+		take, _ := heard(t, w, both(fwpm.KindFilter))
+		require.NoError(t, e.Update(func(p *fwpm.Policy) error { p.Filters = nil; return nil }))
+		require.Equal(t, []string{"delete filter 3", "delete filter 2", "delete filter 1"}, take())
 	})
 	t.Run("CHG-01 a changed object went and came", func(t *testing.T) {
 		e := host.New(host.Options{})
@@ -106,6 +119,19 @@ func TestChanges(t *testing.T) {
 		add(t, s, filter("a", block))
 		require.Empty(t, b())
 	})
+	t.Run("what is not told yet is not told any more", func(t *testing.T) {
+		e := host.New(host.Options{})
+		s, w, closing := open(t, e, host.SessionOptions{}), open(t, e, host.SessionOptions{}), open(t, e, host.SessionOptions{})
+		var unsubscribe func()
+		_, err := w.SubscribeChanges(both(fwpm.KindFilter), func(fwpm.Change) { unsubscribe(); closing.Close() })
+		require.NoError(t, err)
+		a, stop := heard(t, w, both(fwpm.KindFilter))
+		unsubscribe = stop
+		b, _ := heard(t, closing, both(fwpm.KindFilter))
+		add(t, s, filter("a", block))
+		require.Empty(t, a())
+		require.Empty(t, b())
+	})
 	t.Run("SC-109 others hear of a dynamic session's end", func(t *testing.T) {
 		e := host.New(host.Options{})
 		d, w := open(t, e, host.SessionOptions{Dynamic: true}), open(t, e, host.SessionOptions{})
@@ -118,13 +144,15 @@ func TestChanges(t *testing.T) {
 		e := host.New(host.Options{})
 		s, w := open(t, e, host.SessionOptions{}), open(t, e, host.SessionOptions{})
 		var got []string
+		nested := false
 		for range 2 {
 			_, err := w.SubscribeChanges(both(fwpm.KindFilter), func(c fwpm.Change) {
-				got = append(got, c.ID)
-				if len(got) == 1 {
+				if !nested {
+					nested = true
 					_, err := s.FilterAdd(filter("nested", block))
 					require.NoError(t, err)
 				}
+				got = append(got, c.ID)
 			})
 			require.NoError(t, err)
 		}

@@ -44,25 +44,28 @@ func (e *Engine) begin(wait time.Duration, by *Session) (*txn, error) {
 	return t, nil
 }
 
-// end gives the lock back.
+// end gives the lock back, after what closed sessions left behind is deleted.
 func (e *Engine) end(t *txn) {
-	e.lock.release(t)
-	e.reap()
+	next := &txn{e: e}
+	for e.lock.pass(t, next) {
+		e.sweep(next)
+		t = next
+	}
 }
 
-// reap deletes what closed sessions left behind, unless somebody holds the lock:
-// who does comes here when giving it back.
+// reap does what end does when nobody has the lock. If somebody has it, that
+// one's end will.
 func (e *Engine) reap() {
 	t := &txn{e: e}
-	for e.lock.takeForOrphans(t) {
-		t.base = e.live.Load().objects
+	if e.lock.takeForOrphans(t) {
 		e.sweep(t)
-		e.lock.release(t)
+		e.end(t)
 	}
 }
 
 // sweep deletes the dynamic objects of closed sessions. t holds the lock.
 func (e *Engine) sweep(t *txn) {
+	t.base = e.live.Load().objects
 	for _, s := range e.lock.adopt() {
 		t.disown(s)
 	}
