@@ -23,6 +23,7 @@ var coded = map[string]func(t *testing.T, debug wsk.Debug){
 	"WSK-CAT-01 each category has exactly its dispatch table":                      testDispatchTables,
 	"WSK-CAT-06 the socket comes with the IRP, and only if there is one":           testSocketComesWithIRP,
 	"IRP-03 the owner frees the IRP, and WSK leaves a freed one alone":             testFree,
+	"IRP-11 IoReuseIrp clears a routine that was set":                              testReuse,
 	"IRP-07 a completion routine that starts a new call does no harm":              testRoutineCalls,
 	"SC-14 closing cancels a pending query before the close completes":             testCloseCancelsQuery,
 	"AMB-16 sixteen hops fit a kilobyte, and there is no seventeenth":              testSixteenHops,
@@ -142,6 +143,20 @@ func testFree(t *testing.T, debug wsk.Debug) {
 	require.False(t, irp.Cancel())
 	require.Nil(t, wsk.AllocateIRP(0))
 	require.Nil(t, wsk.BuildIRP(128, nil))
+}
+
+func testReuse(t *testing.T, debug wsk.Debug) {
+	w := play(t, debug, "socket s connection\nbind s 127.0.0.1:0")
+	irp := wsk.AllocateIRP(1)
+	defer irp.Free()
+	irp.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
+		t.Error("the routine of before ran")
+		return ntstatus.MoreProcessingRequired
+	}, nil, wsk.InvokeAlways)
+	irp.Reuse(ntstatus.DeviceBusy)
+	require.Equal(t, ntstatus.DeviceBusy, irp.IoStatus().Status)
+	var a netip.AddrPort
+	require.Equal(t, ntstatus.InvalidParameter, w.socket("s").GetLocalAddress(&a, irp))
 }
 
 // testRoutineCalls receives a stream byte by byte, each receive started by the

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,7 +51,12 @@ var settings = map[string]verb{
 		r := w.registrations[s.args[0]]
 		r.gone = make(chan struct{})
 		started := make(chan struct{})
-		go func() { close(started); r.reg.Deregister(); close(r.gone) }()
+		go func() {
+			close(started)
+			r.reg.Deregister()
+			r.early = !r.allowed.Load()
+			close(r.gone)
+		}()
 		<-started
 		return nil
 	}},
@@ -62,7 +68,42 @@ var settings = map[string]verb{
 			return nil
 		}
 	}},
-	"deregistered":    {args: 1, do: func(w *world, s *statement) error { return wait("WskDeregister", w.registrations[s.args[0]].gone) }},
+	// allow: from here on WskDeregister may return.
+	"allow": {args: 1, do: func(w *world, s *statement) error { w.registrations[s.args[0]].allowed.Store(true); return nil }},
+	"deregistered": {args: 1, do: func(w *world, s *statement) error {
+		r := w.registrations[s.args[0]]
+		if err := wait("WskDeregister", r.gone); err != nil {
+			return err
+		}
+		if r.early {
+			return errors.New("WskDeregister returned too early")
+		}
+		return nil
+	}},
+	// drained: what has come was read by WSK.
+	"drained": {args: 1, do: func(w *world, s *statement) error {
+		sock, out := w.socket(s.args[0]), make([]byte, 8)
+		var err error
+		ended := within("reading", func() {
+			for left := true; left && err == nil; left = !bytes.Equal(out, make([]byte, 8)) {
+				var p *pending
+				p, err = w.start(nil, func(irp *wsk.IRP) ntstatus.Status {
+					return sock.ControlSocket(wsk.Ioctl, wsk.SIOWSKQueryReceiveBacklog, 0, nil, out, nil, irp)
+				})
+				err = errors.Join(err, p.wait(), p.status().Status.Err())
+			}
+		})
+		return errors.Join(err, ended)
+	}},
+	// dial-nobody: a connect that fails, which gives other goroutines time.
+	"dial-nobody": {args: 0, do: func(*world, *statement) error {
+		for range 20 {
+			if c, err := net.Dial("tcp", "127.0.0.1:1"); err == nil {
+				return c.Close()
+			}
+		}
+		return nil
+	}},
 	"characteristics": {args: 1, wants: "high low", do: characteristicsWord},
 	// later: the clock of the layers is put forward by so many seconds.
 	"later": {args: 1, do: func(w *world, s *statement) error {
@@ -132,6 +173,8 @@ type registration struct {
 	captured chan struct{}
 	late     ntstatus.Status
 	gone     chan struct{}
+	allowed  atomic.Bool
+	early    bool // it returned before it was allowed to
 }
 
 func providerWord(w *world, s *statement) error {
