@@ -92,7 +92,7 @@ func (g *generation) try() error {
 		return fmt.Errorf("start: %w", err)
 	}
 	defer i.close()
-	if err := encode(i.block, &canned); err != nil {
+	if err := encode(i.block, &canned, g.m.rt.clock.read()); err != nil {
 		return err
 	}
 	if err := i.ask(&canned, new(fwps.Verdict)); err != nil {

@@ -45,6 +45,7 @@ type Runtime struct {
 	pages   uint32
 	timeout time.Duration
 	metered meteredCache
+	clock   clock
 }
 
 // NewRuntime returns a Runtime. The caller closes it after its modules.
@@ -65,6 +66,7 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 		}
 		r.cache, cfg = c, cfg.WithCompilationCache(c)
 	}
+	r.clock.open()
 	r.rt = wazero.NewRuntimeWithConfig(ctx, cfg)
 	if err := instantiateHost(ctx, r.rt); err != nil {
 		return nil, errors.Join(err, r.Close(ctx))
@@ -74,6 +76,7 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 
 // Close ends the runtime and every instance.
 func (r *Runtime) Close(ctx context.Context) error {
+	r.clock.close()
 	err := r.rt.Close(ctx)
 	if r.cache != nil {
 		err = errors.Join(err, r.cache.Close(ctx))

@@ -133,7 +133,7 @@ func (m *Module) classify(g *generation, s *slot, c *fwps.Call, v *fwps.Verdict)
 		return m.failed(g, s, err)
 	}
 	i := s.inst
-	if err := encode(i.block, c); err != nil {
+	if err := encode(i.block, c, m.rt.clock.read()); err != nil {
 		return fmt.Errorf("callout %q was not asked: %w", m.name, err)
 	}
 	if err := i.ask(c, v); err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -13,12 +12,9 @@ import (
 
 var le = binary.LittleEndian
 
-// started is where the monotonic clock of requests begins.
-var started = time.Now()
-
 // encode writes the request. The response is zeroed first, so that an answer
 // left over from the last call cannot be read as this one's.
-func encode(b []byte, c *fwps.Call) error {
+func encode(b []byte, c *fwps.Call, now int64) error {
 	clear(b[:abi.RequestHeader])
 	clear(b[abi.ResponseOffset : abi.ResponseOffset+abi.ResponseHeader])
 	in, local, remote := c.In, c.In.Local, c.In.Remote
@@ -41,7 +37,7 @@ func encode(b []byte, c *fwps.Call) error {
 	if in.Inbound {
 		b[abi.ReqDirection] = 1
 	}
-	le.PutUint64(b[abi.ReqMonotonic:], uint64(time.Since(started)))
+	le.PutUint64(b[abi.ReqMonotonic:], uint64(now))
 	present := putAddr(b, abi.ReqLocal, abi.ReqLocalPort, local, abi.PresentLocal)
 	present |= putAddr(b, abi.ReqRemote, abi.ReqRemotePort, remote, abi.PresentRemote)
 	if in.ProcessID != 0 {

@@ -65,7 +65,7 @@ const (
 	ReqUser           = 88  // u32, u32: offset and length of the user's name
 	ReqRecord         = 96  // u32, u32: offset and length of the record that this callout once gave for the connection
 	ReqContext        = 104 // u32, u32: offset and length of the context it gave with it. Offset 0 with a length: it did not fit
-	ReqMonotonic      = 112 // u64: nanoseconds of a clock that only goes forward
+	ReqMonotonic      = 112 // u64: nanoseconds of a clock that only goes forward, in steps of some milliseconds
 	ReqInterface      = 120 // u32: index of the interface
 	ReqHostname       = 124 // u16, u16: offset and length of the host name
 )

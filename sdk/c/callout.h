@@ -76,7 +76,7 @@
 #define CALLOUT_REQ_USER 88 /* u32, u32: offset and length of the user's name */
 #define CALLOUT_REQ_RECORD 96 /* u32, u32: offset and length of the record that this callout once gave for the connection */
 #define CALLOUT_REQ_CONTEXT 104 /* u32, u32: offset and length of the context it gave with it. Offset 0 with a length: it did not fit */
-#define CALLOUT_REQ_MONOTONIC 112 /* u64: nanoseconds of a clock that only goes forward */
+#define CALLOUT_REQ_MONOTONIC 112 /* u64: nanoseconds of a clock that only goes forward, in steps of some milliseconds */
 #define CALLOUT_REQ_INTERFACE 120 /* u32: index of the interface */
 #define CALLOUT_REQ_HOSTNAME 124 /* u16, u16: offset and length of the host name */
 
@@ -204,8 +204,11 @@ typedef struct {
     callout_bytes record, context, reason;
 } callout_verdict;
 
-CALLOUT_C callout_verdict callout_decide(const callout_call *call);
-CALLOUT_C const char *callout_configure(const uint8_t *config, uint32_t len);
+/* What the policy defines. They are static, with or without the word there, so
+ * that the compiler makes one function of policy and header: what the policy does
+ * not look at is not read. */
+static callout_verdict callout_decide(const callout_call *call);
+static const char *callout_configure(const uint8_t *config, uint32_t len);
 
 static inline callout_bytes callout_span(const void *ptr, uint32_t len) {
     callout_bytes b;
@@ -214,12 +217,17 @@ static inline callout_bytes callout_span(const void *ptr, uint32_t len) {
     return b;
 }
 
-static inline callout_bytes callout_text(const char *s) {
+/* strlen, which is known for a constant and in no library here for the rest. */
+static inline uint32_t callout_length(const char *s) {
     uint32_t n = 0;
+    if (__builtin_constant_p(__builtin_strlen(s)))
+        return (uint32_t)__builtin_strlen(s);
     while (s[n])
         n++;
-    return callout_span(s, n);
+    return n;
 }
+
+static inline callout_bytes callout_text(const char *s) { return callout_span(s, callout_length(s)); }
 
 static inline callout_verdict callout_answer(uint16_t action) {
     callout_verdict v = {0};
@@ -294,39 +302,65 @@ static inline callout_verdict callout_with_flags(callout_verdict v, uint16_t fla
     return v;
 }
 
+/* Numbers in memory are little endian, whatever this machine is. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define CALLOUT_NUMBER(bits)                                              \
+    static inline uint##bits##_t callout_get##bits(const uint8_t *p) {    \
+        uint##bits##_t v;                                                 \
+        __builtin_memcpy(&v, p, sizeof v);                                \
+        return v;                                                         \
+    }                                                                     \
+    static inline void callout_put##bits(uint8_t *p, uint##bits##_t v) { __builtin_memcpy(p, &v, sizeof v); }
+#else
+#define CALLOUT_NUMBER(bits)                                              \
+    static inline uint##bits##_t callout_get##bits(const uint8_t *p) {    \
+        uint##bits##_t v = 0;                                             \
+        for (int i = 0; i < bits / 8; i++)                                \
+            v |= (uint##bits##_t)((uint##bits##_t)p[i] << 8 * i);         \
+        return v;                                                         \
+    }                                                                     \
+    static inline void callout_put##bits(uint8_t *p, uint##bits##_t v) {  \
+        for (int i = 0; i < bits / 8; i++)                                \
+            p[i] = (uint8_t)(v >> 8 * i);                                 \
+    }
+#endif
+CALLOUT_NUMBER(16)
+CALLOUT_NUMBER(32)
+CALLOUT_NUMBER(64)
+
 /* The IPv4 address of 16 bytes, in host order; 0 for IPv6. */
 static inline uint32_t callout_v4(const uint8_t address[16]) {
-    for (int i = 0; i < 12; i++)
-        if (address[i] != (i < 10 ? 0 : 0xff))
-            return 0;
-    return (uint32_t)address[12] << 24 | (uint32_t)address[13] << 16 | (uint32_t)address[14] << 8 | address[15];
+    if (callout_get64(address) != 0 || callout_get32(address + 8) != 0xffff0000)
+        return 0;
+    return __builtin_bswap32(callout_get32(address + 12));
 }
 
 /* Reports whether bytes begin with a text. */
 static inline bool callout_begins(callout_bytes b, const char *prefix) {
-    uint32_t n = 0;
-    for (; prefix[n]; n++)
-        if (n >= b.len || b.ptr[n] != (uint8_t)prefix[n])
+    uint32_t n = callout_length(prefix), i = 0;
+    if (b.len < n)
+        return false;
+    for (; n - i >= 8; i += 8) /* A prefix is a constant as a rule, and so is this. */
+        if (callout_get64(b.ptr + i) != callout_get64((const uint8_t *)prefix + i))
+            return false;
+    for (; i < n; i++)
+        if (b.ptr[i] != (uint8_t)prefix[i])
             return false;
     return true;
 }
 
-/* Reading and writing the exchange block. Numbers are little endian. */
-
-static inline uint16_t callout_get16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
-static inline uint32_t callout_get32(const uint8_t *p) { return callout_get16(p) | (uint32_t)callout_get16(p + 2) << 16; }
-static inline uint64_t callout_get64(const uint8_t *p) { return callout_get32(p) | (uint64_t)callout_get32(p + 4) << 32; }
-static inline void callout_put16(uint8_t *p, uint16_t v) { p[0] = (uint8_t)v, p[1] = (uint8_t)(v >> 8); }
-static inline void callout_put32(uint8_t *p, uint32_t v) { callout_put16(p, (uint16_t)v), callout_put16(p + 2, (uint16_t)(v >> 16)); }
+/* Reading and writing the exchange block. All of it is inlined: what a policy
+ * does not look at is not read, and its verdict stays in registers. */
+#define CALLOUT_INLINE static inline __attribute__((always_inline))
 
 /* Reads an item; false if it is outside the request. Offset 0 is a nothing that has a length. */
-static inline bool callout_item(const uint8_t *block, uint32_t off, uint32_t len, callout_bytes *out) {
+CALLOUT_INLINE bool callout_item(const uint8_t *block, uint32_t off, uint32_t len, callout_bytes *out) {
     *out = callout_span(off ? block + off : NULL, len);
     return !len || !off || (off >= CALLOUT_REQUEST_HEADER && (uint64_t)off + len <= CALLOUT_RESPONSE_OFFSET);
 }
 
 /* Reads the request; false if it is malformed. */
-static inline bool callout_read(const uint8_t *b, callout_call *c) {
+CALLOUT_INLINE bool callout_read(const uint8_t *b, callout_call *c) {
     c->layer = callout_get16(b + CALLOUT_REQ_LAYER);
     c->protocol = b[CALLOUT_REQ_PROTOCOL];
     c->inbound = b[CALLOUT_REQ_DIRECTION] == 1;
@@ -352,7 +386,7 @@ static inline bool callout_read(const uint8_t *b, callout_call *c) {
 }
 
 /* Shortens a text to n bytes and keeps its last character whole. */
-static inline callout_bytes callout_cut(callout_bytes s, uint32_t n) {
+CALLOUT_INLINE callout_bytes callout_cut(callout_bytes s, uint32_t n) {
     if (s.len <= n)
         return s;
     while (n > 0 && (s.ptr[n] & 0xc0) == 0x80)
@@ -361,7 +395,7 @@ static inline callout_bytes callout_cut(callout_bytes s, uint32_t n) {
     return s;
 }
 
-static inline uint32_t callout_append(uint8_t *block, uint32_t at, callout_bytes item, uint32_t off_field, uint32_t len_field) {
+CALLOUT_INLINE uint32_t callout_append(uint8_t *block, uint32_t at, callout_bytes item, uint32_t off_field, uint32_t len_field) {
     if (item.len)
         __builtin_memcpy(block + at, item.ptr, item.len);
     callout_put32(block + CALLOUT_RESPONSE_OFFSET + off_field, at);
@@ -370,7 +404,7 @@ static inline uint32_t callout_append(uint8_t *block, uint32_t at, callout_bytes
 }
 
 /* Writes the response and returns the packed answer. */
-static inline uint64_t callout_write(uint8_t *b, callout_verdict v) {
+CALLOUT_INLINE uint64_t callout_write(uint8_t *b, callout_verdict v) {
     uint8_t *r = b + CALLOUT_RESPONSE_OFFSET;
     if (v.action == CALLOUT_ACTION_INVALID)
         v = callout_error("the callout gave no verdict");

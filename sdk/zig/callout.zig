@@ -142,27 +142,27 @@ pub fn redirect6(address: [16]u8, port: u16, pid: u32) Verdict {
 const request_end = abi.RESPONSE_OFFSET;
 const header = abi.RESPONSE_HEADER;
 
-fn get(comptime T: type, b: []const u8, at: u32) T {
+inline fn get(comptime T: type, b: []const u8, at: u32) T {
     return std.mem.readIntLittle(T, b[at..][0..@sizeOf(T)]);
 }
 
-fn put(b: []u8, at: u32, v: u32) void {
+inline fn put(b: []u8, at: u32, v: u32) void {
     std.mem.writeIntLittle(u32, b[at..][0..4], v);
 }
 
 /// An item of the request, or null if it is outside. Offset 0 is nothing.
-fn item(b: []const u8, off: u32, len: u32) ?[]const u8 {
+inline fn item(b: []const u8, off: u32, len: u32) ?[]const u8 {
     if (len == 0 or off == 0) return "";
     const end = @as(u64, off) + len;
     if (off < abi.REQUEST_HEADER or end > request_end) return null;
     return b[off..@intCast(end)];
 }
 
-fn item32(b: []const u8, at: u32) ?[]const u8 {
+inline fn item32(b: []const u8, at: u32) ?[]const u8 {
     return item(b, get(u32, b, at), get(u32, b, at + 4));
 }
 
-fn read(b: []const u8, c: *Call) bool {
+inline fn read(b: []const u8, c: *Call) bool {
     c.* = .{
         .layer = get(u16, b, abi.REQ_LAYER),
         .protocol = b[abi.REQ_PROTOCOL],
@@ -192,7 +192,7 @@ fn read(b: []const u8, c: *Call) bool {
 }
 
 /// Shortens a text to n bytes and keeps its last character whole.
-fn cut(s: []const u8, n: usize) []const u8 {
+inline fn cut(s: []const u8, n: usize) []const u8 {
     if (s.len <= n) return s;
     var end = n;
     while (end > 0 and s[end] & 0xc0 == 0x80) end -= 1;
@@ -200,14 +200,14 @@ fn cut(s: []const u8, n: usize) []const u8 {
 }
 
 /// Copies an item to the response and says where it is. r begins at +8192.
-fn append(r: []u8, at: u32, bytes: []const u8, off: u32, len: u32) u32 {
+inline fn append(r: []u8, at: u32, bytes: []const u8, off: u32, len: u32) u32 {
     @memcpy(r[at..][0..bytes.len], bytes);
     put(r, off, abi.RESPONSE_OFFSET + at);
     put(r, len, @intCast(bytes.len));
     return at + @as(u32, @intCast(bytes.len));
 }
 
-fn checked(v: Verdict) Verdict {
+inline fn checked(v: Verdict) Verdict {
     if (v.action == abi.ACTION_INVALID) return failed("the callout gave no verdict");
     if (v.record.len > abi.MAX_RECORD) return failed("the record is over the limit of 3456 bytes");
     if (v.context.len > abi.MAX_CONTEXT) return failed("the context is over the limit of 4096 bytes");
@@ -215,7 +215,7 @@ fn checked(v: Verdict) Verdict {
 }
 
 /// Writes the response and returns the packed answer.
-fn write(r: []u8, verdict: Verdict) u64 {
+inline fn write(r: []u8, verdict: Verdict) u64 {
     const v = checked(verdict);
     const room = r.len - header - v.record.len - v.context.len;
     const reason = cut(v.reason, @min(room, abi.MAX_REASON));

@@ -23,11 +23,12 @@ export class Bytes {
 
   /** Reports whether they begin with a text. */
   startsWith(prefix: string): bool {
-    const n = <u32>String.UTF8.byteLength(prefix);
+    const n = <u32>prefix.length;
     if (n > this.length) return false;
     for (let i: u32 = 0; i < n; i++) {
-      // A prefix is ASCII as a rule; what is not is compared as UTF-8.
-      if (load<u8>(this.ptr + i) != <u8>prefix.charCodeAt(i)) return this.toString().startsWith(prefix);
+      const c = prefix.charCodeAt(i);
+      if (c > 127) return this.toString().startsWith(prefix); // A prefix is ASCII as a rule.
+      if (load<u8>(this.ptr + i) != <u8>c) return false;
     }
     return true;
   }
@@ -89,11 +90,13 @@ export class Call {
   }
 }
 
+@inline
 function item(field: u32, out: Bytes): bool {
   return place(load<u32>(BLOCK + field), load<u32>(BLOCK + field + 4), out);
 }
 
 /** Offset 0 is nothing, which may have a length. */
+@inline
 function place(off: u32, length: u32, out: Bytes): bool {
   out.ptr = off ? BLOCK + off : 0;
   out.length = length;
@@ -228,6 +231,7 @@ export function classify(): u64 {
 const RESPONSE = BLOCK + abi.RESPONSE_OFFSET;
 
 /** Copies an item to the response and says where it is. */
+@inline
 function append(at: u32, ptr: usize, length: u32, off: u32, len: u32): u32 {
   memory.copy(BLOCK + at, ptr, length);
   store<u32>(RESPONSE + off, at);

@@ -77,7 +77,7 @@ pub const REQ_USER: u32 = 88;
 pub const REQ_RECORD: u32 = 96;
 /// offset and length of the context it gave with it. Offset 0 with a length: it did not fit
 pub const REQ_CONTEXT: u32 = 104;
-/// nanoseconds of a clock that only goes forward
+/// nanoseconds of a clock that only goes forward, in steps of some milliseconds
 pub const REQ_MONOTONIC: u32 = 112;
 /// index of the interface
 pub const REQ_INTERFACE: u32 = 120;

@@ -84,6 +84,7 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
+    #[inline]
     pub fn state(&self) -> State {
         match u32::from(self.redirect_state) {
             abi::STATE_REDIRECTED_BY_SELF => State::RedirectedBySelf,
@@ -93,6 +94,7 @@ impl Call<'_> {
         }
     }
 
+    #[inline]
     pub fn version(&self) -> Version {
         if self.ip_version == 4 {
             Version::V4
@@ -102,12 +104,14 @@ impl Call<'_> {
     }
 
     /// The remote IPv4 address, or that in a v4-mapped one.
+    #[inline]
     pub fn remote_v4(&self) -> Option<u32> {
         v4(&self.remote)
     }
 }
 
 /// The IPv4 address of 16 bytes, if it is one.
+#[inline]
 pub fn v4(address: &[u8; 16]) -> Option<u32> {
     let (prefix, rest) = address.split_at(12);
     if prefix != [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff] {
@@ -130,31 +134,37 @@ pub struct Verdict<'a> {
     reason: &'a str,
 }
 
+#[inline]
 fn answer<'a>(action: u32) -> Verdict<'a> {
     Verdict { action: action as u16, ..Verdict::default() }
 }
 
 /// Lets the connection pass.
+#[inline]
 pub fn permit<'a>() -> Verdict<'a> {
     answer(abi::ACTION_PERMIT)
 }
 
 /// Refuses it; `reason` is what the user reads.
+#[inline]
 pub fn block(reason: &str) -> Verdict<'_> {
     answer(abi::ACTION_BLOCK).with_reason(reason)
 }
 
 /// Continue: leaves the decision to the next filter.
+#[inline]
 pub fn proceed<'a>() -> Verdict<'a> {
     answer(abi::ACTION_CONTINUE)
 }
 
 /// Says that the callout failed. The connection is blocked.
+#[inline]
 pub fn error(reason: &str) -> Verdict<'_> {
     answer(abi::ACTION_GUEST_ERROR).with_reason(reason)
 }
 
 /// Sends it to a proxy: `pid` is the proxy's process, not zero for one on this host.
+#[inline]
 pub fn redirect<'a>(to: impl Into<Address>, port: u16, pid: u32) -> Verdict<'a> {
     let to = to.into();
     Verdict { port, pid, ip_version: to.ip_version, address: to.bytes, ..answer(abi::ACTION_REDIRECT) }
@@ -167,6 +177,7 @@ pub struct Address {
 }
 
 impl From<[u8; 4]> for Address {
+    #[inline]
     fn from(a: [u8; 4]) -> Self {
         let bytes = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]];
         Address { ip_version: 4, bytes }
@@ -174,6 +185,7 @@ impl From<[u8; 4]> for Address {
 }
 
 impl From<[u8; 16]> for Address {
+    #[inline]
     fn from(bytes: [u8; 16]) -> Self {
         Address { ip_version: 6, bytes }
     }
@@ -181,44 +193,53 @@ impl From<[u8; 16]> for Address {
 
 impl<'a> Verdict<'a> {
     /// Adds bytes that come back when the proxy's own connection is decided.
+    #[inline]
     pub fn with_record(self, record: &'a [u8]) -> Self {
         Verdict { record, ..self }
     }
 
     /// Adds bytes for the proxy.
+    #[inline]
     pub fn with_context(self, context: &'a [u8]) -> Self {
         Verdict { context, ..self }
     }
 
     /// Says why, for the trace.
+    #[inline]
     pub fn with_reason(self, reason: &'a str) -> Self {
         Verdict { reason, ..self }
     }
 
+    #[inline]
     fn flag(self, flag: u32) -> Self {
         Verdict { flags: self.flags | flag as u16, ..self }
     }
 
     /// Takes the right away from lighter sublayers to change the decision.
+    #[inline]
     pub fn hard(self) -> Self {
         self.flag(abi::FLAG_HARD)
     }
 
     /// Keeps the context that the connection has.
+    #[inline]
     pub fn keep_context(self) -> Self {
         self.flag(abi::FLAG_KEEP_CONTEXT)
     }
 
     /// Redirects without a redirect handle, as for a proxy on another host.
+    #[inline]
     pub fn no_record(self) -> Self {
         self.flag(abi::FLAG_NO_RECORD)
     }
 
     /// Says that equal inputs get the same answer.
+    #[inline]
     pub fn cacheable(self) -> Self {
         self.flag(abi::FLAG_CACHEABLE)
     }
 
+    #[inline]
     pub fn is_redirect(&self) -> bool {
         u32::from(self.action) == abi::ACTION_REDIRECT
     }

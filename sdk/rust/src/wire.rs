@@ -2,12 +2,16 @@
 
 use crate::{abi::*, error, Call, Policy, Verdict};
 
+// All of this is inlined into the policy's crate: what a policy does not look at
+// is not read.
+
 const REQUEST: usize = RESPONSE_OFFSET as usize;
+type Half = [u8; REQUEST];
 const HEADER: usize = RESPONSE_HEADER as usize;
 const MAX_CONFIG: usize = 65536;
 
 #[repr(C, align(64))]
-pub struct Block(pub [u8; BLOCK_SIZE as usize]);
+pub struct Block(pub [Half; 2]);
 
 /// All that an instance has. The configuration comes in chunks.
 pub struct Guest<P> {
@@ -19,30 +23,35 @@ pub struct Guest<P> {
 
 impl<P> Guest<P> {
     pub const fn new(policy: P) -> Self {
-        Guest { block: Block([0; BLOCK_SIZE as usize]), policy, config: [0; MAX_CONFIG], len: 0 }
+        Guest { block: Block([[0; REQUEST]; 2]), policy, config: [0; MAX_CONFIG], len: 0 }
     }
 }
 
-fn get16(b: &[u8], at: u32) -> u16 {
+#[inline(always)]
+fn get16(b: &Half, at: u32) -> u16 {
     let at = at as usize;
     u16::from_le_bytes([b[at], b[at + 1]])
 }
 
-fn get32(b: &[u8], at: u32) -> u32 {
+#[inline(always)]
+fn get32(b: &Half, at: u32) -> u32 {
     let at = at as usize;
     u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
 }
 
-fn get64(b: &[u8], at: u32) -> u64 {
+#[inline(always)]
+fn get64(b: &Half, at: u32) -> u64 {
     u64::from(get32(b, at)) | u64::from(get32(b, at + 4)) << 32
 }
 
-fn put32(b: &mut [u8], at: u32, v: u32) {
+#[inline(always)]
+fn put32(b: &mut Half, at: u32, v: u32) {
     b[at as usize..at as usize + 4].copy_from_slice(&v.to_le_bytes());
 }
 
 /// An item of the request, or `None` if it is outside. Offset 0 is nothing.
-fn item(b: &[u8], off: u32, len: u32) -> Option<&[u8]> {
+#[inline(always)]
+fn item(b: &Half, off: u32, len: u32) -> Option<&[u8]> {
     if len == 0 || off == 0 {
         return Some(&[]);
     }
@@ -53,17 +62,20 @@ fn item(b: &[u8], off: u32, len: u32) -> Option<&[u8]> {
     b.get(off as usize..end as usize)
 }
 
-fn item32(b: &[u8], at: u32) -> Option<&[u8]> {
+#[inline(always)]
+fn item32(b: &Half, at: u32) -> Option<&[u8]> {
     item(b, get32(b, at), get32(b, at + 4))
 }
 
-fn address(b: &[u8], at: u32) -> [u8; 16] {
+#[inline(always)]
+fn address(b: &Half, at: u32) -> [u8; 16] {
     let mut a = [0; 16];
     a.copy_from_slice(&b[at as usize..at as usize + 16]);
     a
 }
 
-fn read(b: &[u8]) -> Option<Call<'_>> {
+#[inline(always)]
+fn read(b: &Half) -> Option<Call<'_>> {
     Some(Call {
         layer: get16(b, REQ_LAYER),
         protocol: b[REQ_PROTOCOL as usize],
@@ -92,6 +104,7 @@ fn read(b: &[u8]) -> Option<Call<'_>> {
 }
 
 /// Shortens a text to `n` bytes and keeps its last character whole.
+#[inline(always)]
 fn cut(s: &str, mut n: usize) -> &str {
     if s.len() <= n {
         return s;
@@ -103,7 +116,8 @@ fn cut(s: &str, mut n: usize) -> &str {
 }
 
 /// Copies an item to the response and says where it is. `r` begins at +8192.
-fn append(r: &mut [u8], at: usize, item: &[u8], off: u32, len: u32) -> usize {
+#[inline(always)]
+fn append(r: &mut Half, at: usize, item: &[u8], off: u32, len: u32) -> usize {
     r[at..at + item.len()].copy_from_slice(item);
     put32(r, off, RESPONSE_OFFSET + at as u32);
     put32(r, len, item.len() as u32);
@@ -111,7 +125,8 @@ fn append(r: &mut [u8], at: usize, item: &[u8], off: u32, len: u32) -> usize {
 }
 
 /// Writes the response and returns the packed answer.
-fn write(r: &mut [u8], verdict: Verdict) -> u64 {
+#[inline(always)]
+fn write(r: &mut Half, verdict: Verdict) -> u64 {
     let v = if verdict.record.len() > MAX_RECORD as usize {
         error("the record is over the limit of 3456 bytes")
     } else if verdict.context.len() > MAX_CONTEXT as usize {
@@ -142,8 +157,9 @@ fn write(r: &mut [u8], verdict: Verdict) -> u64 {
 }
 
 /// Answers the request in the block.
+#[inline(always)]
 pub fn classify<P: Policy>(g: &mut Guest<P>) -> u64 {
-    let (request, response) = g.block.0.split_at_mut(REQUEST);
+    let [request, response] = &mut g.block.0;
     match read(request) {
         Some(call) => write(response, g.policy.classify(&call)),
         None => write(response, error("a request item is outside the request")),
@@ -153,7 +169,7 @@ pub fn classify<P: Policy>(g: &mut Guest<P>) -> u64 {
 /// Takes one chunk of the configuration; the last one ends it.
 pub fn init<P: Policy>(g: &mut Guest<P>, arg: u32) -> i32 {
     let n = (arg & !INIT_MORE) as usize;
-    let (request, response) = g.block.0.split_at_mut(REQUEST);
+    let [request, response] = &mut g.block.0;
     let granted = get32(response, INIT_GRANTED);
     let result = if n > request.len() || n > MAX_CONFIG - g.len {
         Err("the configuration is over the limit")
