@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -173,6 +174,11 @@ func (a *acting) hold(k, value string) (err error) {
 		}
 	case "format-records":
 		a.c.w.format(a.c.name, a.call)
+	case "remove":
+		var pending bool
+		if pending, err = a.c.w.engine.FlowRemoveContext(a.call.In.Flow, a.call.In.Layer, fwpm.CalloutID(a.c.name)); err == nil {
+			a.c.w.printf("  %s: removed, pending: %v", a.c.name, pending)
+		}
 	case "associate":
 		n, _ := strconv.ParseUint(value, 0, 64)
 		err = a.c.w.associate(a.c.name, a.call.In.Flow, a.call.In.Layer, n)

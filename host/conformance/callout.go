@@ -112,7 +112,7 @@ func (c *scripted) attributes(l line, ws []string) error {
 }
 
 const (
-	plainActions = "permit block continue none nothing hard soft absorb no-handle reauthorize apply apply-again acquire acquire-bind pend pend-operation panic invalid format-records"
+	plainActions = "permit block continue none nothing hard soft absorb no-handle reauthorize apply apply-again remove acquire acquire-bind pend pend-operation panic invalid format-records"
 	valueActions = "redirect pid context record reason error remote port local to handle associate token"
 )
 

@@ -28,6 +28,7 @@ func init() {
 		"remove-context": (*world).removeContext, "order": (*world).filterOrder, "detach": (*world).detach,
 		"create-handle": (*world).createHandle, "destroy-handle": (*world).destroyHandle, "context": (*world).context, "loop": (*world).loop, "forge": (*world).forge, "original": (*world).original, "icmp-send": (*world).icmpSend, "icmp-receive": (*world).icmpReceive,
 		"reinject": (*world).reinject,
+		"open":     (*world).open, "by": (*world).by, "next": (*world).next, "destroy": (*world).destroy, "statistics": (*world).statistics, "many": (*world).many, "boot-complete": (*world).bootComplete,
 	}
 }
 

@@ -20,7 +20,7 @@ func object(a *args) (*fwpm.Policy, error) {
 	return readPolicy(section{file, n, text})
 }
 
-// add filter|sublayer|provider ...: one transaction.
+// add filter|sublayer|callout|context|provider ...: one transaction of its own.
 func (w *world) add(a *args) error {
 	add, err := object(a)
 	if err != nil {
@@ -28,6 +28,7 @@ func (w *world) add(a *args) error {
 	}
 	err = w.engine.Update(func(p *fwpm.Policy) error {
 		p.Providers, p.Sublayers = append(p.Providers, add.Providers...), append(p.Sublayers, add.Sublayers...)
+		p.ProviderContexts, p.Callouts = append(p.ProviderContexts, add.ProviderContexts...), append(p.Callouts, add.Callouts...)
 		p.Filters = append(p.Filters, add.Filters...)
 		return nil
 	})
@@ -58,6 +59,34 @@ func (w *world) delete(a *args) error {
 	return nil
 }
 
+// many sublayers|callouts N: a policy with so many, the built-in ones not counted.
+func (w *world) many(a *args) error {
+	kind, err := a.next("sublayers or callouts")
+	if err != nil {
+		return err
+	}
+	text, err := a.next("a number")
+	if err != nil {
+		return err
+	}
+	err = w.engine.Update(func(p *fwpm.Policy) error {
+		for i := range number(text, 0) {
+			id := fmt.Sprint("many", i)
+			if kind == "callouts" {
+				p.Callouts = append(p.Callouts, fwpm.Callout{ID: fwpm.CalloutID(id), Name: id})
+			} else {
+				p.Sublayers = append(p.Sublayers, fwpm.Sublayer{ID: fwpm.SublayerID(id), Name: id})
+			}
+		}
+		return nil
+	})
+	w.result(err, "added")
+	if err != nil {
+		return nil
+	}
+	return w.engine.Update(func(p *fwpm.Policy) error { *p = fwpm.Policy{}; return nil })
+}
+
 func (w *world) registerCommand(a *args) error {
 	name, err := a.next("a callout")
 	if err != nil {
@@ -76,13 +105,9 @@ func (w *world) unregisterCommand(a *args) error {
 		return err
 	}
 	if w.unreg[name] == nil {
-		return a.l.errorf("callout %q is not registered", name)
+		return a.l.errorf("callout %q was never registered", name)
 	}
-	err = w.unreg[name]()
-	if err == nil {
-		delete(w.unreg, name)
-	}
-	w.result(err, "unregistered")
+	w.result(w.unreg[name](), "unregistered")
 	return nil
 }
 

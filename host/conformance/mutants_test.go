@@ -22,7 +22,7 @@ type mutant struct {
 }
 
 func (m *mutant) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {
-	p, o := m.Policy(), m.Options()
+	p, o := m.Enforced(), m.Options()
 	m.policy(p)
 	prog, err := arbitrate.Compile(p, arbitrate.Options{PrefixMatchesStart: o.PrefixMatchesStart, FaultContinues: o.FaultContinues,
 		PendTimeout: o.PendTimeout, Lookup: func(id fwpm.CalloutID) *arbitrate.Slot {
@@ -36,6 +36,7 @@ func (m *mutant) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decisi
 		panic(err) // The policy was right before it was changed.
 	}
 	prog.Classify(ctx, in, d)
+	m.Decided(in, d)
 }
 
 func policies(change func(*fwpm.Policy)) Wrap {

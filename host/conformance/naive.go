@@ -390,6 +390,7 @@ func (q *question) answer(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handl
 	call.RedirectHandle = h
 	call.State, call.Hop = q.in.Records.State(h)
 	call.CountHolds(slot.Holds())
+	call.CountFlows(slot.Flows())
 	func() {
 		if q.in.Flow != nil {
 			if call.FlowContext = q.in.Flow.Enter(q.in.Layer, f.Callout); call.FlowContext != 0 {

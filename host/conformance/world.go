@@ -36,6 +36,8 @@ type world struct {
 	vars       map[string][]byte // sealed records
 	opts       map[string]string
 	clock      time.Time
+	sessions   map[string]*session
+	enums      map[string]enumeration
 	jobs       map[string]*job   // by socket
 	held       map[string][]hold // what callouts pended, by callout
 	completed  map[string]hold   // the newest, by callout
@@ -50,10 +52,10 @@ type world struct {
 func newWorld(c *Case, wrap Wrap, change func(*ale.Options)) (*world, error) {
 	w := &world{handles: map[string]redirect.Handle{}, unreg: map[string]func() error{}, net: newNetwork(), sockets: map[string]*sock{},
 		vars: map[string][]byte{}, opts: map[string]string{}, clock: time.Unix(1_000_000, 0), jobs: map[string]*job{},
-		held: map[string][]hold{}, completed: map[string]hold{}}
+		held: map[string][]hold{}, completed: map[string]hold{}, sessions: map[string]*session{}, enums: map[string]enumeration{}}
 	for _, l := range c.options.lines() {
 		a := newArgs(l)
-		o, err := a.options("block-at-redirect fault-continues prefix-matches-start reauthorize-on-handle-destroy metadata quiet acts endpoints", "pend-timeout flow-idle")
+		o, err := a.options("block-at-redirect fault-continues prefix-matches-start metadata quiet acts endpoints booting reauthorize-on-handle-destroy", "pend-timeout flow-idle")
 		if err != nil {
 			return nil, err
 		}
@@ -69,7 +71,8 @@ func newWorld(c *Case, wrap Wrap, change func(*ale.Options)) (*world, error) {
 		return nil, err
 	}
 	w.engine = host.New(host.Options{PrefixMatchesStart: w.opts["prefix-matches-start"] != "", FaultContinues: w.opts["fault-continues"] != "",
-		PendTimeout: w.duration("pend-timeout"), ReauthorizeOnHandleDestroy: w.opts["reauthorize-on-handle-destroy"] != ""})
+		PendTimeout: w.duration("pend-timeout"), ReauthorizeOnHandleDestroy: w.opts["reauthorize-on-handle-destroy"] != "",
+		Booting: w.opts["booting"] != "", Now: func() time.Time { return w.clock }, After: w.after})
 	w.classifier = w.engine
 	if wrap != nil {
 		w.classifier = wrap(w.engine)
@@ -238,6 +241,7 @@ func (w *world) redirected(ev ale.RedirectEvent) {
 		what = fmt.Sprintf("refused (%s): %s", ev.Rule, ev.Why)
 	}
 	w.printf("redirect %s -> %s %s", ev.Original, ev.Target, what)
+	w.engine.RedirectEvent(fwpm.NetEventRedirect(ev))
 }
 
 // asked prints what a callout sees.
