@@ -368,7 +368,11 @@ func (q *question) call(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handle,
 		d.Stamp(f, "")
 	}
 	if late && !slices.ContainsFunc(q.asked, func(i interest) bool { return i.filter == f }) {
-		q.asked = append(q.asked, interest{f, d.Versions()})
+		if len(q.asked) < arbitrate.MaxRounds {
+			q.asked = append(q.asked, interest{f, d.Versions()})
+		} else {
+			s.Rule, s.Why = "AMB-29", "too many callouts want to hear of changes by others: this one will not"
+		}
 	}
 	s.Absorb = v.Absorb && v.Action == fwp.ActionBlock
 	switch {
