@@ -11,10 +11,7 @@ import (
 // admit says whether o may be added. What is right about an object by itself, and
 // about what it refers to, arbitrate knows: it is shown a policy of just those.
 func (w *objects) admit(o *object) error {
-	if old := w.byKey[o.key]; old != nil {
-		if old.builtin {
-			return o.fail("", fwp.ErrBuiltinObject)
-		}
+	if w.byKey[o.key] != nil {
 		return o.fail("", fwp.ErrAlreadyExists)
 	}
 	if w.count[o.kind] >= kinds[o.kind].limit {

@@ -60,7 +60,7 @@ func TestObjectRules(t *testing.T) {
 		{"BFE-OBJ-04 a provider with objects", func(w world) error { return w.static.ProviderDelete("p") }, fwp.ErrInUse},
 		{"BFE-OBJ-04 a provider context with filters", func(w world) error { return w.static.ProviderContextDelete("pc") }, fwp.ErrInUse},
 		{"BFE-OBJ-04 built-in", func(w world) error { return w.static.SublayerDelete(fwpm.SublayerUniversal) }, fwp.ErrBuiltinObject},
-		{"BFE-OBJ-04 adding built-in", func(w world) error { return sublayer(w.static, fwpm.Sublayer{ID: fwpm.SublayerUniversal, Name: "n"}) }, fwp.ErrBuiltinObject},
+		{"BFE-OBJ-04 adding built-in", func(w world) error { return sublayer(w.static, fwpm.Sublayer{ID: fwpm.SublayerUniversal, Name: "n"}) }, fwp.ErrAlreadyExists},
 		{"BFE-OBJ-04 another session's dynamic object", func(w world) error { return w.static.SublayerDelete("dynamic") }, fwp.ErrWrongSession},
 		{"BFE-OBJ-04 one's own", func(w world) error { return w.dynamic.SublayerDelete("dynamic") }, nil},
 		{"a dynamic session may delete static objects", func(w world) error { return w.dynamic.FilterDelete(10) }, nil},

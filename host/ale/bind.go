@@ -30,8 +30,9 @@ func (s *Socket) bind(ctx context.Context, in fwps.Incoming, bind func(context.C
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
+	var g *grant
 	if to.Port() != 0 {
-		if err := s.e.assign(ctx, in, to); err != nil {
+		if g, err = s.e.assign(ctx, in, to); err != nil {
 			return netip.AddrPort{}, err
 		}
 	}
@@ -43,10 +44,11 @@ func (s *Socket) bind(ctx context.Context, in fwps.Incoming, bind func(context.C
 		return netip.AddrPort{}, err
 	}
 	if to.Port() == 0 {
-		if err := s.e.assign(ctx, in, local); err != nil {
+		if g, err = s.e.assign(ctx, in, local); err != nil {
 			return local, err
 		}
 	}
+	s.granted(g)
 	s.mu.Lock()
 	s.bound, s.assigned, s.in.Local = true, true, local
 	s.mu.Unlock()
@@ -82,17 +84,17 @@ func (e *Enforcer) bindRedirect(ctx context.Context, in fwps.Incoming) (netip.Ad
 
 // assign asks RESOURCE_ASSIGNMENT. What it blocks is released at once, what it
 // permits when the socket closes (ALE-LAY-07).
-func (e *Enforcer) assign(ctx context.Context, in fwps.Incoming, local netip.AddrPort) error {
+func (e *Enforcer) assign(ctx context.Context, in fwps.Incoming, local netip.AddrPort) (*grant, error) {
 	in.Local = local
 	in.Layer = layer(fwpm.LayerALEResourceAssignmentV4, in.Local)
 	if local.Addr().IsUnspecified() {
 		in.Flags |= fwp.FlagIsWildcardBind
 	}
-	err := e.decide(ctx, &in)
+	g, err := e.grant(ctx, &in)
 	if err != nil {
 		e.release(in, local)
 	}
-	return err
+	return g, err
 }
 
 // release tells RESOURCE_RELEASE of the end of an assignment.
@@ -126,9 +128,11 @@ func (s *Socket) ensureBound(ctx context.Context, remote netip.AddrPort) error {
 		if to != in.Local {
 			return errNoImplicitBind
 		}
-		if err := s.e.assign(ctx, in, to); err != nil {
+		g, err := s.e.assign(ctx, in, to)
+		if err != nil {
 			return err
 		}
+		s.granted(g)
 		s.mu.Lock()
 		s.assigned = true
 		s.mu.Unlock()

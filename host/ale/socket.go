@@ -32,6 +32,7 @@ type Socket struct {
 	records    redirect.Records
 	flows      flowTable
 	operations []*operation // under way in the layers
+	grants     []*grant     // to be asked about again
 	implicit   func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error)
 }
 
@@ -110,6 +111,9 @@ func (s *Socket) check() error {
 // begin announces an operation, whose context ends with the socket. end must
 // follow.
 func (s *Socket) begin(ctx context.Context) (*operation, error) {
+	if err := s.reclassify(ctx); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	op := &operation{ctx, cancel}
 	s.mu.Lock()
@@ -161,12 +165,14 @@ func (s *Socket) Listen(ctx context.Context, listen func() error) (err error) {
 	defer s.end(op, &err)
 	in := s.incoming()
 	in.Layer = layer(fwpm.LayerALEAuthListenV4, in.Local)
-	if err := s.e.decide(op.ctx, &in); err != nil {
+	g, err := s.e.grant(op.ctx, &in)
+	if err != nil {
 		return err
 	}
 	if err := listen(); err != nil {
 		return err
 	}
+	s.granted(g)
 	s.mu.Lock()
 	s.listening = true
 	s.mu.Unlock()

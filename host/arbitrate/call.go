@@ -19,6 +19,7 @@ func (r *run) call(f *filter, a *answer) {
 		r.missing(f, a)
 		return
 	}
+	r.d.Reclassify = r.d.Reclassify || reg.reclassify
 	c, v := r.d.Question(r.in, f.Filter)
 	c.RedirectHandle = reg.handle
 	c.State, c.Hop = r.in.Records.State(reg.handle)

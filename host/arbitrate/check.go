@@ -51,12 +51,9 @@ func NewChecker(p *fwpm.Policy) (*Checker, error) {
 		c.contexts[o.ID] = true
 	}
 	for _, o := range p.Sublayers {
-		switch _, dup := c.sublayers[o.ID]; {
-		case Builtin(o.ID):
-			c.fail("sublayer", string(o.ID), "id", fwp.ErrBuiltinObject)
-			continue
-		case dup:
+		if _, dup := c.sublayers[o.ID]; dup { // of a built-in one too
 			c.fail("sublayer", string(o.ID), "id", fwp.ErrAlreadyExists)
+			continue
 		}
 		c.provider("sublayer", string(o.ID), o.Provider)
 		c.sublayers[o.ID] = o.Weight

@@ -17,8 +17,9 @@ type Slot struct {
 }
 
 type registration struct {
-	callout fwps.Callout
-	handle  redirect.Handle
+	callout    fwps.Callout
+	handle     redirect.Handle
+	reclassify bool // it is a fwps.Reclassifier
 }
 
 // Set registers c with its redirect handle; a nil c takes the callout away.
@@ -27,7 +28,8 @@ func (s *Slot) Set(c fwps.Callout, h redirect.Handle) {
 		s.current.Store(nil)
 		return
 	}
-	s.current.Store(&registration{c, h})
+	_, reclassify := c.(fwps.Reclassifier)
+	s.current.Store(&registration{c, h, reclassify})
 }
 
 // Callout is what is registered, with its redirect handle; nil if nothing is.

@@ -18,7 +18,7 @@ import (
 //	NAME: ACTION [ACTION...]
 //	NAME when SELECTOR: ACTION [ACTION...]
 //	NAME unregistered
-//	NAME notifies | notifies-commit | refuses-filters | flow-deletes | layer=LAYER | provider=ID
+//	NAME notifies | notifies-commit | refuses-filters | flow-deletes | reclassifies | layer=LAYER | provider=ID
 //
 // The first line whose selector holds is carried out.
 type scripted struct {
@@ -28,6 +28,7 @@ type scripted struct {
 	commits      bool
 	refuses      bool
 	deletes      bool
+	reclassifies bool
 	layer        fwpm.LayerID
 	provider     fwpm.ProviderID
 	rules        []behaviour
@@ -97,6 +98,8 @@ func (c *scripted) attributes(l line, ws []string) error {
 			c.notifies, c.refuses = true, true
 		case w == "flow-deletes":
 			c.deletes = true
+		case w == "reclassifies":
+			c.reclassifies = true
 		case strings.HasPrefix(w, "provider="):
 			c.provider = fwpm.ProviderID(strings.TrimPrefix(w, "provider="))
 		case strings.HasPrefix(w, "layer="):
@@ -195,9 +198,11 @@ func versionsBySelf(call *fwps.Call) (n int) {
 
 // The optional interfaces of a callout, each as its own type: having it is the flag.
 type (
-	withNotify struct{ *scripted }
-	withCommit struct{ withNotify }
-	withDelete struct{ *scripted }
+	withNotify     struct{ *scripted }
+	withCommit     struct{ withNotify }
+	withDelete     struct{ *scripted }
+	withBoth       struct{ withNotify }
+	withReclassify struct{ *scripted }
 )
 
 func (c withNotify) Notify(t fwps.NotifyType, f *fwpm.Filter) error {
@@ -218,15 +223,25 @@ func (c withDelete) FlowDelete(layer fwpm.LayerID, callout fwpm.CalloutID, conte
 	c.w.printf("  flow-delete %s: %s context=%d", callout, short(layer), context)
 }
 
+func (c withBoth) FlowDelete(layer fwpm.LayerID, callout fwpm.CalloutID, context uint64) {
+	withDelete{c.scripted}.FlowDelete(layer, callout, context)
+}
+
+func (withReclassify) AllowReclassify() {}
+
 // callout gives the scripted one the interfaces it is to have.
 func (c *scripted) callout() fwps.Callout {
 	switch {
 	case c.commits:
 		return withCommit{withNotify{c}}
+	case c.notifies && c.deletes:
+		return withBoth{withNotify{c}}
 	case c.notifies:
 		return withNotify{c}
 	case c.deletes:
 		return withDelete{c}
+	case c.reclassifies:
+		return withReclassify{c}
 	}
 	return c
 }

@@ -390,6 +390,9 @@ func (q *question) call(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handle,
 // answer asks the callout.
 func (q *question) answer(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handle) (v *fwps.Verdict, err error) {
 	c, _ := slot.Callout()
+	if _, again := c.(fwps.Reclassifier); again {
+		q.d.Reclassify = true
+	}
 	call, v := q.d.Question(q.in, f)
 	call.RedirectHandle = h
 	call.State, call.Hop = q.in.Records.State(h)

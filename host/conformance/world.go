@@ -262,6 +262,9 @@ func (w *world) asked(name string, c *fwps.Call) {
 	if c.FlowContext != 0 {
 		s += fmt.Sprintf(" flow-context=%d", c.FlowContext)
 	}
+	if c.Filter.Context != 0 {
+		s += fmt.Sprintf(" filter-context=%d", c.Filter.Context)
+	}
 	for v := c.Connect; v != nil && v.Previous != nil; v = v.Previous {
 		s += fmt.Sprintf(" version-by=%d", v.ModifierFilterID)
 	}

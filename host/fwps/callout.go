@@ -55,7 +55,8 @@ type FlowDeleter interface {
 }
 
 // A Reclassifier is a callout with FWP_CALLOUT_FLAG_ALLOW_RECLASSIFY: binds and
-// listens that its filters decided are asked about again when the policy changes.
+// listens that it was asked about are asked about again, with IS_RECLASSIFY, when
+// the policy of their layer changes. A block then refuses the use of the socket.
 type Reclassifier interface{ AllowReclassify() }
 
 // A Verdict is a callout's answer: FWPS_CLASSIFY_OUT.

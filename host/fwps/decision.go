@@ -42,6 +42,8 @@ type Decision struct {
 	Vetoed  bool // counted in FWPM_LAYER_STATISTICS.classifyVetoCount (ARB-06)
 	// Absorbed is a block that nobody is told of (EVT-04).
 	Absorbed bool
+	// Reclassify says that a Reclassifier was asked.
+	Reclassify bool
 
 	connects  [MaxVersions]ConnectRequest
 	binds     [MaxVersions]BindRequest
@@ -60,7 +62,7 @@ type Decision struct {
 func (d *Decision) Reset(in *Incoming) {
 	d.Action, d.Rights, d.Steps, d.Deciding = fwp.ActionPermit, RightActionWrite, d.Steps[:0], -1 // ARB-09
 	d.Connect, d.Bind, d.nversion = nil, nil, 0
-	d.Faulted, d.Vetoed, d.Absorbed = false, false, false
+	d.Faulted, d.Vetoed, d.Absorbed, d.Reclassify = false, false, false, false
 	switch {
 	case in.Layer.IsConnectRedirect():
 		r := d.PushConnect()
