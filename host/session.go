@@ -166,11 +166,12 @@ func (s *Session) Begin(flags TxnFlags) error {
 			s.txn = &txn{e: s.e, by: s, readOnly: true, base: s.e.live.Load().objects}
 			return nil
 		}
-		if t, err = s.e.begin(s.o.TxnWaitTimeout, s); err != nil {
-			return s.fail(err)
+		limit := txnLimit
+		if s.o.KernelMode {
+			limit = 0
 		}
-		if !s.o.KernelMode {
-			t.limit = txnLimit
+		if t, err = s.e.beginLimited(s.o.TxnWaitTimeout, limit, s); err != nil {
+			return s.fail(err)
 		}
 		s.txn = t
 		return nil

@@ -32,7 +32,13 @@ type txn struct {
 // begin waits for the lock and begins a transaction of the engine's own, in a
 // call. end must follow.
 func (e *Engine) begin(wait time.Duration, by *Session) (*txn, error) {
-	t := &txn{e: e, by: by}
+	return e.beginLimited(wait, 0, by)
+}
+
+// beginLimited is begin for a transaction that loses the lock when it holds it
+// longer than limit. Who waits looks at the limit, so it is set before.
+func (e *Engine) beginLimited(wait, limit time.Duration, by *Session) (*txn, error) {
+	t := &txn{e: e, by: by, limit: limit}
 	var done <-chan struct{}
 	if by != nil {
 		done = by.done
