@@ -45,6 +45,7 @@ type Rule struct {
 	Source string `yaml:"source"`
 	Status Status `yaml:"status"`
 	Reason string `yaml:"reason"` // why it does not apply, or what was chosen
+	Shown  string `yaml:"shown"`  // the package whose own suite has its cases; optional
 }
 
 // Rules lists every rule, by file and in the order of the specification.
