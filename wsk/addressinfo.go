@@ -43,7 +43,10 @@ type AddrInfo struct {
 // before the IRP is completed, and given back with FreeAddressInfo. The
 // statuses of failures are those of the pages: STATUS_NOT_FOUND for a name that
 // is unknown, STATUS_INVALID_PARAMETER for wrong hints.
-func (c *Client) GetAddressInfo(node, service string, hints *AddrInfo, result **AddrInfo, irp *IRP) ntstatus.Status {
+func (c *Client) GetAddressInfo(node, service string, hints *AddrInfo, result **AddrInfo, irp *IRP) (st ntstatus.Status) {
+	if t := c.tracer.Load(); t != nil {
+		defer t.call(irp, &st, "WskGetAddressInfo", "%q, %q", node, service)
+	}
 	k, st := c.enter(irp)
 	if st != ntstatus.Success {
 		return st
@@ -171,7 +174,10 @@ func nodeAddrs(ctx context.Context, node string, h AddrInfo) ([]netip.Addr, erro
 // service, either of which may be nil, are filled before the IRP is completed. A
 // host without a name is its address, or STATUS_NOT_FOUND with NINameReqd;
 // services are numbers.
-func (c *Client) GetNameInfo(addr netip.AddrPort, node, service *string, flags uint32, irp *IRP) ntstatus.Status {
+func (c *Client) GetNameInfo(addr netip.AddrPort, node, service *string, flags uint32, irp *IRP) (st ntstatus.Status) {
+	if t := c.tracer.Load(); t != nil {
+		defer t.call(irp, &st, "WskGetNameInfo", "%v, flags %#x", addr, flags)
+	}
 	k, st := c.enter(irp)
 	if st != ntstatus.Success {
 		return st

@@ -8,16 +8,16 @@ import (
 // done, or with finish if it was pended.
 type call struct {
 	holder interface{ leave() }
-	p      *Provider
+	client *Client
 	irp    *IRP
 }
 
 // done completes the IRP within the call, or later if the provider is told to
 // keep clients from relying on that (AMB-04). It returns what the call returns.
 func (c call) done(st ntstatus.Status, information int) ntstatus.Status {
-	if c.p.late != nil {
+	if c.client.provider.late != nil {
 		c.irp.pend(nil)
-		c.p.late.complete(c, st, information)
+		c.client.provider.late.complete(c, st, information)
 		return ntstatus.Pending
 	}
 	c.end(st, information)
@@ -33,14 +33,18 @@ func (c call) pend(cancel func(), op func() (ntstatus.Status, int)) ntstatus.Sta
 
 // finish completes an IRP that was pended.
 func (c call) finish(st ntstatus.Status, information int) {
-	if c.p.late != nil && c.p.late.shuffles {
-		c.p.late.complete(c, st, information)
+	if c.client.provider.late != nil && c.client.provider.late.shuffles {
+		c.client.provider.late.complete(c, st, information)
 		return
 	}
 	c.end(st, information)
 }
 
 func (c call) end(st ntstatus.Status, information int) {
+	c.settle(st, information)
+	if t := c.client.tracer.Load(); t != nil {
+		t.completes(c.irp, st, information)
+	}
 	c.irp.complete(st, information)
 	c.holder.leave()
 }

@@ -2,6 +2,7 @@ package wsk
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
@@ -18,6 +19,7 @@ type Client struct {
 
 	security map[SecurityDescriptor]struct{}
 	lastSD   SecurityDescriptor
+	tracer   atomic.Pointer[tracer]
 	static   uint32 // events of WSK_SET_STATIC_EVENT_CALLBACKS
 }
 
@@ -38,19 +40,22 @@ func (c *Client) drain(released func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.calls > 0 || len(c.sockets) > 0 || !released() {
+		if released() {
+			c.leakedSockets()
+		}
 		c.changed.Wait()
 	}
 }
 
 // enter begins a call of the client's own.
 func (c *Client) enter(irp *IRP) (call, ntstatus.Status) {
-	if st := irp.take(); st != ntstatus.Success {
+	if st := irp.take(c); st != ntstatus.Success {
 		return call{}, st
 	}
 	c.mu.Lock()
 	c.calls++
 	c.mu.Unlock()
-	return call{c, c.provider, irp}, ntstatus.Success
+	return call{c, c, irp}, ntstatus.Success
 }
 
 func (c *Client) leave() {
@@ -77,7 +82,10 @@ func (c *Client) remove(s *Socket) {
 // CloseSocket (WSK-CAT-06). A nil owner is the current process. dispatch is the
 // client's table for the category, nil for a basic socket or no events.
 func (c *Client) Socket(family AddressFamily, typ SocketType, protocol Protocol, flags Category,
-	socketContext any, dispatch Dispatch, owner *Process, sd SecurityDescriptor, irp *IRP) ntstatus.Status {
+	socketContext any, dispatch Dispatch, owner *Process, sd SecurityDescriptor, irp *IRP) (st ntstatus.Status) {
+	if t := c.tracer.Load(); t != nil {
+		defer t.call(irp, &st, "WskSocket", "family %d, type %d, protocol %d, %v", family, typ, protocol, flags)
+	}
 	k, st := c.enter(irp)
 	if st != ntstatus.Success {
 		return st

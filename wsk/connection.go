@@ -20,7 +20,10 @@ const (
 // Connect is WskConnect, through the ALE layers: the connection may end up
 // elsewhere, or be blocked with STATUS_ACCESS_DENIED. The socket must be bound
 // (WSK-CONN-01). flags must be zero.
-func (s *Socket) Connect(remote netip.AddrPort, flags uint32, irp *IRP) ntstatus.Status {
+func (s *Socket) Connect(remote netip.AddrPort, flags uint32, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskConnect", "%v, flags %#x", remote, flags)
+	}
 	c, st := s.enter(opConnect, irp)
 	if st != ntstatus.Success {
 		return st
@@ -81,7 +84,10 @@ var (
 // Information is the length. A send that is cancelled after a part of it went
 // out resets the connection, since the stream would have a hole. FlagNoDelay is
 // the only flag, and what every socket does.
-func (s *Socket) Send(data []byte, flags uint32, irp *IRP) ntstatus.Status {
+func (s *Socket) Send(data []byte, flags uint32, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskSend", "%d bytes, flags %#x", len(data), flags)
+	}
 	c, st := s.enter(opSend, irp)
 	if st != ntstatus.Success {
 		return st
@@ -97,6 +103,7 @@ func (s *Socket) sendData(c call, data []byte, flags uint32) ntstatus.Status {
 	if st != ntstatus.Success {
 		return c.done(st, 0)
 	}
+	c.lend(data, false)
 	return s.pushSend(c, conn, func() (ntstatus.Status, int) { return s.write(conn, data) })
 }
 
@@ -126,7 +133,10 @@ func (s *Socket) write(conn *net.TCPConn, data []byte) (ntstatus.Status, int) {
 // sent, after data if there is any, and may pend for ever; receiving goes on. An
 // abortive one takes no data, cancels the sends and resets the connection: of
 // the socket only CloseSocket is left.
-func (s *Socket) Disconnect(data []byte, flags uint32, irp *IRP) ntstatus.Status {
+func (s *Socket) Disconnect(data []byte, flags uint32, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskDisconnect", "%d bytes, flags %#x", len(data), flags)
+	}
 	c, st := s.enter(opDisconnect, irp)
 	if st != ntstatus.Success {
 		return st
@@ -146,6 +156,7 @@ func (s *Socket) Disconnect(data []byte, flags uint32, irp *IRP) ntstatus.Status
 	s.mu.Lock()
 	s.finAsked = true
 	s.mu.Unlock()
+	c.lend(data, false)
 	return s.pushSend(c, conn, func() (ntstatus.Status, int) {
 		st, n := ntstatus.Success, 0
 		if len(data) > 0 {

@@ -25,8 +25,9 @@ const (
 
 // A control is one code. Of run and wait it has one.
 type control struct {
-	irp irpRule
-	on  Category // the categories that know the code, or-ed; allSockets for all
+	name string // the C name, for traces
+	irp  irpRule
+	on   Category // the categories that know the code, or-ed; allSockets for all
 	// sized says that the size of the output is only in *returned.
 	sized bool
 	// run answers at once, with the number of bytes. The socket is locked.
@@ -59,7 +60,10 @@ func lookup(typ ControlSocketType, code, level uint32) *control {
 // ControlSocket is WskControlSocket. With an IRP the number of bytes is its
 // Information, and also *returned if that is not nil (RED-Q-06); without one it
 // is *returned. Buffers are the socket's until the IRP is completed.
-func (s *Socket) ControlSocket(typ ControlSocketType, code, level uint32, in, out []byte, returned *int, irp *IRP) ntstatus.Status {
+func (s *Socket) ControlSocket(typ ControlSocketType, code, level uint32, in, out []byte, returned *int, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskControlSocket", "%v, %s, level %#x, in %d, out %d", typ, controlName(lookup(typ, code, level), code), level, len(in), len(out))
+	}
 	k := lookup(typ, code, level)
 	if k != nil && !k.knownBy(s.category) {
 		k = nil
@@ -71,6 +75,8 @@ func (s *Socket) ControlSocket(typ ControlSocketType, code, level uint32, in, ou
 	if st != ntstatus.Success {
 		return st
 	}
+	c.lend(in, false)
+	c.lend(out, true)
 	n := 0
 	switch {
 	case k == nil:
@@ -79,7 +85,7 @@ func (s *Socket) ControlSocket(typ ControlSocketType, code, level uint32, in, ou
 		st = ntstatus.InvalidParameter
 	case k.wait != nil:
 		return k.wait(s, c, in)
-	case c.p.late != nil:
+	case c.client.provider.late != nil:
 		return s.controlLater(c, k, code, in, out, returned)
 	default:
 		st, n = s.control(k, code, in, out)

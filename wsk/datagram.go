@@ -67,17 +67,23 @@ func (s *Socket) bindings() (*net.UDPConn, ntstatus.Status) {
 // not valid stands for the one of SIO_WSK_SET_SENDTO_ADDRESS or
 // SIO_WSK_SET_REMOTE_ADDRESS. Redirect records as control data count for the
 // flow that this datagram creates (RED-UM-10). flags must be zero.
-func (s *Socket) SendTo(data []byte, flags uint32, remote netip.AddrPort, control []ControlMessage, irp *IRP) ntstatus.Status {
-	return s.SendMessages([][]byte{data}, flags, remote, control, irp)
+func (s *Socket) SendTo(data []byte, flags uint32, remote netip.AddrPort, control []ControlMessage, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskSendTo", "%v, %d bytes, flags %#x, %d control messages", remote, len(data), flags, len(control))
+	}
+	return s.sendMessages(opSendTo, [][]byte{data}, flags, remote, control, irp)
 }
 
 // SendMessages is WskSendMessages: several datagrams to one address. The
 // Information is the bytes of all.
-func (s *Socket) SendMessages(messages [][]byte, flags uint32, remote netip.AddrPort, control []ControlMessage, irp *IRP) ntstatus.Status {
-	op := opSendMessages
-	if len(messages) == 1 {
-		op = opSendTo
+func (s *Socket) SendMessages(messages [][]byte, flags uint32, remote netip.AddrPort, control []ControlMessage, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskSendMessages", "%v, %d datagrams, flags %#x, %d control messages", remote, len(messages), flags, len(control))
 	}
+	return s.sendMessages(opSendMessages, messages, flags, remote, control, irp)
+}
+
+func (s *Socket) sendMessages(op operation, messages [][]byte, flags uint32, remote netip.AddrPort, control []ControlMessage, irp *IRP) ntstatus.Status {
 	c, st := s.enter(op, irp)
 	if st != ntstatus.Success {
 		return st
@@ -92,6 +98,9 @@ func (s *Socket) SendMessages(messages [][]byte, flags uint32, remote netip.Addr
 	}
 	if st != ntstatus.Success {
 		return c.done(st, 0)
+	}
+	for _, m := range messages {
+		c.lend(m, false)
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	return s.send.push(&request{c: c, interrupt: func() { cancel(); packets.SetWriteDeadline(past) },
@@ -201,7 +210,10 @@ func (s *Socket) takeRecordsBack() {
 // completed. The first datagram of a redirected flow has its records and context
 // as control data if the socket asked for them (SC-80); a datagram that is
 // longer than the buffer is cut, which is STATUS_BUFFER_OVERFLOW. flags must be zero.
-func (s *Socket) ReceiveFrom(buffer []byte, flags uint32, remote *netip.AddrPort, control *[]ControlMessage, controlFlags *uint32, irp *IRP) ntstatus.Status {
+func (s *Socket) ReceiveFrom(buffer []byte, flags uint32, remote *netip.AddrPort, control *[]ControlMessage, controlFlags *uint32, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskReceiveFrom", "%d bytes, flags %#x", len(buffer), flags)
+	}
 	c, st := s.enter(opReceiveFrom, irp)
 	if st != ntstatus.Success {
 		return st
@@ -223,6 +235,7 @@ func (s *Socket) ReceiveFrom(buffer []byte, flags uint32, remote *netip.AddrPort
 		return fill(d, buffer, remote, control, controlFlags)
 	})
 	r.c = c
+	c.lend(buffer, true)
 	defer s.resume() // Once it is queued: an event must not go before it.
 	return s.recv.push(r)
 }

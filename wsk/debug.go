@@ -14,6 +14,8 @@ type Debug struct {
 	AlwaysPend bool
 	// RandomOrder is AlwaysPend with completions in random order.
 	RandomOrder bool
+	// Verifier, if not nil, watches what clients do with IRPs, buffers and sockets.
+	Verifier *Verifier
 	// Fault, if not nil, is asked before each ioctl; a status that is not
 	// STATUS_SUCCESS is then the answer (AMB-07).
 	Fault func(code uint32) ntstatus.Status

@@ -171,6 +171,9 @@ func (s *Socket) event(bit uint32, callback func()) bool {
 	s.events.running = append(s.events.running, bit)
 	s.calls++ // Closing waits for callbacks.
 	s.mu.Unlock()
+	if t := s.client.tracer.Load(); t != nil {
+		t.print("%s %s", t.socket(s), eventNames[bit])
+	}
 
 	callback()
 

@@ -14,7 +14,10 @@ const maxConnectData = 65535
 // connected. The IRP's Socket is the new one. There is no moment at which redirect
 // records could be set on it (WSK-SOCKCONN-01). flags must be zero.
 func (c *Client) SocketConnect(typ SocketType, protocol Protocol, local, remote netip.AddrPort, flags uint32,
-	socketContext any, dispatch *ClientConnectionDispatch, owner *Process, sd SecurityDescriptor, irp *IRP) ntstatus.Status {
+	socketContext any, dispatch *ClientConnectionDispatch, owner *Process, sd SecurityDescriptor, irp *IRP) (st ntstatus.Status) {
+	if t := c.tracer.Load(); t != nil {
+		defer t.call(irp, &st, "WskSocketConnect", "%v, %v, flags %#x", local, remote, flags)
+	}
 	k, st := c.enter(irp)
 	if st != ntstatus.Success {
 		return st
@@ -51,7 +54,10 @@ func (c *Client) SocketConnect(typ SocketType, protocol Protocol, local, remote 
 
 // ConnectEx is WskConnectEx: Connect, and then data goes out with the
 // connection. More than 65535 bytes are STATUS_BUFFER_OVERFLOW (WSK-CONN-02).
-func (s *Socket) ConnectEx(remote netip.AddrPort, data []byte, flags uint32, irp *IRP) ntstatus.Status {
+func (s *Socket) ConnectEx(remote netip.AddrPort, data []byte, flags uint32, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskConnectEx", "%v, %d bytes, flags %#x", remote, len(data), flags)
+	}
 	c, st := s.enter(opConnectEx, irp)
 	switch {
 	case st != ntstatus.Success:
@@ -63,6 +69,7 @@ func (s *Socket) ConnectEx(remote netip.AddrPort, data []byte, flags uint32, irp
 	case !s.move(bound, connecting):
 		return c.done(ntstatus.InvalidDeviceState, 0)
 	}
+	c.lend(data, false)
 	ctx, cancel := context.WithCancel(s.ctx)
 	return c.pend(cancel, func() (ntstatus.Status, int) {
 		defer cancel()
@@ -77,7 +84,10 @@ func (s *Socket) ConnectEx(remote netip.AddrPort, data []byte, flags uint32, irp
 
 // SendEx is WskSendEx. A connection takes no control data with it, which is
 // STATUS_NOT_SUPPORTED.
-func (s *Socket) SendEx(data []byte, flags uint32, control []ControlMessage, irp *IRP) ntstatus.Status {
+func (s *Socket) SendEx(data []byte, flags uint32, control []ControlMessage, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskSendEx", "%d bytes, flags %#x", len(data), flags)
+	}
 	c, st := s.enter(opSendEx, irp)
 	if st != ntstatus.Success {
 		return st
@@ -90,7 +100,10 @@ func (s *Socket) SendEx(data []byte, flags uint32, control []ControlMessage, irp
 
 // ReceiveEx is WskReceiveEx. A connection has no control data: *control becomes
 // empty and *controlFlags zero, if they are not nil.
-func (s *Socket) ReceiveEx(buffer []byte, flags uint32, control *[]ControlMessage, controlFlags *uint32, irp *IRP) ntstatus.Status {
+func (s *Socket) ReceiveEx(buffer []byte, flags uint32, control *[]ControlMessage, controlFlags *uint32, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskReceiveEx", "%d bytes, flags %#x", len(buffer), flags)
+	}
 	c, st := s.enter(opReceiveEx, irp)
 	if st != ntstatus.Success {
 		return st

@@ -107,7 +107,10 @@ func (l *listener) forget(id InspectID) bool {
 
 // InspectComplete is WskInspectComplete: the verdict on a connection that
 // WskInspectEvent pended. One that is gone is STATUS_NOT_FOUND.
-func (s *Socket) InspectComplete(id InspectID, action InspectAction, irp *IRP) ntstatus.Status {
+func (s *Socket) InspectComplete(id InspectID, action InspectAction, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskInspectComplete", "%d, action %d", id.SerialNumber, action)
+	}
 	c, st := s.enter(opInspectComplete, irp)
 	if st != ntstatus.Success {
 		return st

@@ -2,6 +2,7 @@ package wsk
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
@@ -66,6 +67,9 @@ type IRP struct {
 	cancelRoutine   func()
 	status          IoStatus
 	socket          *Socket
+	completions     int           // how often the IRP began to go up
+	trail           *trail        // nil unless a verifier watches
+	number          atomic.Uint64 // in a trace
 }
 
 // maxStack is the largest StackSize, a CCHAR.
@@ -112,7 +116,7 @@ func BuildIRP(stackSize int, done func(*IRP)) *IRP {
 // happens and the status is STATUS_INVALID_PARAMETER.
 func (p *IRP) CallDriver(dispatch func(*IRP) ntstatus.Status) ntstatus.Status {
 	p.mu.Lock()
-	if p.freed || p.inflight || p.current == 0 {
+	if !p.usable("passes down") || p.current == 0 {
 		p.mu.Unlock()
 		return ntstatus.InvalidParameter
 	}
@@ -126,14 +130,21 @@ func (p *IRP) CallDriver(dispatch func(*IRP) ntstatus.Status) ntstatus.Status {
 func (p *IRP) SetCompletionRoutine(fn CompletionRoutine, context any, when Invoke) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.freed || p.inflight || p.current == 0 {
+	if !p.usable("sets the routine of") || p.current == 0 {
 		return // The call that follows refuses the IRP.
 	}
 	p.stack[p.current-1] = location{routine: fn, context: context, when: when}
 }
 
 // IoStatus is how the request ended, STATUS_PENDING while it is in flight.
-func (p *IRP) IoStatus() IoStatus { p.mu.Lock(); defer p.mu.Unlock(); return p.status }
+func (p *IRP) IoStatus() IoStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.freed {
+		p.misused("IRP-03", "reads an IRP that was freed")
+	}
+	return p.status
+}
 
 // SetIoStatus sets Irp->IoStatus, which a driver does before CompleteRequest.
 func (p *IRP) SetIoStatus(s IoStatus) { p.mu.Lock(); defer p.mu.Unlock(); p.status = s }
@@ -182,7 +193,11 @@ func (p *IRP) Cancelled() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.canc
 func (p *IRP) Reuse(s ntstatus.Status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.allocated || p.inflight || p.freed {
+	switch {
+	case !p.usable("reuses"):
+		return
+	case !p.allocated:
+		p.misused("IRP-11", "reuses an IRP that was passed down")
 		return
 	}
 	clear(p.stack)
@@ -196,7 +211,12 @@ func (p *IRP) Reuse(s ntstatus.Status) {
 func (p *IRP) Free() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.allocated && !p.inflight {
+	switch {
+	case !p.usable("frees"):
+	case !p.allocated:
+		p.misused("IRP-04", "frees an IRP that was passed down")
+	default:
+		p.trail.free(p)
 		p.freed = true
 	}
 }
@@ -206,24 +226,37 @@ func (p *IRP) Free() {
 // passed-down IRP that the driver kept (IRP-04) or never passed down.
 func (p *IRP) CompleteRequest() {
 	p.mu.Lock()
-	mine := !p.inflight && !p.freed && p.current < len(p.stack)
+	mine := p.usable("completes")
+	if mine && p.current == len(p.stack) {
+		p.misused("IRP-14", "completes a second time")
+		mine = false
+	}
 	p.mu.Unlock()
 	if mine {
 		p.up()
 	}
 }
 
-// take makes WSK the driver that has the IRP. Otherwise the status says why
-// not: an IRP in flight stays as it is (IRP-14); an own one without a proper
-// routine is completed, so far as it can be (IRP-02).
-func (p *IRP) take() ntstatus.Status {
+// take makes WSK the driver that has the IRP, for a call of a client. Otherwise
+// the status says why not: an IRP in flight stays as it is (IRP-14); an own one
+// without a proper routine is completed, so far as it can be (IRP-02).
+func (p *IRP) take(c *Client) ntstatus.Status {
 	if p == nil {
 		return ntstatus.InvalidParameter // WSK-RET-06
 	}
 	p.mu.Lock()
-	if p.inflight || p.freed || p.current == 0 {
+	p.watch(c)
+	switch {
+	case !p.usable("calls with"):
 		p.mu.Unlock()
 		return ntstatus.InvalidParameter
+	case p.current == 0:
+		p.misused("IRP-01", "calls with an IRP that has no free stack location")
+		p.mu.Unlock()
+		return ntstatus.InvalidParameter
+	}
+	if p.trail != nil {
+		p.trail.client, p.trail.used = c, callSite()
 	}
 	own := p.allocated && p.current == len(p.stack)
 	p.current--
@@ -231,6 +264,9 @@ func (p *IRP) take() ntstatus.Status {
 	l.pending = false
 	p.inflight, p.socket, p.pendingReturned, p.status = true, nil, false, IoStatus{Status: ntstatus.Pending}
 	bad := own && (l.routine == nil || l.when != InvokeAlways)
+	if bad {
+		p.misused("IRP-02", "calls with an own IRP that has no routine for success, error and cancel")
+	}
 	p.mu.Unlock()
 	if bad {
 		p.complete(ntstatus.InvalidParameter, 0)
@@ -266,8 +302,13 @@ func (p *IRP) complete(s ntstatus.Status, information int) {
 // up is IoCompleteRequest: each driver above hears of it until one keeps the
 // IRP, which from then on is not touched.
 func (p *IRP) up() {
+	p.mu.Lock()
+	p.completions++
+	this := p.completions
+	if p.trail != nil {
+		p.trail.ended = callSite()
+	}
 	for {
-		p.mu.Lock()
 		if p.current == len(p.stack) {
 			made := p.made
 			p.mu.Unlock()
@@ -288,5 +329,26 @@ func (p *IRP) up() {
 		if runs && l.routine(p, l.context) == ntstatus.MoreProcessingRequired {
 			return
 		}
+		p.mu.Lock()
+		if !p.goesOn(this, runs) {
+			p.mu.Unlock()
+			return
+		}
 	}
+}
+
+// goesOn tells whether a completion that a routine let go on may: not if the
+// routine completed or freed the IRP itself. The IRP is locked.
+func (p *IRP) goesOn(completion int, ran bool) bool {
+	switch {
+	case p.freed:
+		p.misused("IRP-02", "a routine freed its IRP and let the completion go on, completed")
+		return false
+	case p.completions != completion || p.inflight:
+		p.misused("IRP-04", "a routine completed or passed on its IRP and let the completion go on, completed")
+		return false
+	case ran && p.allocated && p.current == len(p.stack):
+		p.misused("IRP-02", "the routine of an own IRP did not return STATUS_MORE_PROCESSING_REQUIRED, completed")
+	}
+	return true
 }

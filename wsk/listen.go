@@ -68,7 +68,10 @@ func (s *Socket) listen(ctx context.Context) error {
 }
 
 // Listen is WskListen, for a bound stream socket (WSK-LISTEN-01).
-func (s *Socket) Listen(irp *IRP) ntstatus.Status {
+func (s *Socket) Listen(irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskListen", "")
+	}
 	c, st := s.enter(opListen, irp)
 	if st != ntstatus.Success {
 		return st
@@ -225,6 +228,9 @@ func (l *listener) offer() {
 // take makes a the socket of a WskAccept.
 func (w *accept) take(a *Socket) {
 	a.attach(w.context, w.dispatch)
+	if t := w.c.irp.trail; t != nil {
+		a.madeAt = t.used
+	}
 	if w.local != nil {
 		*w.local = a.local
 	}
@@ -247,7 +253,10 @@ func (s *Socket) discard() {
 // the call at once, else it pends (WSK-ACCEPT-01). local and remote, which may
 // be nil, are filled before the IRP is completed. flags must be zero.
 func (s *Socket) Accept(flags uint32, acceptContext any, dispatch *ClientConnectionDispatch,
-	local, remote *netip.AddrPort, irp *IRP) ntstatus.Status {
+	local, remote *netip.AddrPort, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskAccept", "flags %#x", flags)
+	}
 	c, st := s.enter(opAccept, irp)
 	if st != ntstatus.Success {
 		return st

@@ -31,7 +31,10 @@ type receiving struct {
 // buffer. FlagDrain needs an empty one and discards what comes until the peer
 // closes. A receive goes before receive events (WSK-RECV-02) and enables them
 // again after STATUS_DATA_NOT_ACCEPTED; one of no length does only that.
-func (s *Socket) Receive(buffer []byte, flags uint32, irp *IRP) ntstatus.Status {
+func (s *Socket) Receive(buffer []byte, flags uint32, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskReceive", "%d bytes, flags %#x", len(buffer), flags)
+	}
 	c, st := s.enter(opReceive, irp)
 	if st != ntstatus.Success {
 		return st
@@ -57,6 +60,7 @@ func (s *Socket) receive(c call, buffer []byte, flags uint32) ntstatus.Status {
 	}
 	r := readRequest(conn, func() (ntstatus.Status, int) { return s.read(conn, buffer, flags) })
 	r.c = c
+	c.lend(buffer, true)
 	defer s.resume() // Once it is queued: an event must not go before it.
 	return s.recv.push(r)
 }
@@ -232,6 +236,7 @@ func (s *Socket) Release(data *DataIndication) ntstatus.Status {
 	ok := s.forget(data)
 	s.mu.Unlock()
 	if !ok {
+		s.misused("WSK-RELEASE-01", "releases an indication that is not retained")
 		return ntstatus.InvalidParameter
 	}
 	s.recv.kick()

@@ -213,6 +213,10 @@ func (r *Registration) Deregister() {
 	close(r.gone)
 	c := r.client
 	r.mu.Unlock()
+	if v := r.provider.opts.Debug.Verifier; v != nil {
+		idle := v.idle(c)
+		defer v.leaks(idle)
+	}
 	c.drain(func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()

@@ -21,29 +21,28 @@ const (
 	SIOWSKQueryInspectID        uint32 = 0x4F000005 // SIO_WSK_QUERY_INSPECT_ID
 	SIOWSKSetSendToAddress      uint32 = 0x8F000006 // SIO_WSK_SET_SENDTO_ADDRESS
 	SIOWSKSetTCPSilentMode      uint32 = 0x2F000007 // SIO_WSK_SET_TCP_SILENT_MODE
-	SIOWSKSetReceiveExCallback  uint32 = 0x8F000008 // SIO_WSK_SET_RECEIVE_EX_CALLBACK
 )
 
 // ioctls are the codes of WskIoctl.
 var ioctls = map[uint32]*control{
-	SIOQueryWFPConnectionRedirectRecords: {on: connects | DatagramSocket, run: (*Socket).queryRedirect},
-	SIOQueryWFPConnectionRedirectContext: {on: connects | DatagramSocket, run: (*Socket).queryRedirect},
-	SIOSetWFPConnectionRedirectRecords:   {on: connects | DatagramSocket, run: (*Socket).setRedirect},
-	SIOQueryWFPALEEndpointHandle:         {irp: irpOptional, on: allSockets, sized: true, run: (*Socket).queryEndpointHandle},
+	SIOQueryWFPConnectionRedirectRecords: {name: "SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS", on: connects | DatagramSocket, run: (*Socket).queryRedirect},
+	SIOQueryWFPConnectionRedirectContext: {name: "SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT", on: connects | DatagramSocket, run: (*Socket).queryRedirect},
+	SIOSetWFPConnectionRedirectRecords:   {name: "SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS", on: connects | DatagramSocket, run: (*Socket).setRedirect},
+	SIOQueryWFPALEEndpointHandle:         {name: "SIO_QUERY_WFP_ALE_ENDPOINT_HANDLE", irp: irpOptional, on: allSockets, sized: true, run: (*Socket).queryEndpointHandle},
 
-	SIOAddressListQuery:  {irp: irpForbidden, on: allSockets, sized: true, run: (*Socket).queryAddressList},
-	SIOAddressListChange: {on: allSockets, wait: (*Socket).awaitAddressChange},
-	SIOAddressListSort:   {irp: irpOptional, on: allSockets, sized: true, run: (*Socket).sortAddressList},
-	SIOLoopbackFastPath:  {on: connects | listens, run: (*Socket).setLoopbackFastPath},
-	SIOKeepAliveVals:     {on: connects, run: (*Socket).setKeepAliveVals},
+	SIOAddressListQuery:  {name: "SIO_ADDRESS_LIST_QUERY", irp: irpForbidden, on: allSockets, sized: true, run: (*Socket).queryAddressList},
+	SIOAddressListChange: {name: "SIO_ADDRESS_LIST_CHANGE", on: allSockets, wait: (*Socket).awaitAddressChange},
+	SIOAddressListSort:   {name: "SIO_ADDRESS_LIST_SORT", irp: irpOptional, on: allSockets, sized: true, run: (*Socket).sortAddressList},
+	SIOLoopbackFastPath:  {name: "SIO_LOOPBACK_FAST_PATH", on: connects | listens, run: (*Socket).setLoopbackFastPath},
+	SIOKeepAliveVals:     {name: "SIO_KEEPALIVE_VALS", on: connects, run: (*Socket).setKeepAliveVals},
 
-	SIOWSKQueryIdealSendBacklog: {on: connects, run: (*Socket).queryIdealSendBacklog},
-	SIOWSKQueryReceiveBacklog:   {on: connects, run: (*Socket).queryReceiveBacklog},
-	SIOWSKSetTCPSilentMode:      {on: connects, run: (*Socket).setSilentMode},
-	SIOWSKQueryInspectID:        {irp: irpForbidden, on: connects, run: (*Socket).queryInspectID},
-	SIOWSKRegisterExtension:     {irp: irpForbidden, on: allSockets, run: (*Socket).registerExtension},
-	SIOWSKSetRemoteAddress:      {on: DatagramSocket, wait: (*Socket).setRemoteAddress},
-	SIOWSKSetSendToAddress:      {on: DatagramSocket, run: (*Socket).setSendToAddress},
+	SIOWSKQueryIdealSendBacklog: {name: "SIO_WSK_QUERY_IDEAL_SEND_BACKLOG", on: connects, run: (*Socket).queryIdealSendBacklog},
+	SIOWSKQueryReceiveBacklog:   {name: "SIO_WSK_QUERY_RECEIVE_BACKLOG", on: connects, run: (*Socket).queryReceiveBacklog},
+	SIOWSKSetTCPSilentMode:      {name: "SIO_WSK_SET_TCP_SILENT_MODE", on: connects, run: (*Socket).setSilentMode},
+	SIOWSKQueryInspectID:        {name: "SIO_WSK_QUERY_INSPECT_ID", irp: irpForbidden, on: connects, run: (*Socket).queryInspectID},
+	SIOWSKRegisterExtension:     {name: "SIO_WSK_REGISTER_EXTENSION", irp: irpForbidden, on: allSockets, run: (*Socket).registerExtension},
+	SIOWSKSetRemoteAddress:      {name: "SIO_WSK_SET_REMOTE_ADDRESS", on: DatagramSocket, wait: (*Socket).setRemoteAddress},
+	SIOWSKSetSendToAddress:      {name: "SIO_WSK_SET_SENDTO_ADDRESS", on: DatagramSocket, run: (*Socket).setSendToAddress},
 }
 
 // queryEndpointHandle answers SIO_QUERY_WFP_ALE_ENDPOINT_HANDLE: the UINT64

@@ -43,6 +43,7 @@ type options struct {
 type runner = func(s *Socket, code uint32, in, out []byte) (ntstatus.Status, int)
 
 type socketOption struct {
+	name       string
 	on         Category
 	beforeBind bool
 	field      func(*options) *bool
@@ -52,13 +53,13 @@ type socketOption struct {
 
 // boolean are the options that are on or off.
 var boolean = map[[2]uint32]socketOption{
-	{SolSocket, SOReuseAddr}:          {on: transports, beforeBind: true, field: func(o *options) *bool { return &o.reuse }},
-	{SolSocket, SOExclusiveAddrUse}:   {on: transports, beforeBind: true, field: func(o *options) *bool { return &o.exclusive }},
-	{SolSocket, SOConditionalAccept}:  {on: listens, beforeBind: true, field: func(o *options) *bool { return &o.conditional }},
-	{SolSocket, SOBroadcast}:          {on: DatagramSocket, field: func(o *options) *bool { return &o.broadcast }},
-	{SolSocket, SOKeepAlive}:          {on: connects, field: func(o *options) *bool { return &o.keepAlive }, apply: (*Socket).applyOptions},
-	{uint32(IPProtoIPv6), IPv6V6Only}: {on: transports, beforeBind: true, inverted: true, field: func(o *options) *bool { return &o.dualStack }},
-	{uint32(IPProtoTCP), TCPNoDelay}:  {on: connects, inverted: true, field: func(o *options) *bool { return &o.delay }, apply: (*Socket).applyOptions},
+	{SolSocket, SOReuseAddr}:          {name: "SO_REUSEADDR", on: transports, beforeBind: true, field: func(o *options) *bool { return &o.reuse }},
+	{SolSocket, SOExclusiveAddrUse}:   {name: "SO_EXCLUSIVEADDRUSE", on: transports, beforeBind: true, field: func(o *options) *bool { return &o.exclusive }},
+	{SolSocket, SOConditionalAccept}:  {name: "SO_CONDITIONAL_ACCEPT", on: listens, beforeBind: true, field: func(o *options) *bool { return &o.conditional }},
+	{SolSocket, SOBroadcast}:          {name: "SO_BROADCAST", on: DatagramSocket, field: func(o *options) *bool { return &o.broadcast }},
+	{SolSocket, SOKeepAlive}:          {name: "SO_KEEPALIVE", on: connects, field: func(o *options) *bool { return &o.keepAlive }, apply: (*Socket).applyOptions},
+	{uint32(IPProtoIPv6), IPv6V6Only}: {name: "IPV6_V6ONLY", on: transports, beforeBind: true, inverted: true, field: func(o *options) *bool { return &o.dualStack }},
+	{uint32(IPProtoTCP), TCPNoDelay}:  {name: "TCP_NODELAY", on: connects, inverted: true, field: func(o *options) *bool { return &o.delay }, apply: (*Socket).applyOptions},
 }
 
 // socketOptions are the codes of SetOption and GetOption. All need an IRP but
@@ -67,23 +68,23 @@ var socketOptions = makeOptions()
 
 func makeOptions() map[option]*control {
 	m := map[option]*control{
-		{SetOption, SolSocket, SORcvBuf}: {on: connects | DatagramSocket, run: setting(false, func(s *Socket, v uint32) error { s.opts.rcvbuf = v; return s.applyOptions() })},
-		{SetOption, SolSocket, SOSndBuf}: {on: connects | DatagramSocket, run: setting(false, func(s *Socket, v uint32) error { s.opts.sndbuf = v; return s.applyOptions() })},
-		{GetOption, SolSocket, SORcvBuf}: {on: connects | DatagramSocket, run: getting(func(s *Socket) uint32 { return s.opts.rcvbuf })},
-		{GetOption, SolSocket, SOSndBuf}: {on: connects | DatagramSocket, run: getting(func(s *Socket) uint32 { return s.opts.sndbuf })},
-		{GetOption, SolSocket, SOType}:   {on: transports, run: getting(func(s *Socket) uint32 { return uint32(categories[s.category].typ) })},
+		{SetOption, SolSocket, SORcvBuf}: {name: "SO_RCVBUF", on: connects | DatagramSocket, run: setting(false, func(s *Socket, v uint32) error { s.opts.rcvbuf = v; return s.applyOptions() })},
+		{SetOption, SolSocket, SOSndBuf}: {name: "SO_SNDBUF", on: connects | DatagramSocket, run: setting(false, func(s *Socket, v uint32) error { s.opts.sndbuf = v; return s.applyOptions() })},
+		{GetOption, SolSocket, SORcvBuf}: {name: "SO_RCVBUF", on: connects | DatagramSocket, run: getting(func(s *Socket) uint32 { return s.opts.rcvbuf })},
+		{GetOption, SolSocket, SOSndBuf}: {name: "SO_SNDBUF", on: connects | DatagramSocket, run: getting(func(s *Socket) uint32 { return s.opts.sndbuf })},
+		{GetOption, SolSocket, SOType}:   {name: "SO_TYPE", on: transports, run: getting(func(s *Socket) uint32 { return uint32(categories[s.category].typ) })},
 
-		{GetOption, SolSocket, SOOriginalDst}:      {on: connects, run: (*Socket).originalDestination},
-		{SetOption, SolSocket, SOWSKSecurity}:      {on: transports, run: (*Socket).setSecurity},
-		{SetOption, SolSocket, SOWSKEventCallback}: {irp: irpOptional, on: transports, wait: (*Socket).setEventCallback},
+		{GetOption, SolSocket, SOOriginalDst}:      {name: "SO_ORIGINAL_DST", on: connects, run: (*Socket).originalDestination},
+		{SetOption, SolSocket, SOWSKSecurity}:      {name: "SO_WSK_SECURITY", on: transports, run: (*Socket).setSecurity},
+		{SetOption, SolSocket, SOWSKEventCallback}: {name: "SO_WSK_EVENT_CALLBACK", irp: irpOptional, on: transports, wait: (*Socket).setEventCallback},
 	}
 	for _, level := range []uint32{uint32(IPProtoIP), uint32(IPProtoIPv6)} { // SC-80
-		boolean[[2]uint32{level, IPWFPRedirectRecords}] = socketOption{on: DatagramSocket, field: func(o *options) *bool { return &o.wantRecords }}
-		boolean[[2]uint32{level, IPWFPRedirectContext}] = socketOption{on: DatagramSocket, field: func(o *options) *bool { return &o.wantContext }}
+		boolean[[2]uint32{level, IPWFPRedirectRecords}] = socketOption{name: "IP_WFP_REDIRECT_RECORDS", on: DatagramSocket, field: func(o *options) *bool { return &o.wantRecords }}
+		boolean[[2]uint32{level, IPWFPRedirectContext}] = socketOption{name: "IP_WFP_REDIRECT_CONTEXT", on: DatagramSocket, field: func(o *options) *bool { return &o.wantContext }}
 	}
 	for key, o := range boolean {
-		m[option{SetOption, key[0], key[1]}] = &control{on: o.on, run: o.set()}
-		m[option{GetOption, key[0], key[1]}] = &control{on: o.on, run: o.get()}
+		m[option{SetOption, key[0], key[1]}] = &control{name: o.name, on: o.on, run: o.set()}
+		m[option{GetOption, key[0], key[1]}] = &control{name: o.name, on: o.on, run: o.get()}
 	}
 	return m
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/wsk/internal/transport"
@@ -47,8 +48,11 @@ type Socket struct {
 	inspectID InspectID // of a socket that was accepted conditionally
 	in        receiving
 	events    events
-	ideal     int          // the send backlog last told of
-	packets   *net.UDPConn // of a datagram socket
+	madeAt    Site          // for a verifier
+	reported  bool          // as leaked
+	number    atomic.Uint64 // in a trace
+	ideal     int           // the send backlog last told of
+	packets   *net.UDPConn  // of a datagram socket
 
 	flow   *ale.Flow
 	sealed []byte // of the flow's records, once asked for
@@ -78,6 +82,9 @@ func newSocket(c *Client, f AddressFamily, cat Category, owner *Process) *Socket
 		s.recv.background = s.pumpDatagrams
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if c.provider.opts.Debug.Verifier != nil {
+		s.madeAt = callSite()
+	}
 	c.add(s)
 	return s
 }
@@ -91,20 +98,21 @@ func (s *Socket) Category() Category { return s.category }
 // enter begins a call. A status that is not success is the call's: the IRP was
 // completed, or not taken at all.
 func (s *Socket) enter(op operation, irp *IRP) (call, ntstatus.Status) {
-	if st := irp.take(); st != ntstatus.Success {
+	if st := irp.take(s.client); st != ntstatus.Success {
 		return call{}, st
 	}
 	s.mu.Lock()
 	if s.closing {
 		// Not counted: the socket's end may be waiting for the count already.
 		s.mu.Unlock()
+		s.misused("WSK-CLOSE-01", "calls on a socket that was closed")
 		irp.complete(ntstatus.FileForcedClosed, 0)
 		return call{}, ntstatus.FileForcedClosed
 	}
 	st := s.allows(op)
 	s.calls++
 	s.mu.Unlock()
-	c := call{s, s.client.provider, irp}
+	c := call{s, s.client, irp}
 	if st != ntstatus.Success {
 		return c, c.done(st, 0)
 	}
@@ -140,7 +148,10 @@ func (s *Socket) leave() {
 // Bind is WskBind. Port zero is chosen here, a wildcard address when the socket
 // connects (WSK-BIND-01). A listen socket listens from then on (WSK-CAT-03).
 // flags must be zero.
-func (s *Socket) Bind(local netip.AddrPort, flags uint32, irp *IRP) ntstatus.Status {
+func (s *Socket) Bind(local netip.AddrPort, flags uint32, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskBind", "%v, flags %#x", local, flags)
+	}
 	c, st := s.enter(opBind, irp)
 	if st != ntstatus.Success {
 		return st
@@ -195,7 +206,10 @@ func (s *Socket) speaks(a netip.Addr) bool {
 
 // GetLocalAddress is WskGetLocalAddress, of a bound socket (WSK-ADDR-01). local
 // is the caller's until the IRP is completed.
-func (s *Socket) GetLocalAddress(local *netip.AddrPort, irp *IRP) ntstatus.Status {
+func (s *Socket) GetLocalAddress(local *netip.AddrPort, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskGetLocalAddress", "")
+	}
 	return s.address(opGetLocalAddress, local, irp, func() (netip.AddrPort, bool) {
 		if s.state == connected {
 			return s.as(s.conn.LocalAddr()), true
@@ -206,7 +220,10 @@ func (s *Socket) GetLocalAddress(local *netip.AddrPort, irp *IRP) ntstatus.Statu
 
 // GetRemoteAddress is WskGetRemoteAddress, of a connected socket: its real
 // peer, which after a redirection is the proxy (AMB-31).
-func (s *Socket) GetRemoteAddress(remote *netip.AddrPort, irp *IRP) ntstatus.Status {
+func (s *Socket) GetRemoteAddress(remote *netip.AddrPort, irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskGetRemoteAddress", "")
+	}
 	return s.address(opGetRemoteAddress, remote, irp, func() (netip.AddrPort, bool) {
 		if s.state != connected {
 			return netip.AddrPort{}, false
@@ -258,7 +275,10 @@ func (s *Socket) TCPConn() *net.TCPConn { s.mu.Lock(); defer s.mu.Unlock(); retu
 // socket; IRPs that are pending are cancelled and completed first
 // (WSK-CLOSE-01, WSK-CLOSE-03). A connection that is not disconnected both ways
 // is reset (WSK-CLOSE-02).
-func (s *Socket) CloseSocket(irp *IRP) ntstatus.Status {
+func (s *Socket) CloseSocket(irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskCloseSocket", "")
+	}
 	c, st := s.enter(opCloseSocket, irp)
 	if st != ntstatus.Success {
 		return st

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package wsk_test
+
+func acceptWithoutDescriptors() {}

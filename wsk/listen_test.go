@@ -1,0 +1,62 @@
+package wsk_test
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/wsk"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// One connection that AUTH_RECV_ACCEPT has not decided on holds up no other.
+func TestSlowDecisionDelaysNobodyElse(t *testing.T) {
+	w := open(t, wsk.Debug{})
+	asked, decide := make(chan struct{}), make(chan struct{})
+	slow := make(chan uint16, 1)
+	_, _, err := w.engine.RegisterCallout("slow", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		v.Action = fwp.ActionPermit
+		select {
+		case port := <-slow:
+			if c.In.Remote.Port() == port {
+				close(asked)
+				<-decide
+				return nil
+			}
+			slow <- port
+		default:
+		}
+		return nil
+	}))
+	require.NoError(t, err)
+	require.NoError(t, w.engine.Update(func(p *fwpm.Policy) error {
+		p.Callouts = append(p.Callouts, fwpm.Callout{ID: "slow", Name: "slow"})
+		p.Filters = append(p.Filters, fwpm.Filter{ID: 1, Name: "slow", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionCalloutUnknown, Callout: "slow"})
+		return nil
+	}))
+	l, at := w.listen(t)
+	s := w.socket(t, wsk.ConnectionSocket, nil)
+	must(t, func(p *wsk.IRP) ntstatus.Status { return s.Bind(loopback, 0, p) })
+	var from netip.AddrPort
+	must(t, func(p *wsk.IRP) ntstatus.Status { return s.GetLocalAddress(&from, p) })
+	slow <- from.Port()
+	must(t, func(p *wsk.IRP) ntstatus.Status { return s.Connect(at, 0, p) })
+	<-asked
+
+	var remote netip.AddrPort
+	for range 5 {
+		c := w.dial(t, at)
+		a := must(t, func(p *wsk.IRP) ntstatus.Status { return l.Accept(0, nil, nil, nil, &remote, p) })
+		require.NotEqual(t, from, remote)
+		shut(t, a, c)
+	}
+	close(decide)
+	a := must(t, func(p *wsk.IRP) ntstatus.Status { return l.Accept(0, nil, nil, nil, &remote, p) })
+	require.Equal(t, from, remote)
+	shut(t, a, s, l)
+}
