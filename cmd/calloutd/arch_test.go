@@ -27,7 +27,7 @@ var imports = map[string]string{
 	"host/arbitrate":               "host/fwp host/fwpm host/fwps host/redirect host/internal/lpm",
 	"host/policyfile":              "host/fwp host/fwpm host/arbitrate",
 	"host/guest/meter":             "",
-	"host/guest":                   "host/fwp host/fwpm host/fwps host/guest/meter sdk/abi",
+	"host/guest":                   "host/fwp host/fwpm host/fwps host/guest/meter host/internal/lpm sdk/abi",
 	"host":                         "host/arbitrate host/fwp host/fwpm host/fwps host/redirect wsk/ntstatus",
 	"host/conformance":             "host host/ale host/arbitrate host/fwp host/fwpm host/fwps host/redirect host/redirect/memstore wsk/ntstatus",
 	"host/ale":                     "host/fwp host/fwpm host/fwps host/redirect wsk/ntstatus",

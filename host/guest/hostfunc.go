@@ -178,7 +178,7 @@ func cidrMatch(i *instance, _ api.Memory, s []uint64) uint64 {
 		return failed(abi.ErrNotFound)
 	case !known:
 		return failed(abi.ErrUnsupported)
-	case i.m.sets[n].Contains(addr):
+	case i.m.sets[n].Lookup(addr) != nil:
 		return 1
 	}
 	return 0
@@ -193,11 +193,11 @@ func tableLookup(i *instance, _ api.Memory, s []uint64) uint64 {
 	case !known:
 		return failed(abi.ErrUnsupported)
 	}
-	value, found := i.m.tables[n].Lookup(addr)
-	if !found {
+	row := i.m.tables[n].Lookup(addr)
+	if row == nil {
 		return failed(abi.ErrNotFound)
 	}
-	return uint64(value)
+	return uint64(row.Value)
 }
 
 func dnsNames(i *instance, mem api.Memory, s []uint64) uint64 {

@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/gaissmai/bart"
-
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/internal/lpm"
 )
 
 var _ fwps.Callout = (*Module)(nil)
@@ -27,8 +27,8 @@ type Module struct {
 	store   store
 	metrics metrics
 	filters filters
-	sets    []*bart.Lite
-	tables  []*bart.Table[int32]
+	sets    []lpm.Table[struct{}]
+	tables  []lpm.Table[int32]
 
 	live       atomic.Pointer[generation] // nil: closed
 	quarantine atomic.Pointer[QuarantineError]
@@ -50,21 +50,21 @@ func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o Modu
 	m := &Module{name: name, rt: r, opts: o, log: limiter{logf: o.Logf}, tripped: make(chan *generation, 1), stop: make(chan struct{}),
 		breaker: breaker{last: make([]time.Time, o.MaxFailures)}}
 	for _, prefixes := range o.Sets {
-		set := new(bart.Lite)
+		set := map[netip.Prefix]struct{}{}
 		for _, p := range prefixes {
-			set.Insert(p)
+			set[p.Masked()] = struct{}{}
 		}
-		m.sets = append(m.sets, set)
+		m.sets = append(m.sets, lpm.New(set))
 	}
 	for _, rows := range o.Tables {
-		table := new(bart.Table[int32])
+		table := map[netip.Prefix]int32{}
 		for _, row := range rows {
 			if row.Value < 0 {
 				return nil, fmt.Errorf("table row %v has the value %d, which is negative", row.Prefix, row.Value)
 			}
-			table.Insert(row.Prefix, row.Value)
+			table[row.Prefix.Masked()] = row.Value
 		}
-		m.tables = append(m.tables, table)
+		m.tables = append(m.tables, lpm.New(table))
 	}
 	g, err := m.build(ctx, wasm, o.Config)
 	if err != nil {
