@@ -18,7 +18,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/goccy/go-yaml"
+	"go.yaml.in/yaml/v4"
 	"github.com/stretchr/testify/require"
 
 	"github.com/calloutd/calloutd/host/ale"
@@ -62,7 +62,7 @@ func Rules() ([]Rule, error) {
 			return nil, err
 		}
 		var rules []Rule
-		if err := yaml.UnmarshalWithOptions(b, &rules, yaml.DisallowUnknownField()); err != nil {
+		if err := yaml.Load(b, &rules, yaml.WithKnownFields()); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		out = append(out, rules...)

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"text/template"
 
-	"github.com/goccy/go-yaml"
+	"go.yaml.in/yaml/v4"
 )
 
 type table struct {
@@ -46,28 +46,20 @@ type field struct {
 	Offset          int64
 }
 
-func (r *row) UnmarshalYAML(b []byte) error { return tuple(b, &r.Name, &r.Value, &r.Doc) }
+func (r *row) UnmarshalYAML(n *yaml.Node) error { return tuple(n, &r.Name, &r.Value, &r.Doc) }
 
-func (f *field) UnmarshalYAML(b []byte) error {
-	return tuple(b, &f.Name, &f.Offset, &f.Type, &f.Doc)
+func (f *field) UnmarshalYAML(n *yaml.Node) error {
+	return tuple(n, &f.Name, &f.Offset, &f.Type, &f.Doc)
 }
 
 // tuple reads a sequence of as many values as there are places for.
-func tuple(b []byte, to ...any) error {
-	var items []any
-	if err := yaml.Unmarshal(b, &items); err != nil {
-		return err
+func tuple(n *yaml.Node, to ...any) error {
+	if n.Kind != yaml.SequenceNode || len(n.Content) != len(to) {
+		return fmt.Errorf("line %d: want %d values", n.Line, len(to))
 	}
-	if len(items) != len(to) {
-		return fmt.Errorf("%s: want %d values", b, len(to))
-	}
-	for i, v := range items {
-		one, err := yaml.Marshal(v)
-		if err == nil {
-			err = yaml.Unmarshal(one, to[i])
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", b, err)
+	for i, v := range n.Content {
+		if err := v.Decode(to[i]); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -97,7 +89,7 @@ func main() {
 		log.Fatal(err)
 	}
 	var t table
-	if err := yaml.UnmarshalWithOptions(src, &t, yaml.Strict()); err != nil {
+	if err := yaml.Load(src, &t, yaml.WithKnownFields()); err != nil {
 		log.Fatalf("abi.yaml: %v", err)
 	}
 	for _, o := range outputs {
