@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf"
-	"github.com/calloutd/calloutd/host/enforce/seccomp"
 )
 
 func newAttach() *cobra.Command {
@@ -40,7 +39,7 @@ next attach. --detach takes it away.`,
 			}
 			defer w.Close()
 			a, err := cgroupbpf.Attach(ctx, cgroupbpf.Options{Cgroup: cgroup, ALE: w.ale, Policy: w.engine.Policy(), PinDir: pin, Logf: t.logf,
-				OnBlocked: func(d cgroupbpf.Denial) { t.onBlocked(seccomp.Denial(d)) }})
+				OnBlocked: t.onBlocked})
 			if err != nil {
 				return err
 			}

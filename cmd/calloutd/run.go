@@ -100,7 +100,7 @@ func unenforced(file *policyfile.File) error {
 	return errors.Join(errs...)
 }
 
-func (t *tracer) onBlocked(d seccomp.Denial) {
+func (t *tracer) onBlocked(d enforce.Denial) {
 	var b *ale.BlockedError
 	if errors.As(d.Err, &b) {
 		t.blocked(b)

@@ -50,7 +50,7 @@ func Attach(ctx context.Context, opts Options) (_ *Attachment, err error) {
 		opts.Logf = func(string, ...any) {}
 	}
 	if opts.OnBlocked == nil {
-		opts.OnBlocked = func(Denial) {}
+		opts.OnBlocked = func(enforce.Denial) {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	a := &Attachment{opts: opts, cancel: cancel}

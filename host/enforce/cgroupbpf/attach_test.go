@@ -130,7 +130,7 @@ func newSite(t testing.TB, p *fwpm.Policy, callout fwps.Callout) *site {
 	}
 	require.NoError(t, s.engine.Update(func(x *fwpm.Policy) error { *x = *p.Clone(); return nil }))
 	s.ale = ale.New(ale.Options{Classifier: s.engine, Store: memstore.New(0)})
-	s.opts = Options{Cgroup: s.cgroup, ALE: s.ale, Policy: p, Logf: t.Logf, OnBlocked: func(d Denial) {
+	s.opts = Options{Cgroup: s.cgroup, ALE: s.ale, Policy: p, Logf: t.Logf, OnBlocked: func(d enforce.Denial) {
 		s.mu.Lock()
 		s.denials = append(s.denials, d.Err.Error())
 		s.mu.Unlock()

@@ -18,9 +18,8 @@
 package cgroupbpf
 
 import (
-	"net/netip"
-
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/fwpm"
 )
 
@@ -39,13 +38,5 @@ type Options struct {
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connect and datagram that was refused. Optional.
-	OnBlocked func(Denial)
-}
-
-// A Denial is one connect or datagram that was refused.
-type Denial struct {
-	PID    uint32
-	AppID  string
-	Remote netip.AddrPort
-	Err    error // an *ale.BlockedError when the policy refused
+	OnBlocked func(enforce.Denial)
 }

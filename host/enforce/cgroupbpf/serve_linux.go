@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -87,7 +88,7 @@ func (a *Attachment) answer(ctx context.Context, c *net.TCPConn) {
 	if err != nil {
 		reset(c)
 		if b := (*ale.BlockedError)(nil); errors.As(err, &b) {
-			a.opts.OnBlocked(Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: err})
+			a.opts.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: err})
 		}
 		return
 	}
@@ -158,7 +159,7 @@ func (a *Attachment) report() {
 			continue
 		}
 		in := incoming(r)
-		a.opts.OnBlocked(Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: a.why(r, &in)})
+		a.opts.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: a.why(r, &in)})
 	}
 }
 

@@ -259,7 +259,7 @@ func TestBypassInheritedMPTCP(t *testing.T) {
 	cmd := helper("inherited", l.addr.String())
 	cmd.ExtraFiles = []*os.File{f}
 	var why error
-	out, _ := supervise(t, Options{ALE: permit, OnBlocked: func(d Denial) { why = d.Err }}, cmd)
+	out, _ := supervise(t, Options{ALE: permit, OnBlocked: func(d enforce.Denial) { why = d.Err }}, cmd)
 	require.Equal(t, "EACCES \nEACCES\n", out)
 	require.ErrorContains(t, why, "cannot be decided on")
 	require.Empty(t, l.reached())
@@ -305,7 +305,7 @@ func TestBypassNamespace(t *testing.T) {
 	require.Contains(t, out, "raw false ok")
 	require.Equal(t, "raw true EPERM\ndial ENETUNREACH\n", run(t, permit, "namespace", l.addr.String()))
 	var why error
-	out, _ = supervise(t, Options{ALE: redirectTo(l.addr), OnBlocked: func(d Denial) { why = d.Err }}, helper("namespace", test4))
+	out, _ = supervise(t, Options{ALE: redirectTo(l.addr), OnBlocked: func(d enforce.Denial) { why = d.Err }}, helper("namespace", test4))
 	require.Equal(t, "raw true EPERM\ndial EACCES\n", out)
 	require.ErrorContains(t, why, "network namespace")
 	require.Empty(t, l.reached())

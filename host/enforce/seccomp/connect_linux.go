@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/fwps"
 	"golang.org/x/sys/unix"
 )
@@ -148,7 +149,7 @@ func (w *worker) denied(err error) unix.Errno {
 	if !w.s.l.valid(&w.n.ID) {
 		return nobody
 	}
-	w.s.opts.OnBlocked(Denial{PID: w.in.ProcessID, AppID: w.in.AppID, Remote: w.in.Remote, Err: err})
+	w.s.opts.OnBlocked(enforce.Denial{PID: w.in.ProcessID, AppID: w.in.AppID, Remote: w.in.Remote, Err: err})
 	return unix.EACCES
 }
 

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -161,9 +162,9 @@ func TestNonBlocking(t *testing.T) {
 }
 
 func TestBlocked(t *testing.T) {
-	var denied []Denial
+	var denied []enforce.Denial
 	cmd := helper("dial", test4)
-	out, st := supervise(t, Options{ALE: block, OnBlocked: func(d Denial) { denied = append(denied, d) }}, cmd)
+	out, st := supervise(t, Options{ALE: block, OnBlocked: func(d enforce.Denial) { denied = append(denied, d) }}, cmd)
 	require.True(t, st.Success())
 	require.Equal(t, "EACCES \n", out)
 	require.Len(t, denied, 1)

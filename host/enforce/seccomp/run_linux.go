@@ -31,7 +31,7 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 		opts.Logf = func(string, ...any) {}
 	}
 	if opts.OnBlocked == nil {
-		opts.OnBlocked = func(Denial) {}
+		opts.OnBlocked = func(enforce.Denial) {}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err

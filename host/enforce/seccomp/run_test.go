@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -111,7 +112,7 @@ func TestCancelKillsTheCommand(t *testing.T) {
 // tree waiting for answers.
 func TestBrokenListenerEndsTheRun(t *testing.T) {
 	need(t)
-	sup, err := newSupervisor(t.Context(), Options{ALE: permit, Logf: t.Logf, OnBlocked: func(Denial) {}})
+	sup, err := newSupervisor(t.Context(), Options{ALE: permit, Logf: t.Logf, OnBlocked: func(enforce.Denial) {}})
 	require.NoError(t, err)
 	cmd := helper("wait")
 	in, err := cmd.StdinPipe()
@@ -163,7 +164,7 @@ func TestKilledDuringDecisionDoesNotConnect(t *testing.T) {
 			unix.Close(pidfd)
 		}
 		return in.Remote
-	}), OnBlocked: func(d Denial) { t.Error("reported", d.Err) }}, helper("dial", l.addr.String()))
+	}), OnBlocked: func(d enforce.Denial) { t.Error("reported", d.Err) }}, helper("dial", l.addr.String()))
 	require.Empty(t, out)
 	require.False(t, st.Exited())
 	require.Empty(t, l.reached())

@@ -17,9 +17,9 @@ package seccomp
 
 import (
 	"context"
-	"net/netip"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
 )
 
 // An ALE decides a connect and lets it go; *ale.Enforcer is one.
@@ -34,7 +34,7 @@ type Options struct {
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connect that was refused. Optional; the program
 	// waits for it.
-	OnBlocked func(Denial)
+	OnBlocked func(enforce.Denial)
 
 	without without // Tests only.
 }
@@ -42,11 +42,3 @@ type Options struct {
 // without leaves something out that a kernel may lack, or a guard, so that a
 // test can show what it is there for.
 type without struct{ landlock, killable, pidfdThread, undumpable bool }
-
-// A Denial is one connect that was refused with EACCES.
-type Denial struct {
-	PID    uint32
-	AppID  string
-	Remote netip.AddrPort
-	Err    error // an *ale.BlockedError when the policy refused
-}
