@@ -45,6 +45,20 @@ func (s section) lines() []line {
 	return out
 }
 
+// Setup is what a case begins with: its options, policy and callouts.
+func (c *Case) Setup() string {
+	var b strings.Builder
+	for _, s := range []struct {
+		name string
+		section
+	}{{"options", c.options}, {"policy", c.policy}, {"callouts", c.callouts}} {
+		if s.text != "" {
+			fmt.Fprintf(&b, "-- %s --\n%s", s.name, s.text)
+		}
+	}
+	return b.String()
+}
+
 // errorf is an error with the line's place.
 func (l line) errorf(format string, args ...any) error {
 	return fmt.Errorf("%s: %w", l.at, fmt.Errorf(format, args...))

@@ -31,7 +31,7 @@ func TestMutations(t *testing.T) {
 	require.NoError(t, err)
 	byName := map[string]*Case{}
 	for _, c := range cases {
-		byName[c.name()] = c
+		byName[c.Name()] = c
 	}
 	for _, m := range mutations {
 		t.Run(m.name+" breaks "+m.caught, func(t *testing.T) {

@@ -78,7 +78,7 @@ func TestCasesAreNamedByTheirRules(t *testing.T) {
 	cases, err := Cases()
 	require.NoError(t, err)
 	for _, c := range cases {
-		name, id := c.name()+"-", strings.ToLower(c.ID)+"-"
+		name, id := c.Name()+"-", strings.ToLower(c.ID)+"-"
 		require.True(t, strings.HasPrefix(name, id), "%s shows %s", c.File, c.ID)
 	}
 }

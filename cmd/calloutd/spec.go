@@ -1,0 +1,282 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host/conformance"
+)
+
+func newSpec() *cobra.Command {
+	var summary, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "spec [RULE...]",
+		Short: "List the rules of WFP that the engine keeps, explain one and run its cases",
+		Long: `Spec lists the rules of WFP's ALE that the engine keeps, what stands behind each and which
+cases show it. With a rule, or the beginning of some such as ARB, it says more and runs the
+cases: what each begins with, and everything that then happened, with the reasons.
+
+It ends with code 1 when a case fails.`,
+		Example: `  calloutd spec
+  calloutd spec ARB-06
+  calloutd spec --summary`,
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			s, err := readSpec(ids)
+			if err != nil {
+				return err
+			}
+			print := s.explain
+			switch {
+			case summary:
+				print = s.summarize
+			case len(ids) == 0:
+				print = s.list
+			}
+			return s.print(print, cmd.OutOrStdout(), asJSON)
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			s, err := readSpec(nil)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveError
+			}
+			var ids []cobra.Completion
+			for _, r := range s.rules {
+				ids = append(ids, cobra.CompletionWithDesc(r.ID, r.Says))
+			}
+			return ids, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	cmd.Flags().BoolVar(&summary, "summary", false, "run all cases and print counts")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+// A specification is the rules that were asked for, with their cases.
+type specification struct {
+	rules   []conformance.Rule
+	cases   map[string][]*conformance.Case // by rule
+	failing int                            // of those that were run
+}
+
+// readSpec finds the rules that ids name or begin, all for none.
+func readSpec(ids []string) (*specification, error) {
+	rules, err := conformance.Rules()
+	if err != nil {
+		return nil, err
+	}
+	cases, err := conformance.Cases()
+	if err != nil {
+		return nil, err
+	}
+	s := &specification{rules: rules, cases: map[string][]*conformance.Case{}}
+	for _, c := range cases {
+		s.cases[c.ID] = append(s.cases[c.ID], c)
+	}
+	if len(ids) == 0 {
+		return s, nil
+	}
+	s.rules = nil
+	for _, id := range ids {
+		found := named(rules, strings.ToUpper(id))
+		if len(found) == 0 {
+			return nil, fmt.Errorf("there is no rule %q: calloutd spec lists them", id)
+		}
+		s.rules = append(s.rules, found...)
+	}
+	return s, nil
+}
+
+// named are the rule of that name or, if there is none, those that begin with it.
+func named(rules []conformance.Rule, id string) (out []conformance.Rule) {
+	for _, r := range rules {
+		if r.ID == id {
+			return []conformance.Rule{r}
+		}
+		if strings.HasPrefix(r.ID, id+"-") {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// print is a no if a case failed meanwhile.
+func (s *specification) print(how func(io.Writer, bool) error, out io.Writer, asJSON bool) error {
+	err := how(out, asJSON)
+	if err == nil && s.failing > 0 {
+		return exitCode(codeNo)
+	}
+	return err
+}
+
+// A ruleJSON is a rule with what its cases came to.
+type ruleJSON struct {
+	ID     string     `json:"id"`
+	Says   string     `json:"says"`
+	Source string     `json:"source"`
+	Status string     `json:"status"`
+	Reason string     `json:"reason,omitempty"`
+	Shown  string     `json:"shown,omitempty"`
+	Cases  []caseJSON `json:"cases"`
+}
+
+type caseJSON struct {
+	Case  string `json:"case"`
+	Rule  string `json:"rule"`
+	OK    *bool  `json:"ok,omitempty"` // nil: not run
+	Why   string `json:"why,omitempty"`
+	Trace string `json:"trace,omitempty"`
+}
+
+func (s *specification) json(r conformance.Rule) ruleJSON {
+	j := ruleJSON{r.ID, r.Says, r.Source, string(r.Status), r.Reason, r.Shown, []caseJSON{}}
+	for _, c := range s.cases[r.ID] {
+		j.Cases = append(j.Cases, caseJSON{Case: c.Name(), Rule: c.Rule})
+	}
+	return j
+}
+
+func (s *specification) list(out io.Writer, asJSON bool) error {
+	for _, r := range s.rules {
+		j := s.json(r)
+		if asJSON {
+			if err := json.NewEncoder(out).Encode(j); err != nil {
+				return err
+			}
+			continue
+		}
+		names := cmp.Or(r.Shown, "-")
+		if len(j.Cases) > 0 {
+			names = j.Cases[0].Case
+		}
+		if len(j.Cases) > 1 {
+			names += fmt.Sprintf(" and %d more", len(j.Cases)-1)
+		}
+		if _, err := fmt.Fprintf(out, "%-11s %-14s %-32s %s\n", r.ID, r.Status, names, r.Says); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *specification) explain(out io.Writer, asJSON bool) error {
+	p := paintFor(out)
+	for i, r := range s.rules {
+		j := s.json(r)
+		for n, c := range s.cases[r.ID] {
+			s.run(c, &j.Cases[n])
+		}
+		if asJSON {
+			if err := json.NewEncoder(out).Encode(j); err != nil {
+				return err
+			}
+			continue
+		}
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		if _, err := io.WriteString(out, s.text(r, j, p)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *specification) run(c *conformance.Case, j *caseJSON) {
+	trace, err := c.Trace(nil)
+	if err == nil {
+		err = c.Compare(trace)
+	}
+	ok := err == nil
+	j.OK, j.Trace = &ok, trace
+	if !ok {
+		s.failing++
+		j.Why = err.Error()
+	}
+}
+
+// text is a rule for people.
+func (s *specification) text(r conformance.Rule, j ruleJSON, p painter) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %s (%s)\n  %s\n", r.ID, r.Status, r.Source, r.Says)
+	if r.Reason != "" {
+		fmt.Fprintf(&b, "  %s\n", r.Reason)
+	}
+	if r.Shown != "" {
+		fmt.Fprintf(&b, "  The suite of %s shows it.\n", r.Shown)
+	}
+	for n, c := range s.cases[r.ID] {
+		word := p.paint("32", "ok")
+		if !*j.Cases[n].OK {
+			word = p.paint("1;31", "fails")
+		}
+		fmt.Fprintf(&b, "\n%s %s: %s\n%s", word, c.Name(), c.Rule, indent(c.Setup()+"-- trace --\n"+j.Cases[n].Trace))
+		if j.Cases[n].Why != "" {
+			fmt.Fprintf(&b, "  %s\n", strings.TrimSpace(j.Cases[n].Why))
+		}
+	}
+	return b.String()
+}
+
+func indent(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		b.WriteString("    " + line)
+	}
+	return b.String()
+}
+
+// counts are what --summary prints.
+type counts struct {
+	Rules         int `json:"rules"`
+	Cases         int `json:"cases"`
+	Documented    int `json:"documented"`
+	Observed      int `json:"observed"`
+	Ambiguous     int `json:"ambiguous"`
+	NotApplicable int `json:"not_applicable"`
+	Elsewhere     int `json:"elsewhere"`
+	Failing       int `json:"failing"`
+}
+
+// summarize runs every case. Those that fail are named.
+func (s *specification) summarize(out io.Writer, asJSON bool) error {
+	n := counts{Rules: len(s.rules)}
+	by := map[conformance.Status]*int{conformance.Documented: &n.Documented, conformance.Observed: &n.Observed,
+		conformance.Ambiguous: &n.Ambiguous, conformance.NotApplicable: &n.NotApplicable}
+	var failed []string
+	for _, r := range s.rules {
+		*by[r.Status]++
+		if r.Shown != "" {
+			n.Elsewhere++
+		}
+		for _, c := range s.cases[r.ID] {
+			n.Cases++
+			var j caseJSON
+			if s.run(c, &j); !*j.OK {
+				failed = append(failed, j.Why)
+			}
+		}
+	}
+	n.Failing = s.failing
+	if asJSON {
+		return json.NewEncoder(out).Encode(n)
+	}
+	slices.Sort(failed)
+	for _, why := range failed {
+		fmt.Fprintln(out, why)
+	}
+	_, err := fmt.Fprintf(out, `rules           %4d
+  documented    %4d
+  observed      %4d
+  ambiguous     %4d, of which the suites of other packages show %d
+  not applicable %3d, each with its reason
+cases           %4d
+  failing       %4d
+`, n.Rules, n.Documented, n.Observed, n.Ambiguous, n.Elsewhere, n.NotApplicable, n.Cases, n.Failing)
+	return err
+}
