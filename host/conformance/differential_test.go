@@ -35,7 +35,7 @@ func TestDifferential(t *testing.T) {
 			t.Run(short(l), func(t *testing.T) {
 				t.Parallel()
 				rounds := 1
-				if l.IsConnectRedirect() || l.IsBindRedirect() {
+				if !raceEnabled && (l.IsConnectRedirect() || l.IsBindRedirect()) {
 					rounds = 10
 				}
 				for range rounds {
