@@ -1,0 +1,211 @@
+package winsock_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
+	"github.com/calloutd/calloutd/sdk/go/sockaddr"
+	"github.com/calloutd/calloutd/wsk"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/winsock"
+	"github.com/calloutd/calloutd/wsk/wsknet"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A redirected connection and its proxy, written with nothing but this package
+// and package net's interfaces, as it would be for Windows.
+func TestProxyWrittenForWindows(t *testing.T) {
+	origin, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer origin.Close()
+	w := open(t)
+	proxy, err := wsknet.Listen(t.Context(), w.client, "127.0.0.1:0")
+	require.NoError(t, err)
+	defer proxy.Close()
+	states := w.redirect(t, proxy.Addr().(*net.TCPAddr).AddrPort(), origin.Addr().(*net.TCPAddr).AddrPort())
+
+	app, err := (&wsknet.Dialer{Client: w.client}).DialContext(t.Context(), "tcp", origin.Addr().String())
+	require.NoError(t, err)
+	defer app.Close()
+	accepted, err := proxy.Accept()
+	require.NoError(t, err)
+	defer accepted.Close()
+
+	records, err := winsock.RedirectRecords(accepted)
+	require.NoError(t, err)
+	context, err := winsock.RedirectContext(accepted)
+	require.NoError(t, err)
+	to, err := sockaddr.Parse(context)
+	require.NoError(t, err)
+	original, err := winsock.OriginalDestination(accepted)
+	require.NoError(t, err)
+	require.Equal(t, to, original)
+	out, err := (&wsknet.Dialer{Client: w.client, Control: winsock.Control(records)}).DialContext(t.Context(), "tcp", to.String())
+	require.NoError(t, err)
+	defer out.Close()
+	require.Equal(t, []redirect.State{redirect.NotRedirected, redirect.RedirectedBySelf}, *states)
+
+	_, err = winsock.RedirectRecords(app)
+	require.ErrorIs(t, err, fs.ErrNotExist, "SC-17")
+	bad := bytes.Clone(records)
+	bad[40] ^= 1
+	_, err = (&wsknet.Dialer{Client: w.client, Control: winsock.Control(bad)}).DialContext(t.Context(), "tcp", to.String())
+	require.ErrorIs(t, err, fs.ErrPermission)
+	require.ErrorContains(t, err, "redirect records for tcp "+to.String())
+}
+
+// A connection of package net is nobody's here; on Windows the system knows it.
+func TestForeignConnection(t *testing.T) {
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	for _, query := range []func(net.Conn) ([]byte, error){winsock.RedirectRecords, winsock.RedirectContext} {
+		_, err := query(a)
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+	}
+	_, err := winsock.OriginalDestination(a)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+}
+
+// Every status that a control code answers with has an error, as the table of
+// the pages has it.
+func TestErrors(t *testing.T) {
+	for st, want := range map[ntstatus.Status]winsock.Error{
+		ntstatus.Success: 0, ntstatus.Pending: 997, ntstatus.Cancelled: 995, ntstatus.BufferTooSmall: 122, ntstatus.NotFound: 0x80320008,
+		ntstatus.AccessDenied: 10013, ntstatus.IntegerOverflow: 10022, ntstatus.InvalidParameter: 10022, ntstatus.InvalidDeviceRequest: 10045,
+		ntstatus.InvalidDeviceState: 10057, ntstatus.FileForcedClosed: 10038, ntstatus.DeviceBusy: 10050,
+	} {
+		require.Equal(t, want, winsock.FromStatus(st), "%v", st)
+	}
+	require.NoError(t, winsock.Success.Err())
+	require.ErrorIs(t, winsock.FWPENotFound.Err(), fs.ErrNotExist)
+	require.ErrorIs(t, winsock.ErrorNotFound, fs.ErrNotExist)
+	require.ErrorIs(t, winsock.WSAEAcces, fs.ErrPermission)
+	require.Equal(t, "Winsock error 10093", winsock.Error(10093).Error())
+}
+
+// RED-UM-04: an overlapped call is aborted by the close of its socket, and by
+// CancelIoEx; a structure that is in use is refused.
+func TestOverlapped(t *testing.T) {
+	w := open(t)
+	s := w.socket(t)
+	sock, o, done := winsock.Socket{WSK: s}, new(winsock.Overlapped), make(chan winsock.Error, 1)
+	_, err := o.Result(false)
+	require.Equal(t, winsock.WSAEInval, err)
+	wait := func(e winsock.Error, _ uint32, _ *winsock.Overlapped) { done <- e }
+	for _, end := range []func(){func() { require.True(t, o.Cancel()) }, func() { shut(t, s) }} {
+		require.Equal(t, winsock.WSAIOPending, sock.WSAIoctl(wsk.SIOAddressListChange, nil, nil, nil, o, wait))
+		_, err = o.Result(false)
+		require.Equal(t, winsock.WSAIOIncomplete, err)
+		require.Equal(t, winsock.WSAEInval, sock.WSAIoctl(wsk.SIOAddressListChange, nil, nil, nil, o, wait))
+		end()
+		require.Equal(t, winsock.WSAOperationAborted, <-done)
+		_, err = o.Result(true)
+		require.Equal(t, winsock.WSAOperationAborted, err)
+	}
+	require.False(t, o.Cancel())
+	require.Equal(t, winsock.WSAENotSock, winsock.Socket{}.WSAIoctl(1, nil, nil, nil, o, nil))
+	_, err = winsock.Socket{}.Getsockopt(1, 2, nil)
+	require.Equal(t, winsock.WSAENotSock, err)
+}
+
+// What ParseControl takes it gives back the same; what it refuses it explains.
+func FuzzParseControl(f *testing.F) {
+	f.Add(winsock.AppendControl(nil, wsk.ControlMessage{Type: 60, Data: []byte("records")}, wsk.ControlMessage{Level: 41, Type: 70}))
+	f.Add([]byte{16, 0, 0, 0})
+	f.Add(bytes.Repeat([]byte{0xFF}, 16))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		messages, err := winsock.ParseControl(b)
+		if err != nil {
+			require.ErrorContains(t, err, "winsock: control data: ")
+			return
+		}
+		again, err := winsock.ParseControl(winsock.AppendControl(nil, messages...))
+		require.NoError(t, err)
+		require.Equal(t, len(messages), len(again))
+		for i := range messages {
+			require.Equal(t, messages[i].Type, again[i].Type)
+			require.True(t, bytes.Equal(messages[i].Data, again[i].Data))
+		}
+	})
+}
+
+type world struct {
+	engine *host.Engine
+	client *wsk.Client
+}
+
+func open(t *testing.T) *world {
+	w := &world{engine: host.New(host.Options{})}
+	store := memstore.New(0)
+	p := wsk.NewProvider(wsk.Options{ALE: ale.New(ale.Options{Classifier: w.engine, Store: store}), Process: wsk.Process{ID: 1000, AppID: "/bin/proxy"}})
+	reg, npi := new(wsk.Registration), wsk.ProviderNPI{}
+	require.Equal(t, ntstatus.Success, p.Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, reg))
+	require.Equal(t, ntstatus.Success, reg.CaptureProviderNPI(wsk.NoWait, &npi))
+	t.Cleanup(func() {
+		reg.ReleaseProviderNPI()
+		reg.Deregister()
+		require.Zero(t, store.Len())
+	})
+	w.client = npi.Client
+	return w
+}
+
+// redirect sends what goes to a port to the proxy, with both addresses as
+// context, and notes the states in which the callout is asked.
+func (w *world) redirect(t *testing.T, proxy, port netip.AddrPort) *[]redirect.State {
+	states := new([]redirect.State)
+	_, _, err := w.engine.RegisterCallout("redirect", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		*states = append(*states, c.State)
+		v.Action = fwp.ActionPermit
+		if c.State == redirect.NotRedirected && c.In.Remote.Port() == port.Port() {
+			v.Redirect, v.To, v.TargetPID = true, proxy, 1000
+			v.Context = sockaddr.Append(sockaddr.Append(v.Context, c.In.Remote), c.In.Local)
+		}
+		return nil
+	}))
+	require.NoError(t, err)
+	require.NoError(t, w.engine.Update(func(p *fwpm.Policy) error {
+		p.Callouts = append(p.Callouts, fwpm.Callout{ID: "redirect", Name: "redirect"})
+		p.Filters = append(p.Filters, fwpm.Filter{ID: 1, Name: "redirect", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "redirect"})
+		return nil
+	}))
+	return states
+}
+
+func call(t *testing.T, do func(*wsk.IRP) ntstatus.Status) *wsk.Socket {
+	irp, done := wsk.AllocateIRP(1), make(chan struct{})
+	defer irp.Free()
+	irp.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
+		close(done)
+		return ntstatus.MoreProcessingRequired
+	}, nil, wsk.InvokeAlways)
+	do(irp)
+	<-done
+	require.Equal(t, ntstatus.Success, irp.IoStatus().Status)
+	return irp.Socket()
+}
+
+func (w *world) socket(t *testing.T) *wsk.Socket {
+	return call(t, func(p *wsk.IRP) ntstatus.Status {
+		return w.client.Socket(wsk.AFInet, wsk.SockStream, wsk.IPProtoTCP, wsk.ConnectionSocket, nil, nil, nil, 0, p)
+	})
+}
+
+func shut(t *testing.T, s *wsk.Socket) { call(t, s.CloseSocket) }
