@@ -201,7 +201,7 @@ inline fn cut(s: []const u8, n: usize) []const u8 {
 
 /// Copies an item to the response and says where it is. r begins at +8192.
 inline fn append(r: []u8, at: u32, bytes: []const u8, off: u32, len: u32) u32 {
-    @memcpy(r[at..][0..bytes.len], bytes);
+    if (bytes.len != 0) @memcpy(r[at..][0..bytes.len], bytes);
     put(r, off, abi.RESPONSE_OFFSET + at);
     put(r, len, @intCast(bytes.len));
     return at + @as(u32, @intCast(bytes.len));

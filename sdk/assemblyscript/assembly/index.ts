@@ -164,7 +164,7 @@ export function answer(action: u32): Verdict {
   verdict.pid = 0;
   verdict.recordLength = 0;
   verdict.contextLength = 0;
-  verdict.reason = "";
+  if (verdict.reason.length) verdict.reason = ""; // A store of a reference costs more than a look.
   return verdict;
 }
 
@@ -233,7 +233,7 @@ const RESPONSE = BLOCK + abi.RESPONSE_OFFSET;
 /** Copies an item to the response and says where it is. */
 @inline
 function append(at: u32, ptr: usize, length: u32, off: u32, len: u32): u32 {
-  memory.copy(BLOCK + at, ptr, length);
+  if (length) memory.copy(BLOCK + at, ptr, length);
   store<u32>(RESPONSE + off, at);
   store<u32>(RESPONSE + len, length);
   return at + length;
@@ -241,10 +241,11 @@ function append(at: u32, ptr: usize, length: u32, off: u32, len: u32): u32 {
 
 /** Writes a text of at most room bytes, its last character whole. */
 function appendText(at: u32, text: string, room: u32): u32 {
-  let n = <u32>String.UTF8.byteLength(text);
+  let n: u32 = 0;
   let ptr: usize = 0;
-  if (n) {
+  if (text.length) {
     const b = String.UTF8.encode(text);
+    n = <u32>b.byteLength;
     ptr = changetype<usize>(b);
     if (n > room) {
       for (n = room; n > 0 && (load<u8>(ptr + n) & 0xc0) == 0x80; n--) {}

@@ -118,7 +118,9 @@ fn cut(s: &str, mut n: usize) -> &str {
 /// Copies an item to the response and says where it is. `r` begins at +8192.
 #[inline(always)]
 fn append(r: &mut Half, at: usize, item: &[u8], off: u32, len: u32) -> usize {
-    r[at..at + item.len()].copy_from_slice(item);
+    if !item.is_empty() {
+        r[at..at + item.len()].copy_from_slice(item);
+    }
     put32(r, off, RESPONSE_OFFSET + at as u32);
     put32(r, len, item.len() as u32);
     at + item.len()
