@@ -119,7 +119,7 @@ func torn(d *fwps.Decision) (transaction int, problem string) {
 func TestHammer(t *testing.T) {
 	e := host.New(host.Options{ReauthorizeOnHandleDestroy: true})
 	require.NoError(t, e.Update(func(p *fwpm.Policy) error { p.Callouts = []fwpm.Callout{{ID: "c"}}; return nil }))
-	const rounds = 60
+	const rounds = 300
 	work := []func(i int) error{
 		func(int) error {
 			s, err := e.Open(host.SessionOptions{Dynamic: true})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -84,6 +83,3 @@ func names(e *host.Engine) []string {
 	}
 	return out
 }
-
-// How long to wait for what must come, and how often to look.
-const tooLong, tick = 10 * time.Second, time.Millisecond

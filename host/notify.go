@@ -22,17 +22,23 @@ func (e *Engine) current(o *object) *registered {
 	return nil
 }
 
+// notifier is the notifyFn of the callout that a filter calls, nil if it has none.
+func (e *Engine) notifier(o *object) (*registered, fwps.Notifier) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := e.current(o)
+	if r == nil {
+		return nil, nil
+	}
+	n, _ := r.callout.(fwps.Notifier)
+	return r, n
+}
+
 // tellAdd is NotifyAddFilter: the callout may refuse the filter or leave its
 // context in it (CO-NOT-02).
 func (t *txn) tellAdd(o *object) error {
-	t.e.mu.Lock()
-	r := t.e.current(o)
-	t.e.mu.Unlock()
-	if r == nil {
-		return nil
-	}
-	n, ok := r.callout.(fwps.Notifier)
-	if !ok {
+	r, n := t.e.notifier(o)
+	if n == nil {
 		return nil
 	}
 	f := o.shown(o.filter.Context)
