@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/calloutd/calloutd/host/fwpm"
 	"golang.org/x/tools/txtar"
 )
 
@@ -161,6 +162,15 @@ func (a *args) next(what string) (string, error) {
 	w := a.rest[0]
 	a.rest = a.rest[1:]
 	return w, nil
+}
+
+// layer takes the next word, which is a layer.
+func (a *args) layer() (fwpm.LayerID, error) {
+	name, err := a.next("a layer")
+	if err != nil {
+		return 0, err
+	}
+	return readLayer(a.l, name)
 }
 
 // options takes the remaining words. Those in flags stand alone; those in keys

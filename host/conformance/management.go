@@ -121,11 +121,7 @@ func (w *world) layers(*args) error {
 
 // layer LAYER: what it is and offers.
 func (w *world) layer(a *args) error {
-	name, err := a.next("a layer")
-	if err != nil {
-		return err
-	}
-	l, err := readLayer(a.l, name)
+	l, err := a.layer()
 	if err != nil {
 		return err
 	}
@@ -141,11 +137,7 @@ func (w *world) layer(a *args) error {
 
 // fields LAYER: the names of its fields, by index.
 func (w *world) fields(a *args) error {
-	name, err := a.next("a layer")
-	if err != nil {
-		return err
-	}
-	l, err := readLayer(a.l, name)
+	l, err := a.layer()
 	if err != nil {
 		return err
 	}
@@ -157,11 +149,7 @@ func (w *world) fields(a *args) error {
 
 // condition LAYER FIELD MATCH VALUE: whether a filter may have it.
 func (w *world) condition(a *args) error {
-	name, err := a.next("a layer")
-	if err != nil {
-		return err
-	}
-	l, err := readLayer(a.l, name)
+	l, err := a.layer()
 	if err != nil {
 		return err
 	}
@@ -184,11 +172,7 @@ func (w *world) condition(a *args) error {
 // order LAYER: the filters of a layer, the heaviest first, with the range of
 // their weights: how the engine fills the other 60 bits is its own affair.
 func (w *world) filterOrder(a *args) error {
-	name, err := a.next("a layer")
-	if err != nil {
-		return err
-	}
-	l, err := readLayer(a.l, name)
+	l, err := a.layer()
 	if err != nil {
 		return err
 	}

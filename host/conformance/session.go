@@ -232,11 +232,7 @@ func (w *world) bootComplete(a *args) error {
 
 // statistics LAYER
 func (w *world) statistics(a *args) error {
-	name, err := a.next("a layer")
-	if err != nil {
-		return err
-	}
-	l, err := readLayer(a.l, name)
+	l, err := a.layer()
 	if err != nil {
 		return err
 	}
