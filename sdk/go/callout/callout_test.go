@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -15,6 +16,40 @@ import (
 type fn func(c *Call) Verdict
 
 func (f fn) Classify(c *Call) Verdict { return f(c) }
+
+var le = binary.LittleEndian
+
+// The structs lie in the block where the ABI says.
+func TestLayout(t *testing.T) {
+	var q request
+	var r response
+	for at, want := range map[uintptr]uintptr{
+		unsafe.Sizeof(q): abi.RequestHeader, unsafe.Sizeof(r): abi.ResponseHeader,
+	} {
+		require.Equal(t, want, at)
+	}
+	for name, o := range map[string][2]uintptr{
+		"layer": {unsafe.Offsetof(q.layer), abi.ReqLayer}, "present": {unsafe.Offsetof(q.present), abi.ReqPresent},
+		"flags": {unsafe.Offsetof(q.flags), abi.ReqConditionFlags}, "connection": {unsafe.Offsetof(q.connection), abi.ReqConnection},
+		"filter": {unsafe.Offsetof(q.filter), abi.ReqFilter}, "pid": {unsafe.Offsetof(q.pid), abi.ReqPID}, "uid": {unsafe.Offsetof(q.uid), abi.ReqUID},
+		"version": {unsafe.Offsetof(q.version), abi.ReqIPVersion}, "protocol": {unsafe.Offsetof(q.protocol), abi.ReqProtocol},
+		"local port": {unsafe.Offsetof(q.localPort), abi.ReqLocalPort}, "remote port": {unsafe.Offsetof(q.remotePort), abi.ReqRemotePort},
+		"state": {unsafe.Offsetof(q.state), abi.ReqRedirectState}, "direction": {unsafe.Offsetof(q.direction), abi.ReqDirection},
+		"local": {unsafe.Offsetof(q.local), abi.ReqLocal}, "remote": {unsafe.Offsetof(q.remote), abi.ReqRemote},
+		"app": {unsafe.Offsetof(q.app), abi.ReqApp}, "user": {unsafe.Offsetof(q.user), abi.ReqUser},
+		"record": {unsafe.Offsetof(q.record), abi.ReqRecord}, "context": {unsafe.Offsetof(q.context), abi.ReqContext},
+		"monotonic": {unsafe.Offsetof(q.monotonic), abi.ReqMonotonic}, "interface": {unsafe.Offsetof(q.iface), abi.ReqInterface},
+		"hostname": {unsafe.Offsetof(q.hostname), abi.ReqHostname},
+		"action":   {unsafe.Offsetof(r.action), abi.RespAction}, "answer flags": {unsafe.Offsetof(r.flags), abi.RespFlags},
+		"port": {unsafe.Offsetof(r.port), abi.RespPort}, "new version": {unsafe.Offsetof(r.version), abi.RespIPVersion},
+		"target": {unsafe.Offsetof(r.pid), abi.RespTargetPID}, "address": {unsafe.Offsetof(r.address), abi.RespAddress},
+		"record length": {unsafe.Offsetof(r.recordLen), abi.RespRecordLen}, "context length": {unsafe.Offsetof(r.contextLen), abi.RespContextLen},
+		"record offset": {unsafe.Offsetof(r.recordOff), abi.RespRecordOff}, "context offset": {unsafe.Offsetof(r.contextOff), abi.RespContextOff},
+		"reason": {unsafe.Offsetof(r.reason), abi.RespReason}, "cookie": {unsafe.Offsetof(r.cookie), abi.RespCookie},
+	} {
+		require.Equal(t, o[1], o[0], name)
+	}
+}
 
 func reasonOf(b []byte) string {
 	r := b[abi.ResponseOffset:]

@@ -1,100 +1,135 @@
 package callout
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
-var le = binary.LittleEndian
+// A request and a response lie in the block as they are: the compiler makes bytes
+// of encoding/binary one by one. Guests are little endian; natively, tests run on
+// machines that are.
+type request struct {
+	size                       uint32
+	minor, layer               uint16
+	present, flags             uint32
+	connection, filter         uint64
+	pid, uid                   uint32
+	version, protocol          uint8
+	localPort, remotePort      uint16
+	state, direction           uint8
+	local, remote              [16]byte
+	app, user, record, context span
+	monotonic                  uint64
+	iface                      uint32
+	hostname                   [2]uint16
+}
 
-var errOutside = errors.New("a request item is outside the request")
+type response struct {
+	action, flags         uint32
+	port                  uint16
+	version               uint8
+	pid                   uint32
+	address               [16]byte
+	recordLen, contextLen uint32
+	recordOff, contextOff uint32
+	reason                span
+	cookie                uint64
+}
+
+// A span is where an item is in the block.
+type span struct{ off, n uint32 }
+
+func requestOf(b []byte) *request {
+	_ = b[abi.RequestHeader-1]
+	return (*request)(unsafe.Pointer(unsafe.SliceData(b)))
+}
+
+func responseOf(b []byte) *response {
+	_ = b[abi.ResponseOffset+abi.ResponseHeader-1]
+	return (*response)(unsafe.Pointer(&b[abi.ResponseOffset]))
+}
+
+const errOutside = "a request item is outside the request"
 
 // texts remembers strings that were seen: the same programs connect again and
 // again, and a garbage collection costs more than a look-up.
-var texts = map[string]string{}
+type texts struct {
+	last string
+	seen map[string]string
+}
+
+var apps, users, hosts texts
 
 const maxTexts = 256
 
-func text(b []byte) string {
+func (t *texts) of(b []byte) string {
 	if len(b) == 0 {
 		return ""
 	}
-	if s, known := texts[string(b)]; known {
-		return s
+	if t.last == string(b) {
+		return t.last
 	}
-	if len(texts) >= maxTexts {
-		clear(texts)
+	s, known := t.seen[string(b)]
+	if !known {
+		if t.seen == nil || len(t.seen) >= maxTexts {
+			t.seen = map[string]string{}
+		}
+		s = string(b)
+		t.seen[s] = s
 	}
-	s := string(b)
-	texts[s] = s
+	t.last = s
 	return s
 }
 
-// decode reads the request half of the block.
-func decode(b []byte, c *Call) error {
-	_ = b[abi.RequestHeader-1]
-	present := le.Uint32(b[abi.ReqPresent:])
-	*c = Call{
-		Layer: le.Uint16(b[abi.ReqLayer:]), Protocol: b[abi.ReqProtocol], Inbound: b[abi.ReqDirection] == 1,
-		Flags: le.Uint32(b[abi.ReqConditionFlags:]), Connection: le.Uint64(b[abi.ReqConnection:]),
-		FilterID: le.Uint64(b[abi.ReqFilter:]), Present: present, PID: le.Uint32(b[abi.ReqPID:]),
-		UID: le.Uint32(b[abi.ReqUID:]), UIDKnown: present&abi.PresentUID != 0, IPVersion: b[abi.ReqIPVersion],
-		Local: address(b, abi.ReqLocal, abi.ReqLocalPort), Remote: address(b, abi.ReqRemote, abi.ReqRemotePort),
-		State: State(b[abi.ReqRedirectState]), Interface: le.Uint32(b[abi.ReqInterface:]), Monotonic: le.Uint64(b[abi.ReqMonotonic:]),
-		ContextSize: le.Uint32(b[abi.ReqContext+4:]),
+// decode reads the request half of the block. It returns what is wrong with it.
+func decode(b []byte, c *Call) string {
+	q := requestOf(b)
+	c.Layer, c.Protocol, c.Inbound = q.layer, q.protocol, q.direction == 1
+	c.Flags, c.Connection, c.FilterID, c.Present = q.flags, q.connection, q.filter, q.present
+	c.PID, c.UID, c.UIDKnown = q.pid, q.uid, q.present&abi.PresentUID != 0
+	c.IPVersion, c.State, c.Interface, c.Monotonic = q.version, State(q.state), q.iface, q.monotonic
+	c.Local, c.Remote = netip.AddrPort{}, netip.AddrPort{}
+	if q.present&abi.PresentLocal != 0 {
+		c.Local = address(q.version, &q.local, q.localPort)
 	}
-	if present&abi.PresentLocal == 0 {
-		c.Local = netip.AddrPort{}
+	if q.present&abi.PresentRemote != 0 {
+		c.Remote = address(q.version, &q.remote, q.remotePort)
 	}
-	if present&abi.PresentRemote == 0 {
-		c.Remote = netip.AddrPort{}
-	}
-	return decodeItems(b, c)
-}
-
-func decodeItems(b []byte, c *Call) error {
-	app, ok := item(b, abi.ReqApp)
-	user, ok2 := item(b, abi.ReqUser)
-	record, ok3 := item(b, abi.ReqRecord)
-	context, ok4 := item(b, abi.ReqContext)
-	host, ok5 := within(b, uint32(le.Uint16(b[abi.ReqHostname:])), uint32(le.Uint16(b[abi.ReqHostname+2:])))
+	app, ok := within(b, q.app)
+	user, ok2 := within(b, q.user)
+	host, ok3 := within(b, span{uint32(q.hostname[0]), uint32(q.hostname[1])})
+	record, ok4 := within(b, q.record)
+	context, ok5 := within(b, q.context)
 	if !ok || !ok2 || !ok3 || !ok4 || !ok5 {
 		return errOutside
 	}
-	c.App, c.User, c.Hostname, c.Record, c.Context = text(app), text(user), text(host), record, context
-	return nil
+	c.App, c.User, c.Hostname = apps.of(app), users.of(user), hosts.of(host)
+	c.Record, c.Context, c.ContextSize = record, context, q.context.n
+	return ""
 }
 
 // address reads one; version 4 ones are unmapped.
-func address(b []byte, at, port int) netip.AddrPort {
-	var a netip.Addr
-	if b[abi.ReqIPVersion] == 4 {
-		a = netip.AddrFrom4([4]byte(b[at+12 : at+16]))
-	} else {
-		a = netip.AddrFrom16([16]byte(b[at : at+16]))
+func address(version uint8, a *[16]byte, port uint16) netip.AddrPort {
+	if version == 4 {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(a[12:])), port)
 	}
-	return netip.AddrPortFrom(a, le.Uint16(b[port:]))
-}
-
-func item(b []byte, field int) ([]byte, bool) {
-	return within(b, le.Uint32(b[field:]), le.Uint32(b[field+4:]))
+	return netip.AddrPortFrom(netip.AddrFrom16(*a), port)
 }
 
 // within is an item of the request, false if it is outside. Offset 0 is nothing,
 // which may have a length.
-func within(b []byte, off, n uint32) ([]byte, bool) {
-	if n == 0 || off == 0 {
+func within(b []byte, s span) ([]byte, bool) {
+	if s.n == 0 || s.off == 0 {
 		return nil, true
 	}
-	if off < abi.RequestHeader || uint64(off)+uint64(n) > abi.ResponseOffset {
+	if s.off < abi.RequestHeader || uint64(s.off)+uint64(s.n) > abi.ResponseOffset {
 		return nil, false
 	}
-	return b[off : off+n], true
+	return b[s.off : s.off+s.n], true
 }
 
 // encode writes the response half of the block and returns the packed answer.
@@ -107,16 +142,21 @@ func encode(b []byte, v *Verdict) uint64 {
 	if v.action != abi.ActionRedirect && v.reason == "" && v.cookie == 0 {
 		return packed
 	}
-	r := b[abi.ResponseOffset:abi.BlockSize]
-	le.PutUint32(r[abi.RespAction:], uint32(v.action))
-	le.PutUint32(r[abi.RespFlags:], uint32(v.flags))
-	le.PutUint64(r[abi.RespCookie:], v.cookie)
-	at := abi.ResponseHeader
+	r, at := responseOf(b), uint32(abi.ResponseOffset+abi.ResponseHeader)
+	r.action, r.flags, r.cookie = uint32(v.action), uint32(v.flags), v.cookie
 	if v.action == abi.ActionRedirect {
-		at = encodeRedirect(r, v)
-		packed |= uint64(v.to.Port())<<abi.PackPort | uint64(len(v.record))<<abi.PackRecord
+		r.port, r.version, r.pid = v.to.Port(), 6, v.pid
+		if v.to.Addr().Is4() {
+			r.version = 4
+		}
+		if v.to.IsValid() {
+			r.address = v.to.Addr().As16()
+		}
+		r.recordOff, r.recordLen, at = put(b, at, v.record)
+		r.contextOff, r.contextLen, at = put(b, at, v.context)
+		packed |= uint64(r.port)<<abi.PackPort | uint64(r.recordLen)<<abi.PackRecord
 	}
-	put(r, at, abi.RespReason, abi.RespReason+4, cut(v.reason, min(abi.MaxReason, len(r)-at)))
+	r.reason.off, r.reason.n, _ = put(b, at, cut(v.reason, min(abi.MaxReason, abi.BlockSize-int(at))))
 	return packed
 }
 
@@ -133,27 +173,11 @@ func (v *Verdict) check() string {
 	return ""
 }
 
-func encodeRedirect(r []byte, v *Verdict) (at int) {
-	le.PutUint16(r[abi.RespPort:], v.to.Port())
-	r[abi.RespIPVersion] = 6
-	if v.to.Addr().Is4() {
-		r[abi.RespIPVersion] = 4
-	}
-	if v.to.IsValid() {
-		a := v.to.Addr().As16()
-		copy(r[abi.RespAddress:], a[:])
-	}
-	le.PutUint32(r[abi.RespTargetPID:], v.pid)
-	at = put(r, abi.ResponseHeader, abi.RespRecordOff, abi.RespRecordLen, v.record)
-	return put(r, at, abi.RespContextOff, abi.RespContextLen, v.context)
-}
-
-// put copies an item to the response and says where it is.
-func put[T string | []byte](r []byte, at, off, length int, item T) int {
-	copy(r[at:], item)
-	le.PutUint32(r[off:], uint32(abi.ResponseOffset+at))
-	le.PutUint32(r[length:], uint32(len(item)))
-	return at + len(item)
+// put copies an item to the response and says where it is, and where the next
+// one goes.
+func put[T string | []byte](b []byte, at uint32, item T) (off, n, next uint32) {
+	n = uint32(copy(b[at:], item))
+	return at, n, at + n
 }
 
 // cut shortens a text to n bytes and keeps its last character whole.
@@ -190,11 +214,12 @@ func classify(co Callout, b []byte) (packed uint64) {
 			packed = encode(b, &verdict)
 		}
 	}()
-	if err := decode(b, &call); err != nil {
-		verdict = Error(err.Error())
-	} else if co == nil {
+	switch wrong := decode(b, &call); {
+	case wrong != "":
+		verdict = Error(wrong)
+	case co == nil:
 		verdict = Error("no callout is registered: call callout.Register in init")
-	} else {
+	default:
 		verdict = co.Classify(&call)
 	}
 	return encode(b, &verdict)
@@ -208,7 +233,7 @@ func configure(co Callout, b []byte, arg uint32) int32 {
 	if n > abi.InitChunk {
 		return refuse(b, "the configuration is over the limit")
 	}
-	granted = le.Uint32(b[abi.ResponseOffset+abi.InitGranted:])
+	granted = *(*uint32)(unsafe.Pointer(&b[abi.ResponseOffset+abi.InitGranted]))
 	pending = append(pending, b[:n]...)
 	if arg&abi.InitMore != 0 {
 		return 0
@@ -233,8 +258,7 @@ func notify(co Callout, b []byte, kind uint32) int32 {
 	if !ok {
 		return 0
 	}
-	e := Event{Kind: kind, Layer: le.Uint16(b[abi.ReqLayer:]), FilterID: le.Uint64(b[abi.ReqFilter:]),
-		Cookie: le.Uint64(b[abi.ResponseOffset+abi.RespCookie:])}
+	e := Event{Kind: kind, Layer: requestOf(b).layer, FilterID: requestOf(b).filter, Cookie: responseOf(b).cookie}
 	if err := n.Notify(e); err != nil {
 		return refuse(b, err.Error())
 	}
