@@ -25,7 +25,7 @@ var imports = map[string]string{
 	"host/redirect/storetest":      "host/redirect",
 	"host/internal/lpm":            "",
 	"host/arbitrate":               "host/fwp host/fwpm host/fwps host/redirect host/internal/lpm",
-	"host/policyfile":              "host/fwp host/fwpm host/arbitrate",
+	"host/policyfile":              "host/fwp host/fwpm host/arbitrate sdk/abi",
 	"host/guest/meter":             "",
 	"host/guest":                   "host/fwp host/fwpm host/fwps host/guest/meter host/internal/lpm sdk/abi",
 	"host":                         "host/arbitrate host/fwp host/fwpm host/fwps host/redirect wsk/ntstatus",
@@ -46,6 +46,7 @@ var imports = map[string]string{
 	"sdk/tck":                      "sdk/abi",
 	"sdk/tck/go":                   "sdk/abi sdk/go/callout",
 	"plugins/proxy-redirect":       "sdk/go/callout sdk/go/sockaddr sdk/abi",
+	"examples/allow-list":          "sdk/abi sdk/go/callout",
 	"examples/first-callout":       "sdk/go/callout",
 	"cmd/calloutd":                 "*",
 }

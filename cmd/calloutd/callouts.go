@@ -15,32 +15,50 @@ import (
 	"github.com/calloutd/calloutd/host/policyfile"
 )
 
+// A loader loads the modules that a policy names.
+type loader struct {
+	*world
+	dir      string // of the policy
+	cache    string // of compiled modules; empty: none
+	proxies  map[string]netip.AddrPort
+	t        *tracer
+	runtimes map[uint32]*guest.Runtime // by the limit of memory, in pages
+}
+
 // loadCallouts loads every module that the policy names and registers it.
 func (w *world) loadCallouts(ctx context.Context, dir string, proxies map[string]netip.AddrPort, t *tracer) error {
-	if len(w.file.Callouts) == 0 {
-		return nil
+	l := loader{world: w, dir: dir, proxies: proxies, t: t, runtimes: map[uint32]*guest.Runtime{}}
+	if cache, _ := os.UserCacheDir(); cache != "" { // Without one, modules are compiled each time.
+		l.cache = filepath.Join(cache, "calloutd", "wasm")
 	}
-	cache, _ := os.UserCacheDir() // Without one, modules are compiled each time.
-	if cache != "" {
-		cache = filepath.Join(cache, "calloutd", "wasm")
-	}
-	rt, err := guest.NewRuntime(ctx, guest.Options{CacheDir: cache})
-	if err != nil {
-		return err
-	}
-	w.closers = append(w.closers, func() { rt.Close(context.WithoutCancel(ctx)) })
 	var errs []error
 	for _, c := range w.file.Callouts {
-		if err := w.loadCallout(ctx, rt, dir, c, proxies, t); err != nil {
+		if err := l.load(ctx, c); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (w *world) loadCallout(ctx context.Context, rt *guest.Runtime, dir string, c policyfile.Callout, proxies map[string]netip.AddrPort, t *tracer) error {
-	bad := func(key string, err error) error { return w.file.At("callout", string(c.ID), key, err) }
-	config, err := c.ConfigJSON(proxies, w.pid)
+// runtime is the one whose instances have so much memory.
+func (l *loader) runtime(ctx context.Context, mib uint32) (*guest.Runtime, error) {
+	const pagesPerMiB = 16
+	pages := mib * pagesPerMiB
+	if rt := l.runtimes[pages]; rt != nil {
+		return rt, nil
+	}
+	rt, err := guest.NewRuntime(ctx, guest.Options{CacheDir: l.cache, MemoryLimitPages: pages})
+	if err != nil {
+		return nil, err
+	}
+	l.runtimes[pages] = rt
+	l.closers = append(l.closers, func() { rt.Close(context.WithoutCancel(ctx)) })
+	return rt, nil
+}
+
+func (l *loader) load(ctx context.Context, c policyfile.Callout) error {
+	bad := func(key string, err error) error { return l.file.At("callout", string(c.ID), key, err) }
+	config, err := c.ConfigJSON(l.proxies, l.pid)
 	if err != nil {
 		return bad("config", err)
 	}
@@ -48,35 +66,45 @@ func (w *world) loadCallout(ctx context.Context, rt *guest.Runtime, dir string, 
 	if c.GoPackage != "" {
 		key, source = "go", buildModule
 	}
-	wasm, err := source(ctx, under(dir, c.Wasm+c.GoPackage))
+	wasm, err := source(ctx, policyfile.Under(l.dir, c.Wasm+c.GoPackage))
 	if err != nil {
 		return bad(key, err)
 	}
-	opts := guest.ModuleOptions{Config: config, Logf: t.logf, OnEvent: t.callout}
-	if c.ContinueOnFailure {
-		opts.OnFailure = guest.FailContinue
+	rt, err := l.runtime(ctx, c.Limits.MemoryMiB)
+	if err != nil {
+		return bad("limits", err)
 	}
-	m, err := rt.Load(ctx, string(c.ID), wasm, opts)
+	m, err := rt.Load(ctx, string(c.ID), wasm, l.options(c, config))
 	if err != nil {
 		return bad(key, err)
 	}
 	// Before the runtime: a spare instance may still be starting.
-	w.closers = append(w.closers, func() { m.Close(context.WithoutCancel(ctx)) })
-	handle, unregister, err := w.engine.RegisterCallout(c.ID, m)
+	l.closers = append(l.closers, func() { m.Close(context.WithoutCancel(ctx)) })
+	handle, unregister, err := l.engine.RegisterCallout(c.ID, m)
 	if err != nil {
 		return bad("id", err)
 	}
-	w.handles[c.ID] = handle
+	l.handles[c.ID] = handle
 	// Refused while the callout is busy: then the engine goes with it.
-	w.closers = append(w.closers, func() { _ = unregister() })
+	l.closers = append(l.closers, func() { _ = unregister() })
 	return nil
 }
 
-func under(dir, path string) string {
-	if filepath.IsAbs(path) {
-		return path
+func (l *loader) options(c policyfile.Callout, config []byte) guest.ModuleOptions {
+	o := guest.ModuleOptions{Config: config, MaxFailures: c.MaxFailures, Withhold: ^c.Capabilities, Sets: c.Sets,
+		Slots: c.Limits.Slots, Spares: c.Limits.Spares, FuelSlices: c.Limits.FuelSlices, InitFuelSlices: c.Limits.StartFuelSlices,
+		Logf: l.t.logf, OnEvent: l.t.callout}
+	if c.ContinueOnFailure {
+		o.OnFailure = guest.FailContinue
 	}
-	return filepath.Join(dir, path)
+	for _, rows := range c.Tables {
+		table := make([]guest.Row, len(rows))
+		for i, row := range rows {
+			table[i] = guest.Row(row)
+		}
+		o.Tables = append(o.Tables, table)
+	}
+	return o
 }
 
 func readModule(_ context.Context, path string) ([]byte, error) {

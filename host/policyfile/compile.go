@@ -22,7 +22,7 @@ func (r *reader) compile() {
 	found := slices.Clone(r.list)
 	for _, err := range errs {
 		p, what := r.locate(err)
-		if !slices.ContainsFunc(found, func(q Problem) bool { return place{q.Line, q.Column} == p }) {
+		if !slices.ContainsFunc(found, func(q Problem) bool { return q.File == r.file && place{q.Line, q.Column} == p }) {
 			r.fail(p, "", "%s", what)
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -67,28 +67,50 @@ var interpolation = regexp.MustCompile(`\$?\$\{[^}]*\}?`)
 
 func (r *reader) references(n *yaml.Node) {
 	for _, m := range interpolation.FindAllString(n.Value, -1) {
-		id, isProxy := strings.CutPrefix(strings.TrimSuffix(m, "}"), "${proxy:")
-		switch {
-		case strings.HasPrefix(m, "$$"), m == "${pid}", isProxy && m == "${proxy:"+id+"}" && r.declared[declaration{"proxy", id}]:
-		default:
-			known := []string{"${pid}"}
-			for _, id := range r.names["proxy"] {
-				known = append(known, "${proxy:"+id+"}")
-			}
-			near := r.nearest(m, known)
-			r.fail(at(n), near, "config: expected a name that calloutd replaces%s, found %q; a plain ${ is written $${", oneOf(known, near), short(m))
+		if strings.HasPrefix(m, "$$") || slices.Contains(r.replaced, m) {
+			continue
 		}
+		near := r.nearest(m, r.replaced)
+		r.fail(at(n), near, "config: expected a name that calloutd replaces%s, found %q; a plain ${ is written $${", oneOf(r.replaced, near), short(m))
 	}
 }
 
+// replaces lists what stands for something in the configuration of a callout.
+func (r *reader) replaces(sets, tables []string) []string {
+	names := []string{pidName}
+	for _, of := range []struct {
+		kind string
+		ids  []string
+	}{{"proxy", r.names["proxy"]}, {"set", sets}, {"table", tables}} {
+		for _, id := range of.ids {
+			names = append(names, nameOf(of.kind, id))
+		}
+	}
+	return names
+}
+
+const pidName = "${pid}"
+
+func nameOf(kind, id string) string { return "${" + kind + ":" + id + "}" }
+
 // ConfigJSON is a callout's configuration for the guest, nil if it has none.
-// "${proxy:ID}" becomes the address of that proxy and "${pid}" becomes pid: as
-// a number where it is the whole value, else as text.
+// "${proxy:ID}" becomes the address of that proxy, "${pid}" becomes pid, and
+// "${set:ID}" and "${table:ID}" the number of that one: as a number where it is
+// the whole value, else as text.
 func (c Callout) ConfigJSON(proxies map[string]netip.AddrPort, pid uint32) ([]byte, error) {
 	if c.config == nil {
 		return nil, nil
 	}
-	s := substitution{proxies: proxies, pid: pid}
+	s := substitution{names: map[string]any{pidName: pid}}
+	for id, a := range proxies {
+		s.names[nameOf("proxy", id)] = a.String()
+	}
+	for i, id := range c.setIDs {
+		s.names[nameOf("set", id)] = i
+	}
+	for i, id := range c.tableIDs {
+		s.names[nameOf("table", id)] = i
+	}
 	v := s.value(c.config)
 	if s.err != nil {
 		return nil, s.err
@@ -99,9 +121,8 @@ func (c Callout) ConfigJSON(proxies map[string]netip.AddrPort, pid uint32) ([]by
 // A substitution replaces the names in a configuration. err is the first that
 // could not be.
 type substitution struct {
-	proxies map[string]netip.AddrPort
-	pid     uint32
-	err     error
+	names map[string]any
+	err   error
 }
 
 func (s *substitution) value(v any) any {
@@ -119,8 +140,8 @@ func (s *substitution) value(v any) any {
 		}
 		return out
 	case string:
-		if v == "${pid}" {
-			return s.pid
+		if whole, ok := s.names[v]; ok {
+			return whole
 		}
 		return interpolation.ReplaceAllStringFunc(v, s.name)
 	}
@@ -128,16 +149,13 @@ func (s *substitution) value(v any) any {
 }
 
 func (s *substitution) name(m string) string {
-	id, isProxy := strings.CutPrefix(strings.TrimSuffix(m, "}"), "${proxy:")
-	a, ok := s.proxies[id]
-	switch {
-	case strings.HasPrefix(m, "$$"):
+	if strings.HasPrefix(m, "$$") {
 		return m[1:]
-	case isProxy && ok:
-		return a.String()
-	case m == "${pid}":
-		return strconv.FormatUint(uint64(s.pid), 10)
 	}
-	s.err = cmp.Or(s.err, fmt.Errorf("config names %s, which is not running", m))
-	return m
+	v, ok := s.names[m]
+	if !ok {
+		s.err = cmp.Or(s.err, fmt.Errorf("config names %s, which is not running", m))
+		return m
+	}
+	return fmt.Sprint(v)
 }

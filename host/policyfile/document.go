@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"unicode"
 	"unicode/utf8"
 
@@ -14,13 +15,20 @@ import (
 
 // Limits of a file.
 const (
-	MaxSize  = 1 << 20 // bytes
-	MaxDepth = 32      // of lists and mappings in each other
+	MaxSize     = 1 << 20  // bytes
+	MaxDepth    = 32       // of lists and mappings in each other
+	MaxListSize = 32 << 20 // bytes, of a set or a table
 )
 
-func readAll(r io.Reader) ([]byte, error) {
-	// One byte more, so that Parse sees that it is too long.
-	return io.ReadAll(io.LimitReader(r, MaxSize+1))
+// readFile reads one byte over the limit at most, for the reader to see that
+// it is too long.
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit+1))
 }
 
 // document reads the one YAML document of a file, nil after a mistake that

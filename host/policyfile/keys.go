@@ -2,8 +2,10 @@ package policyfile
 
 import (
 	"math"
+	"slices"
 
 	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/sdk/abi"
 )
 
 // The tables below are the file format: the reader takes what they say and
@@ -43,8 +45,14 @@ type (
 	number struct{ least, most uint64 }
 	// listen is an address and a port.
 	listen struct{}
+	// prefix is an address or a network.
+	prefix struct{}
 	// list is a sequence of mappings.
 	list struct{ of *mapping }
+	// several is a sequence of scalars, each once.
+	several struct{ of form }
+	// inner is a mapping in a mapping.
+	inner struct{ of *mapping }
 	// either is a scalar of one form or a mapping.
 	either struct {
 		scalar form
@@ -63,7 +71,10 @@ func (choice) isForm()     {}
 func (truth) isForm()      {}
 func (number) isForm()     {}
 func (listen) isForm()     {}
+func (prefix) isForm()     {}
 func (list) isForm()       {}
+func (several) isForm()    {}
+func (inner) isForm()      {}
 func (either) isForm()     {}
 func (values) isForm()     {}
 func (anything) isForm()   {}
@@ -79,7 +90,10 @@ const maxID = 1<<53 - 1
 var fileKeys = mapping{"A policy.", []key{
 	{"version", true, number{Version, Version}, "The version of this format."},
 	{"providers", false, list{&providerKeys}, "Who owns objects. For people only."},
+	{"provider_contexts", false, list{&contextKeys}, "Data of providers that filters refer to."},
 	{"sublayers", false, list{&sublayerKeys}, "Groups of filters that are arbitrated together, the heaviest first. universal (weight 0x8000) and inspection (0) exist already."},
+	{"sets", false, list{&setKeys}, "Sets of networks that callouts ask about."},
+	{"tables", false, list{&tableKeys}, "Tables of networks that callouts look things up in."},
 	{"callouts", false, list{&calloutKeys}, "WebAssembly modules that filters ask."},
 	{"proxies", false, list{&proxyKeys}, "Local proxies that calloutd starts."},
 	{"filters", false, list{&filterKeys}, "What happens to which connections."},
@@ -90,6 +104,17 @@ var providerKeys = mapping{"FWPM_PROVIDER: who owns objects.", []key{
 	{"name", false, text{}, "The name for people."},
 }}
 
+var contextKeys = mapping{"FWPM_PROVIDER_CONTEXT: data of a provider. Callouts that a Go program registers find it through their filters; WebAssembly modules have config.", []key{
+	{"id", true, identifier{"provider context"}, "The name that filters use."},
+	{"name", false, text{}, "The name for people."},
+	{"provider", false, reference{"provider"}, "Who owns it."},
+	{"data", false, either{text{}, &dataKeys}, "The data: a text, or {base64: TEXT} for any bytes."},
+}}
+
+var dataKeys = mapping{"Bytes.", []key{
+	{"base64", true, text{}, "The bytes in base64."},
+}}
+
 var sublayerKeys = mapping{"FWPM_SUBLAYER: filters that are arbitrated together.", []key{
 	{"id", true, identifier{"sublayer"}, "The name that filters use."},
 	{"name", false, text{}, "The name for people."},
@@ -97,15 +122,69 @@ var sublayerKeys = mapping{"FWPM_SUBLAYER: filters that are arbitrated together.
 	{"weight", true, number{0, math.MaxUint16}, "The order of the sublayers of a layer, the heaviest first."},
 }}
 
+var setKeys = mapping{"Networks. It has either prefixes or file.", []key{
+	{"id", true, identifier{"set"}, "The name that callouts use."},
+	{"prefixes", false, several{prefix{}}, "Addresses and networks."},
+	{"file", false, text{}, "A file with an address or a network on each line, relative to the policy's folder. # begins a comment."},
+}}
+
+var tableKeys = mapping{"A number for each of some networks; the longest prefix counts. It has either rows or file.", []key{
+	{"id", true, identifier{"table"}, "The name that callouts use."},
+	{"rows", false, list{&rowKeys}, "The networks and their numbers."},
+	{"file", false, text{}, "A file with a network and its number on each line, relative to the policy's folder. # begins a comment."},
+}}
+
+var rowKeys = mapping{"A row of a table.", []key{
+	{"prefix", true, prefix{}, "An address or a network."},
+	{"value", true, rowValue, "Its number."},
+}}
+
+var rowValue = number{0, math.MaxInt32}
+
 var calloutKeys = mapping{"FWPM_CALLOUT: a WebAssembly module that filters ask. It has either wasm or go.", []key{
 	{"id", true, identifier{"callout"}, "The name that filters use."},
 	{"name", false, text{}, "The name for people."},
 	{"provider", false, reference{"provider"}, "Who owns it."},
 	{"wasm", false, text{}, "The module's file, relative to the policy's folder."},
 	{"go", false, text{}, "A folder with Go source that is built on the spot, relative to the policy's folder."},
-	{"config", false, anything{}, "The module's configuration, handed over as JSON. ${proxy:ID} in a text is where that proxy listens, ${pid} the process of calloutd, $${ a plain ${."},
+	{"applicable_layer", false, choice{"one layer", layersOfAFamily}, "The only layer whose filters may ask it. Without one: every layer."},
+	{"config", false, anything{}, "The module's configuration, handed over as JSON. ${proxy:ID} in a text is where that proxy listens, ${set:ID} and ${table:ID} the number that the module asks for, ${pid} the process of calloutd, $${ a plain ${."},
+	{"sets", false, several{reference{"set"}}, "The sets that the module may ask (cidr_match), numbered from 0."},
+	{"tables", false, several{reference{"table"}}, "The tables that it may ask (table_lookup), numbered from 0."},
+	{"capabilities", false, several{choice{"a capability", capabilityNames}}, "What else it may use of the host. Without this key: all of them, which reach nothing outside calloutd. A module that requires one it does not have is refused."},
+	{"limits", false, inner{&limitKeys}, "What it may cost."},
 	{"on_failure", false, choice{"a failure mode", words("block", "continue")}, "What happens when the module fails: block (default), or continue with the next filter."},
+	{"max_failures", false, number{0, 1000}, "So many failures in ten seconds put it in quarantine, where it is not asked (default: 5). 0: never."},
 }}
+
+var limitKeys = mapping{"What a callout may cost.", []key{
+	{"memory_mib", false, number{1, 1024}, "The memory of one instance, in MiB (default: 16)."},
+	{"fuel_slices", false, number{1, maxSlices}, "The budget of one decision, in slices of 65536 simple instructions (default: 256)."},
+	{"start_fuel_slices", false, number{1, maxSlices}, "The budget of each step of starting an instance (default: 65536)."},
+	{"slots", false, number{1, 1024}, "How many decisions run at once (default: one a processor)."},
+	{"spares", false, number{1, 1024}, "How many instances wait to replace one that fails (default: 1)."},
+}}
+
+// maxSlices is the most that package guest takes.
+const maxSlices = 1 << 24
+
+// grantable are the capabilities that can be named. A callout gets those of sets
+// and tables with its first one, and calloutd sees no names resolve.
+const grantable = abi.CapLog | abi.CapRandom | abi.CapWall | abi.CapKV | abi.CapMetric
+
+func capabilityNames() []string {
+	var names []string
+	for bit, name := range abi.Capabilities {
+		if grantable>>bit&1 != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func parseCapability(name string) uint32 {
+	return 1 << slices.Index(abi.Capabilities, name)
+}
 
 var proxyKeys = mapping{"A local proxy of calloutd.", []key{
 	{"id", true, identifier{"proxy"}, "The name that ${proxy:ID} uses."},
@@ -118,6 +197,7 @@ var filterKeys = mapping{"FWPM_FILTER: what happens to connections for which eve
 	{"id", false, number{1, maxID}, "Its run-time number. Without one, filters are numbered in the order of the file. A filter for both families takes two numbers, IPv4 first."},
 	{"layer", true, choice{"a layer", layerNames}, "Where it is asked. Without _V4 or _V6 it is a filter for both families."},
 	{"provider", false, reference{"provider"}, "Who owns it."},
+	{"provider_context", false, reference{"provider context"}, "Data for its callout."},
 	{"sublayer", false, reference{"sublayer"}, "The sublayer it is in (default: universal)."},
 	{"weight", false, either{number{0, 15}, &weightKeys}, "The order in the sublayer, the heaviest first: 0 to 15 ranks it and leaves the rest to the engine, {exact: N} is the whole weight. Without one the engine chooses: more specific is heavier."},
 	{"action", true, choice{"an action", actionNames}, "What it does. The callout actions ask a callout."},

@@ -10,14 +10,22 @@ import (
 // layerNames lists the names a filter's layer can have: every layer, and the
 // name that the IPv4 and IPv6 ones have in common for both.
 func layerNames() []string {
-	var both, each []string
-	for _, l := range fwpm.Layers() {
-		each = append(each, l.String())
-		if base, v4 := strings.CutSuffix(l.String(), "_V4"); v4 {
+	var both []string
+	for _, l := range layersOfAFamily() {
+		if base, v4 := strings.CutSuffix(l, "_V4"); v4 {
 			both = append(both, base)
 		}
 	}
-	return append(both, each...)
+	return append(both, layersOfAFamily()...)
+}
+
+// layersOfAFamily lists the layers by their own names.
+func layersOfAFamily() []string {
+	var names []string
+	for _, l := range fwpm.Layers() {
+		names = append(names, l.String())
+	}
+	return names
 }
 
 // parseLayer returns the layers of a name: one, or the IPv4 one and the IPv6 one.

@@ -116,6 +116,15 @@ func (r *reader) check(key string, form form, n *yaml.Node) bool {
 		if _, err := netip.ParseAddrPort(n.Value); err != nil || !isText(n) {
 			return bad("", "an address and a port such as 127.0.0.1:0")
 		}
+	case prefix:
+		if p, near := parsePrefix(n.Value); !isText(n) || !p.IsValid() {
+			return bad(near, form.String())
+		}
+	case several:
+		if n.Kind != yaml.SequenceNode {
+			return bad("", "a list")
+		}
+		return r.several(key, form.of, n)
 	case list:
 		if n.Kind != yaml.SequenceNode {
 			return bad("", "a list")
@@ -126,6 +135,26 @@ func (r *reader) check(key string, form form, n *yaml.Node) bool {
 		}
 	}
 	return true // The rest depends on more than the value.
+}
+
+// several checks the items of a list, each of which may stand there once.
+func (r *reader) several(key string, form form, n *yaml.Node) bool {
+	ok, lines := true, map[string]int{}
+	for _, item := range n.Content {
+		if r.full() {
+			return false
+		}
+		if !r.check(key, form, item) {
+			ok = false
+			continue
+		}
+		if first := lines[item.Value]; first > 0 {
+			r.fail(at(item), "", "%s: %q stands twice, first in line %d", key, short(item.Value), first)
+			ok = false
+		}
+		lines[item.Value] = item.Line
+	}
+	return ok
 }
 
 // A declaration is a name that an object of a kind has.
@@ -139,6 +168,8 @@ func (r *reader) declare(kind, name string) bool {
 	}
 	return false
 }
+
+func (prefix) String() string { return "an address or a network such as 192.0.2.0/24" }
 
 func (f number) String() string {
 	if f.least == f.most {
@@ -210,6 +241,23 @@ func (f fields) truth(key string) bool {
 	n := f.vals[key]
 	var v bool
 	return n != nil && n.Decode(&v) == nil && v
+}
+
+// inner reads a mapping in this one; it is empty if there is none.
+func (r *reader) inner(f fields, key string, m *mapping) fields {
+	if n := f.vals[key]; n != nil {
+		return r.mapping(n, m)
+	}
+	return fields{}
+}
+
+// words are the items of a list of scalars.
+func (f fields) words(key string) []string {
+	var words []string
+	for _, n := range f.list(key) {
+		words = append(words, n.Value)
+	}
+	return words
 }
 
 func (f fields) list(key string) []*yaml.Node {

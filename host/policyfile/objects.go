@@ -1,6 +1,7 @@
 package policyfile
 
 import (
+	"encoding/base64"
 	"net/netip"
 
 	"go.yaml.in/yaml/v4"
@@ -15,7 +16,8 @@ func (r *reader) root(n *yaml.Node) {
 		key  string
 		read func(*yaml.Node)
 	}{
-		{"providers", r.provider}, {"sublayers", r.sublayer}, {"proxies", r.proxy}, {"callouts", r.callout}, {"filters", r.filter},
+		{"providers", r.provider}, {"provider_contexts", r.context}, {"sublayers", r.sublayer}, {"proxies", r.proxy},
+		{"sets", r.set}, {"tables", r.table}, {"callouts", r.callout}, {"filters", r.filter},
 	} {
 		for _, n := range top.list(section.key) {
 			section.read(n)
@@ -28,6 +30,29 @@ func (r *reader) provider(n *yaml.Node) {
 	if f, id := r.object(n, &providerKeys, "provider"); id != "" {
 		r.Policy.Providers = append(r.Policy.Providers, fwpm.Provider{ID: fwpm.ProviderID(id), Name: f.text("name")})
 	}
+}
+
+func (r *reader) context(n *yaml.Node) {
+	f, id := r.object(n, &contextKeys, "provider context")
+	data := []byte(f.text("data"))
+	if v := f.vals["data"]; v != nil && v.Kind == yaml.MappingNode {
+		data = r.bytes(r.mapping(v, &dataKeys).vals["base64"])
+	}
+	if id != "" {
+		r.Policy.ProviderContexts = append(r.Policy.ProviderContexts, fwpm.ProviderContext{ID: fwpm.ProviderContextID(id), Name: f.text("name"),
+			Provider: fwpm.ProviderID(f.text("provider")), Data: data})
+	}
+}
+
+func (r *reader) bytes(n *yaml.Node) []byte {
+	if n == nil {
+		return nil
+	}
+	b, err := base64.StdEncoding.DecodeString(n.Value)
+	if err != nil {
+		r.fail(at(n), "", "base64: expected base64 such as AAEC, found %s", describe(n))
+	}
+	return b
 }
 
 func (r *reader) sublayer(n *yaml.Node) {
@@ -55,20 +80,4 @@ func (r *reader) proxy(n *yaml.Node) {
 		px.Listen = netip.MustParseAddrPort(s) // It has the form.
 	}
 	r.Proxies = append(r.Proxies, px)
-}
-
-func (r *reader) callout(n *yaml.Node) {
-	f, id := r.object(n, &calloutKeys, "callout")
-	c := Callout{ID: fwpm.CalloutID(id), Wasm: f.text("wasm"), GoPackage: f.text("go"), ContinueOnFailure: f.text("on_failure") == "continue"}
-	if (f.keys["wasm"] == nil) == (f.keys["go"] == nil) {
-		r.fail(at(n), "", "a callout has either wasm (a module's file) or go (a source folder)")
-	}
-	if cfg := f.vals["config"]; cfg != nil {
-		c.config = r.config(cfg)
-	}
-	if id == "" {
-		return
-	}
-	r.Callouts = append(r.Callouts, c)
-	r.Policy.Callouts = append(r.Policy.Callouts, fwpm.Callout{ID: c.ID, Name: f.text("name"), Provider: fwpm.ProviderID(f.text("provider"))})
 }

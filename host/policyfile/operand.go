@@ -30,6 +30,25 @@ func parseAddress(s string) operand {
 	return operand{}
 }
 
+// parsePrefix reads an address or a network of a set or a table. If it is not
+// valid, near is what may have been meant: bits after the prefix would be lost,
+// and a v4-mapped network would never match, since guests are asked about IPv4.
+func parsePrefix(s string) (p netip.Prefix, near string) {
+	o := parseAddress(s)
+	p = o.prefix
+	if o.low.IsValid() {
+		p = netip.PrefixFrom(o.low, o.low.BitLen())
+	}
+	good := p.Masked()
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		good = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96).Masked()
+	}
+	if good != p {
+		return netip.Prefix{}, good.String()
+	}
+	return p, ""
+}
+
 // How an operand fits a layer.
 type fit int
 

@@ -3,8 +3,9 @@
 package policyfile
 
 import (
+	"errors"
 	"net/netip"
-	"os"
+	"path/filepath"
 
 	"github.com/calloutd/calloutd/host/fwpm"
 )
@@ -27,8 +28,31 @@ type Callout struct {
 	// ContinueOnFailure leaves the decision to the other filters when the
 	// callout fails. Without it a failure blocks.
 	ContinueOnFailure bool
+	// MaxFailures is that of guest.ModuleOptions: zero is its default, negative
+	// never puts the callout in quarantine.
+	MaxFailures int
+	// Capabilities are those that the guest may have (abi.Cap*).
+	Capabilities uint32
+	// Sets and Tables are what the guest asks by number.
+	Sets   [][]netip.Prefix
+	Tables [][]Row
+	Limits Limits
 
-	config any
+	config           any
+	setIDs, tableIDs []string
+}
+
+// A Row of a table: the number of a network.
+type Row struct {
+	Prefix netip.Prefix
+	Value  int32
+}
+
+// Limits are what a callout may cost. Zero is the default of package guest.
+type Limits struct {
+	MemoryMiB                   uint32 // of one instance
+	FuelSlices, StartFuelSlices int    // of a decision, and of each step of starting an instance
+	Slots, Spares               int    // instances
 }
 
 // A ProxyKind is one of the built-in local proxies.
@@ -47,28 +71,41 @@ type Proxy struct {
 	Listen netip.AddrPort // port zero lets the system choose
 }
 
-// Load reads a file. The error is Errors, or that of reading it.
+// Load reads a file and the files that its sets and tables are in. The error is
+// Errors, or that of reading the policy.
 func Load(path string) (*File, error) {
-	f, err := os.Open(path)
+	src, err := readFile(path, MaxSize)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	src, err := readAll(f)
-	if err != nil {
-		return nil, err
-	}
-	return Parse(path, src)
+	return read(path, src, func(path string) ([]byte, error) { return readFile(path, MaxListSize) })
 }
 
-// Parse reads a policy and checks all of it; name is how errors call it. The
-// error is Errors.
+// Parse reads a policy and checks all of it; name is how errors call it. It
+// opens no file: a set or a table that is in one is a mistake. The error is Errors.
 func Parse(name string, src []byte) (*File, error) {
+	return read(name, src, func(string) ([]byte, error) { return nil, errNoFiles })
+}
+
+var errNoFiles = errors.New("this policy is read without the files beside it")
+
+// Under is where a file is that a policy in the folder dir names.
+func Under(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+func read(name string, src []byte, open func(path string) ([]byte, error)) (*File, error) {
 	r := &reader{
+		open:     open,
 		File:     &File{name: name, places: map[object]place{}},
 		problems: problems{file: name},
 		declared: map[declaration]bool{},
 		names:    map[string][]string{},
+		sets:     map[string][]netip.Prefix{},
+		tables:   map[string][]Row{},
 	}
 	for _, builtin := range []fwpm.SublayerID{fwpm.SublayerUniversal, fwpm.SublayerInspection} {
 		r.declare("sublayer", string(builtin))
@@ -92,4 +129,8 @@ type reader struct {
 	declared map[declaration]bool
 	names    map[string][]string // that are declared, by kind of object
 	drafts   []draft
+	open     func(path string) ([]byte, error)
+	sets     map[string][]netip.Prefix
+	tables   map[string][]Row
+	replaced []string // what stands for something in the configuration that is read
 }

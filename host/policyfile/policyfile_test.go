@@ -97,7 +97,7 @@ func show(f *File) string {
 	var b strings.Builder
 	for _, x := range f.Policy.Filters {
 		fmt.Fprintf(&b, "%d %s: %s %s", x.ID, x.Name, x.Layer, x.Action)
-		for _, part := range []struct{ before, text string }{{" ", string(x.Callout)}, {" in ", string(x.Sublayer)}, {" of ", string(x.Provider)}} {
+		for _, part := range []struct{ before, text string }{{" ", string(x.Callout)}, {" in ", string(x.Sublayer)}, {" of ", string(x.Provider)}, {" with ", string(x.ProviderContext)}} {
 			if part.text != "" {
 				b.WriteString(part.before + part.text)
 			}
@@ -117,7 +117,21 @@ func show(f *File) string {
 		}
 	}
 	for _, c := range f.Callouts {
-		fmt.Fprintf(&b, "callout %s: wasm %q go %q continue on failure: %v\n", c.ID, c.Wasm, c.GoPackage, c.ContinueOnFailure)
+		fmt.Fprintf(&b, "callout %s: wasm %q go %q continue on failure: %v, max failures %d, capabilities %#x, limits %+v\n", c.ID, c.Wasm, c.GoPackage, c.ContinueOnFailure, c.MaxFailures, c.Capabilities, c.Limits)
+		for i, s := range c.Sets {
+			fmt.Fprintf(&b, "    set %d: %v\n", i, s)
+		}
+		for i, t := range c.Tables {
+			fmt.Fprintf(&b, "    table %d: %v\n", i, t)
+		}
+	}
+	for _, c := range f.Policy.Callouts {
+		if c.ApplicableLayer != 0 {
+			fmt.Fprintf(&b, "callout %s: only at %s\n", c.ID, c.ApplicableLayer)
+		}
+	}
+	for _, c := range f.Policy.ProviderContexts {
+		fmt.Fprintf(&b, "provider context %s of %q: %q %q\n", c.ID, c.Provider, c.Name, c.Data)
 	}
 	for _, p := range f.Proxies {
 		fmt.Fprintf(&b, "proxy %s: %s at %s\n", p.ID, p.Kind, p.Listen)

@@ -28,7 +28,8 @@ func (p Problem) Error() string {
 	return s
 }
 
-// Errors are all mistakes of a file, in the order of their places.
+// Errors are all mistakes of a policy, in the order of their places: first its
+// own, then those of the files it names.
 type Errors []Problem
 
 func (e Errors) Error() string {
@@ -39,7 +40,7 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// MaxProblems is how many mistakes of one file are reported.
+// MaxProblems is how many mistakes of one policy are reported.
 const MaxProblems = 100
 
 // An object is something that a mistake can be about. The field is as in
@@ -56,7 +57,12 @@ type problems struct {
 }
 
 func (ps *problems) fail(at place, nearest, format string, args ...any) {
-	p := Problem{File: ps.file, Line: at.line, Column: at.column, Message: fmt.Sprintf(format, args...), Nearest: nearest}
+	ps.failIn(ps.file, at, nearest, format, args...)
+}
+
+// failIn is fail for a file that the policy names.
+func (ps *problems) failIn(file string, at place, nearest, format string, args ...any) {
+	p := Problem{File: file, Line: at.line, Column: at.column, Message: fmt.Sprintf(format, args...), Nearest: nearest}
 	if !ps.full() && !slices.Contains(ps.list, p) {
 		ps.list = append(ps.list, p)
 	}
@@ -75,7 +81,10 @@ func (ps *problems) nearest(s string, words []string) string {
 
 func (ps *problems) sorted() Errors {
 	slices.SortStableFunc(ps.list, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		if (a.File == ps.file) != (b.File == ps.file) {
+			return map[bool]int{true: -1, false: 1}[a.File == ps.file]
+		}
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	if ps.full() {
 		ps.list[MaxProblems].Message, ps.list[MaxProblems].Nearest = "there are more mistakes than are listed", ""

@@ -39,7 +39,8 @@ func keyTables() string {
 		title string
 		of    *mapping
 	}{
-		{"The file", &fileKeys}, {"providers", &providerKeys}, {"sublayers", &sublayerKeys}, {"callouts", &calloutKeys},
+		{"The file", &fileKeys}, {"providers", &providerKeys}, {"provider_contexts", &contextKeys}, {"sublayers", &sublayerKeys},
+		{"callouts", &calloutKeys}, {"limits of callouts", &limitKeys}, {"sets", &setKeys}, {"tables", &tableKeys}, {"rows of tables", &rowKeys},
 		{"proxies", &proxyKeys}, {"filters", &filterKeys}, {"conditions of filters", &conditionKeys},
 	} {
 		fmt.Fprintf(&b, "**%s.** %s\n\n| key | required | what |\n|---|---|---|\n", o.title, o.of.doc)
@@ -49,8 +50,12 @@ func keyTables() string {
 				required = "yes"
 			}
 			doc := k.doc
-			if c, ok := k.form.(choice); ok && len(c.words()) < 20 && k.name != "layer" {
-				doc += " One of `" + strings.Join(c.words(), "`, `") + "`."
+			form, lead := k.form, " One of `"
+			if s, ok := form.(several); ok {
+				form, lead = s.of, " Some of `"
+			}
+			if c, ok := form.(choice); ok && len(c.words()) < 20 && !strings.HasSuffix(k.name, "layer") {
+				doc += lead + strings.Join(c.words(), "`, `") + "`."
 			}
 			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.name, required, doc)
 		}

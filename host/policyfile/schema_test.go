@@ -39,8 +39,14 @@ func schemaOf(f form) m {
 		return m{"type": "integer", "minimum": f.least, "maximum": f.most}
 	case listen:
 		return m{"type": "string", "pattern": `^.+:[0-9]+$`}
+	case prefix:
+		return m{"type": "string", "pattern": `^[0-9A-Fa-f:.]+(/[0-9]+)?$`}
 	case list:
 		return m{"type": "array", "items": schemaOfMapping(f.of)}
+	case several:
+		return m{"type": "array", "items": schemaOf(f.of), "uniqueItems": true}
+	case inner:
+		return schemaOfMapping(f.of)
 	case either:
 		return m{"oneOf": []m{schemaOf(f.scalar), schemaOfMapping(f.or)}}
 	case values, anything:
@@ -63,6 +69,10 @@ func schemaOfMapping(o *mapping) m {
 	switch o {
 	case &calloutKeys:
 		s["oneOf"] = []m{{"required": []string{"wasm"}}, {"required": []string{"go"}}}
+	case &setKeys:
+		s["oneOf"] = []m{{"required": []string{"prefixes"}}, {"required": []string{"file"}}}
+	case &tableKeys:
+		s["oneOf"] = []m{{"required": []string{"rows"}}, {"required": []string{"file"}}}
 	case &filterKeys:
 		s["allOf"] = append(schemaOfLayers(), schemaOfActions()...)
 	case &conditionKeys:
@@ -217,7 +227,7 @@ func TestExamplesFitTheSchema(t *testing.T) {
 			src, err := os.ReadFile(file)
 			require.NoError(t, err)
 			require.NoError(t, s.Validate(asJSON(t, src)))
-			_, err = Parse(file, src)
+			_, err = Load(file)
 			require.NoError(t, err)
 		})
 	}
@@ -259,6 +269,45 @@ func TestSchemaAndReaderAgree(t *testing.T) {
 		for _, match := range append(fwp.MatchNames(), "", "nearly") {
 			agree(someLayer(id).String(), field, match)
 		}
+	}
+}
+
+// The schema and the reader agree on what callouts may use and cost.
+func TestSchemaAndReaderAgreeOnCallouts(t *testing.T) {
+	s := compiledSchema(t)
+	for text, right := range map[string]bool{
+		`callouts: [{id: a, wasm: x, capabilities: [log, random, wall, kv, metric]}]`: true,
+		`callouts: [{id: a, wasm: x, capabilities: [sets]}]`:                          false,
+		`callouts: [{id: a, wasm: x, capabilities: [log, log]}]`:                      false,
+		`callouts: [{id: a, wasm: x, capabilities: log}]`:                             false,
+		`callouts: [{id: a, wasm: x, limits: {memory_mib: 1024, slots: 1}}]`:          true,
+		`callouts: [{id: a, wasm: x, limits: {memory_mib: 1025}}]`:                    false,
+		`callouts: [{id: a, wasm: x, limits: {fuel_slices: 0}}]`:                      false,
+		`callouts: [{id: a, wasm: x, limits: {memory: 1}}]`:                           false,
+		`callouts: [{id: a, wasm: x, limits: [1]}]`:                                   false,
+		`callouts: [{id: a, wasm: x, max_failures: 0}]`:                               true,
+		`callouts: [{id: a, wasm: x, max_failures: never}]`:                           false,
+		`callouts: [{id: a, wasm: x, on_failure: continue}]`:                          true,
+		`callouts: [{id: a, wasm: x, on_failure: last-good}]`:                         false,
+		`callouts: [{id: a, wasm: x, applicable_layer: ALE_AUTH_CONNECT_V6}]`:         true,
+		`callouts: [{id: a, wasm: x, applicable_layer: ALE_AUTH_CONNECT}]`:            false,
+		`sets: [{id: a, prefixes: [10.0.0.0/8, "::1", "2001:db8::/32"]}]`:             true,
+		`sets: [{id: a, prefixes: [ten]}]`:                                            false,
+		`sets: [{id: a, prefixes: [10]}]`:                                             false,
+		`sets: [{id: a}]`:                                                             false,
+		`sets: [{id: a, prefixes: [], file: x}]`:                                      false,
+		`tables: [{id: a, rows: [{prefix: 10.0.0.0/8, value: 2147483647}]}]`:          true,
+		`tables: [{id: a, rows: [{prefix: 10.0.0.0/8, value: 2147483648}]}]`:          false,
+		`tables: [{id: a, rows: [{prefix: 10.0.0.0/8}]}]`:                             false,
+		`tables: [{id: a}]`:                                                           false,
+		`provider_contexts: [{id: a, data: x}, {id: b, data: {base64: AAEC}}]`:        true,
+		`provider_contexts: [{id: a, data: {hex: 00}}]`:                               false,
+	} {
+		src := []byte("version: 1\n" + text)
+		_, err := Parse("policy.yaml", src)
+		require.Equal(t, right, err == nil, "%s\n%v", text, err)
+		err = s.Validate(asJSON(t, src))
+		require.Equal(t, right, err == nil, "%s\n%v", text, err)
 	}
 }
 
