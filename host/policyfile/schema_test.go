@@ -299,9 +299,9 @@ func TestSchemaAndReaderAgreeOnCallouts(t *testing.T) {
 		`tables: [{id: a, rows: [{prefix: 10.0.0.0/8, value: 2147483647}]}]`:          true,
 		`tables: [{id: a, rows: [{prefix: 10.0.0.0/8, value: 2147483648}]}]`:          false,
 		`tables: [{id: a, rows: [{prefix: 10.0.0.0/8}]}]`:                             false,
-		`tables: [{id: a}]`:                                                           false,
-		`provider_contexts: [{id: a, data: x}, {id: b, data: {base64: AAEC}}]`:        true,
-		`provider_contexts: [{id: a, data: {hex: 00}}]`:                               false,
+		`tables: [{id: a}]`: false,
+		`provider_contexts: [{id: a, data: x}, {id: b, data: {base64: AAEC}}]`: true,
+		`provider_contexts: [{id: a, data: {hex: 00}}]`:                        false,
 	} {
 		src := []byte("version: 1\n" + text)
 		_, err := Parse("policy.yaml", src)
