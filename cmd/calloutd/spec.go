@@ -17,9 +17,9 @@ func newSpec() *cobra.Command {
 	var summary, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "spec [RULE...]",
-		Short: "List the rules of WFP that the engine keeps, explain one and run its cases",
-		Long: `Spec lists the rules of WFP's ALE that the engine keeps, what stands behind each and which
-cases show it. With a rule, or the beginning of some such as ARB, it says more and runs the
+		Short: "List the rules of WFP and Winsock Kernel, explain one and run its cases",
+		Long: `Spec lists the rules of WFP's ALE and of Winsock Kernel that calloutd keeps, what stands
+behind each and which cases show it. With a rule, or the beginning of some such as ARB, it says more and runs the
 cases: what each begins with, and everything that then happened, with the reasons.
 
 It ends with code 1 when a case fails.`,
@@ -208,7 +208,7 @@ func (s *specification) text(r conformance.Rule, j ruleJSON, p painter) string {
 		fmt.Fprintf(&b, "  %s\n", r.Reason)
 	}
 	if r.Shown != "" {
-		fmt.Fprintf(&b, "  The suite of %s shows it.\n", r.Shown)
+		fmt.Fprintf(&b, "  The suite of %s shows it: go test ./%s -run '/%s\\b'\n", r.Shown, r.Shown, r.ID)
 	}
 	for n, c := range s.cases[r.ID] {
 		word := p.paint("32", "ok")
@@ -273,10 +273,11 @@ func (s *specification) summarize(out io.Writer, asJSON bool) error {
 	_, err := fmt.Fprintf(out, `rules           %4d
   documented    %4d
   observed      %4d
-  ambiguous     %4d, of which the suites of other packages show %d
+  ambiguous     %4d
   not applicable %3d, each with its reason
 cases           %4d
   failing       %4d
-`, n.Rules, n.Documented, n.Observed, n.Ambiguous, n.Elsewhere, n.NotApplicable, n.Cases, n.Failing)
+%d rules have their cases in the suites of other packages, which are Go tests.
+`, n.Rules, n.Documented, n.Observed, n.Ambiguous, n.NotApplicable, n.Cases, n.Failing, n.Elsewhere)
 	return err
 }

@@ -31,7 +31,7 @@ func TestEveryRuleHasACase(t *testing.T) {
 		require.NotEmpty(t, r.Source, r.ID)
 		switch r.Status {
 		case Documented, Observed:
-			require.True(t, shown[r.ID], "%s has no case", r.ID)
+			require.True(t, shown[r.ID] || elsewhere(t, r), "%s has no case", r.ID)
 		case Ambiguous:
 			require.True(t, shown[r.ID] || elsewhere(t, r), "%s has no case", r.ID)
 			require.NotEmpty(t, r.Reason, "%s: what was chosen", r.ID)

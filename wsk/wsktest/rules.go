@@ -1,6 +1,6 @@
-// Package wsktest is the conformance suite of Winsock Kernel: a table of rules,
-// and a case for each that fails if the rule is broken. Most cases are scripts
-// over real sockets and a real engine; what no script can show is Go.
+// Package wsktest is the conformance suite of Winsock Kernel: a case for each rule
+// that fails if the rule is broken. Most cases are scripts over real sockets and a
+// real engine; what no script can show is Go. The rules stand in host/conformance.
 package wsktest
 
 import (
@@ -13,39 +13,8 @@ import (
 	"golang.org/x/tools/txtar"
 )
 
-//go:embed rules.txt testdata/*.txtar
+//go:embed testdata/*.txtar
 var files embed.FS
-
-// A Rule is a rule of the documentation in a sentence of ours.
-type Rule struct {
-	ID, Sentence string
-	// Reason is why there is no case, for a rule that cannot be shown.
-	Reason string
-}
-
-// Rules are all rules, in the order of the table.
-func Rules() ([]Rule, error) {
-	text, err := files.ReadFile("rules.txt")
-	if err != nil {
-		return nil, err
-	}
-	var rules []Rule
-	seen := map[string]bool{}
-	for i, line := range bytes.Split(text, []byte("\n")) {
-		s := strings.TrimSpace(string(line))
-		if s == "" || s[0] == '#' {
-			continue
-		}
-		id, sentence, ok := strings.Cut(s, " ")
-		if !ok || seen[id] {
-			return nil, fmt.Errorf("rules.txt:%d: %q is no new rule with a sentence", i+1, s)
-		}
-		seen[id] = true
-		sentence, reason, _ := strings.Cut(sentence, " | no case: ")
-		rules = append(rules, Rule{id, sentence, reason})
-	}
-	return rules, nil
-}
 
 // A Case shows one or more rules.
 type Case struct {
