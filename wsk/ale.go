@@ -97,6 +97,9 @@ func (s *Socket) authorized() ntstatus.Status {
 	s.mu.Lock()
 	f := s.flow
 	s.mu.Unlock()
+	if f == nil {
+		return ntstatus.InvalidDeviceState
+	}
 	return status(f.Reauthorize(s.ctx))
 }
 

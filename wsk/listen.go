@@ -246,6 +246,7 @@ func (s *Socket) discard() {
 	s.closing = true
 	s.mu.Unlock()
 	s.shutdown(0)
+	s.client.remove(s)
 }
 
 // Accept is WskAccept: the IRP's Socket is the accepted one, a connection

@@ -34,6 +34,7 @@ type Socket struct {
 	idle    sync.Cond // on mu
 	calls   int       // IRPs that were taken and not yet completed
 	closing bool
+	over    bool // closed; the close may have to be completed yet
 
 	opts      options
 	local     netip.AddrPort // as bound
@@ -142,7 +143,11 @@ func (s *Socket) leave() {
 	if s.closing {
 		s.idle.Broadcast()
 	}
+	gone := s.over && s.calls == 0
 	s.mu.Unlock()
+	if gone { // The close was completed: the client may go too.
+		s.client.remove(s)
+	}
 }
 
 // Bind is WskBind. Port zero is chosen here, a wildcard address when the socket
@@ -271,6 +276,11 @@ func (s *Socket) inFamily(ap netip.AddrPort) netip.AddrPort {
 // that use the socket's own Send and Receive must not be mixed with it.
 func (s *Socket) TCPConn() *net.TCPConn { s.mu.Lock(); defer s.mu.Unlock(); return s.conn }
 
+// Reauthorize is what Send and Receive do first, for those who use TCPConn: if
+// the policy changed, the layer that let the connection go on is asked again, and
+// one that does not resets it (ALE-LAY-12). It is cheap.
+func (s *Socket) Reauthorize() ntstatus.Status { return s.authorized() }
+
 // CloseSocket is WskCloseSocket. It is legal when no other call executes on the
 // socket; IRPs that are pending are cancelled and completed first
 // (WSK-CLOSE-01, WSK-CLOSE-03). A connection that is not disconnected both ways
@@ -319,7 +329,9 @@ func (s *Socket) shutdown(own int) {
 	s.mu.Unlock()
 	s.hangUp() // A connect may have ended meanwhile.
 	s.closeALE()
-	s.client.remove(s)
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
 }
 
 // hangUp closes the connection, with a reset unless both sides are done.

@@ -229,18 +229,19 @@ func (s *Socket) misused(rule, what string) {
 }
 
 // leakedSockets reports the open sockets of a client that has released its last
-// capture, so that it may not close them any more. The client is locked.
+// capture and on which nothing is pended, so that nobody will close them. The
+// client is locked.
 func (c *Client) leakedSockets() {
 	v := c.provider.opts.Debug.Verifier
 	if v == nil {
 		return
 	}
 	for s := range c.sockets {
-		if !s.reported && !s.isClosing() {
+		if !s.reported && s.isIdle() {
 			s.reported = true
 			v.report(Violation{Rule: "WSK-REG-06", What: "a socket is open and its client has released the provider, made", At: s.madeAt})
 		}
 	}
 }
 
-func (s *Socket) isClosing() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.closing }
+func (s *Socket) isIdle() bool { s.mu.Lock(); defer s.mu.Unlock(); return !s.closing && s.calls == 0 }

@@ -156,10 +156,12 @@ func Forward(ctx context.Context, o Options) (*Proxy, error) {
 				return
 			}
 			p.wg.Go(func() {
-				defer c.Close()
-				if err := o.carry(ctx, c.(*wsknet.Conn)); err != nil {
+				conn := c.(*wsknet.Conn)
+				if err := o.carry(ctx, conn); err != nil {
 					o.logf("forward: %v", err)
+					conn.Abort() // The client must not take it for an orderly end.
 				}
+				conn.Close()
 			})
 		}
 	})

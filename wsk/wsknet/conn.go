@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/calloutd/calloutd/wsk"
@@ -42,9 +43,7 @@ func newConn(cut context.Context, s *wsk.Socket) *Conn {
 func (c *Conn) query(ctx context.Context, op string, code uint32) ([]byte, error) {
 	buf := make([]byte, 1024) // RED-Q-09
 	for {
-		r, err := do(ctx, op, func(p *wsk.IRP) ntstatus.Status {
-			return c.s.ControlSocket(wsk.Ioctl, code, 0, nil, buf, nil, p)
-		})
+		r, err := c.control(ctx, op, wsk.Ioctl, code, 0, buf)
 		if r.Status == ntstatus.BufferTooSmall && r.Information > len(buf) {
 			buf = make([]byte, r.Information)
 			continue
@@ -54,6 +53,17 @@ func (c *Conn) query(ctx context.Context, op string, code uint32) ([]byte, error
 		}
 		return buf[:r.Information], nil
 	}
+}
+
+// control runs a query on the socket unless the connection is closed.
+func (c *Conn) control(ctx context.Context, op string, typ wsk.ControlSocketType, code, level uint32, buf []byte) (r result, err error) {
+	err = c.use(func() (err error) {
+		r, err = do(ctx, op, func(p *wsk.IRP) ntstatus.Status {
+			return c.s.ControlSocket(typ, code, level, nil, buf, nil, p)
+		})
+		return err
+	})
+	return r, err
 }
 
 // RedirectRecords are the sealed records of an accepted connection; an error
@@ -71,9 +81,7 @@ func (c *Conn) RedirectContext(ctx context.Context) ([]byte, error) {
 func (c *Conn) OriginalDestination(ctx context.Context) (netip.AddrPort, error) {
 	const op = "original destination"
 	buf := make([]byte, 128) // SOCKADDR_STORAGE
-	r, err := do(ctx, op, func(p *wsk.IRP) ntstatus.Status {
-		return c.s.ControlSocket(wsk.GetOption, wsk.SOOriginalDst, wsk.SolSocket, nil, buf, nil, p)
-	})
+	r, err := c.control(ctx, op, wsk.GetOption, wsk.SOOriginalDst, wsk.SolSocket, buf)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -100,27 +108,37 @@ func (c *Conn) use(op func() error) error {
 
 func (c *Conn) isClosed() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.closed }
 
+// transfer is use for what the policy must still allow.
+func (c *Conn) transfer(op string, do func() error) error {
+	return c.use(func() error {
+		if st := c.s.Reauthorize(); st != ntstatus.Success {
+			return &OpError{op, st}
+		}
+		return do()
+	})
+}
+
 // Read reads.
 func (c *Conn) Read(b []byte) (n int, err error) {
-	err = c.use(func() (err error) { n, err = c.tcp.Read(b); return err })
+	err = c.transfer("read", func() (err error) { n, err = c.tcp.Read(b); return err })
 	return n, err
 }
 
 // Write writes.
 func (c *Conn) Write(b []byte) (n int, err error) {
-	err = c.use(func() (err error) { n, err = c.tcp.Write(b); return err })
+	err = c.transfer("write", func() (err error) { n, err = c.tcp.Write(b); return err })
 	return n, err
 }
 
 // ReadFrom lets io.Copy hand both ends to the kernel.
 func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
-	err = c.use(func() error {
+	err = c.transfer("write", func() error {
 		from, ok := r.(*Conn)
 		if !ok {
 			n, err = c.tcp.ReadFrom(r)
 			return err
 		}
-		return from.use(func() error {
+		return from.transfer("read", func() error {
 			n, err = c.tcp.ReadFrom(from.tcp)
 			return err
 		})
@@ -129,7 +147,9 @@ func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
 }
 
 // CloseWrite tells the peer that nothing more comes.
-func (c *Conn) CloseWrite() error {
+func (c *Conn) CloseWrite() error { return c.use(c.disconnect) }
+
+func (c *Conn) disconnect() error {
 	c.mu.Lock()
 	again := c.fin
 	c.fin = true
@@ -157,21 +177,47 @@ func (c *Conn) interrupt() {
 func (c *Conn) Close() (err error) {
 	c.once.Do(func() {
 		c.interrupt()
-		if c.CloseWrite() != nil { // The peer is gone.
+		if c.disconnect() != nil { // The peer is gone.
 			err = shut(c.s)
 			return
 		}
-		go c.linger()
+		c.linger()
 	})
 	return err
 }
 
+// linger closes the socket when the peer has closed its side too, or has not for
+// too long. The routines start the close and free the IRPs: something pends on
+// the socket until it is closed, and nothing is left then, so that its client may
+// deregister meanwhile.
 func (c *Conn) linger() {
+	drain, end := wsk.AllocateIRP(1), wsk.AllocateIRP(1)
 	ctx, cancel := context.WithTimeout(c.cut, linger)
-	defer cancel()
-	// However the wait ends, the socket is closed.
-	_, _ = do(ctx, "drain", func(p *wsk.IRP) ntstatus.Status { return c.s.Receive(nil, wsk.FlagDrain, p) })
-	shut(c.s)
+	var users atomic.Int32 // of drain: its completion, and a cancel that is under way
+	users.Store(1)
+	release := func() {
+		if users.Add(-1) == 0 {
+			drain.Free()
+		}
+	}
+	stop := context.AfterFunc(ctx, func() {
+		if users.Add(1) > 1 {
+			drain.Cancel()
+			release()
+		}
+	})
+	end.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
+		end.Free()
+		return ntstatus.MoreProcessingRequired
+	}, nil, wsk.InvokeAlways)
+	drain.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
+		stop()
+		cancel()
+		release()
+		c.s.CloseSocket(end)
+		return ntstatus.MoreProcessingRequired
+	}, nil, wsk.InvokeAlways)
+	c.s.Receive(nil, wsk.FlagDrain, drain)
 }
 
 // Abort closes the connection with a reset.

@@ -26,6 +26,9 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	if err != nil {
 		return nil, fmt.Errorf("wsk: dial %s: %w", network, err)
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("wsk: dial %s %s: %w", network, addr, err)
+	}
 	s, err := open(ctx, d.Client, to.Addr(), wsk.ConnectionSocket)
 	if err != nil {
 		return nil, err

@@ -15,9 +15,11 @@ import (
 type Listener struct {
 	s     *wsk.Socket
 	addr  netip.AddrPort
-	once  sync.Once
 	conns context.Context // of what it accepted
 	abort context.CancelFunc
+
+	mu     sync.RWMutex // a close goes with no other call (WSK-CLOSE-01)
+	closed bool
 }
 
 // Listen listens on a numeric address.
@@ -44,9 +46,16 @@ func Listen(ctx context.Context, client *wsk.Client, addr string) (*Listener, er
 
 // Accept waits for a connection; after Close it reports net.ErrClosed.
 func (l *Listener) Accept() (net.Conn, error) {
-	r, err := do(context.Background(), "accept", func(p *wsk.IRP) ntstatus.Status { return l.s.Accept(0, nil, nil, nil, nil, p) })
+	l.mu.RLock()
+	if l.closed {
+		l.mu.RUnlock()
+		return nil, net.ErrClosed
+	}
+	accept := start(func(p *wsk.IRP) ntstatus.Status { return l.s.Accept(0, nil, nil, nil, nil, p) })
+	l.mu.RUnlock()
+	r, err := accept.wait(context.Background(), "accept")
 	switch {
-	case r.Status == ntstatus.Cancelled, r.Status == ntstatus.FileForcedClosed:
+	case r.Status == ntstatus.Cancelled:
 		return nil, net.ErrClosed
 	case err != nil:
 		return nil, err
@@ -57,9 +66,15 @@ func (l *Listener) Accept() (net.Conn, error) {
 }
 
 // Close ends the listener. Its connections go on.
-func (l *Listener) Close() (err error) {
-	l.once.Do(func() { err = shut(l.s) })
-	return err
+func (l *Listener) Close() error {
+	l.mu.Lock()
+	again := l.closed
+	l.closed = true
+	l.mu.Unlock()
+	if again {
+		return nil
+	}
+	return shut(l.s)
 }
 
 // Abort resets the connections that were accepted and are closed but still wait

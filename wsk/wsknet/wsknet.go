@@ -25,27 +25,42 @@ type result struct {
 	socket *wsk.Socket
 }
 
-// do runs one call with an IRP of its own and waits for its completion. When
-// ctx ends, the call is cancelled.
-func do(ctx context.Context, op string, call func(*wsk.IRP) ntstatus.Status) (result, error) {
-	irp, done := wsk.AllocateIRP(1), make(chan struct{})
-	irp.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
-		close(done)
+// A request is a call that was made with an IRP of its own.
+type request struct {
+	irp  *wsk.IRP
+	done chan struct{}
+}
+
+// start makes a call.
+func start(call func(*wsk.IRP) ntstatus.Status) request {
+	r := request{wsk.AllocateIRP(1), make(chan struct{})}
+	r.irp.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
+		close(r.done)
 		return ntstatus.MoreProcessingRequired
 	}, nil, wsk.InvokeAlways)
-	call(irp)
+	call(r.irp)
+	return r
+}
+
+// wait waits for the completion. When ctx ends, the call is cancelled.
+func (r request) wait(ctx context.Context, op string) (result, error) {
 	select {
-	case <-done:
+	case <-r.done:
 	case <-ctx.Done():
-		irp.Cancel()
-		<-done
+		r.irp.Cancel()
+		<-r.done
 	}
-	r := result{irp.IoStatus(), irp.Socket()}
-	irp.Free()
-	if !r.Status.Ok() {
-		return r, &OpError{op, r.Status}
+	res := result{r.irp.IoStatus(), r.irp.Socket()}
+	r.irp.Free()
+	if !res.Status.Ok() {
+		return res, &OpError{op, res.Status}
 	}
-	return r, nil
+	return res, nil
+}
+
+// do makes a call and waits for it.
+func do(ctx context.Context, op string, call func(*wsk.IRP) ntstatus.Status) (result, error) {
+	return start(call).wait(ctx, op)
 }
 
 func set(ctx context.Context, s *wsk.Socket, op string, level, option, value uint32) error {
@@ -77,7 +92,7 @@ func open(ctx context.Context, client *wsk.Client, a netip.Addr, category wsk.Ca
 	return r.socket, nil
 }
 
-// shut closes a socket. The close of one that is closed already changes nothing.
+// shut closes a socket.
 func shut(s *wsk.Socket) error {
 	_, err := do(context.Background(), "close", s.CloseSocket)
 	return err

@@ -1,0 +1,200 @@
+package localproxy_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
+	"github.com/calloutd/calloutd/sdk/go/sockaddr"
+	"github.com/calloutd/calloutd/wsk"
+	"github.com/calloutd/calloutd/wsk/localproxy"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/wsknet"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A world has an engine whose callout sends to a proxy what does not come from it.
+type world struct {
+	t      *testing.T
+	engine *host.Engine
+	ale    *ale.Enforcer
+	store  *memstore.Store
+	client *wsk.Client
+
+	mu   sync.Mutex
+	said []string
+}
+
+func open(t *testing.T) *world {
+	w := &world{t: t, engine: host.New(host.Options{}), store: memstore.New(0)}
+	w.ale = ale.New(ale.Options{Classifier: w.engine, Store: w.store})
+	v := &wsk.Verifier{Report: func(x wsk.Violation) { t.Error(x) }}
+	p := wsk.NewProvider(wsk.Options{ALE: w.ale, Process: wsk.Process{ID: 1000, AppID: "/bin/app"}, Debug: wsk.Debug{Verifier: v}})
+	reg, npi := new(wsk.Registration), wsk.ProviderNPI{}
+	require.Equal(t, ntstatus.Success, p.Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, reg))
+	require.Equal(t, ntstatus.Success, reg.CaptureProviderNPI(wsk.NoWait, &npi))
+	t.Cleanup(func() { reg.ReleaseProviderNPI(); reg.Deregister() })
+	w.client = npi.Client
+	return w
+}
+
+func (w *world) start(start func(context.Context, localproxy.Options) (*localproxy.Proxy, error), withContext bool) *localproxy.Proxy {
+	p, err := start(w.t.Context(), localproxy.Options{Client: w.client, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Open: w.ale.Open, Release: w.ale.Release, Logf: w.logf})
+	require.NoError(w.t, err)
+	w.t.Cleanup(p.Close)
+	_, _, err = w.engine.RegisterCallout("redirect", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		v.Action = fwp.ActionPermit
+		if c.State == redirect.NotRedirected && c.In.Remote != p.Addr() {
+			v.Redirect, v.To, v.TargetPID = true, p.Addr(), 1000
+			if withContext {
+				v.Context = sockaddr.Append(sockaddr.Append(v.Context, c.In.Remote), c.In.Local)
+			}
+		}
+		return nil
+	}))
+	require.NoError(w.t, err)
+	require.NoError(w.t, w.engine.Update(func(p *fwpm.Policy) error {
+		p.Callouts = append(p.Callouts, fwpm.Callout{ID: "redirect", Name: "redirect"})
+		p.Filters = append(p.Filters, fwpm.Filter{ID: 7, Name: "redirect", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "redirect"})
+		return nil
+	}))
+	return p
+}
+
+func (w *world) logf(format string, _ ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.said = append(w.said, format)
+}
+
+func (w *world) dial(to string) *wsknet.Conn {
+	c, err := (&wsknet.Dialer{Client: w.client}).DialContext(w.t.Context(), "tcp", to)
+	require.NoError(w.t, err)
+	return c.(*wsknet.Conn)
+}
+
+func (w *world) get(addr string) (rep localproxy.Report) {
+	c := w.dial(addr)
+	defer c.Close()
+	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(w.t, err)
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(w.t, err)
+	defer r.Body.Close()
+	require.NoError(w.t, json.NewDecoder(r.Body).Decode(&rep))
+	return rep
+}
+
+func TestInspect(t *testing.T) {
+	w := open(t)
+	p := w.start(localproxy.Inspect, true)
+	rep := w.get("198.51.100.7:80")
+	require.Equal(t, "198.51.100.7:80", rep.OriginalDestination)
+	require.Equal(t, "redirected-by-self", rep.RedirectState)
+	require.Equal(t, 256, rep.ContextBytes)
+	require.Equal(t, 1, rep.Hops)
+	require.Positive(t, rep.RecordsBytes)
+	require.Equal(t, localproxy.Process{PID: 1000, Program: "/bin/app"}, rep.Client)
+	require.EqualValues(t, 7, rep.Filter)
+	require.Empty(t, rep.Error)
+
+	rep = w.get(p.Addr().String())
+	require.Equal(t, "not-redirected", rep.RedirectState)
+	require.Contains(t, rep.Error, "was not redirected here")
+}
+
+func TestForward(t *testing.T) {
+	w := open(t)
+	origin, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer origin.Close()
+	w.start(localproxy.Forward, true)
+	const many = 50
+	var wg sync.WaitGroup
+	wg.Go(func() { // An echo that waits for the end of what it is sent.
+		for range many {
+			c, err := origin.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				got, _ := io.ReadAll(c)
+				c.Write(got)
+			})
+		}
+	})
+	data := make([]byte, 100_000)
+	for range many {
+		wg.Go(func() {
+			c := w.dial(origin.Addr().String())
+			defer c.Close()
+			_, err := c.Write(data)
+			require.NoError(t, err)
+			require.NoError(t, c.CloseWrite())
+			got, err := io.ReadAll(c)
+			require.NoError(t, err)
+			require.Equal(t, data, got)
+		})
+	}
+	wg.Wait()
+}
+
+// What cannot be carried on is reset, and said why.
+func TestForwardFailures(t *testing.T) {
+	for name, c := range map[string]struct {
+		context bool
+		to      string
+		say     string
+	}{
+		"nobody at the origin": {true, "127.0.0.1:1", "forward: %v"},
+		"no context":           {false, "198.51.100.7:80", "forward: %v"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := open(t)
+			w.start(localproxy.Forward, c.context)
+			conn := w.dial(c.to)
+			defer conn.Close()
+			_, err := io.ReadAll(conn)
+			require.ErrorIs(t, err, syscall.ECONNRESET)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			require.Equal(t, []string{c.say}, w.said)
+		})
+	}
+}
+
+// Close ends connections that are being carried.
+func TestCloseEndsConnections(t *testing.T) {
+	w := open(t)
+	origin, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer origin.Close()
+	p := w.start(localproxy.Forward, true)
+	c := w.dial(origin.Addr().String())
+	defer c.Abort()
+	far, err := origin.Accept()
+	require.NoError(t, err)
+	defer far.Close()
+	p.Close()
+	_, err = io.ReadAll(c)
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+}

@@ -1,0 +1,235 @@
+package wsknet_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"golang.org/x/net/nettest"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
+	"github.com/calloutd/calloutd/wsk"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/wsknet"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// open makes a client whose every use of IRPs is verified.
+func open(t testing.TB) (*wsk.Client, *host.Engine) {
+	engine := host.New(host.Options{})
+	v := &wsk.Verifier{Report: func(x wsk.Violation) { t.Error(x) }}
+	p := wsk.NewProvider(wsk.Options{ALE: ale.New(ale.Options{Classifier: engine, Store: memstore.New(0)}), Debug: wsk.Debug{Verifier: v}})
+	reg, npi := new(wsk.Registration), wsk.ProviderNPI{}
+	require.Equal(t, ntstatus.Success, p.Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, reg))
+	require.Equal(t, ntstatus.Success, reg.CaptureProviderNPI(wsk.NoWait, &npi))
+	t.Cleanup(func() { reg.ReleaseProviderNPI(); reg.Deregister() })
+	return npi.Client, engine
+}
+
+func listen(t testing.TB, c *wsk.Client) *wsknet.Listener {
+	l, err := wsknet.Listen(t.Context(), c, "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close(); l.Abort() })
+	return l
+}
+
+func pair(t testing.TB, c *wsk.Client, l *wsknet.Listener) (dialed, accepted *wsknet.Conn) {
+	a, err := (&wsknet.Dialer{Client: c}).DialContext(t.Context(), "tcp", l.Addr().String())
+	require.NoError(t, err)
+	b, err := l.Accept()
+	require.NoError(t, err)
+	return a.(*wsknet.Conn), b.(*wsknet.Conn)
+}
+
+// Package net's own suite for connections.
+func TestIsANetConn(t *testing.T) {
+	c, _ := open(t)
+	l := listen(t, c)
+	nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
+		a, b := pair(t, c, l)
+		return a, b, func() { a.Abort(); b.Abort() }, nil
+	})
+}
+
+// What was written before Close arrives, however slowly the peer reads.
+func TestCloseLosesNothing(t *testing.T) {
+	c, _ := open(t)
+	l := listen(t, c)
+	a, b := pair(t, c, l)
+	data := make([]byte, 1<<20)
+	_, err := a.Write(data)
+	require.NoError(t, err)
+	require.NoError(t, a.Close())
+	got, err := io.ReadAll(b)
+	require.NoError(t, err)
+	require.Len(t, got, len(data))
+	require.NoError(t, b.Close())
+}
+
+func TestCloseEndsWhatOthersDo(t *testing.T) {
+	c, _ := open(t)
+	l := listen(t, c)
+	a, b := pair(t, c, l)
+	defer b.Abort()
+	var wg sync.WaitGroup
+	started := make(chan struct{}, 2)
+	wg.Go(func() {
+		started <- struct{}{}
+		_, err := a.Read(make([]byte, 1))
+		require.ErrorIs(t, err, net.ErrClosed)
+	})
+	wg.Go(func() {
+		started <- struct{}{}
+		_, err := io.Copy(io.Discard, a)
+		require.ErrorIs(t, err, net.ErrClosed)
+	})
+	<-started
+	<-started
+	require.NoError(t, a.Close())
+	wg.Wait()
+	_, err := a.Write([]byte("x"))
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.ErrorIs(t, a.SetDeadline(time.Time{}), net.ErrClosed)
+	require.NoError(t, a.Close(), "a second close")
+}
+
+func TestAbortResets(t *testing.T) {
+	c, _ := open(t)
+	l := listen(t, c)
+	a, b := pair(t, c, l)
+	a.Abort()
+	_, err := b.Read(make([]byte, 1))
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	b.Abort()
+}
+
+// Connections that were closed and wait for a peer that does not close are ended
+// by the listener's Abort.
+func TestListenerAbortEndsLingering(t *testing.T) {
+	c, _ := open(t)
+	l := listen(t, c)
+	a, b := pair(t, c, l)
+	require.NoError(t, b.Close())
+	n, err := a.Read(make([]byte, 1))
+	require.Zero(t, n)
+	require.ErrorIs(t, err, io.EOF)
+	l.Abort()
+	for err == nil || errors.Is(err, io.EOF) { // Until the reset arrives.
+		_, err = a.Write([]byte("x"))
+	}
+	a.Abort()
+}
+
+func TestHalfClose(t *testing.T) {
+	c, _ := open(t)
+	l := listen(t, c)
+	a, b := pair(t, c, l)
+	require.NoError(t, a.CloseWrite())
+	require.NoError(t, a.CloseWrite())
+	_, err := b.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	_, err = b.Write([]byte("still here"))
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+	got, err := io.ReadAll(a)
+	require.NoError(t, err)
+	require.Equal(t, "still here", string(got))
+	require.NoError(t, a.Close())
+}
+
+func TestAcceptAfterClose(t *testing.T) {
+	c, _ := open(t)
+	l := listen(t, c)
+	done := make(chan error)
+	go func() { _, err := l.Accept(); done <- err }()
+	require.NoError(t, l.Close())
+	require.ErrorIs(t, <-done, net.ErrClosed)
+	_, err := l.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+func TestErrors(t *testing.T) {
+	c, engine := open(t)
+	d := &wsknet.Dialer{Client: c}
+	_, err := d.DialContext(t.Context(), "tcp", "localhost:80")
+	require.ErrorContains(t, err, "wsk: dial tcp")
+	_, err = wsknet.Listen(t.Context(), c, "nowhere")
+	require.ErrorContains(t, err, "wsk: listen")
+	_, err = wsknet.Listen(t.Context(), c, "192.0.2.99:0")
+	require.EqualError(t, err, "wsk: bind: STATUS_INVALID_ADDRESS_COMPONENT")
+	_, err = d.DialContext(t.Context(), "tcp", "127.0.0.1:1")
+	require.EqualError(t, err, "wsk: connect: STATUS_CONNECTION_REFUSED")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = d.DialContext(ctx, "tcp", "127.0.0.1:1")
+	require.ErrorIs(t, err, context.Canceled)
+
+	l := listen(t, c)
+	a, b := pair(t, c, l)
+	_, err = b.RedirectRecords(t.Context())
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	_, err = b.OriginalDestination(t.Context())
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	a.Abort()
+	b.Abort()
+
+	require.NoError(t, engine.Update(func(p *fwpm.Policy) error {
+		p.Filters = append(p.Filters, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock})
+		return nil
+	}))
+	_, err = d.DialContext(t.Context(), "tcp", l.Addr().String())
+	require.ErrorIs(t, err, fs.ErrPermission)
+}
+
+// ALE-LAY-12: a policy that no longer allows a connection ends it.
+func TestPolicyChangeEndsConnection(t *testing.T) {
+	c, engine := open(t)
+	l := listen(t, c)
+	a, b := pair(t, c, l)
+	_, err := a.Write([]byte("x"))
+	require.NoError(t, err)
+	require.NoError(t, engine.Update(func(p *fwpm.Policy) error {
+		p.Filters = append(p.Filters, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock})
+		return nil
+	}))
+	_, err = a.Write([]byte("y"))
+	require.ErrorIs(t, err, fs.ErrPermission)
+	_, err = io.ReadAll(b)
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	a.Abort()
+	b.Abort()
+}
+
+// An IPv6 listener takes IPv4 too, as package net's do.
+func TestDualStack(t *testing.T) {
+	c, _ := open(t)
+	l, err := wsknet.Listen(t.Context(), c, "[::]:0")
+	if err != nil && !nettest.SupportsIPv6() {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	for _, a := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback(), netip.MustParseAddr("::ffff:127.0.0.1")} {
+		x, err := (&wsknet.Dialer{Client: c}).DialContext(t.Context(), "tcp", netip.AddrPortFrom(a, port).String())
+		require.NoError(t, err, a)
+		y, err := l.Accept()
+		require.NoError(t, err)
+		x.(*wsknet.Conn).Abort()
+		y.(*wsknet.Conn).Abort()
+	}
+}
