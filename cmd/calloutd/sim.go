@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policytest"
 )
 
 func newSim() *cobra.Command {
@@ -82,8 +82,8 @@ func (o *description) simulate(cmd *cobra.Command) error {
 
 func (o *description) incoming() (in fwps.Incoming, err error) {
 	in = fwps.Incoming{AppID: o.app, ProcessID: o.pid, UserID: uint32(o.uid), UserKnown: o.uid >= 0}
-	if in.Protocol, err = parseProtocol(o.protocol); err != nil {
-		return in, err
+	if in.Protocol, err = policytest.ParseProtocol(o.protocol); err != nil {
+		return in, fmt.Errorf("--protocol %w", err)
 	}
 	if in.Remote, err = parseAddr("to", o.to); err != nil {
 		return in, err
@@ -113,20 +113,6 @@ func parseAddr(flag, s string) (netip.AddrPort, error) {
 	return a, nil
 }
 
-func parseProtocol(s string) (uint8, error) {
-	switch s {
-	case "tcp":
-		return fwps.ProtocolTCP, nil
-	case "udp":
-		return fwps.ProtocolUDP, nil
-	}
-	n, err := strconv.ParseUint(s, 10, 8)
-	if err != nil {
-		return 0, fmt.Errorf("--protocol %q: expected tcp, udp or a number up to 255", s)
-	}
-	return uint8(n), nil
-}
-
 // A simulation takes connections through the layers that exist only in words.
 type simulation struct {
 	ctx context.Context
@@ -136,40 +122,20 @@ type simulation struct {
 
 // connect is a program's connect() or first datagram, and what follows from it.
 func (s simulation) connect(in fwps.Incoming) error {
-	sock := s.ale.NewSocket(in)
-	if in.Protocol != fwps.ProtocolTCP {
-		to, f, _, err := sock.SendTo(s.ctx, in.Remote)
-		if err != nil {
-			return err
-		}
-		f.Detach()
-		s.goes("sends", in.Remote, to)
-		return nil
-	}
-	f, err := sock.Connect(s.ctx, in.Remote, func(_ context.Context, to ale.Target) (netip.AddrPort, error) {
-		return source(in.Local, to.Remote), nil
-	})
+	_, f, err := policytest.Connect(s.ctx, s.ale, in)
 	if err != nil {
 		return err
 	}
 	f.Detach()
+	if in.Protocol != fwps.ProtocolTCP {
+		s.goes("sends", in.Remote, f.Remote)
+		return nil
+	}
 	s.goes("connects", in.Remote, f.Remote)
 	if s.proxyAt(f.Remote) == "" {
 		return nil
 	}
 	return s.proxied(f, in)
-}
-
-// source is the local address that a system could choose.
-func source(local, to netip.AddrPort) netip.AddrPort {
-	if local.IsValid() && local.Port() != 0 && !to.Addr().IsLoopback() {
-		return local
-	}
-	a := netip.MustParseAddr("127.0.0.1")
-	if !to.Addr().Unmap().Is4() {
-		a = netip.IPv6Loopback()
-	}
-	return netip.AddrPortFrom(a, 60001)
 }
 
 func (s simulation) goes(verb string, asked, to netip.AddrPort) {

@@ -47,7 +47,7 @@ func (r *reader) document(src []byte) *yaml.Node {
 	case err != nil:
 		r.syntax(err, lastPlace(src))
 	case doc == nil:
-		r.fail(start, "", "the file is empty: expected version, callouts, filters")
+		r.fail(start, "", "the file is empty: expected %s", r.keys)
 	case r.plain(doc):
 		return doc
 	}
@@ -70,7 +70,7 @@ func (r *reader) load(src []byte) (*yaml.Node, error) {
 	}
 	switch err := loader.Load(&second); {
 	case err == nil:
-		r.fail(at(&second), "", "a second YAML document: a policy is one")
+		r.fail(at(&second), "", "a second YAML document: %s is one", r.noun)
 	case !errors.Is(err, io.EOF):
 		return nil, err
 	}
@@ -112,16 +112,16 @@ func (r *reader) plain(n *yaml.Node) bool {
 	ok := true
 	switch {
 	case n.Kind == yaml.AliasNode:
-		r.fail(at(n), "", "alias *%s: a policy has no anchors and aliases; write the value where it is used", short(n.Value))
+		r.fail(at(n), "", "alias *%s: %s has no anchors and aliases; write the value where it is used", short(n.Value), r.noun)
 		return false // What it stands for is not part of this place, and may be a cycle.
 	case n.Anchor != "":
-		r.fail(at(n), "", "anchor &%s: a policy has no anchors and aliases; write the value where it is used", short(n.Anchor))
+		r.fail(at(n), "", "anchor &%s: %s has no anchors and aliases; write the value where it is used", short(n.Anchor), r.noun)
 		ok = false
 	case n.Style&yaml.TaggedStyle != 0:
-		r.fail(at(n), "", "tag %s: a policy has no tags", short(n.Tag))
+		r.fail(at(n), "", "tag %s: %s has no tags", short(n.Tag), r.noun)
 		ok = false
 	case n.Tag == "!!merge":
-		r.fail(at(n), "", "merge key <<: a policy has no anchors and aliases; write the keys where they are used")
+		r.fail(at(n), "", "merge key <<: %s has no anchors and aliases; write the keys where they are used", r.noun)
 		ok = false
 	}
 	for _, c := range n.Content {

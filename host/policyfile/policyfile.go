@@ -106,6 +106,8 @@ func read(name string, src []byte, open func(path string) ([]byte, error)) (*Fil
 		names:    map[string][]string{},
 		sets:     map[string][]netip.Prefix{},
 		tables:   map[string][]Row{},
+		noun:     "a policy",
+		keys:     "version, callouts, filters",
 	}
 	for _, builtin := range []fwpm.SublayerID{fwpm.SublayerUniversal, fwpm.SublayerInspection} {
 		r.declare("sublayer", string(builtin))
@@ -133,4 +135,6 @@ type reader struct {
 	sets     map[string][]netip.Prefix
 	tables   map[string][]Row
 	replaced []string // what stands for something in the configuration that is read
+
+	noun, keys string // what the file is and holds, for messages
 }

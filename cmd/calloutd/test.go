@@ -1,0 +1,315 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policytest"
+)
+
+func newTest() *cobra.Command {
+	o := testOptions{}
+	cmd := &cobra.Command{
+		Use:   "test [FILE|DIR...]",
+		Short: "Run the cases that say what policies are expected to do",
+		Long: `Test runs the cases of files called *_test.yaml: each describes a connection and what
+must become of it. A folder stands for all such files in it and below, a policy for the
+file beside it. Nothing is connected. What of the policy no case reached is always
+printed. It works on every system.
+
+It ends with code 1 when a case failed or less than --min was reached, with 125 when
+there is nothing to run or a file has mistakes.`,
+		Example: `  calloutd test examples
+  calloutd test policy.yaml --run 'proxy' --verbose
+  calloutd test --min 90 --junit report.xml`,
+		RunE: func(cmd *cobra.Command, args []string) error { return o.test(cmd, args) },
+	}
+	jsonFlag(cmd, &o.json)
+	f := cmd.Flags()
+	f.StringVar(&o.run, "run", "", "run only cases whose name matches this regular expression")
+	f.StringVar(&o.junit, "junit", "", "write a JUnit report to this file")
+	f.BoolVar(&o.tap, "tap", false, "print the Test Anything Protocol")
+	f.BoolVar(&o.update, "update", false, "take what came for what is wanted: rewrites expectations and nothing else")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "print cases that passed too")
+	f.IntVar(&o.parallel, "parallel", runtime.GOMAXPROCS(0), "how many cases run at a time")
+	f.Float64Var(&o.min, "min", 0, "least percent of each policy's filters and conditions that cases must reach")
+	cmd.MarkFlagsMutuallyExclusive("json", "tap")
+	_ = cmd.MarkFlagFilename("junit", "xml") // fails only for a flag that does not exist
+	return cmd
+}
+
+type testOptions struct {
+	run, junit                 string
+	json, tap, update, verbose bool
+	parallel                   int
+	min                        float64
+}
+
+// A policyCoverage is what the cases of one policy reached.
+type policyCoverage struct {
+	policy string
+	policytest.Summary
+}
+
+func (o *testOptions) test(cmd *cobra.Command, args []string) error {
+	only, err := regexp.Compile(o.run)
+	if err != nil {
+		return fmt.Errorf("--run: %w", err)
+	}
+	files, err := caseFiles(args)
+	if err != nil {
+		return err
+	}
+	var results []policytest.Result
+	var reached []policyCoverage
+	var errs []error
+	for _, file := range files {
+		rs, c, err := o.file(cmd.Context(), file, only)
+		results, reached = append(results, rs...), append(reached, c...)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if len(results) == 0 {
+		return fmt.Errorf("no case matches --run %q", o.run)
+	}
+	return o.report(cmd.OutOrStdout(), results, reached)
+}
+
+// caseFiles lists the files of cases that the arguments stand for.
+func caseFiles(args []string) ([]string, error) {
+	if len(args) == 0 {
+		args = []string{"."}
+	}
+	var files []string
+	for _, arg := range args {
+		found, err := casesAt(arg)
+		switch {
+		case err != nil:
+			return nil, err
+		case len(found) == 0:
+			return nil, fmt.Errorf("%s: there are no cases: expected files called *_test.yaml", arg)
+		}
+		files = append(files, found...)
+	}
+	slices.Sort(files)
+	return slices.Compact(files), nil
+}
+
+func casesAt(path string) (files []string, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		err = filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && isCases(p) {
+				files = append(files, p)
+			}
+			return err
+		})
+		return files, err
+	case isCases(path):
+		return []string{path}, nil
+	}
+	ext := filepath.Ext(path)
+	beside := strings.TrimSuffix(path, ext) + "_test" + ext
+	if _, err := os.Stat(beside); err != nil {
+		return nil, fmt.Errorf("%s has no cases: %w", path, err)
+	}
+	return []string{beside}, nil
+}
+
+func isCases(path string) bool {
+	return strings.HasSuffix(path, "_test.yaml") || strings.HasSuffix(path, "_test.yml")
+}
+
+// file runs the cases of one file.
+func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp) ([]policytest.Result, []policyCoverage, error) {
+	src, err := readCases(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	suite, err := policytest.Parse(path, src)
+	if err != nil {
+		return nil, nil, err
+	}
+	ext := filepath.Ext(path)
+	policy := strings.TrimSuffix(path, "_test"+ext) + ext
+	if suite.Policy != "" {
+		policy = policyfile.Under(filepath.Dir(path), suite.Policy)
+	}
+	w, err := open(ctx, policy, newTracer(io.Discard, false, false), false)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer w.Close()
+	world := w.described()
+	if err := suite.Bind(w.file, world.Proxies); err != nil {
+		return nil, nil, err
+	}
+	var cases []*policytest.Case
+	for i := range suite.Cases {
+		if only.MatchString(suite.Cases[i].Name) {
+			cases = append(cases, &suite.Cases[i])
+		}
+	}
+	c := policytest.NewCoverage(w.file)
+	results := policytest.Run(ctx, world, suite, cases, o.parallel, c)
+	if o.update {
+		results, err = update(suite, path, results)
+	}
+	return results, []policyCoverage{{policy, c.Summary()}}, err
+}
+
+// readCases reads a file, of one byte more than the limit if it is too long.
+func readCases(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return policytest.Read(f)
+}
+
+// update rewrites a file of cases and counts what it rewrote as passed.
+func update(s *policytest.Suite, path string, rs []policytest.Result) ([]policytest.Result, error) {
+	if !slices.ContainsFunc(rs, func(r policytest.Result) bool { return !r.Passed() }) {
+		return rs, nil
+	}
+	src, err := policytest.Update(s, rs)
+	if err != nil {
+		return rs, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return rs, err
+	}
+	for i := range rs {
+		rs[i].Differences = nil
+	}
+	return rs, os.WriteFile(path, src, info.Mode().Perm())
+}
+
+// described is the world for connections that exist only in words.
+func (w *world) described() *policytest.World {
+	out := &policytest.World{Policy: w.file, Classifier: w.engine, Handles: w.handles, Proxies: w.proxyAddrs()}
+	out.NewTrace = func() policytest.Trace {
+		b := new(bytes.Buffer)
+		t := newTracer(b, false, true)
+		t.world = w
+		return writtenTrace{t, b}
+	}
+	return out
+}
+
+func (w *world) proxyAddrs() map[string]netip.AddrPort {
+	addrs := map[string]netip.AddrPort{}
+	for a, p := range w.proxies {
+		addrs[p.ID] = a
+	}
+	return addrs
+}
+
+// A writtenTrace is a tracer that writes to memory.
+type writtenTrace struct {
+	t *tracer
+	b *bytes.Buffer
+}
+
+func (w writtenTrace) Decision(in *fwps.Incoming, d *fwps.Decision) { w.t.decision(in, d) }
+func (w writtenTrace) Redirect(ev ale.RedirectEvent)                { w.t.redirect(ev) }
+func (w writtenTrace) Blocked(b *ale.BlockedError)                  { w.t.blocked(b) }
+func (w writtenTrace) String() string                               { return w.b.String() }
+
+func (o *testOptions) report(out io.Writer, rs []policytest.Result, reached []policyCoverage) error {
+	if o.junit != "" {
+		var b bytes.Buffer
+		if err := policytest.WriteJUnit(&b, rs); err != nil {
+			return fmt.Errorf("--junit: %w", err)
+		}
+		if err := os.WriteFile(o.junit, b.Bytes(), 0o666); err != nil {
+			return fmt.Errorf("--junit: %w", err)
+		}
+	}
+	failed := 0
+	for i := range rs {
+		if !rs[i].Passed() {
+			failed++
+		}
+	}
+	low := slices.DeleteFunc(slices.Clone(reached), func(c policyCoverage) bool { return c.Percent() >= o.min })
+	if err := o.write(out, rs, reached, low, failed); err != nil {
+		return err
+	}
+	if failed > 0 || len(low) > 0 {
+		return exitCode(codeNo)
+	}
+	return nil
+}
+
+func (o *testOptions) write(out io.Writer, rs []policytest.Result, reached, low []policyCoverage, failed int) error {
+	switch {
+	case o.json:
+		return o.writeJSON(out, rs, reached, failed)
+	case o.tap:
+		policytest.WriteTAP(out, rs)
+		var b bytes.Buffer
+		o.writeSummary(&b, reached, low, len(rs), failed)
+		for line := range strings.Lines(b.String()) {
+			fmt.Fprint(out, "# "+line)
+		}
+		return nil
+	}
+	for i := range rs {
+		rs[i].WriteText(out, o.verbose)
+	}
+	o.writeSummary(out, reached, low, len(rs), failed)
+	return nil
+}
+
+func (o *testOptions) writeJSON(out io.Writer, rs []policytest.Result, reached []policyCoverage, failed int) error {
+	for i := range rs {
+		if err := rs[i].WriteJSON(out); err != nil {
+			return err
+		}
+	}
+	for i := range reached {
+		if err := reached[i].WriteJSON(out, reached[i].policy); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(out, `{"event":"summary","cases":%d,"failed":%d}`+"\n", len(rs), failed)
+	return err
+}
+
+func (o *testOptions) writeSummary(out io.Writer, reached, low []policyCoverage, all, failed int) {
+	for i := range reached {
+		reached[i].WriteText(out, reached[i].policy)
+	}
+	for _, c := range low {
+		fmt.Fprintf(out, "FAIL %s: %.1f %% reached, --min is %g %%\n", c.policy, c.Percent(), o.min)
+	}
+	if failed > 0 {
+		fmt.Fprintf(out, "FAIL %d of %d cases\n", failed, all)
+		return
+	}
+	fmt.Fprintf(out, "ok   %d cases\n", all)
+}

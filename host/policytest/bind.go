@@ -1,0 +1,79 @@
+package policytest
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/policyfile"
+)
+
+// Bind looks up what the cases name in their policy, whose proxies have these
+// addresses. The error is policyfile.Errors.
+func (s *Suite) Bind(policy *policyfile.File, proxies map[string]netip.AddrPort) error {
+	known := map[string][]string{}
+	for _, f := range policy.Policy.Filters {
+		known["filter"] = append(known["filter"], f.Name)
+	}
+	for _, c := range policy.Callouts {
+		known["callout"] = append(known["callout"], string(c.ID))
+	}
+	for _, p := range policy.Proxies {
+		known["proxy"] = append(known["proxy"], p.ID)
+	}
+	var errs policyfile.Errors
+	for _, ref := range s.references {
+		if slices.Contains(known[ref.kind], ref.name) || ref.kind == "filter" && hasFilter(policy, ref.name) {
+			continue
+		}
+		near, hint := policyfile.Nearest(ref.name, known[ref.kind]), ""
+		if near == "" {
+			hint = " (" + cmp.Or(strings.Join(slices.Compact(known[ref.kind]), ", "), "it has none") + ")"
+		}
+		errs = append(errs, s.problem(ref.place, near, fmt.Sprintf("the policy has no %s %q%s", ref.kind, ref.name, hint)))
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	for i := range s.Cases {
+		for j := range s.Cases[i].Steps {
+			s.Cases[i].Steps[j].bind(proxies)
+		}
+	}
+	return nil
+}
+
+func hasFilter(policy *policyfile.File, number string) bool {
+	for _, f := range policy.Policy.Filters {
+		if strconv.FormatUint(uint64(f.ID), 10) == number {
+			return true
+		}
+	}
+	return false
+}
+
+// bind puts addresses in the place of proxies, and the ends of the connection
+// where the program sees them.
+func (s *Step) bind(proxies map[string]netip.AddrPort) {
+	in := &s.Incoming
+	if s.toProxy != "" {
+		in.Remote = proxies[s.toProxy]
+	}
+	for i := range s.Want {
+		if id, ok := strings.CutPrefix(s.Want[i].Text, "proxy:"); ok && s.Want[i].Key == "destination" {
+			s.Want[i].Text = proxies[id].String()
+		}
+	}
+	if in.Inbound || s.Listen {
+		*in = turned(*in)
+	}
+}
+
+func turned(in fwps.Incoming) fwps.Incoming {
+	in.Local, in.Remote = in.Remote, in.Local
+	return in
+}

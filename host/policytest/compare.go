@@ -1,0 +1,176 @@
+package policytest
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/calloutd/calloutd/sdk/go/sockaddr"
+)
+
+// A Difference is an expectation that was not met.
+type Difference struct {
+	Key   string `json:"key"`
+	Line  int    `json:"line"`
+	Want  string `json:"want"`
+	Got   string `json:"got"`
+	Hint  string `json:"hint,omitempty"` // where bytes differ
+	want  *Want
+	bytes []byte // what it is, of context and record
+}
+
+// compare finds what of an outcome is not as it was wanted.
+func compare(s *Step, o *Outcome) []Difference {
+	why := s.nearest(o)
+	var out []Difference
+	for i := range s.Want {
+		w := &s.Want[i]
+		d := Difference{Key: w.Key, Line: w.Place.Line, Want: w.Text, want: w}
+		switch w.Key {
+		case "action":
+			d.Got = o.Action
+		case "destination":
+			d.Got = None
+			if o.Destination.IsValid() {
+				d.Got = o.Destination.String()
+			}
+		case "context":
+			d.bytes = o.Context
+			w.compareBytes(&d)
+		case "record":
+			d.bytes = o.Record
+			w.compareBytes(&d)
+		default:
+			d.Got = why.get(w)
+			if w.meets(d.Got) {
+				continue
+			}
+		}
+		if d.Got != d.Want {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// nearest is the reason that meets most of what is wanted.
+func (s *Step) nearest(o *Outcome) Reason {
+	best, most := Reason{}, -1
+	for _, r := range o.Reasons {
+		if r.Decided && s.excludes(&r) {
+			return r
+		}
+		n := 0
+		for i := range s.Want {
+			if w := &s.Want[i]; isReason(w.Key) && w.meets(r.get(w)) {
+				n++
+			}
+		}
+		if n > most {
+			best, most = r, n
+		}
+	}
+	return best
+}
+
+// excludes says that a filter or callout decided where none may: at the layer that
+// is wanted, or at any.
+func (s *Step) excludes(r *Reason) bool {
+	found := false
+	for i := range s.Want {
+		w := &s.Want[i]
+		switch {
+		case w.Key == "layer" && !w.meets(r.get(w)):
+			return false
+		case isReason(w.Key) && w.Text == None:
+			found = found || r.get(w) != None
+		}
+	}
+	return found
+}
+
+func isReason(key string) bool {
+	return slices.Contains([]string{"filter", "callout", "layer", "rule", "reason", "redirect_state"}, key)
+}
+
+// get is a reason's part in the form in which it is wanted.
+func (r *Reason) get(w *Want) string {
+	got := ""
+	switch w.Key {
+	case "filter":
+		got = r.Name
+		if _, err := strconv.ParseUint(w.Text, 10, 64); err == nil && r.Filter != 0 {
+			got = strconv.FormatUint(uint64(r.Filter), 10)
+		}
+	case "callout":
+		got = string(r.Callout)
+	case "layer":
+		if r.Layer.Valid() {
+			got = r.Layer.String()
+		}
+		if family(w.Text) == w.Text {
+			got = family(got)
+		}
+	case "rule":
+		got = r.Rule
+	case "reason":
+		got = r.Why
+	case "redirect_state":
+		got = r.State
+	}
+	if got == "" {
+		return None
+	}
+	return got
+}
+
+func (w *Want) meets(got string) bool {
+	return got == w.Text || w.Key == "reason" && w.Text != None && strings.Contains(got, w.Text)
+}
+
+func (w *Want) compareBytes(d *Difference) {
+	if bytes.Equal(w.Bytes, d.bytes) {
+		d.Want, d.Got = "", ""
+		return
+	}
+	d.Want, d.Got = show(w.Bytes, w.form), show(d.bytes, w.form)
+	at := 0
+	for at < min(len(w.Bytes), len(d.bytes)) && w.Bytes[at] == d.bytes[at] {
+		at++
+	}
+	d.Hint = fmt.Sprintf("%d bytes wanted, %d there, the first that differs is byte %d", len(w.Bytes), len(d.bytes), at)
+	if d.Want == d.Got { // The form does not show it.
+		d.Want, d.Got = show(w.Bytes, asHex), show(d.bytes, asHex)
+	}
+}
+
+// show writes bytes in a form, in hexadecimal if they do not have it.
+func show(b []byte, f form) string {
+	switch {
+	case len(b) == 0:
+		return None
+	case f == asText && strings.IndexFunc(string(b), func(c rune) bool { return c == '\ufffd' || !strconv.IsPrint(c) }) < 0:
+		return string(b)
+	case f == asSockaddr:
+		if list := addresses(b); list != nil {
+			return "[" + strings.Join(list, ", ") + "]"
+		}
+	}
+	return hex.EncodeToString(b)
+}
+
+// addresses reads a row of SOCKADDR_STORAGE, nil if it is none.
+func addresses(b []byte) []string {
+	var out []string
+	for ; len(b) > 0; b = b[sockaddr.Size:] {
+		a, err := sockaddr.Parse(b)
+		if err != nil || !bytes.Equal(sockaddr.Append(nil, a), b[:sockaddr.Size]) {
+			return nil
+		}
+		out = append(out, a.String())
+	}
+	return out
+}

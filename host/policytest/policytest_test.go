@@ -1,0 +1,266 @@
+package policytest_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policytest"
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const policy = `version: 1
+proxies:
+  - {id: local, kind: forward, listen: 127.0.0.1:8080}
+callouts:
+  - {id: sends, wasm: none.wasm}
+filters:
+  - name: web to the proxy
+    layer: ALE_CONNECT_REDIRECT
+    action: callout
+    callout: sends
+    conditions:
+      - {field: IP_REMOTE_PORT, value: [80, 443]}
+  - name: no mail
+    layer: ALE_AUTH_CONNECT
+    action: block
+    conditions:
+      - {field: IP_REMOTE_PORT, value: 25}
+      - {field: ALE_USER_ID, value: 1000}
+  - name: nobody listens
+    layer: ALE_AUTH_LISTEN_V4
+    action: block
+  - name: first in
+    layer: ALE_AUTH_RECV_ACCEPT_V4
+    action: permit
+    weight: 15
+`
+
+// sends redirects what it did not redirect before to 127.0.0.1:8080.
+type sends struct{}
+
+func (sends) Classify(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+	switch {
+	case c.State == redirect.RedirectedBySelf:
+		v.Action, v.Reason = fwp.ActionPermit, "its own"
+	case c.In.Remote.Addr().Is6():
+		v.Action = fwp.ActionPermit
+	default:
+		v.Action, v.Redirect, v.To, v.TargetPID = fwp.ActionPermit, true, netip.MustParseAddrPort("127.0.0.1:8080"), 1
+		v.Record, v.Context = append(v.Record, 1, 2), append(v.Context, "hello"...)
+	}
+	return nil
+}
+
+// noTrace writes nothing down.
+type noTrace struct{}
+
+func (noTrace) Decision(*fwps.Incoming, *fwps.Decision) {}
+func (noTrace) Redirect(ale.RedirectEvent)              {}
+func (noTrace) Blocked(*ale.BlockedError)               {}
+func (noTrace) String() string                          { return "" }
+
+func world(t *testing.T) *policytest.World {
+	t.Helper()
+	f, err := policyfile.Parse("policy.yaml", []byte(policy))
+	require.NoError(t, err)
+	e := host.New(host.Options{})
+	h, _, err := e.RegisterCallout("sends", sends{})
+	require.NoError(t, err)
+	require.NoError(t, e.Update(func(p *fwpm.Policy) error { *p = *f.Policy.Clone(); return nil }))
+	return &policytest.World{Policy: f, Classifier: e, Proxies: map[string]netip.AddrPort{"local": netip.MustParseAddrPort("127.0.0.1:8080")},
+		Handles: map[fwpm.CalloutID]redirect.Handle{"sends": h}, NewTrace: func() policytest.Trace { return noTrace{} }}
+}
+
+func run(t *testing.T, src string) (*policytest.Suite, []policytest.Result, policytest.Summary) {
+	t.Helper()
+	w := world(t)
+	s, err := policytest.Parse("c_test.yaml", []byte(src))
+	require.NoError(t, err)
+	require.NoError(t, s.Bind(w.Policy, w.Proxies))
+	var cases []*policytest.Case
+	for i := range s.Cases {
+		cases = append(cases, &s.Cases[i])
+	}
+	c := policytest.NewCoverage(w.Policy)
+	return s, policytest.Run(t.Context(), w, s, cases, 4, c), c.Summary()
+}
+
+// wrong lists the expectations that a case did not meet.
+func wrong(r *policytest.Result) (keys []string) {
+	for _, sd := range r.Differences {
+		for _, d := range sd.Differences {
+			keys = append(keys, d.Key)
+		}
+	}
+	return keys
+}
+
+// Each expectation is met by what is so, and by nothing else: a check that cannot
+// fail is none.
+func TestEachExpectationCanFail(t *testing.T) {
+	for _, c := range []struct{ name, to, right, wrong, key string }{
+		{"a permit is no block", "192.0.2.1:9", "action: permit", "action: block", "action"},
+		{"a redirect is no permit", "192.0.2.1:80", "action: redirect", "action: permit", "action"},
+		{"a destination", "192.0.2.1:80", "action: redirect, destination: 'proxy:local'", "action: redirect, destination: '192.0.2.1:80'", "destination"},
+		{"what is blocked goes nowhere", "192.0.2.1:25", "action: block, destination: none", "action: block, destination: '192.0.2.1:25'", "destination"},
+		{"a context as text", "192.0.2.1:80", "action: redirect, context: hello", "action: redirect, context: hell", "context"},
+		{"a context as hex", "192.0.2.1:80", "action: redirect, context: {hex: 68656c6c6f}", "action: redirect, context: {hex: 68656c6c}", "context"},
+		{"a record", "192.0.2.1:80", "action: redirect, record: {hex: '01 02'}", "action: redirect, record: none", "record"},
+		{"a filter by name", "192.0.2.1:25", "action: block, filter: no mail", "action: block, filter: web to the proxy", "filter"},
+		{"a filter by number", "192.0.2.1:25", "action: block, filter: 3", "action: block, filter: 4", "filter"},
+		{"no filter", "192.0.2.1:9", "action: permit, filter: none", "action: permit, filter: no mail", "filter"},
+		{"a filter that decided is not none", "'[2001:db8::1]:80'", "action: permit, filter: web to the proxy", "action: permit, filter: none", "filter"},
+		{"a callout", "192.0.2.1:80", "action: redirect, callout: sends", "action: redirect, callout: none", "callout"},
+		{"a layer of either family", "192.0.2.1:25", "action: block, layer: ALE_AUTH_CONNECT", "action: block, layer: ALE_CONNECT_REDIRECT", "layer"},
+		{"a layer of one family", "'[2001:db8::1]:25'", "action: block, layer: ALE_AUTH_CONNECT_V6", "action: block, layer: ALE_AUTH_CONNECT_V4", "layer"},
+		{"a rule", "192.0.2.1:25", "action: block, rule: ARB-01", "action: block, rule: ARB-06", "rule"},
+		{"a part of the reason", "192.0.2.1:25", "action: block, reason: blocks", "action: block, reason: permits", "reason"},
+		{"a redirect state", "192.0.2.1:80", "action: redirect, redirect_state: not-redirected", "action: redirect, redirect_state: redirected-by-self", "redirect_state"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			src := "version: 1\ncases:\n- {name: right, to: " + c.to + ", expect: {" + c.right + "}}\n- {name: wrong, to: " + c.to + ", expect: {" + c.wrong + "}}\n"
+			_, rs, _ := run(t, src)
+			require.True(t, rs[0].Passed(), rs[0].Explain())
+			require.Contains(t, wrong(&rs[1]), c.key)
+		})
+	}
+}
+
+func TestSequencesAndDirections(t *testing.T) {
+	_, rs, _ := run(t, `version: 1
+cases:
+- name: the proxy's own connection has the records
+  steps:
+  - {name: app, to: 192.0.2.1:80, expect: {action: redirect}}
+  - {name: proxy, program: proxy, records_of: app, expect: {action: permit, destination: 192.0.2.1:80, reason: its own, redirect_state: redirected-by-self}}
+- name: so have its datagrams
+  protocol: udp
+  steps:
+  - {name: app, to: 192.0.2.1:443, expect: {action: redirect}}
+  - {name: proxy, records_of: app, expect: {action: permit, redirect_state: redirected-by-self}}
+- {name: it listens, listen: true, to: 192.0.2.1:80, expect: {action: block, layer: ALE_AUTH_LISTEN_V4}}
+- {name: it accepts, inbound: true, from: 203.0.113.1:4000, to: 192.0.2.1:80, expect: {action: permit, filter: first in, destination: 192.0.2.1:80}}
+- {name: another user, user: unknown, to: 192.0.2.1:25, expect: {action: permit}}
+`)
+	for i := range rs {
+		require.True(t, rs[i].Passed(), "%s: %s", rs[i].Case.Name, rs[i].Explain())
+	}
+}
+
+func TestRecordsOfWhatWasNotRedirectedAreAnError(t *testing.T) {
+	_, rs, _ := run(t, `version: 1
+cases:
+- name: none
+  steps:
+  - {name: app, to: 192.0.2.1:9, expect: {action: permit}}
+  - {records_of: app, expect: {action: permit}}
+`)
+	require.ErrorContains(t, rs[0].Err, "was not redirected")
+	require.False(t, rs[0].Passed())
+}
+
+func TestCoverageNamesWhatNoCaseReached(t *testing.T) {
+	_, _, s := run(t, "version: 1\ncases:\n- {name: one, to: 192.0.2.1:80, expect: {action: redirect}}\n")
+	require.Equal(t, [4]int{4, 1, 4, 2}, [4]int{s.Filters, s.FiltersAsked, s.Conditions, s.ConditionsHeld})
+	require.InDelta(t, 37.5, s.Percent(), 0.01)
+	var gaps []string
+	for _, g := range s.Gaps {
+		gaps = append(gaps, g.Name+" "+g.What)
+	}
+	require.Equal(t, []string{"web to the proxy never held: IP_REMOTE_PORT is 443", "no mail was never asked", "no mail never held: IP_REMOTE_PORT is 25",
+		"nobody listens was never asked", "first in was never asked"}, gaps)
+	require.Equal(t, "was never asked at ALE_CONNECT_REDIRECT_V6", s.OneFamily[0].What)
+}
+
+const stale = `version: 1 # first
+cases:
+- name: one
+  to: 192.0.2.1:80
+  expect: # what comes
+    action: permit # not so
+    destination: "192.0.2.1:80"
+    context: {hex: 00}   # bytes
+    reason: 'it''s'
+tables:
+- name: t
+  columns: [to, action, filter]
+  rows:
+  - [192.0.2.1:25, permit, none] # a row
+`
+
+func TestUpdateChangesExpectationsOnly(t *testing.T) {
+	s, rs, _ := run(t, stale)
+	got, err := policytest.Update(s, rs)
+	require.NoError(t, err)
+	want := strings.NewReplacer("action: permit", "action: redirect", `"192.0.2.1:80"`, "127.0.0.1:8080", "hex: 00", "hex: 68656c6c6f", "'it''s'", "none",
+		"permit, none", "block, no mail").Replace(stale)
+	require.Equal(t, want, string(got))
+	_, rs, _ = run(t, string(got))
+	for i := range rs {
+		require.True(t, rs[i].Passed(), rs[i].Explain())
+	}
+}
+
+func TestUpdateRefusesWhatItCannotRewrite(t *testing.T) {
+	s, rs, _ := run(t, "version: 1\ncases:\n- {name: one, to: 192.0.2.1:80, expect: {action: redirect, context: {sockaddr: [192.0.2.1:80]}}}\n")
+	_, err := policytest.Update(s, rs)
+	require.ErrorContains(t, err, "c_test.yaml:3:80: context: it cannot be rewritten")
+}
+
+func TestJUnitIsXMLWhateverACaseIsCalled(t *testing.T) {
+	_, rs, _ := run(t, "version: 1\ncases:\n- {name: '<&\">', to: 192.0.2.1:80, expect: {action: block}}\n- {name: ok, to: 192.0.2.1:9, expect: {action: permit}}\n")
+	var b bytes.Buffer
+	require.NoError(t, policytest.WriteJUnit(&b, rs))
+	var back struct {
+		Failures int `xml:"failures,attr"`
+		Suites   []struct {
+			Cases []struct {
+				Name    string  `xml:"name,attr"`
+				Failure *string `xml:"failure"`
+			} `xml:"testcase"`
+		} `xml:"testsuite"`
+	}
+	require.NoError(t, xml.Unmarshal(b.Bytes(), &back))
+	require.Equal(t, 1, back.Failures)
+	require.Equal(t, `<&">`, back.Suites[0].Cases[0].Name)
+	require.NotNil(t, back.Suites[0].Cases[0].Failure)
+	require.Nil(t, back.Suites[0].Cases[1].Failure)
+}
+
+// Whatever a file of cases holds, it is refused with a place or can be run.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(stale))
+	f.Add([]byte("version: 1\ncases:\n- {name: a, steps: [{name: x, to: 'proxy:p', expect: {action: block, context: {sockaddr: [1.2.3.4:5]}}}]}\n"))
+	f.Add([]byte("version: 1\ntables:\n- {name: t, columns: [to], rows: [[~]]}\n"))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		s, err := policytest.Parse("f", src)
+		if err != nil {
+			var errs policyfile.Errors
+			require.ErrorAs(t, err, &errs)
+			for _, p := range errs {
+				require.Positive(t, p.Line)
+				require.Positive(t, p.Column)
+			}
+			return
+		}
+		require.NotEmpty(t, s.Cases)
+		for _, c := range s.Cases {
+			require.NotEmpty(t, c.Steps)
+		}
+	})
+}
