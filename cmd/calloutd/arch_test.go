@@ -22,6 +22,7 @@ var imports = map[string]string{
 	"host/fwpm":                    "host/fwp",
 	"host/fwps":                    "host/fwp host/fwpm host/redirect wsk/ntstatus",
 	"host/redirect/memstore":       "host/redirect",
+	"host/redirect/arenastore":     "host/redirect",
 	"host/redirect/storetest":      "host/redirect",
 	"host/internal/lpm":            "",
 	"host/arbitrate":               "host/fwp host/fwpm host/fwps host/redirect host/internal/lpm",

@@ -125,7 +125,7 @@ func (s *Sealer) Open(b []byte, store Store) (Records, error) {
 func Acquire(store Store, rs Records) {
 	for _, h := range rs {
 		// A hop that is gone stays gone: serials are never used again.
-		_, _ = store.Acquire(h.Serial)
+		_ = store.Retain(h.Serial)
 	}
 }
 

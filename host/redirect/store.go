@@ -6,23 +6,30 @@ import "errors"
 var (
 	ErrNotFound = errors.New("redirect: no such hop")
 	ErrFull     = errors.New("redirect: the record store is full")
+	ErrExists   = errors.New("redirect: a hop with this serial is on record")
+	ErrTooLarge = errors.New("redirect: the hop is too large to keep")
 )
 
 // A Store keeps the hops of live connections. Every holder of a hop (the
 // redirected connection, an accepted socket, a socket that carries its sealed
 // record) has one reference; the hop goes with the last one (AMB-19).
 //
+// Every error wraps one of this package's and says what a person can do about it.
 // Implementations are safe for concurrent use and pass storetest.Run.
 type Store interface {
 	// Put keeps h under h.Serial with one reference. When it returns nil, every
-	// later Acquire sees h. The caller must not modify h afterwards. A full
-	// store refuses with ErrFull; it never drops a live hop.
+	// later Acquire sees h; nobody modifies h afterwards. A full store refuses
+	// with ErrFull: it never drops a live hop. ErrExists says that the serial is
+	// taken, ErrTooLarge that the store has no room for one hop of this size.
 	Put(h *Hop) error
 	// Replace puts h in the place of the hop with its serial, which keeps its
 	// references; ErrNotFound if there is none.
 	Replace(h *Hop) error
-	// Acquire takes one more reference and returns the hop, or ErrNotFound.
+	// Acquire takes one more reference and returns the hop, or ErrNotFound. A
+	// blob without bytes comes back as nil: it is no blob (AMB-12).
 	Acquire(serial uint64) (*Hop, error)
+	// Retain takes one more reference for a holder that has the hop already.
+	Retain(serial uint64) error
 	// Release gives one reference back. The last one deletes the hop.
 	// Releasing an unknown serial reports ErrNotFound.
 	Release(serial uint64) error

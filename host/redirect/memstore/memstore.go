@@ -2,6 +2,7 @@
 package memstore
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/calloutd/calloutd/host/redirect"
@@ -48,8 +49,11 @@ func (s *Store) Put(h *redirect.Hop) error {
 	d := s.shard(h.Serial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.hops[h.Serial] != nil {
+		return fmt.Errorf("%w: %d", redirect.ErrExists, h.Serial)
+	}
 	if len(d.hops) >= s.limit {
-		return redirect.ErrFull
+		return fmt.Errorf("%w: a shard holds %d live hops, its limit; raise the limit", redirect.ErrFull, s.limit)
 	}
 	d.hops[h.Serial] = &entry{hop: h, refs: 1}
 	return nil
@@ -79,6 +83,12 @@ func (s *Store) Acquire(serial uint64) (*redirect.Hop, error) {
 	}
 	e.refs++
 	return e.hop, nil
+}
+
+// Retain takes one more reference.
+func (s *Store) Retain(serial uint64) error {
+	_, err := s.Acquire(serial)
+	return err
 }
 
 // Release gives one reference back; the last one deletes the hop.

@@ -1,0 +1,237 @@
+package arenastore_test
+
+import (
+	"flag"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/arenastore"
+	"github.com/calloutd/calloutd/host/redirect/storetest"
+)
+
+var churnFor = flag.Duration("churn", 0, "how long TestChurnKeepsMemoryFlat runs; zero is a fixed amount of work")
+
+// breathing is what an empty store may keep.
+const breathing = 4 << 20
+
+func TestStore(t *testing.T) {
+	eachMemory(t, func(t *testing.T, open func(arenastore.Options) *arenastore.Store) {
+		storetest.Run(t, func(limit int) redirect.Store { return open(arenastore.Options{MaxHops: limit}) })
+	})
+}
+
+// eachMemory runs a test with mmap, which the race detector does not see, and without.
+func eachMemory(t *testing.T, f func(t *testing.T, open func(arenastore.Options) *arenastore.Store)) {
+	for name, open := range arenastore.Memories {
+		t.Run(name, func(t *testing.T) { f(t, open) })
+	}
+}
+
+// Who asks for a hop that was put long ago gets the same as who asks at once.
+func TestOldHopsComeBackFromTheirBytes(t *testing.T) {
+	s := arenastore.New(arenastore.Options{})
+	const n = 5000
+	for i := range uint64(n) {
+		require.NoError(t, s.Put(hop(i)))
+	}
+	for i := range uint64(n) {
+		got, err := s.Acquire(i)
+		require.NoError(t, err)
+		require.Equal(t, hop(i), got)
+	}
+	require.NoError(t, s.Check())
+}
+
+// A proxy that asks for a hop soon after it was made costs no copy.
+func TestANewHopIsSharedWithWhoPutIt(t *testing.T) {
+	s := arenastore.New(arenastore.Options{})
+	h, replaced := hop(1), hop(1)
+	require.NoError(t, s.Put(h))
+	got, err := s.Acquire(1)
+	require.NoError(t, err)
+	require.Same(t, h, got)
+	require.NoError(t, s.Replace(replaced))
+	got, err = s.Acquire(1)
+	require.NoError(t, err)
+	require.Same(t, replaced, got)
+}
+
+// The memory for a copy is made without the lock: the hop may have grown since.
+func TestAReaderWhoseHopGrewGetsItAll(t *testing.T) {
+	s := arenastore.New(arenastore.Options{})
+	require.NoError(t, s.Put(hop(1)))
+	want, err := hop(1).AppendBinary(nil)
+	require.NoError(t, err)
+	for _, guess := range []int{0, len(want) - 1, len(want), len(want) + 1} {
+		got, err := s.Read(1, guess)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+}
+
+func TestTheLimitOfHopsIsExact(t *testing.T) {
+	s := arenastore.New(arenastore.Options{MaxHops: 100})
+	for i := range uint64(100) {
+		require.NoError(t, s.Put(&redirect.Hop{Serial: i}))
+	}
+	err := s.Put(&redirect.Hop{Serial: 100})
+	require.ErrorIs(t, err, redirect.ErrFull)
+	require.ErrorContains(t, err, "100 hops are live, the limit; raise the limit")
+}
+
+func TestTheLimitOfMemoryRefuses(t *testing.T) {
+	s := arenastore.New(arenastore.Options{MaxBytes: 1 << 20})
+	large := func(i int) *redirect.Hop {
+		return &redirect.Hop{Serial: uint64(i), Record: blob, Context: blob}
+	}
+	n := 0
+	var err error
+	for ; err == nil; n++ {
+		err = s.Put(large(n))
+	}
+	n--
+	require.ErrorIs(t, err, redirect.ErrFull)
+	require.ErrorContains(t, err, "the hops take 1024 KiB, the limit; raise the limit of memory")
+	require.Equal(t, n, s.Len())
+	require.ErrorIs(t, s.Replace(&redirect.Hop{Serial: 1, Record: []byte{1}}), redirect.ErrFull, "there is no slab for another size")
+	got, err := s.Acquire(1)
+	require.NoError(t, err)
+	require.Equal(t, large(1), got, "what is not replaced stays")
+	require.NoError(t, s.Release(1))
+	for i := range n {
+		require.NoError(t, s.Release(uint64(i)))
+	}
+	require.NoError(t, s.Put(&redirect.Hop{Serial: 1, Record: []byte{1}}), "what was given up makes room, for other sizes too")
+	require.NoError(t, s.Check())
+}
+
+func TestAHopThatIsTooLargeIsRefused(t *testing.T) {
+	s := arenastore.New(arenastore.Options{})
+	h := &redirect.Hop{Serial: 1, AppID: strings.Repeat("a", 16<<10)}
+	require.ErrorIs(t, s.Put(h), redirect.ErrTooLarge)
+	require.ErrorContains(t, s.Put(h), "16432 bytes, at most 16380 can be kept")
+	require.ErrorIs(t, s.Put(&redirect.Hop{Record: make([]byte, redirect.MaxBlob+1)}), redirect.ErrTooLarge)
+	require.Zero(t, s.Len())
+	h.AppID = h.AppID[:16380-48]
+	require.NoError(t, s.Put(h))
+	require.ErrorIs(t, s.Replace(&redirect.Hop{Serial: 1, AppID: strings.Repeat("a", 16<<10)}), redirect.ErrTooLarge)
+}
+
+// A count of holders that wraps would give a slot to two hops.
+func TestHoldersAreCountedToTheEnd(t *testing.T) {
+	s := arenastore.New(arenastore.Options{})
+	require.NoError(t, s.Put(&redirect.Hop{Serial: 1}))
+	s.SetReferences(1, math.MaxUint32)
+	require.ErrorIs(t, s.Retain(1), redirect.ErrFull)
+	_, err := s.Acquire(1)
+	require.ErrorContains(t, err, "hop 1 has 4294967295 references")
+	require.NoError(t, s.Release(1))
+	require.NoError(t, s.Retain(1))
+}
+
+// Hops come and go for as long as one likes; memory is what the live ones need.
+func TestChurnKeepsMemoryFlat(t *testing.T) { eachMemory(t, churnKeepsMemoryFlat) }
+
+func churnKeepsMemoryFlat(t *testing.T, open func(arenastore.Options) *arenastore.Store) {
+	const live = 5000
+	s := open(arenastore.Options{})
+	rnd := rand.New(rand.NewPCG(7, 7))
+	serials, next := make([]uint64, live), uint64(0)
+	put := func(i int) {
+		next++
+		require.NoError(t, s.Put(hop(next)))
+		serials[i] = next
+	}
+	for i := range serials {
+		put(i)
+	}
+	after := s.Memory()
+	most := after
+	for rounds, start := 0, time.Now(); rounds < 6 || time.Since(start) < *churnFor; rounds++ {
+		for range live {
+			i := rnd.IntN(live)
+			require.NoError(t, s.Release(serials[i]))
+			put(i)
+		}
+		most = max(most, s.Memory())
+	}
+	require.LessOrEqual(t, most, after*5/4+breathing, "%d at first", after)
+	require.Equal(t, live, s.Len())
+	require.NoError(t, s.Check())
+	t.Logf("%d hops came and went; memory was at most %.3f of what it was after %d", next, float64(most)/float64(after), live)
+}
+
+func TestMemoryGoesBackWhenTheStoreShrinks(t *testing.T) {
+	eachMemory(t, memoryGoesBackWhenTheStoreShrinks)
+}
+
+func memoryGoesBackWhenTheStoreShrinks(t *testing.T, open func(arenastore.Options) *arenastore.Store) {
+	s := open(arenastore.Options{})
+	const n = 20_000
+	hop := func(serial uint64) *redirect.Hop { return &redirect.Hop{Serial: serial, Record: blob[:500]} }
+	for i := range uint64(n) {
+		require.NoError(t, s.Put(hop(i)))
+	}
+	full := s.Memory()
+	order := rand.New(rand.NewPCG(3, 3)).Perm(n)
+	for i, serial := range order[:n*9/10] {
+		require.NoError(t, s.Release(uint64(serial)))
+		if i%5000 == 0 {
+			require.NoError(t, s.Check())
+		}
+	}
+	if s.DropsPages() { // Elsewhere memory goes back by the region.
+		require.Less(t, s.Memory(), full/4+breathing, "a tenth is left")
+	}
+	for _, serial := range order[n*9/10:] {
+		got, err := s.Acquire(uint64(serial))
+		require.NoError(t, err)
+		require.Equal(t, hop(uint64(serial)), got, "a hop that was moved is the same")
+		require.NoError(t, s.Release(uint64(serial)))
+		require.NoError(t, s.Release(uint64(serial)))
+	}
+	require.NoError(t, s.Check())
+	require.LessOrEqual(t, s.Memory(), int64(breathing), "a tenth is left")
+}
+
+// Free slabs among used ones go back by their pages.
+func TestMemoryGoesBackFromBetween(t *testing.T) {
+	s := arenastore.Memories["system"](arenastore.Options{})
+	const n = 20_000
+	for i := range uint64(n) {
+		require.NoError(t, s.Put(&redirect.Hop{Serial: i, Record: blob[:400+i%2*200]}))
+	}
+	full := s.Memory()
+	for i := range uint64(n / 2) {
+		require.NoError(t, s.Release(2*i+1))
+	}
+	if s.DropsPages() {
+		require.Less(t, s.Memory(), full/2+breathing)
+	}
+	require.NoError(t, s.Check())
+}
+
+func TestMemoryGoesBackWithTheStore(t *testing.T) { eachMemory(t, memoryGoesBackWithTheStore) }
+
+func memoryGoesBackWithTheStore(t *testing.T, open func(arenastore.Options) *arenastore.Store) {
+	s := open(arenastore.Options{})
+	for i := range uint64(1000) {
+		require.NoError(t, s.Put(hop(i)))
+	}
+	pool := s.Pool()
+	require.NotZero(t, pool.Memory())
+	runtime.KeepAlive(s)
+	for range 1000 {
+		if runtime.GC(); pool.Memory() == 0 {
+			return
+		}
+	}
+	t.Fatal("the memory of a store that is gone was never given back")
+}

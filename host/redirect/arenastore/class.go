@@ -1,0 +1,93 @@
+package arenastore
+
+import "math/bits"
+
+// A class is the slots of one size in a shard, under the shard's lock.
+//
+// The lowest slab with a free slot is filled first; the last one is emptied into
+// the others when less than half of all slots is in use (shard.shrink).
+type class struct {
+	pool      *pool
+	id        uint8
+	size, per int
+	live      int
+	slabs     []uint32
+	room      []uint64 // a bit for each of slabs that has a free slot
+}
+
+func newClass(p *pool, id uint8) *class {
+	return &class{pool: p, id: id, size: sizes[id], per: slabSize / sizes[id]}
+}
+
+// take finds a free slot; zero if there is none.
+func (c *class) take() ref {
+	for w, word := range c.room {
+		if word != 0 {
+			return c.takeOf(w*64 + bits.TrailingZeros64(word))
+		}
+	}
+	return 0
+}
+
+func (c *class) takeOf(i int) ref {
+	s, w := c.pool.slab(c.slabs[i]), 0
+	for s.used[w] == ^uint64(0) {
+		w++
+	}
+	bit := bits.TrailingZeros64(^s.used[w])
+	s.used[w] |= 1 << bit
+	c.live++
+	if s.live++; int(s.live) == c.per {
+		c.room[i/64] &^= 1 << (i % 64)
+	}
+	return makeRef(c.slabs[i], (w*64+bit)*c.size)
+}
+
+// give frees a slot of a slab.
+func (c *class) give(s *slab, r ref) {
+	slot := r.at() / c.size
+	s.used[slot/64] &^= 1 << (slot % 64)
+	s.live--
+	c.live--
+	c.room[s.at/64] |= 1 << (s.at % 64)
+}
+
+// push adds a slab.
+func (c *class) push(id uint32) {
+	n := len(c.slabs)
+	*c.pool.slab(id) = slab{class: c.id, at: uint32(n)}
+	if n%64 == 0 {
+		c.room = append(c.room, 0)
+	}
+	c.room[n/64] |= 1 << (n % 64)
+	c.slabs = append(c.slabs, id)
+}
+
+// pop takes the last slab out, which must be empty.
+func (c *class) pop() uint32 {
+	last := len(c.slabs) - 1
+	id := c.slabs[last]
+	c.slabs = c.slabs[:last]
+	c.room[last/64] &^= 1 << (last % 64)
+	c.room = c.room[:(last+63)/64]
+	return id
+}
+
+// sparse says that the last slab should be emptied: less than half of the slots is
+// used, and the other slabs have room for what it holds.
+func (c *class) sparse() bool {
+	free := len(c.slabs)*c.per - c.live
+	return len(c.slabs) > 0 && (c.live == 0 || free > c.live+c.per)
+}
+
+// highest is the last used slot of the last slab; zero if it is empty.
+func (c *class) highest() ref {
+	id := c.slabs[len(c.slabs)-1]
+	used := &c.pool.slab(id).used
+	for w := len(used) - 1; w >= 0; w-- {
+		if used[w] != 0 {
+			return makeRef(id, (w*64+63-bits.LeadingZeros64(used[w]))*c.size)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,105 @@
+package arenastore
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+// Memories are the kinds of memory that a store can have here.
+var Memories = map[string]func(Options) *Store{
+	"heap":   func(o Options) *Store { return open(o, heap{}) },
+	"system": func(o Options) *Store { return open(o, systemMemory()) },
+}
+
+// DropsPages says that memory goes back by the page.
+func (s *Store) DropsPages() bool { return s.pool.memory.drops() }
+
+// Check says what does not hold of the store; nobody may use it meanwhile.
+func (s *Store) Check() error {
+	live := 0
+	for i := range s.shards {
+		n, err := s.shards[i].check()
+		if err != nil {
+			return fmt.Errorf("shard %d: %w", i, err)
+		}
+		live += n
+	}
+	if live != s.Len() {
+		return fmt.Errorf("%d hops, counted %d", live, s.Len())
+	}
+	return nil
+}
+
+func (d *shard) check() (live int, err error) {
+	taken := map[ref]uint64{}
+	for i := range d.tables {
+		n := 0
+		for _, e := range d.tables[i].entries {
+			if e.ref == 0 {
+				continue
+			}
+			n++
+			if other, ok := taken[e.ref]; ok {
+				return 0, fmt.Errorf("hops %d and %d have one slot", e.serial, other)
+			}
+			taken[e.ref] = e.serial
+			if got := slotSerial(d.pool.slot(e.ref)); got != e.serial {
+				return 0, fmt.Errorf("hop %d is kept in the slot of hop %d", got, e.serial)
+			}
+			if x := hash(e.serial); d.table(x).find(x, e.serial) == nil {
+				return 0, fmt.Errorf("hop %d is not found", e.serial)
+			}
+		}
+		if n != d.tables[i].n {
+			return 0, fmt.Errorf("table %d has %d hops, counted %d", i, n, d.tables[i].n)
+		}
+	}
+	slots := 0
+	for _, c := range d.classes {
+		if c != nil {
+			if err := c.check(); err != nil {
+				return 0, err
+			}
+			slots += c.live
+		}
+	}
+	if slots != len(taken) {
+		return 0, fmt.Errorf("%d slots for %d hops", slots, len(taken))
+	}
+	return slots, nil
+}
+
+func (c *class) check() error {
+	live := 0
+	for i, id := range c.slabs {
+		s := c.pool.slab(id)
+		used := 0
+		for _, w := range s.used {
+			used += bits.OnesCount64(w)
+		}
+		room := c.room[i/64]>>(i%64)&1 == 1
+		if int(s.at) != i || s.class != c.id || used != int(s.live) || room != (used < c.per) {
+			return fmt.Errorf("slab %d of class %d: %+v, room %v", i, c.id, s, room)
+		}
+		live += used
+	}
+	if free := len(c.slabs)*c.per - c.live; live != c.live || free > live+3*c.per {
+		return fmt.Errorf("class %d has %d hops, counted %d; %d slots are free", c.id, live, c.live, free)
+	}
+	return nil
+}
+
+// SetReferences makes a hop that has n holders.
+func (s *Store) SetReferences(serial uint64, n uint32) {
+	x := hash(serial)
+	s.shard(x).table(x).find(x, serial).refs = n
+}
+
+// Read reads a hop that is thought to have n bytes.
+func (s *Store) Read(serial uint64, n int) ([]byte, error) {
+	x := hash(serial)
+	return s.shard(x).read(x, serial, n)
+}
+
+// Pool tells about the memory of a store and does not keep the store.
+func (s *Store) Pool() interface{ Memory() int64 } { return s.pool }

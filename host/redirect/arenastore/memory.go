@@ -1,0 +1,29 @@
+package arenastore
+
+// A memory is where regions come from.
+type memory interface {
+	// take returns a region for a store that has n.
+	take(n int) ([]byte, error)
+	// give takes it back, if it can.
+	give(region []byte) error
+	// drop takes the pages of an unused part back, which keeps its addresses, and
+	// drops says whether there is such a thing.
+	drop(part []byte)
+	drops() bool
+}
+
+// heap is memory for systems without mmap and for the race detector, which sees
+// nothing else. A region has no pointers: the collector does not scan it.
+type heap struct{}
+
+func (heap) take(int) ([]byte, error) { return make([]byte, regionSize), nil }
+func (heap) give([]byte) error        { return nil }
+func (heap) drop([]byte)              {}
+func (heap) drops() bool              { return false }
+
+func defaultMemory() memory {
+	if raceDetector {
+		return heap{}
+	}
+	return systemMemory()
+}

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package arenastore
+
+func systemMemory() memory { return heap{} }

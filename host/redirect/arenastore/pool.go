@@ -1,0 +1,193 @@
+package arenastore
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+const (
+	slabSize       = 16 << 10
+	slabsPerRegion = 128
+	regionSize     = slabsPerRegion * slabSize // a huge page
+	maxRegions     = 1 << 15                   // that a ref can tell apart: 64 GiB
+
+	// maxWarm is how many free slabs keep their pages, 4 MiB: a store that breathes
+	// does not go to the system each time.
+	maxWarm = 256
+)
+
+// A region is memory as it comes from the system, and what its slabs are for.
+type region struct {
+	mem   *[regionSize]byte
+	slabs [slabsPerRegion]slab
+	free  []uint8 // the slabs that nobody has
+	at    int     // in pool.room, if it has a free slab
+}
+
+// A slab is memory for hops of one class of one shard, whose lock guards it. Its
+// id is the number of its region and its own there.
+type slab struct {
+	used  [maxSlots / 64]uint64 // a bit for each slot
+	live  uint16
+	class uint8
+	warm  bool   // nobody has it and its pages are kept
+	at    uint32 // in class.slabs
+}
+
+// A pool gives slabs to the shards. Its lock is inside theirs.
+type pool struct {
+	// regions by number. An element changes while nobody has a slab of it, so a
+	// shard reads those of its own slabs without the lock.
+	regions atomic.Pointer[[]*region]
+
+	memory  memory
+	mu      sync.Mutex
+	numbers []uint32 // of regions that are gone
+	room    []uint32 // regions with a free slab
+	slabs   int      // given out
+	warm    int
+	limit   int
+}
+
+func newPool(m memory, maxBytes int64) *pool {
+	p := &pool{memory: m, limit: int(max(maxBytes/slabSize, 1))}
+	p.regions.Store(new([]*region))
+	return p
+}
+
+func (p *pool) region(n uint32) *region { return (*p.regions.Load())[n] }
+
+func (p *pool) slab(id uint32) *slab {
+	return &p.region(id / slabsPerRegion).slabs[id%slabsPerRegion]
+}
+
+// take gives out a slab. Its bytes are anything.
+func (p *pool) take() (id uint32, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.slabs >= p.limit {
+		return 0, fmt.Errorf("%w: the hops take %d KiB, the limit; raise the limit of memory", redirect.ErrFull, p.slabs*slabSize>>10)
+	}
+	if len(p.room) == 0 {
+		if err := p.grow(); err != nil {
+			return 0, err
+		}
+	}
+	n := p.room[len(p.room)-1]
+	r := p.region(n)
+	last := len(r.free) - 1
+	at := r.free[last]
+	if r.free = r.free[:last]; last == 0 {
+		p.leave(r)
+	}
+	p.slabs++
+	if r.slabs[at].warm {
+		r.slabs[at].warm = false
+		p.warm--
+	}
+	return n*slabsPerRegion + uint32(at), nil
+}
+
+// grow takes a region from the system.
+func (p *pool) grow() error {
+	regions := *p.regions.Load()
+	have := len(regions) - len(p.numbers)
+	if have == maxRegions {
+		return fmt.Errorf("%w: the hops take %d MiB, the most that a store can manage", redirect.ErrFull, maxRegions*regionSize>>20)
+	}
+	mem, err := p.memory.take(have)
+	if err != nil {
+		return fmt.Errorf("%w: the system gives no more memory than %d MiB: %w", redirect.ErrFull, have*regionSize>>20, err)
+	}
+	r := &region{mem: (*[regionSize]byte)(mem), free: make([]uint8, slabsPerRegion)}
+	for i := range r.free {
+		r.free[i] = uint8(slabsPerRegion - 1 - i)
+	}
+	n := uint32(len(regions))
+	if last := len(p.numbers) - 1; last >= 0 {
+		n, p.numbers = p.numbers[last], p.numbers[:last]
+		regions[n] = r
+	} else {
+		regions = append(regions, r)
+		p.regions.Store(&regions)
+	}
+	p.enter(n)
+	return nil
+}
+
+// give takes a slab back, and gives regions that are all free back to the system;
+// the last one with room stays.
+func (p *pool) give(id uint32) {
+	n, at := id/slabsPerRegion, id%slabsPerRegion
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.region(n)
+	if p.warm < maxWarm {
+		r.slabs[at].warm = true
+		p.warm++
+	} else {
+		p.memory.drop(r.mem[at*slabSize:][:slabSize])
+	}
+	if len(r.free) == 0 {
+		p.enter(n)
+	}
+	r.free = append(r.free, uint8(at))
+	p.slabs--
+	if len(r.free) == slabsPerRegion && len(p.room) > 1 {
+		p.drop(n, r)
+	}
+}
+
+// drop gives a region back that nobody has a slab of. If the system cannot take
+// it, because munmap may need memory, it stays ours.
+func (p *pool) drop(n uint32, r *region) {
+	if p.memory.give(r.mem[:]) != nil {
+		return
+	}
+	for i := range r.slabs {
+		if r.slabs[i].warm {
+			p.warm--
+		}
+	}
+	p.leave(r)
+	(*p.regions.Load())[n] = nil
+	p.numbers = append(p.numbers, n)
+}
+
+func (p *pool) enter(n uint32) {
+	p.region(n).at = len(p.room)
+	p.room = append(p.room, n)
+}
+
+func (p *pool) leave(r *region) {
+	last := len(p.room) - 1
+	p.room[r.at] = p.room[last]
+	p.region(p.room[last]).at = r.at
+	p.room = p.room[:last]
+}
+
+// close gives everything back; nobody may use a slab any more.
+func (p *pool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range *p.regions.Load() {
+		if r != nil {
+			_ = p.memory.give(r.mem[:])
+		}
+	}
+	p.regions.Store(new([]*region))
+	p.numbers, p.room, p.slabs, p.warm = nil, nil, 0, 0
+}
+
+// Memory is what the system has not got back, in bytes.
+func (p *pool) Memory() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.memory.drops() {
+		return int64(p.slabs+p.warm) * slabSize
+	}
+	return int64(len(*p.regions.Load())-len(p.numbers)) * regionSize
+}

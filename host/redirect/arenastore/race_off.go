@@ -1,0 +1,5 @@
+//go:build !race
+
+package arenastore
+
+const raceDetector = false

@@ -1,0 +1,97 @@
+package arenastore
+
+import (
+	"sync"
+
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+// tables is how many indexes a shard has: the growth of one is short.
+const tables = 16
+
+// A shard is a part of the hops by the hash of their serials. Nothing that points
+// into a slot is kept when the lock is given up: a hop may move then.
+type shard struct {
+	mu      sync.Mutex
+	pool    *pool
+	tables  [tables]table
+	classes [128]*class
+	recent  [recents]*redirect.Hop
+	_       [64]byte
+}
+
+// recents is how many of the newest hops of a shard are kept as they were put, by
+// their hash: a proxy asks for a hop soon after it was made. A hop does not
+// change, so who asks may have the same as who put it. Not so many that the
+// collector notices.
+const recents = 64
+
+func (d *shard) newest(h uint64) **redirect.Hop { return &d.recent[h>>hashOfRecent%recents] }
+
+// hashOfRecent is the first bit of the hash that chooses a place in recent.
+const hashOfRecent = 16
+
+// table shares no bits of the hash with the choice of the shard and of the entry.
+func (d *shard) table(h uint64) *table { return &d.tables[h/maxShards%tables] }
+
+// write puts h, whose encoding has n bytes, into a free slot.
+func (d *shard) write(h *redirect.Hop, n int) (ref, error) {
+	r, err := d.take(classFor(n))
+	if err != nil {
+		return 0, err
+	}
+	b := d.pool.slot(r)
+	setSlotLen(b, n)
+	_, _ = h.AppendBinary(b[slotHop:slotHop]) // EncodedLen has said that it can be.
+	return r, nil
+}
+
+func (d *shard) take(id uint8) (ref, error) {
+	c := d.classes[id]
+	if c == nil {
+		c = newClass(d.pool, id)
+		d.classes[id] = c
+	}
+	if r := c.take(); r != 0 {
+		return r, nil
+	}
+	s, err := d.pool.take()
+	if err != nil {
+		return 0, err
+	}
+	c.push(s)
+	return c.takeOf(len(c.slabs) - 1), nil
+}
+
+// give frees a slot, and memory that its class has no use for.
+func (d *shard) give(r ref) {
+	s := d.pool.slab(r.slab())
+	c := d.classes[s.class]
+	c.give(s, r)
+	if c.sparse() {
+		d.shrink(c)
+	}
+}
+
+// shrink moves two hops out of the last slab of a class, or takes the slab out
+// when it is empty. With two it is empty before its class has lost another slab
+// of hops, and no operation waits for more.
+func (d *shard) shrink(c *class) {
+	for range 2 {
+		from := c.highest()
+		if from == 0 {
+			d.pool.give(c.pop())
+			break
+		}
+		b := d.pool.slot(from)
+		serial := slotSerial(b)
+		h := hash(serial)
+		to := c.take() // Lower: more slots are free than the last slab has.
+		copy(d.pool.slot(to), b[:slotHop+slotLen(b)])
+		d.table(h).find(h, serial).ref = to
+		c.give(d.pool.slab(from.slab()), from)
+	}
+	for c.live == 0 && len(c.slabs) > 0 {
+		d.pool.give(c.pop())
+	}
+}
