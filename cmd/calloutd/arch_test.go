@@ -47,6 +47,8 @@ var imports = map[string]string{
 	"sdk/go/callout":               "sdk/abi",
 	"sdk/tck":                      "sdk/abi",
 	"sdk/tck/go":                   "sdk/abi sdk/go/callout",
+	"examples/wsk-echo":            "wsk wsk/ntstatus",
+	"examples/wsk-proxy":           "sdk/go/sockaddr wsk wsk/ntstatus wsk/winsock",
 	"plugins/proxy-redirect":       "sdk/go/callout sdk/go/sockaddr sdk/abi",
 	"examples/allow-list":          "sdk/abi sdk/go/callout",
 	"examples/first-callout":       "sdk/go/callout",
