@@ -25,60 +25,6 @@ type key struct {
 	doc      string
 }
 
-// A form is what a value may look like.
-type form interface{ isForm() }
-
-type (
-	// text is a printable scalar that is not empty.
-	text struct{}
-	// identifier is the name that an object gets.
-	identifier struct{ kind string }
-	// reference is the name of an object that the file declares.
-	reference struct{ kind string }
-	// choice is one of some words.
-	choice struct {
-		what  string
-		words func() []string
-	}
-	truth struct{}
-	// number is an integer of a range.
-	number struct{ least, most uint64 }
-	// listen is an address and a port.
-	listen struct{}
-	// prefix is an address or a network.
-	prefix struct{}
-	// list is a sequence of mappings.
-	list struct{ of *mapping }
-	// several is a sequence of scalars, each once.
-	several struct{ of form }
-	// inner is a mapping in a mapping.
-	inner struct{ of *mapping }
-	// either is a scalar of one form or a mapping.
-	either struct {
-		scalar form
-		or     *mapping
-	}
-	// values is what a condition compares with; its forms depend on the field.
-	values struct{}
-	// anything is taken as it is.
-	anything struct{}
-)
-
-func (text) isForm()       {}
-func (identifier) isForm() {}
-func (reference) isForm()  {}
-func (choice) isForm()     {}
-func (truth) isForm()      {}
-func (number) isForm()     {}
-func (listen) isForm()     {}
-func (prefix) isForm()     {}
-func (list) isForm()       {}
-func (several) isForm()    {}
-func (inner) isForm()      {}
-func (either) isForm()     {}
-func (values) isForm()     {}
-func (anything) isForm()   {}
-
 func words(w ...string) func() []string { return func() []string { return w } }
 
 // Version is the version of the format.

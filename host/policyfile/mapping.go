@@ -2,7 +2,6 @@ package policyfile
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -75,88 +74,6 @@ func (m *mapping) names() []string {
 	return names
 }
 
-// check reports a value that does not have the form.
-func (r *reader) check(key string, form form, n *yaml.Node) bool {
-	bad := func(near, want string) bool {
-		r.fail(at(n), near, "%s: expected %s, found %s", key, want, describe(n))
-		return false
-	}
-	switch form := form.(type) {
-	case text:
-		if !isText(n) {
-			return bad("", "text")
-		}
-	case identifier:
-		if !isText(n) || !isIdentifier(n.Value) {
-			return bad("", "a name of letters, digits, dots, dashes and underscores")
-		}
-		if !r.declare(form.kind, n.Value) {
-			r.fail(at(n), "", "%s %q is declared already", form.kind, n.Value)
-			return false
-		}
-	case reference:
-		if known := r.names[form.kind]; !isText(n) || !r.declared[declaration{form.kind, n.Value}] {
-			near := r.nearest(n.Value, known)
-			return bad(near, "a "+form.kind+" of this file"+oneOf(known, near))
-		}
-	case choice:
-		if known := form.words(); !isText(n) || !slices.Contains(known, n.Value) {
-			near := r.nearest(n.Value, known)
-			return bad(near, form.what+oneOf(known, near))
-		}
-	case truth:
-		if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
-			return bad("", "true or false")
-		}
-	case number:
-		if v, ok := integer(n); !ok || v < form.least || v > form.most {
-			return bad("", form.String())
-		}
-	case listen:
-		if _, err := netip.ParseAddrPort(n.Value); err != nil || !isText(n) {
-			return bad("", "an address and a port such as 127.0.0.1:0")
-		}
-	case prefix:
-		if p, near := parsePrefix(n.Value); !isText(n) || !p.IsValid() {
-			return bad(near, form.String())
-		}
-	case several:
-		if n.Kind != yaml.SequenceNode {
-			return bad("", "a list")
-		}
-		return r.several(key, form.of, n)
-	case list:
-		if n.Kind != yaml.SequenceNode {
-			return bad("", "a list")
-		}
-	case either:
-		if n.Kind != yaml.MappingNode {
-			return r.check(key, form.scalar, n)
-		}
-	}
-	return true // The rest depends on more than the value.
-}
-
-// several checks the items of a list, each of which may stand there once.
-func (r *reader) several(key string, form form, n *yaml.Node) bool {
-	ok, lines := true, map[string]int{}
-	for _, item := range n.Content {
-		if r.full() {
-			return false
-		}
-		if !r.check(key, form, item) {
-			ok = false
-			continue
-		}
-		if first := lines[item.Value]; first > 0 {
-			r.fail(at(item), "", "%s: %q stands twice, first in line %d", key, short(item.Value), first)
-			ok = false
-		}
-		lines[item.Value] = item.Line
-	}
-	return ok
-}
-
 // A declaration is a name that an object of a kind has.
 type declaration struct{ kind, name string }
 
@@ -167,15 +84,6 @@ func (r *reader) declare(kind, name string) bool {
 		return true
 	}
 	return false
-}
-
-func (prefix) String() string { return "an address or a network such as 192.0.2.0/24" }
-
-func (f number) String() string {
-	if f.least == f.most {
-		return strconv.FormatUint(f.least, 10)
-	}
-	return "a number from " + strconv.FormatUint(f.least, 10) + " to " + strconv.FormatUint(f.most, 10)
 }
 
 // oneOf lists what is known where no word is near what was written: then one
