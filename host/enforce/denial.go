@@ -6,6 +6,7 @@ import "net/netip"
 type Denial struct {
 	PID    uint32
 	AppID  string
-	Remote netip.AddrPort
+	Local  netip.AddrPort // of a bind or listen, where it was meant to be
+	Remote netip.AddrPort // not valid for a bind or listen
 	Err    error // an *ale.BlockedError when the policy refused
 }

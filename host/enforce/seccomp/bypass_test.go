@@ -342,7 +342,7 @@ func flip(args []string) {
 func TestBypassSwappedAddress(t *testing.T) {
 	good := serve(t, "tcp4", "127.0.0.1:0", "good")
 	l := listen(t)
-	require.Equal(t, "true true true\n", run(t, only(good), "flip", good.String(), l.addr.String()))
+	require.Equal(t, "true true true\n", run(t, deciding(only(good)), "flip", good.String(), l.addr.String()))
 	require.Empty(t, l.reached())
 	careless(t, only(good), helper("flip", good.String(), l.addr.String(), "stop"))
 	require.NotEmpty(t, l.reached(), "the race must be there to be lost")
@@ -350,7 +350,7 @@ func TestBypassSwappedAddress(t *testing.T) {
 
 // careless supervises as one must not: it decides on the address, and then lets
 // the program's own call run.
-func careless(t *testing.T, a fakeALE, cmd *exec.Cmd) {
+func careless(t *testing.T, p policy, cmd *exec.Cmd) {
 	need(t)
 	started := make(chan listener, 1)
 	ended := make(chan error, 1)
@@ -367,7 +367,7 @@ func careless(t *testing.T, a fakeALE, cmd *exec.Cmd) {
 	var sa [sockaddr4Len]byte
 	for l.recv(&n) == nil {
 		r := response{ID: n.ID, Flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
-		if readMemory(n.TID, n.Data.Args[1], sa[:]) != 0 || !a(fwps.Incoming{Remote: address(sa[:])}).IsValid() {
+		if readMemory(n.TID, n.Data.Args[1], sa[:]) != 0 || !p(fwps.Incoming{Remote: address(sa[:])}).IsValid() {
 			r = response{ID: n.ID, Error: -int32(unix.EACCES)}
 		}
 		l.send(&r)
@@ -458,7 +458,7 @@ func TestBypassSwappedTCPSocket(t *testing.T) {
 	l := listen(t)
 	var mu sync.Mutex
 	decided := map[netip.AddrPort]int{}
-	run(t, fakeALE(func(in fwps.Incoming) netip.AddrPort {
+	run(t, deciding(func(in fwps.Incoming) netip.AddrPort {
 		mu.Lock()
 		defer mu.Unlock()
 		decided[in.Local]++

@@ -8,8 +8,6 @@ import (
 	"net/netip"
 
 	"github.com/calloutd/calloutd/host/ale"
-	"github.com/calloutd/calloutd/host/enforce"
-	"github.com/calloutd/calloutd/host/fwps"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,30 +17,27 @@ func (w *worker) connect() unix.Errno {
 	if e != 0 {
 		return e
 	}
-	if e := w.sock.look(w.fd); e != 0 {
+	switch e := w.sock.look(w.fd); {
+	case e != 0:
+		return e
+	case !w.sock.inet():
+		return w.outside()
+	case !w.sock.tcp() && !w.sock.datagram():
+		return w.undecidable()
+	}
+	if e := w.know(); e != 0 {
 		return e
 	}
-	if !w.s.l.valid(&w.n.ID) { // All of the above may have been about a thread that took over the number.
-		return nobody
-	}
-	switch {
-	case w.sock.tcp():
-		return w.connectTCP(sa)
-	case w.sock.inet() && (w.sock.kind == unix.SOCK_DGRAM || w.sock.kind == unix.SOCK_RAW):
-		// UDP, ping, raw: not classified yet. A connect only sets an address.
-		return sysConnect(w.fd, sa)
-	case w.sock.inet(): // Inherited: the filter lets nobody make one.
-		return w.denied(errors.New("seccomp: a connect of this protocol cannot be decided on"))
-	case w.sock.domain == unix.AF_UNIX, w.sock.domain == unix.AF_NETLINK, w.sock.domain == unix.AF_ALG:
-		return proceed // The credentials and the working directory must be the program's.
-	}
-	return w.denied(errors.New("seccomp: a connect of this address family cannot be decided on"))
-}
-
-func (w *worker) connectTCP(sa []byte) unix.Errno {
 	if family(sa) == unix.AF_UNSPEC && len(sa) >= 2 {
 		return sysConnect(w.fd, sa) // Disconnect.
 	}
+	if w.sock.datagram() {
+		return w.connectDatagram(sa)
+	}
+	return w.connectTCP(sa)
+}
+
+func (w *worker) connectTCP(sa []byte) unix.Errno {
 	if !w.s.l.killable {
 		e, ok := w.s.restarts.begin(w)
 		if ok && (e != 0 || sysConnect(w.fd, nowhere) == unix.EISCONN) { // Not disconnected since.
@@ -56,66 +51,58 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 	if e := w.waitConnect(nowhere); e != unix.EINVAL {
 		return e
 	}
-	remote, e := parse(int(w.sock.domain), sa)
+	remote, e := parse(w.sock.domain, sa)
 	if e != 0 {
 		return e
 	}
-	w.in.Protocol, w.in.EndpointID = fwps.ProtocolTCP, w.sock.cookie
-	w.in.Remote, w.in.Local = remote, w.sock.local
-	return w.decide()
-}
-
-// decide runs a TCP connect through the ALE.
-func (w *worker) decide() unix.Errno {
-	w.connected = false
-	flow, err := w.s.opts.ALE.Connect(w.s.ctx, w)
+	w.in.Remote = remote
+	sock := w.s.opts.ALE.NewSocket(w.in)
+	sock.OnImplicitBind(w.bindTo)
+	flow, err := sock.Connect(w.s.ctx, remote, w.connectTo)
 	if flow != nil {
 		flow.Detach() // The program closes the socket, and nobody tells us.
 	}
-	if err != nil {
-		if e, ok := errors.AsType[*connectError](err); ok {
-			return e.errno
-		}
-		return w.denied(err)
-	}
-	if !w.connected { // An ALE that let nothing go: success would be a lie.
-		return w.denied(errors.New("seccomp: the decision was neither a block nor a connect"))
-	}
-	return 0
+	return w.done(err)
 }
 
-// Incoming says what is known about the socket. With Connect it makes a worker
-// the ale.Endpoint of the call that it answers.
-func (w *worker) Incoming() fwps.Incoming { return w.in }
-
-// Connect connects the program's socket, waiting if it is a blocking one.
-func (w *worker) Connect(_ context.Context, to netip.AddrPort) (netip.AddrPort, error) {
+// perform is the ale.ConnectFunc of TCP. It waits if the socket is a blocking one.
+func (w *worker) perform(ctx context.Context, to ale.Target) (netip.AddrPort, error) {
 	if w.s.l.killable && !w.s.l.valid(&w.n.ID) {
-		return netip.AddrPort{}, errKilled
+		return noAddr, errKilled
 	}
-	sa := w.sa[:w.saLen] // It may have a scope and a flow label.
-	if to != w.in.Remote {
-		if err := w.reach(to); err != nil {
-			return netip.AddrPort{}, err
+	if to.Local.IsValid() { // A callout chose the source (CH-07).
+		if _, err := w.performBind(ctx, to.Local); err != nil {
+			return noAddr, err
 		}
-		sa = putSockaddr(w.to[:], int(w.sock.domain), to)
 	}
-	if !to.Addr().Unmap().IsLoopback() && w.sock.blocking() {
+	sa, err := w.toward(to.Remote)
+	if err != nil {
+		return noAddr, err
+	}
+	if !to.Remote.Addr().Unmap().IsLoopback() && w.sock.blocking() {
 		w.s.relieve(w)
 	}
 	e := w.waitConnect(sa)
-	if e == unix.EINPROGRESS && to != w.in.Remote {
+	if e == unix.EINPROGRESS && to.Remote != w.in.Remote {
 		e = w.soFar()
 	}
-	if e != 0 && !inProgress(e) {
-		return netip.AddrPort{}, failedConnect(e)
-	}
-	w.connected = true
 	_, local, _ := getName(w.fd)
-	if e != 0 {
-		return local, failedConnect(e)
+	return local, callErr(e)
+}
+
+// toward returns the address to use for a destination, and prepares the socket
+// for a redirect, which it may be unable to follow.
+func (w *worker) toward(to netip.AddrPort) ([]byte, error) {
+	if to == w.in.Remote {
+		return w.sa[:w.saLen], nil // It may have a scope and a flow label.
 	}
-	return local, nil
+	if netns(w.fd) != w.s.home {
+		return nil, errors.New("seccomp: the socket is in a network namespace of its own, from which a redirect does not arrive")
+	}
+	if to.Addr().Unmap().IsLoopback() && w.sock.reachLoopback() != 0 {
+		return nil, callErr(unix.ENETUNREACH)
+	}
+	return putSockaddr(w.to[:], w.sock.domain, to), nil
 }
 
 // soFar is what a redirected connect in progress has come to. A proxy of this
@@ -133,53 +120,9 @@ func (w *worker) soFar() unix.Errno {
 	return unix.ECONNABORTED // Another thread disconnected it.
 }
 
-// reach prepares the socket for a redirect, which it may be unable to follow.
-func (w *worker) reach(to netip.AddrPort) error {
-	if netns(w.fd) != w.s.home {
-		return errors.New("seccomp: the socket is in a network namespace of its own, from which a redirect does not arrive")
-	}
-	if to.Addr().Unmap().IsLoopback() && w.sock.reachLoopback() != 0 {
-		return failedConnect(unix.ENETUNREACH)
-	}
-	return nil
-}
-
-// denied reports a connect that was refused, unless nobody asked for it any more.
-func (w *worker) denied(err error) unix.Errno {
-	if !w.s.l.valid(&w.n.ID) {
-		return nobody
-	}
-	w.s.opts.OnBlocked(enforce.Denial{PID: w.in.ProcessID, AppID: w.in.AppID, Remote: w.in.Remote, Err: err})
-	return unix.EACCES
-}
-
-// A connectError is what the kernel answered to a connect.
-type connectError struct{ errno unix.Errno }
-
-func (e *connectError) Error() string {
-	if e.errno == nobody {
-		return "seccomp: the program was killed while its connect was decided on"
-	}
-	return e.errno.Error()
-}
-
-func (e *connectError) Unwrap() error { return e.errno }
-
 // Is reports a connect that goes on as ale.ErrInProgress.
-func (e *connectError) Is(target error) bool {
+func (e *callError) Is(target error) bool {
 	return target == ale.ErrInProgress && inProgress(e.errno)
 }
 
 func inProgress(e unix.Errno) bool { return e == unix.EINPROGRESS || e == interrupted }
-
-var (
-	errInProgress = &connectError{unix.EINPROGRESS}
-	errKilled     = &connectError{nobody}
-)
-
-func failedConnect(e unix.Errno) *connectError {
-	if e == unix.EINPROGRESS {
-		return errInProgress // The common one does not allocate.
-	}
-	return &connectError{e}
-}

@@ -3,7 +3,6 @@
 package seccomp
 
 import (
-	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -21,8 +20,6 @@ import (
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/fwps"
 )
-
-var _ ALE = (*ale.Enforcer)(nil)
 
 func init() {
 	// dial: connect to each address and print what came back.
@@ -122,7 +119,7 @@ func TestRedirect(t *testing.T) {
 	p6 := serve(t, "tcp6", "[::1]:0", "proxy")
 	var mu sync.Mutex
 	var seen []fwps.Incoming
-	out := run(t, fakeALE(func(in fwps.Incoming) netip.AddrPort {
+	out := run(t, deciding(func(in fwps.Incoming) netip.AddrPort {
 		mu.Lock()
 		defer mu.Unlock()
 		seen = append(seen, in)
@@ -155,7 +152,7 @@ func TestRedirect(t *testing.T) {
 func TestNonBlocking(t *testing.T) {
 	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
 	decisions := 0
-	out := run(t, fakeALE(func(fwps.Incoming) netip.AddrPort { decisions++; return p }), "nonblocking", test4)
+	out := run(t, deciding(func(fwps.Incoming) netip.AddrPort { decisions++; return p }), "nonblocking", test4)
 	require.Equal(t, "EINPROGRESS\nproxy\nok\nEISCONN\n", out)
 	require.Equal(t, native(t, "nonblocking", p.String()), out)
 	require.Equal(t, 1, decisions)
@@ -174,15 +171,6 @@ func TestBlocked(t *testing.T) {
 	require.ErrorAs(t, denied[0].Err, &b)
 }
 
-// silent lets nothing go and says nothing.
-type silent struct{}
-
-func (silent) Connect(context.Context, ale.Endpoint) (*ale.Flow, error) { return nil, nil }
-
-func TestSilentALEBlocks(t *testing.T) {
-	require.Equal(t, "EACCES \n", run(t, silent{}, "dial", test4))
-}
-
 func TestUnixSocketsAreTheProgramsOwn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	serve(t, "unix", path, "hello")
@@ -199,7 +187,7 @@ func TestReconnectIsDecidedAgain(t *testing.T) {
 	require.Equal(t, must("198.51.100.7:443"), <-originals)
 
 	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
-	require.Equal(t, "ok proxy\nok\nEACCES \nok\n", run(t, only(p), "again", p.String(), test4))
+	require.Equal(t, "ok proxy\nok\nEACCES \nok\n", run(t, deciding(only(p)), "again", p.String(), test4))
 }
 
 func TestRealClients(t *testing.T) {

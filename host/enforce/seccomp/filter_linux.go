@@ -41,20 +41,24 @@ func is(v uint32, body ...program) program { return when(bpf.JumpEqual, v, body.
 // filter returns the program of the traps. It must not refuse by address, which
 // the program can change: only what is in registers counts.
 func filter() ([]bpf.RawInstruction, error) {
-	// MSG_FASTOPEN connects.
-	fastOpen := func(nr, flags uint32) program {
-		return is(nr, load(offArg(flags)), when(bpf.JumpBitsSet, unix.MSG_FASTOPEN, refuse(unix.EOPNOTSUPP)), allow)
+	// MSG_FASTOPEN connects. A message has its address in memory, so all are trapped.
+	send := func(nr, flags uint32, otherwise ...program) program {
+		return is(nr, load(offArg(flags)), when(bpf.JumpBitsSet, unix.MSG_FASTOPEN, refuse(unix.EOPNOTSUPP)), slices.Concat(otherwise...))
 	}
 	return bpf.Assemble(slices.Concat(
 		load(offArch), when(bpf.JumpNotEqual, auditArch, refuse(unix.ENOSYS)), // i386, int 0x80
 		load(offNR), when(bpf.JumpGreaterOrEqual, foreignNR, refuse(unix.ENOSYS)),
-		is(unix.SYS_CONNECT, trap),
+		is(unix.SYS_CONNECT, trap), is(unix.SYS_BIND, trap), is(unix.SYS_LISTEN, trap),
+		is(unix.SYS_ACCEPT, trap), is(unix.SYS_ACCEPT4, trap),
 		// io_uring connects without a system call.
 		is(unix.SYS_IO_URING_SETUP, refuse(unix.ENOSYS)),
 		is(unix.SYS_IO_URING_ENTER, refuse(unix.ENOSYS)),
 		is(unix.SYS_IO_URING_REGISTER, refuse(unix.ENOSYS)),
 		is(unix.SYS_SOCKET, sockets()),
-		fastOpen(unix.SYS_SENDTO, 3), fastOpen(unix.SYS_SENDMSG, 2), fastOpen(unix.SYS_SENDMMSG, 3),
+		send(unix.SYS_SENDTO, 3, // send() has no address.
+			load(offArg(4)), when(bpf.JumpNotEqual, 0, trap), load(offArg(4)+4), when(bpf.JumpNotEqual, 0, trap), allow),
+		send(unix.SYS_SENDMSG, 2, trap), send(unix.SYS_SENDMMSG, 3, trap),
+		is(unix.SYS_SETGROUPS, trap), // What is known about the thread changes.
 		// PR_SET_MM_EXE_FILE changes which program /proc says this is.
 		is(unix.SYS_PRCTL, load(offArg(0)), is(unix.PR_SET_MM, refuse(unix.EPERM)), allow),
 		allow))

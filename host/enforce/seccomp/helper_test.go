@@ -23,7 +23,10 @@ import (
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
 )
 
 // The test binary is its own traced program: the variable names which one. The
@@ -109,7 +112,7 @@ func supervise(t testing.TB, opts Options, cmd *exec.Cmd) (string, *os.ProcessSt
 	return out.String(), st
 }
 
-func run(t testing.TB, a ALE, program string, args ...string) string {
+func run(t testing.TB, a *ale.Enforcer, program string, args ...string) string {
 	t.Helper()
 	out, _ := supervise(t, Options{ALE: a}, helper(program, args...))
 	return out
@@ -122,34 +125,42 @@ func native(t testing.TB, program string, args ...string) string {
 	return string(out)
 }
 
-// fakeALE answers with a destination; the zero AddrPort blocks.
-type fakeALE func(in fwps.Incoming) netip.AddrPort
+// A policy answers each connection with where it goes; the zero AddrPort blocks.
+type policy func(in fwps.Incoming) netip.AddrPort
 
-var letGo ale.Flow
+func (p policy) Classify(_ context.Context, in *fwps.Incoming, d *fwps.Decision) {
+	d.Reset(in)
+	if !in.Layer.IsConnectRedirect() {
+		return
+	}
+	switch to := p(*in); {
+	case !to.IsValid():
+		d.Action = fwp.ActionBlock
+	case to != in.Remote:
+		r := d.PushConnect()
+		r.Remote, r.LocalRedirectTargetPID, r.LocalRedirectHandle = to, uint32(os.Getpid()), 1
+	}
+}
 
-func (f fakeALE) Connect(ctx context.Context, ep ale.Endpoint) (*ale.Flow, error) {
-	in := ep.Incoming()
-	to := f(in)
-	if !to.IsValid() {
-		return nil, &ale.BlockedError{Remote: in.Remote, Why: "test"}
-	}
-	if _, err := ep.Connect(ctx, to); err != nil {
-		return nil, fmt.Errorf("fake: %w", err)
-	}
-	return &letGo, nil
+func (p policy) Generation(fwpm.LayerID) uint64 { return 0 }
+
+func (p policy) ReauthorizeReason(fwpm.LayerID, uint64) fwp.ReauthorizeReason { return 0 }
+
+func deciding(p policy) *ale.Enforcer {
+	return ale.New(ale.Options{Classifier: p, Store: memstore.New(0), BlockAtRedirect: true})
 }
 
 var (
-	permit = fakeALE(func(in fwps.Incoming) netip.AddrPort { return in.Remote })
+	permit = deciding(func(in fwps.Incoming) netip.AddrPort { return in.Remote })
 	block  = redirectTo(netip.AddrPort{})
 )
 
-func redirectTo(to netip.AddrPort) fakeALE {
-	return func(fwps.Incoming) netip.AddrPort { return to }
+func redirectTo(to netip.AddrPort) *ale.Enforcer {
+	return deciding(func(fwps.Incoming) netip.AddrPort { return to })
 }
 
 // only permits one destination and blocks the others.
-func only(to netip.AddrPort) fakeALE {
+func only(to netip.AddrPort) policy {
 	return func(in fwps.Incoming) netip.AddrPort {
 		if in.Remote == to {
 			return to
@@ -262,7 +273,7 @@ func newSocket(domain, kind int) int {
 	return fd
 }
 
-func domainOf(a netip.Addr) int {
+func domainOf(a netip.Addr) int32 {
 	if a.Is4() {
 		return unix.AF_INET
 	}
@@ -282,7 +293,7 @@ func listenRaw() int {
 }
 
 func dial(to netip.AddrPort) (int, unix.Errno) {
-	fd := newSocket(domainOf(to.Addr()), unix.SOCK_STREAM)
+	fd := newSocket(int(domainOf(to.Addr())), unix.SOCK_STREAM)
 	return fd, sysConnect(fd, sockaddrOf(to))
 }
 
@@ -309,4 +320,11 @@ func inSystemCall(tid, nr int) {
 			return
 		}
 	}
+}
+
+// nowhereToRead is memory that nobody may touch.
+func nowhereToRead() []byte {
+	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	check(err)
+	return page
 }

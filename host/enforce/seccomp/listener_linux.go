@@ -17,6 +17,7 @@ import (
 const (
 	ioctlIDValid  = 0x40082102
 	ioctlSetFlags = 0x40082104
+	ioctlAddFD    = 0x40182103
 )
 
 type notif struct { // struct seccomp_notif
@@ -148,3 +149,16 @@ func (l listener) send(r *response) bool {
 // valid reports whether the thread still waits in the call id. What was read
 // about it before is then true of that very thread.
 func (l listener) valid(id *uint64) bool { return l.retry(ioctlIDValid, unsafe.Pointer(id)) == 0 }
+
+// addFD gives the program a copy of a descriptor, and its number as the result
+// of the call. It reports false when nobody waits for it.
+func (l listener) addFD(id uint64, fd int, cloexec bool) bool {
+	add := struct { // struct seccomp_notif_addfd
+		id                              uint64
+		flags, srcFD, newFD, newFDFlags uint32
+	}{id: id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, srcFD: uint32(fd)}
+	if cloexec {
+		add.newFDFlags = unix.O_CLOEXEC
+	}
+	return l.retry(ioctlAddFD, unsafe.Pointer(&add)) == 0
+}

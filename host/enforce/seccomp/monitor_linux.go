@@ -49,19 +49,19 @@ func (s *supervisor) watch() {
 	events := make([]unix.EpollEvent, 64)
 	ticked := time.Now()
 	for last := int64(-1); ; {
-		timeout := int(tickTime.Milliseconds())
+		timeout := tickTime
 		if s.quiet(last) {
 			s.asleep.Store(true)
 			if s.quiet(last) { // A worker that saw us awake is seen here.
-				timeout = -1
+				timeout = s.rest()
 			}
 		}
-		n, _ := unix.EpollWait(s.monitor.epoll, events, timeout)
+		n, _ := unix.EpollWait(s.monitor.epoll, events, int(timeout.Milliseconds()))
 		s.asleep.Store(false)
 		s.settled(events[:max(n, 0)])
 		if now := time.Now(); now.Sub(ticked) >= tickTime {
 			ticked = now
-			if last = s.look(last); last < 0 {
+			if last = s.look(last, now); last < 0 {
 				return
 			}
 		}
@@ -70,9 +70,24 @@ func (s *supervisor) watch() {
 
 // quiet reports whether nothing happened since last and nothing goes on.
 func (s *supervisor) quiet(last int64) bool {
+	return s.busy.Load() == 0 && s.served.Load() == last && !s.stopped.Load()
+}
+
+// rest is how long the monitor may sleep when all is quiet: until one of those
+// that are parked has to be looked after.
+func (s *supervisor) rest() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.busy.Load() == 0 && len(s.parked) == 0 && s.served.Load() == last && !s.stopped.Load()
+	if len(s.parked) == 0 {
+		return -time.Millisecond // for ever
+	}
+	t := askEvery
+	for _, w := range s.parked {
+		if !w.expires.IsZero() {
+			t = min(t, max(time.Until(w.expires), tickTime))
+		}
+	}
+	return t
 }
 
 // settled resumes connects that have an outcome.
@@ -89,7 +104,7 @@ func (s *supervisor) settled(events []unix.EpollEvent) {
 // look parks connects that wait, adds a receiver when decisions are slow, and
 // lets signals through. It returns how many calls were served, -1 when the
 // supervisor has stopped and no worker is left.
-func (s *supervisor) look(last int64) int64 {
+func (s *supervisor) look(last int64, now time.Time) int64 {
 	tick := s.tick.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +113,7 @@ func (s *supervisor) look(last int64) int64 {
 		return -1
 	}
 	for _, w := range s.parked {
-		if e := w.check(tick); e != 0 {
+		if e := w.check(now); e != 0 {
 			w.resume(e)
 		}
 	}

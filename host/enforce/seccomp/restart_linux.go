@@ -18,19 +18,21 @@ type restarts struct {
 	lost    map[uint32]result   // by thread: results that may not have arrived
 }
 
-// A call identifies a connect() of a thread.
-type call struct {
+// What is the same in a restarted connect().
+type repeatable struct {
 	ip     uint64
 	args   [6]uint64
 	cookie uint64
 }
 
 type result struct {
-	call  call
+	call  repeatable
 	errno unix.Errno
 }
 
-func (w *worker) call() call { return call{w.n.Data.IP, w.n.Data.Args, w.sock.cookie} }
+func (w *worker) repeatable() repeatable {
+	return repeatable{w.n.Data.IP, w.n.Data.Args, w.sock.cookie}
+}
 
 // begin waits until no other worker answers a call of the thread. With ok, this
 // call is the interrupted one restarted, and errno its result; or it was
@@ -55,7 +57,7 @@ func (rs *restarts) begin(w *worker) (errno unix.Errno, ok bool) {
 	w.restartable = true
 	r, ok := rs.lost[w.n.TID]
 	delete(rs.lost, w.n.TID)
-	return r.errno, ok && r.call == w.call()
+	return r.errno, ok && r.call == w.repeatable()
 }
 
 // end keeps a result that may not have arrived, for the thread's next call. The
@@ -69,7 +71,7 @@ func (rs *restarts) end(w *worker, errno unix.Errno, delivered bool) {
 		if len(rs.lost) >= 4096 { // Of threads that died.
 			clear(rs.lost)
 		}
-		rs.lost[w.n.TID] = result{w.call(), errno}
+		rs.lost[w.n.TID] = result{w.repeatable(), errno}
 	}
 	delete(rs.running, w.n.TID)
 	rs.ended.Broadcast()

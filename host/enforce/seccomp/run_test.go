@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/fwps"
 )
@@ -147,7 +148,7 @@ func TestCommandThatCannotStart(t *testing.T) {
 func TestNothingIsLeftOpen(t *testing.T) {
 	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
 	before := descriptors(t)
-	for _, a := range []ALE{permit, block, redirectTo(p)} {
+	for _, a := range []*ale.Enforcer{permit, block, redirectTo(p)} {
 		run(t, a, "errnos", p.String())
 	}
 	require.Equal(t, before, descriptors(t))
@@ -156,7 +157,7 @@ func TestNothingIsLeftOpen(t *testing.T) {
 // A program that is killed while its connect is decided on does not connect.
 func TestKilledDuringDecisionDoesNotConnect(t *testing.T) {
 	l := listen(t)
-	out, st := supervise(t, Options{ALE: fakeALE(func(in fwps.Incoming) netip.AddrPort {
+	out, st := supervise(t, Options{ALE: deciding(func(in fwps.Incoming) netip.AddrPort {
 		pidfd, err := unix.PidfdOpen(int(in.ProcessID), 0)
 		if err == nil {
 			_ = unix.Kill(int(in.ProcessID), unix.SIGKILL)

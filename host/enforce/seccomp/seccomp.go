@@ -16,20 +16,13 @@
 package seccomp
 
 import (
-	"context"
-
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
 )
 
-// An ALE decides a connect and lets it go; *ale.Enforcer is one.
-type ALE interface {
-	Connect(ctx context.Context, ep ale.Endpoint) (*ale.Flow, error)
-}
-
 // Options configure Run.
 type Options struct {
-	ALE ALE // Required. Called on several goroutines.
+	ALE *ale.Enforcer // Required.
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connect that was refused. Optional; the program

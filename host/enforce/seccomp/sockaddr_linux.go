@@ -27,8 +27,8 @@ func family(sa []byte) uint16 {
 	return binary.NativeEndian.Uint16(sa)
 }
 
-// parse reads an address as TCP of the given domain does, with its errors.
-func parse(domain int, sa []byte) (netip.AddrPort, unix.Errno) {
+// parse reads an address as a socket of the given domain does, with its errors.
+func parse(domain int32, sa []byte) (netip.AddrPort, unix.Errno) {
 	need := sockaddr4Len
 	if domain == unix.AF_INET6 {
 		need = sockaddr6Min
@@ -36,7 +36,7 @@ func parse(domain int, sa []byte) (netip.AddrPort, unix.Errno) {
 	switch {
 	case len(sa) < need:
 		return netip.AddrPort{}, unix.EINVAL
-	case int(family(sa)) != domain:
+	case int32(family(sa)) != domain:
 		return netip.AddrPort{}, unix.EAFNOSUPPORT
 	}
 	return address(sa), 0
@@ -53,7 +53,7 @@ func address(sa []byte) netip.AddrPort {
 
 // putSockaddr writes an address for a socket of the given domain into b, which
 // has room for sockaddr6Len bytes. What does not fit the domain the kernel refuses.
-func putSockaddr(b []byte, domain int, to netip.AddrPort) []byte {
+func putSockaddr(b []byte, domain int32, to netip.AddrPort) []byte {
 	if a := to.Addr(); domain == unix.AF_INET && a.Unmap().Is4() {
 		a4 := a.As4()
 		b = b[:sockaddr4Len]

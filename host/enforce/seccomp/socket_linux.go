@@ -78,6 +78,13 @@ func (s *socket) look(fd int) unix.Errno {
 }
 
 func (s *socket) inet() bool { return s.domain == unix.AF_INET || s.domain == unix.AF_INET6 }
+
+// datagram reports a UDP or ping socket.
+func (s *socket) datagram() bool {
+	return s.inet() && s.kind == unix.SOCK_DGRAM &&
+		(s.protocol == unix.IPPROTO_UDP || s.protocol == unix.IPPROTO_ICMP || s.protocol == unix.IPPROTO_ICMPV6)
+}
+
 func (s *socket) tcp() bool {
 	return s.inet() && s.kind == unix.SOCK_STREAM && s.protocol == unix.IPPROTO_TCP
 }

@@ -24,12 +24,14 @@ const (
 // another thread, and parked when it waits long. Only when slow decisions keep
 // notifications waiting, more receivers are started.
 type supervisor struct {
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	opts    Options
-	l       listener
-	home    uint64 // the network namespace of this process
-	targets targets
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+	opts      Options
+	l         listener
+	home      uint64 // the network namespace of this process
+	targets   targets
+	datagrams datagrams
+	rights
 
 	restarts  restarts
 	monitor   monitor
@@ -51,11 +53,15 @@ func newSupervisor(ctx context.Context, opts Options) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
+	r, err := ownRights()
+	if err != nil {
+		return nil, err
+	}
 	m, err := newMonitor()
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{opts: opts, home: home, monitor: m, watched: make(chan struct{}),
+	s := &supervisor{opts: opts, home: home, rights: r, monitor: m, datagrams: datagrams{byCookie: map[uint64]*datagram{}}, watched: make(chan struct{}),
 		threads: map[*worker]struct{}{}, parked: map[int32]*worker{}}
 	s.targets.noThread.Store(opts.without.pidfdThread)
 	s.tick.Store(1)
@@ -100,6 +106,7 @@ func (s *supervisor) stop() {
 
 // close is called when no worker is left.
 func (s *supervisor) close() {
+	s.datagrams.close()
 	s.targets.close()
 	s.monitor.close()
 	unix.Close(s.l.fd)
@@ -148,10 +155,10 @@ func (s *supervisor) end(w *worker, err error) {
 
 // park takes a worker that waits for its connect off its thread. Another one
 // receives in its place.
-func (s *supervisor) park(w *worker) error {
+func (s *supervisor) park(w *worker, events uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.monitor.add(w.fd, unix.EPOLLOUT|unix.EPOLLONESHOT); err != nil {
+	if err := s.monitor.add(w.fd, events|unix.EPOLLONESHOT); err != nil {
 		return err
 	}
 	delete(s.threads, w)

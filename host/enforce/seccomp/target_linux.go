@@ -25,7 +25,7 @@ type target struct {
 	shared   bool   // pidfd is the process's, and this is another thread of it
 	dir      int    // its directory in /proc
 	link     string // what /proc said its program is
-	exe      string // the path of that
+	id       identity
 }
 
 // targets lends targets out, so that two workers never share one.
@@ -46,10 +46,22 @@ func (ts *targets) take(tid uint32) (t *target, cached bool, err error) {
 	return t, false, err
 }
 
-// give takes a target back.
+// give takes a target back. One without a descriptor of the thread itself is not
+// kept: it could be another thread's by then.
 func (ts *targets) give(t *target) {
+	if t.shared {
+		t.close()
+		return
+	}
 	if old := ts.slots[t.tid%uint32(len(ts.slots))].Swap(t); old != nil {
 		old.close()
+	}
+}
+
+// forget is called when a thread is about to change what is kept about it.
+func (ts *targets) forget(tid uint32) {
+	if t := ts.slots[tid%uint32(len(ts.slots))].Swap(nil); t != nil {
+		t.close()
 	}
 }
 
@@ -116,25 +128,52 @@ func (t *target) getFD(fd int32) (int, error) {
 	return int(own), nil
 }
 
+// An identity is who a thread acts for.
+type identity struct {
+	exe    string // the path of its program
+	uid    uint32 // effective
+	gid    uint32
+	groups []uint32 // gid and the supplementary ones
+}
+
 var exeName = []byte("exe\x00")
 
 // identify reads the program and the effective user, which both can change at
-// any time: the program by an exec. buf is scratch.
-func (t *target) identify(buf []byte) (exe string, uid uint32, err error) {
+// any time: the program by an exec. What it returns must not be changed. buf is
+// scratch.
+func (t *target) identify(buf []byte) (*identity, error) {
 	n, _, e := unix.RawSyscall6(unix.SYS_READLINKAT, uintptr(t.dir), uintptr(unsafe.Pointer(&exeName[0])),
 		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0)
 	if e != 0 {
-		return "", 0, e
+		return nil, e
 	}
 	if string(buf[:n]) != t.link { // Compared without a copy.
 		t.link = string(buf[:n])
-		t.exe = programPath(t.link)
+		t.id.exe = programPath(t.link)
 	}
 	var st unix.Stat_t
 	if _, _, e := unix.RawSyscall(unix.SYS_FSTAT, uintptr(t.dir), uintptr(unsafe.Pointer(&st)), 0); e != 0 {
-		return "", 0, e
+		return nil, e
 	}
-	return t.exe, st.Uid, nil
+	t.id.uid = st.Uid
+	if t.id.groups == nil || t.id.gid != st.Gid {
+		return &t.id, t.readGroups(st.Gid)
+	}
+	return &t.id, nil
+}
+
+// readGroups is done once for a thread: setgroups is trapped, see forget.
+func (t *target) readGroups(gid uint32) error {
+	st, err := readStatus(t.dir)
+	if err != nil {
+		return err
+	}
+	t.id.gid, t.id.groups = gid, []uint32{gid}
+	for f := range bytes.FieldsSeq(st.line("Groups:")) {
+		g, _ := strconv.ParseUint(string(f), 10, 32)
+		t.id.groups = append(t.id.groups, uint32(g))
+	}
+	return nil
 }
 
 // programPath undoes what the kernel appends to the path of a program whose
@@ -151,13 +190,33 @@ func programPath(link string) string {
 
 // readMemory reads len(b) bytes of a thread's memory, all or nothing.
 func readMemory(tid uint32, addr uint64, b []byte) unix.Errno {
+	return readVectors(tid, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, b)
+}
+
+// readVectors fills b with the memory that the vectors name.
+func readVectors(tid uint32, vectors []unix.RemoteIovec, b []byte) unix.Errno {
+	if len(b) == 0 {
+		return 0
+	}
+	local := unix.Iovec{Base: &b[0]}
+	local.SetLen(len(b))
+	n, _, e := unix.RawSyscall6(unix.SYS_PROCESS_VM_READV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1,
+		uintptr(unsafe.Pointer(&vectors[0])), uintptr(len(vectors)), 0)
+	if e == 0 && int(n) != len(b) {
+		e = unix.EFAULT
+	}
+	return e
+}
+
+// writeMemory is the other direction.
+func writeMemory(tid uint32, addr uint64, b []byte) unix.Errno {
 	if len(b) == 0 {
 		return 0
 	}
 	local := unix.Iovec{Base: &b[0]}
 	local.SetLen(len(b))
 	remote := unix.RemoteIovec{Base: uintptr(addr), Len: len(b)}
-	n, _, e := unix.RawSyscall6(unix.SYS_PROCESS_VM_READV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
+	n, _, e := unix.RawSyscall6(unix.SYS_PROCESS_VM_WRITEV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
 	if e == 0 && int(n) != len(b) {
 		e = unix.EFAULT
 	}
@@ -183,14 +242,18 @@ func readStatus(dir int) (status, error) {
 	return io.ReadAll(f)
 }
 
-func (s status) number(key string, base int) uint64 {
+func (s status) line(key string) []byte {
 	for line := range bytes.Lines(s) {
 		if rest, ok := bytes.CutPrefix(line, []byte(key)); ok {
-			v, _ := strconv.ParseUint(string(bytes.TrimSpace(rest)), base, 64)
-			return v
+			return bytes.TrimSpace(rest)
 		}
 	}
-	return 0
+	return nil
+}
+
+func (s status) number(key string, base int) uint64 {
+	v, _ := strconv.ParseUint(string(s.line(key)), base, 64)
+	return v
 }
 
 // signalPending reports whether a signal handler waits for this very thread. A

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -75,15 +76,15 @@ func init() {
 }
 
 // record is an ALE that permits and notes who asks.
-func record() (a fakeALE, seen func() []fwps.Incoming) {
+func record() (a *ale.Enforcer, seen func() []fwps.Incoming) {
 	var mu sync.Mutex
 	var ins []fwps.Incoming
-	return func(in fwps.Incoming) netip.AddrPort {
+	return deciding(func(in fwps.Incoming) netip.AddrPort {
 			mu.Lock()
 			defer mu.Unlock()
 			ins = append(ins, in)
 			return in.Remote
-		}, func() []fwps.Incoming {
+		}), func() []fwps.Incoming {
 			mu.Lock()
 			defer mu.Unlock()
 			return ins
@@ -183,7 +184,7 @@ func TestTargetOfAThreadThatIsGone(t *testing.T) {
 			require.True(t, cached)
 			_, err = tg.getFD(0)
 			require.ErrorIs(t, err, unix.ESRCH)
-			_, _, err = tg.identify(make([]byte, 4096))
+			_, err = tg.identify(make([]byte, 4096))
 			require.Error(t, err)
 			ts.give(tg)
 		})

@@ -5,6 +5,7 @@ package seccomp
 import (
 	"runtime"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,7 @@ import (
 func (w *worker) waitConnect(sa []byte) unix.Errno {
 	e := w.sysConnect(sa)
 	for e == unix.EINTR { // Only the monitor's signal does that.
-		if e = w.park(); e != 0 {
+		if e = w.park(unix.EPOLLOUT, unix.SO_SNDTIMEO); e != 0 {
 			return e
 		}
 		switch e = w.sysConnect(nowhere); e {
@@ -33,22 +34,32 @@ func (w *worker) waitConnect(sa []byte) unix.Errno {
 }
 
 func (w *worker) sysConnect(sa []byte) unix.Errno {
-	w.since.Store(w.s.tick.Load())
-	e := sysConnect(w.fd, sa)
-	w.since.Store(0)
+	_, e := w.syscall(unix.SYS_CONNECT, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))), uintptr(len(sa)), 0)
 	return e
 }
 
-// park waits until the socket has connected or failed, without a thread. Any
-// other reason to stop waiting is the errno that it returns.
-func (w *worker) park() unix.Errno {
-	w.asked, w.expires = 0, time.Time{}
+// syscall makes a system call that may wait: when it does the monitor ends it.
+//
+//go:uintptrescapes
+func (w *worker) syscall(nr, a, b, c, d uintptr) (uintptr, unix.Errno) {
+	w.since.Store(w.s.tick.Load())
+	r, _, e := unix.Syscall6(nr, a, b, c, d, 0, 0)
+	w.since.Store(0)
+	return r, e
+}
+
+// park waits for an event of the socket, without a thread, or until the timeout
+// that the program has set. Any other reason to stop waiting is the errno that
+// it returns.
+func (w *worker) park(events uint32, timeout int) unix.Errno {
+	w.asked, w.expires = time.Time{}, time.Time{}
 	var limit unix.Timeval
-	if getOption(w.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); limit != (unix.Timeval{}) {
+	if getOption(w.fd, unix.SOL_SOCKET, timeout, &limit); limit != (unix.Timeval{}) {
 		w.expires = time.Now().Add(time.Duration(limit.Nano()))
 	}
-	if err := w.s.park(w); err != nil { // Too many are watched: hold the thread.
-		return w.check(w.s.tick.Load())
+	if err := w.s.park(w, events); err != nil { // Too many are watched: hold the thread.
+		time.Sleep(tickTime)
+		return w.check(time.Now())
 	}
 	runtime.UnlockOSThread()
 	e := <-w.wake
@@ -57,17 +68,17 @@ func (w *worker) park() unix.Errno {
 	return e
 }
 
-// check says why a parked connect should stop waiting; 0: it should not.
-func (w *worker) check(tick int64) unix.Errno {
+// check says why a parked worker should stop waiting; 0: it should not.
+func (w *worker) check(now time.Time) unix.Errno {
 	switch {
 	case w.s.stopped.Load():
 		return unix.EINPROGRESS
-	case !w.expires.IsZero() && time.Now().After(w.expires): // SO_SNDTIMEO
+	case !w.expires.IsZero() && now.After(w.expires):
 		return unix.EINPROGRESS
-	case w.asked != 0 && tick-w.asked < askEvery:
+	case now.Sub(w.asked) < askEvery:
 		return 0
 	}
-	w.asked = tick
+	w.asked = now
 	switch {
 	case !w.s.l.valid(&w.n.ID): // Killed, or interrupted before Linux 5.19.
 		return unix.EINPROGRESS
@@ -82,5 +93,5 @@ func (w *worker) check(tick int64) unix.Errno {
 
 const (
 	tickTime = 5 * time.Millisecond
-	askEvery = 20 // ticks
+	askEvery = 100 * time.Millisecond
 )

@@ -211,7 +211,7 @@ func TestSignalStorm(t *testing.T) {
 	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
 	for name, w := range map[string]without{"kernel holds signals back": {}, "kernel before 5.19": {killable: true}} {
 		t.Run(name, func(t *testing.T) {
-			slow := fakeALE(func(fwps.Incoming) netip.AddrPort { time.Sleep(20 * time.Millisecond); return p })
+			slow := deciding(func(fwps.Incoming) netip.AddrPort { time.Sleep(20 * time.Millisecond); return p })
 			out, _ := supervise(t, Options{ALE: slow, without: w}, helper("storm", test4))
 			require.Equal(t, "5\n", out)
 		})
@@ -228,7 +228,7 @@ func TestStuckDecisionsDoNotStopOthers(t *testing.T) {
 	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
 	var arrived atomic.Int32
 	together := make(chan struct{})
-	out := run(t, fakeALE(func(fwps.Incoming) netip.AddrPort {
+	out := run(t, deciding(func(fwps.Incoming) netip.AddrPort {
 		if arrived.Add(1) == 64 {
 			close(together)
 		}
@@ -254,7 +254,7 @@ func TestConnectsOfTheKilledEnd(t *testing.T) {
 	const crowd = 50
 	open := func() int { return strings.Count(descriptors(t), "socket:") }
 	before, calls := open(), 0
-	out := run(t, fakeALE(func(in fwps.Incoming) netip.AddrPort {
+	out := run(t, deciding(func(in fwps.Incoming) netip.AddrPort {
 		if in.Remote != p {
 			return in.Remote
 		}

@@ -1,0 +1,168 @@
+//go:build amd64 || arm64
+
+package seccomp
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwps"
+	"golang.org/x/sys/unix"
+)
+
+// A datagram is a datagram socket of the tree, whose flows the ALE remembers.
+type datagram struct {
+	ale *ale.Socket
+
+	mu sync.Mutex // held while the ALE decides for this socket
+	w  *worker    // whose call it is, for the implicit bind
+
+	users int // the rest is under the table's lock
+	used  time.Time
+}
+
+// datagrams finds them by cookie. Nobody tells when a program closes a socket,
+// so those that are not used for a while are forgotten: their flows have idled
+// out by then (ALE-LAY-11), and a datagram begins a new one.
+type datagrams struct {
+	mu       sync.Mutex
+	byCookie map[uint64]*datagram
+	swept    time.Time
+}
+
+const datagramLife = 2 * time.Minute
+
+// take returns the datagram of w's socket. give must follow.
+func (ds *datagrams) take(w *worker) *datagram {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	d := ds.byCookie[w.sock.cookie]
+	if d == nil {
+		ds.sweep(time.Now())
+		in := w.in
+		in.Local, in.Remote = w.sock.local, noAddr
+		d = &datagram{ale: w.s.opts.ALE.NewSocket(in)}
+		d.ale.OnImplicitBind(func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error) {
+			return d.w.performBind(ctx, want)
+		})
+		ds.byCookie[w.sock.cookie] = d
+	}
+	d.users++
+	return d
+}
+
+func (ds *datagrams) give(d *datagram) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	d.users--
+	d.used = time.Now()
+}
+
+// sweep forgets what is old. It looks rarely.
+func (ds *datagrams) sweep(now time.Time) {
+	if now.Sub(ds.swept) < datagramLife/4 {
+		return
+	}
+	ds.swept = now
+	for cookie, d := range ds.byCookie {
+		if d.users == 0 && now.Sub(d.used) > datagramLife {
+			delete(ds.byCookie, cookie)
+			go d.ale.Close() // It asks the policy.
+		}
+	}
+}
+
+// close ends all flows.
+func (ds *datagrams) close() {
+	for _, d := range ds.byCookie {
+		d.ale.Close()
+	}
+}
+
+// for w lends the socket of w to the ALE while it decides.
+func (d *datagram) lend(w *worker) (done func()) {
+	d.mu.Lock()
+	d.w = w
+	return d.mu.Unlock
+}
+
+func (d *datagram) bind(w *worker, want netip.AddrPort) (netip.AddrPort, error) {
+	defer d.lend(w)()
+	return d.ale.Bind(w.s.ctx, want, w.bindTo)
+}
+
+// send decides a datagram and says where it goes. message is the beginning of
+// its payload.
+func (d *datagram) send(w *worker, remote netip.AddrPort, message []byte) (to netip.AddrPort, err error) {
+	defer d.lend(w)()
+	if w.sock.protocol == unix.IPPROTO_UDP {
+		to, _, _, err = d.ale.SendTo(w.s.ctx, remote)
+		return to, err
+	}
+	m := ale.ICMPMessage{ID: w.sock.local.Port()} // The kernel fills it in.
+	if len(message) >= 2 {
+		m.Type, m.Code = message[0], message[1]
+	}
+	addr, _, _, err := d.ale.SendICMP(w.s.ctx, remote.Addr(), m)
+	return netip.AddrPortFrom(addr, remote.Port()), err
+}
+
+// connectDatagram answers the connect() of a datagram socket. What is sent on it
+// afterwards is not trapped, so the flow is decided now.
+func (w *worker) connectDatagram(sa []byte) unix.Errno {
+	remote, e := parseDatagram(w.sock.domain, sa)
+	if e != 0 {
+		return e
+	}
+	if w.sock.protocol == unix.IPPROTO_UDP && remote.Port() == 0 {
+		return sysConnect(w.fd, sa) // Nothing can be sent there. It is done to ask for the route.
+	}
+	w.in.Remote = remote
+	d := w.s.datagrams.take(w)
+	defer w.s.datagrams.give(d)
+	to, err := d.connect(w, remote)
+	if err != nil {
+		return w.done(err)
+	}
+	if sa, err = w.toward(to); err != nil {
+		return w.done(err)
+	}
+	return sysConnect(w.fd, sa)
+}
+
+// connect decides the connect() of the socket (ALE-LAY-05), and its flow.
+func (d *datagram) connect(w *worker, remote netip.AddrPort) (to netip.AddrPort, err error) {
+	unlock := d.lend(w)
+	_, err = d.ale.Connect(w.s.ctx, remote, func(context.Context, ale.Target) (netip.AddrPort, error) {
+		_, local, e := getName(w.fd)
+		return local, callErr(e)
+	})
+	unlock()
+	if err != nil {
+		return noAddr, err
+	}
+	return d.send(w, remote, echoRequest(w.in.Protocol))
+}
+
+// echoRequest is what a ping socket sends.
+func echoRequest(protocol uint8) []byte {
+	if protocol == fwps.ProtocolICMPv6 {
+		return []byte{128, 0}
+	}
+	return []byte{8, 0}
+}
+
+// parseDatagram reads an address as the send calls of UDP and ping sockets do,
+// with their errors.
+func parseDatagram(domain int32, sa []byte) (netip.AddrPort, unix.Errno) {
+	switch f := family(sa); {
+	case domain == unix.AF_INET6 && f == unix.AF_INET:
+		return parse(unix.AF_INET, sa)
+	case domain == unix.AF_INET && f == unix.AF_UNSPEC && len(sa) >= sockaddr4Len:
+		return parse(unix.AF_INET, append([]byte{unix.AF_INET, 0}, sa[2:]...))
+	}
+	return parse(domain, sa)
+}
