@@ -28,8 +28,8 @@ the policy. It needs no privilege. The command keeps its terminal, signals and e
 there is none. A blocked connect fails with EACCES and prints one line on standard error:
 who, where to, which filter and callout, and why.
 
-A policy with filters that would not be asked, such as those of ALE_AUTH_RECV_ACCEPT or
-for UDP, is refused: --partial runs it all the same.`,
+A policy with filters that would not be asked, such as those of ALE_ENDPOINT_CLOSURE, is
+refused: --partial runs it all the same.`,
 		Example: `  calloutd run --policy examples/quickstart/policy.yaml -- curl -s http://198.51.100.7/
   calloutd run -p policy.yaml --trace --events trace.jsonl --json -- make test`,
 		Args: cobra.MinimumNArgs(1),
@@ -89,10 +89,11 @@ func unenforced(file *policyfile.File) error {
 	var errs []error
 	for i := range file.Policy.Filters {
 		f := &file.Policy.Filters[i]
-		if seccomp.Enforces(f) {
+		why := seccomp.Unenforced(f)
+		if why == "" {
 			continue
 		}
-		err := file.At("filter", fmt.Sprint(f.ID), "layer", fmt.Errorf("filter %q: run decides TCP connects only and would not ask it (--partial runs all the same)", f.Name))
+		err := file.At("filter", fmt.Sprint(f.ID), "layer", fmt.Errorf("filter %q: %s (--partial runs all the same)", f.Name, why))
 		if !slices.Contains(errs, err) {
 			errs = append(errs, err)
 		}
