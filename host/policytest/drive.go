@@ -14,6 +14,9 @@ const ephemeral = 60001
 // Connect takes a described connection, or the first datagram of a flow, through
 // the layers. Both results are the caller's to close; the flow is nil with an error.
 func Connect(ctx context.Context, e *ale.Enforcer, in fwps.Incoming) (*ale.Socket, *ale.Flow, error) {
+	if !in.Local.IsValid() { // A socket has a family before it has an address.
+		in.Local = netip.AddrPortFrom(unspecified(in.Remote.Addr()), 0)
+	}
 	s := e.NewSocket(in)
 	if in.Protocol != fwps.ProtocolTCP {
 		s.OnImplicitBind(assignPort)
@@ -24,6 +27,13 @@ func Connect(ctx context.Context, e *ale.Enforcer, in fwps.Incoming) (*ale.Socke
 		return Source(in.Local, to.Remote), nil
 	})
 	return s, f, err
+}
+
+func unspecified(like netip.Addr) netip.Addr {
+	if like.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
 }
 
 func assignPort(_ context.Context, want netip.AddrPort) (netip.AddrPort, error) {

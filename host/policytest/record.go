@@ -52,6 +52,7 @@ type Recorder struct {
 	context  []byte
 	record   []byte
 	trace    Trace
+	written  string
 }
 
 // Record begins to write down what w decides.

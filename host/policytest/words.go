@@ -25,7 +25,7 @@ func Words(c *fwpm.Condition) string {
 		case fwp.V4AddrMask, fwp.V6AddrMask:
 			rel = "is in"
 		case fwp.SecurityDescriptorType:
-			rel = "is granted by"
+			return c.Field.String() + " is " + userWords(c.Value.SD)
 		case fwp.Empty:
 			return c.Field.String() + " is not known"
 		}
@@ -62,4 +62,18 @@ func protocolWords(n uint64) string {
 		return "udp"
 	}
 	return fmt.Sprint(n)
+}
+
+// userWords is a security descriptor that lets one user or group match, else its
+// text.
+func userWords(sd *fwp.SecurityDescriptor) string {
+	if sd != nil && len(sd.ACEs) == 1 && !sd.ACEs[0].Deny {
+		switch id, group, ok := sd.ACEs[0].SID.Unix(); {
+		case ok && group:
+			return fmt.Sprint("in group ", id)
+		case ok:
+			return fmt.Sprint("user ", id)
+		}
+	}
+	return "granted by " + sd.String()
 }

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/policytest"
+)
+
+func newDiff() *cobra.Command {
+	var o diffOptions
+	cmd := &cobra.Command{
+		Use:   "diff OLD NEW [--over FILE]",
+		Short: "Show which connections two policies decide differently",
+		Long: `Diff decides connections with both policies and shows those for which the action, the
+destination or what a redirect tells the proxy differs, with both ways through the
+layers. The connections are those of a file, one a line: PROGRAM DEST [PROTOCOL [USER]].
+Without a file they are searched for: at the boundaries of everything that the filters,
+sets, tables and configurations of both policies name. Changes with the same cause are
+shown once.
+
+It ends with code 1 when a change is one of --fail-on.`,
+		Example: `  calloutd diff old.yaml new.yaml
+  calloutd diff old.yaml new.yaml --over connections.txt --fail-on 'block->permit'`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.diff(cmd, args[0], args[1]) },
+	}
+	jsonFlag(cmd, &o.json)
+	f := cmd.Flags()
+	f.StringVar(&o.over, "over", "", "file of connections; - is standard input")
+	f.StringSliceVar(&o.failOn, "fail-on", nil, "end with code 1 on such a change: FROM->TO with permit, block, redirect or any")
+	f.IntVar(&o.limit, "limit", 20000, "how many connections the search tries at most")
+	_ = cmd.MarkFlagFilename("over") // fails only for a flag that does not exist
+	return cmd
+}
+
+type diffOptions struct {
+	over   string
+	failOn []string
+	limit  int
+	json   bool
+}
+
+// A group is changes with one cause, of which the first is shown.
+type group struct {
+	*policytest.Change
+	count int
+}
+
+func (o *diffOptions) diff(cmd *cobra.Command, before, after string) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	var worlds []*policytest.World
+	for _, file := range []string{before, after} {
+		w, err := open(ctx, file, newTracer(io.Discard, false, false), false)
+		if err != nil {
+			return err
+		}
+		defer w.Close()
+		worlds = append(worlds, w.described())
+	}
+	connections, all, err := o.connections(worlds)
+	if err != nil {
+		return err
+	}
+	groups, tried, err := compareAll(ctx, policytest.Compare(worlds[0], worlds[1]), connections)
+	if err != nil {
+		return err
+	}
+	if err := o.write(cmd.OutOrStdout(), groups, tried, all, before, after); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(groups, func(g *group) bool { return o.fails(g.Change) }) {
+		return exitCode(codeNo)
+	}
+	return nil
+}
+
+func (o *diffOptions) check() error {
+	known := []string{policytest.Permit, policytest.Block, policytest.Redirect, "any"}
+	for _, f := range o.failOn {
+		from, to, ok := strings.Cut(f, "->")
+		if !ok || !slices.Contains(known, from) || !slices.Contains(known, to) {
+			return fmt.Errorf("--fail-on %q: expected FROM->TO with %s, such as block->permit", f, strings.Join(known, ", "))
+		}
+	}
+	if o.limit < 1 {
+		return fmt.Errorf("--limit %d: expected a number from 1", o.limit)
+	}
+	return nil
+}
+
+func (o *diffOptions) fails(c *policytest.Change) bool {
+	return slices.ContainsFunc(o.failOn, func(f string) bool {
+		from, to, _ := strings.Cut(f, "->")
+		return (from == "any" || from == c.Before.Action) && (to == "any" || to == c.After.Action)
+	})
+}
+
+// connections are what is compared; all is how many there would be.
+func (o *diffOptions) connections(worlds []*policytest.World) (seq iter.Seq2[fwps.Incoming, error], all int, err error) {
+	if o.over == "" {
+		space := policytest.Boundaries(worlds...)
+		return func(yield func(fwps.Incoming, error) bool) {
+			space.Some(o.limit)(func(in fwps.Incoming) bool { return yield(in, nil) })
+		}, space.Size(), nil
+	}
+	if o.over == "-" {
+		return lines("standard input", os.Stdin), 0, nil
+	}
+	f, err := os.Open(o.over)
+	if err != nil {
+		return nil, 0, fmt.Errorf("--over: %w", err)
+	}
+	return func(yield func(fwps.Incoming, error) bool) {
+		defer f.Close()
+		lines(o.over, f)(yield)
+	}, 0, nil
+}
+
+// lines reads connections, one at a time.
+func lines(file string, in io.Reader) iter.Seq2[fwps.Incoming, error] {
+	return func(yield func(fwps.Incoming, error) bool) {
+		s := bufio.NewScanner(in)
+		for n := 1; s.Scan(); n++ {
+			c, ok, err := policytest.ParseConnection(file, n, s.Text())
+			if (ok || err != nil) && !yield(c, err) {
+				return
+			}
+		}
+		if err := s.Err(); err != nil {
+			yield(fwps.Incoming{}, fmt.Errorf("%s: %w", file, err))
+		}
+	}
+}
+
+func compareAll(ctx context.Context, c *policytest.Comparison, connections iter.Seq2[fwps.Incoming, error]) (groups []*group, tried int, err error) {
+	byCause := map[string]*group{}
+	for in, err := range connections {
+		if err != nil {
+			return nil, 0, err
+		}
+		tried++
+		change, err := c.Decide(ctx, in)
+		if err != nil {
+			return nil, 0, err
+		}
+		if change == nil {
+			continue
+		}
+		g := byCause[change.Cause()]
+		if g == nil {
+			g = &group{Change: change}
+			byCause[change.Cause()], groups = g, append(groups, g)
+		}
+		g.count++
+	}
+	return groups, tried, nil
+}
+
+func (o *diffOptions) write(out io.Writer, groups []*group, tried, all int, before, after string) error {
+	changed := 0
+	for _, g := range groups {
+		changed += g.count
+		if err := o.writeGroup(out, g, before, after); err != nil {
+			return err
+		}
+	}
+	if o.json {
+		return encode(out, map[string]any{"event": "summary", "connections": tried, "changed": changed})
+	}
+	fmt.Fprintf(out, "%d of %d connections change", changed, tried)
+	if all > tried {
+		fmt.Fprintf(out, "; %d more are at the boundaries of these policies, see --limit", all-tried)
+	}
+	_, err := fmt.Fprintln(out)
+	return err
+}
+
+func (o *diffOptions) writeGroup(out io.Writer, g *group, before, after string) error {
+	if o.json {
+		return encode(out, map[string]any{"event": "change", "kind": g.Kind(), "connection": policytest.Describe(&g.In), "like_it": g.count - 1,
+			"before": g.BeforeTrace, "after": g.AfterTrace})
+	}
+	fmt.Fprintf(out, "%s: %s\n", g.Kind(), clean(policytest.Describe(&g.In)))
+	for _, t := range []struct{ file, trace string }{{before, g.BeforeTrace}, {after, g.AfterTrace}} {
+		fmt.Fprintf(out, "  %s:\n    %s\n", t.file, strings.ReplaceAll(strings.TrimRight(t.trace, "\n"), "\n", "\n    "))
+	}
+	if g.count > 1 {
+		fmt.Fprintf(out, "  and %d more with the same cause\n", g.count-1)
+	}
+	return nil
+}
+
+// encode writes an object in a line, with > as it is.
+func encode(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}

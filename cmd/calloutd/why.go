@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func newWhy() *cobra.Command {
+	var o description
+	cmd := &cobra.Command{
+		Use:   "why DEST --policy FILE",
+		Short: "Say in words why a connection is decided so, and what would have to change",
+		Long: `Why takes the connection you describe through the engine and says what happens, which
+filter at which layer decided because of which conditions, and what its callout said.
+Then it tries what would decide otherwise: the policy without that filter, and the
+filters that come nearest to matching. Nothing is connected.`,
+		Example: `  calloutd why 192.0.2.7:25 --as /usr/bin/mail -p examples/conditions/policy.yaml`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.to = args[0]
+			return o.why(cmd)
+		},
+	}
+	policyFlag(cmd, &o.policy)
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	f := cmd.Flags()
+	f.StringVar(&o.app, "as", "/usr/bin/curl", "path of the program")
+	f.StringVar(&o.from, "from", "", "where it comes from, ADDR:PORT (default: a socket that is not bound)")
+	f.Int64Var(&o.uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known")
+	f.Uint32Var(&o.pid, "pid", 1000, "number of the process")
+	f.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp or a number")
+	f.BoolVar(&o.inbound, "inbound", false, "the program accepts the connection at DEST instead of making it")
+	return cmd
+}
+
+func (o *description) why(cmd *cobra.Command) error {
+	if _, err := netip.ParseAddrPort(o.to); err != nil {
+		return fmt.Errorf("DEST %q: expected an address and a port, such as 198.51.100.7:80 or [2001:db8::7]:80", o.to)
+	}
+	in, err := o.incoming()
+	if err != nil {
+		return err
+	}
+	in.Inbound = o.inbound
+	w, err := open(cmd.Context(), o.policy, newTracer(io.Discard, false, false), false)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	e, err := w.described().Explain(cmd.Context(), in, w.engine.Update)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return encode(cmd.OutOrStdout(), e)
+	}
+	who := fmt.Sprintf("%s to %s (%s)", program(o.app, o.pid), o.to, o.protocol)
+	if o.inbound {
+		who = fmt.Sprintf("%s at %s from %s (%s)", program(o.app, o.pid), o.to, o.from, o.protocol)
+	}
+	_, err = fmt.Fprint(cmd.OutOrStdout(), e.Text(who))
+	return err
+}

@@ -1,0 +1,321 @@
+package policytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/calloutd/calloutd/host/arbitrate"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// An Explanation is a decision in words, and what would have to change for another.
+type Explanation struct {
+	Outcome string `json:"outcome"`
+	To      string `json:"to,omitempty"` // where it goes in the end
+	By      []Part `json:"by"`           // what decided; empty: no filter did (ARB-09)
+	Without string `json:"without,omitempty"`
+	// Others are filters that would decide otherwise, the nearest first.
+	Others []Part `json:"others,omitempty"`
+}
+
+// A Part is a filter's in a decision.
+type Part struct {
+	Layer   string `json:"layer"`
+	Filter  uint64 `json:"filter,omitempty"`
+	Name    string `json:"filter_name,omitempty"`
+	Place   string `json:"filter_place,omitempty"`
+	Callout string `json:"callout,omitempty"`
+	Says    string `json:"says,omitempty"` // the callout's reason
+	Rule    string `json:"rule,omitempty"`
+	// Because are the conditions that held; If those that did not, and would have
+	// to for Outcome.
+	Because []string `json:"because,omitempty"`
+	If      []string `json:"if,omitempty"`
+	Outcome string   `json:"outcome,omitempty"`
+}
+
+// WhatIf makes another policy live, for a question of what would be.
+type WhatIf func(func(*fwpm.Policy) error) error
+
+// nearby is how many filters are tried, the nearest first.
+const nearby = 64
+
+// Explain decides a connection and tries what would decide it otherwise. It
+// changes the policy meanwhile and puts it back.
+func (w *World) Explain(ctx context.Context, in fwps.Incoming, change WhatIf) (*Explanation, error) {
+	r := w.Record()
+	o, err := w.Decide(ctx, r, in)
+	if err != nil {
+		return nil, err
+	}
+	x := explainer{w, ctx, in, change, o, slices.Clone(r.Asked)}
+	e := &Explanation{Outcome: o.Action, By: x.by()}
+	if o.Destination.IsValid() {
+		e.To = o.Destination.String()
+	}
+	e.Without, err = x.without(e.By)
+	if err == nil {
+		e.Others, err = x.others()
+	}
+	return e, errors.Join(err, x.put(w.Policy.Policy.Filters))
+}
+
+type explainer struct {
+	*World
+	ctx    context.Context
+	in     fwps.Incoming
+	change WhatIf
+	is     Outcome
+	asked  []Classification
+}
+
+func (x *explainer) filter(id fwpm.FilterID) *fwpm.Filter {
+	fs := x.Policy.Policy.Filters
+	if i := slices.IndexFunc(fs, func(f fwpm.Filter) bool { return f.ID == id }); i >= 0 {
+		return &fs[i]
+	}
+	return nil
+}
+
+// by lists what decided: for a permit each filter that did.
+func (x *explainer) by() (out []Part) {
+	for _, r := range x.is.Reasons {
+		if r.Filter == 0 && x.is.Action == Permit || x.is.Action == Permit && !r.Decided && r.Why == "" {
+			continue
+		}
+		p := Part{Layer: r.Layer.String(), Filter: uint64(r.Filter), Name: r.Name, Place: x.Policy.Place(r.Filter), Callout: string(r.Callout), Says: r.Why, Rule: r.Rule}
+		if f := x.filter(r.Filter); f != nil {
+			for _, c := range f.Conditions {
+				if in := x.at(f.Layer); in != nil && arbitrate.Holds(&c, in) {
+					p.Because = append(p.Because, Words(&c))
+				}
+			}
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// at is what a layer was asked about, nil if it was not.
+func (x *explainer) at(l fwpm.LayerID) *fwps.Incoming {
+	for i := range x.asked {
+		if x.asked[i].In.Layer == l {
+			return &x.asked[i].In
+		}
+	}
+	return nil
+}
+
+func (x *explainer) put(fs []fwpm.Filter) error {
+	return x.change(func(p *fwpm.Policy) error { p.Filters = slices.Clone(fs); return nil })
+}
+
+// would decides with other filters.
+func (x *explainer) would(fs []fwpm.Filter) (Outcome, error) {
+	if err := x.put(fs); err != nil {
+		return Outcome{}, err
+	}
+	return x.Decide(x.ctx, x.Record(), x.in)
+}
+
+// without takes filters away until the outcome is another, and says which and
+// what it is then.
+func (x *explainer) without(by []Part) (string, error) {
+	var gone []string
+	fs := slices.Clone(x.Policy.Policy.Filters)
+	for o := x.is; len(o.Reasons) > 0 && o.Reasons[0].Filter != 0 && len(gone) < nearby; {
+		r := o.Reasons[0]
+		gone = append(gone, fmt.Sprintf("%d %q", r.Filter, r.Name))
+		fs = slices.DeleteFunc(fs, func(f fwpm.Filter) bool { return f.ID == r.Filter })
+		var err error
+		if o, err = x.would(fs); err != nil {
+			return "", err
+		}
+		if o.differs(&x.is) {
+			return fmt.Sprintf("without filter %s: %s", strings.Join(gone, " and "), o.words()), nil
+		}
+	}
+	return "", nil
+}
+
+func (o *Outcome) differs(p *Outcome) bool {
+	return o.Action != p.Action || o.Action == Redirect && o.Destination != p.Destination
+}
+
+func (o *Outcome) words() string {
+	if o.Action == Redirect {
+		return "redirect to " + o.Destination.String()
+	}
+	return o.Action
+}
+
+// A near is a filter that did not match, by how many fields.
+type near struct {
+	*fwpm.Filter
+	unmet []fwpm.ConditionID
+}
+
+// others finds filters that would decide otherwise if what did not hold held. Each
+// is tried, so what they would do is what they do.
+func (x *explainer) others() (out []Part, err error) {
+	const most = 3
+	for _, n := range x.nearest() {
+		o, err := x.tries(&n)
+		if err != nil {
+			return nil, err
+		}
+		if !o.differs(&x.is) {
+			continue
+		}
+		p := Part{Layer: n.Layer.String(), Filter: uint64(n.ID), Name: n.Name, Place: x.Policy.Place(n.ID), Callout: string(n.Callout), Outcome: o.words()}
+		for _, field := range n.unmet {
+			p.If = append(p.If, n.wish(field, x.at(n.Layer)))
+		}
+		if out = append(out, p); len(out) == most {
+			break
+		}
+	}
+	return out, nil
+}
+
+// tries decides a connection for which the filter's conditions hold; where none
+// can be described, this one, as if they held.
+func (x *explainer) tries(n *near) (Outcome, error) {
+	in, ok := x.in, true
+	for _, field := range n.unmet {
+		ok = ok && meet(n.Filter, field, &in)
+	}
+	if !ok {
+		return x.would(n.held(x.Policy.Policy.Filters))
+	}
+	if err := x.put(x.Policy.Policy.Filters); err != nil {
+		return Outcome{}, err
+	}
+	return x.Decide(x.ctx, x.Record(), in)
+}
+
+func (x *explainer) nearest() (out []near) {
+	for i := range x.Policy.Policy.Filters {
+		f := &x.Policy.Policy.Filters[i]
+		in := x.at(f.Layer)
+		if in == nil || !Authorizes(f.Layer) {
+			continue
+		}
+		if unmet := unmet(f, in); len(unmet) > 0 {
+			out = append(out, near{f, unmet})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b near) int { return len(a.unmet) - len(b.unmet) })
+	return out[:min(len(out), nearby)]
+}
+
+// unmet lists the fields of which no condition holds (BFE-CND-01).
+func unmet(f *fwpm.Filter, in *fwps.Incoming) (out []fwpm.ConditionID) {
+	met := map[fwpm.ConditionID]bool{}
+	for i := range f.Conditions {
+		met[f.Conditions[i].Field] = met[f.Conditions[i].Field] || arbitrate.Holds(&f.Conditions[i], in)
+	}
+	for i := range f.Conditions {
+		if field := f.Conditions[i].Field; !met[field] && !slices.Contains(out, field) {
+			out = append(out, field)
+		}
+	}
+	return out
+}
+
+// held is the policy as if the filter's conditions held. Its weight stays that of
+// all its conditions.
+func (n *near) held(fs []fwpm.Filter) []fwpm.Filter {
+	fs = slices.Clone(fs)
+	for i := range fs {
+		if f := &fs[i]; f.ID == n.ID {
+			if w, err := arbitrate.EffectiveWeight(f); err == nil {
+				f.Weight = fwpm.Weight{Type: fwp.Uint64, Value: w}
+			}
+			f.Conditions = slices.DeleteFunc(slices.Clone(f.Conditions), func(c fwpm.Condition) bool { return slices.Contains(n.unmet, c.Field) })
+		}
+	}
+	return fs
+}
+
+// wish says what a field would have to be, and what it is.
+func (n *near) wish(field fwpm.ConditionID, in *fwps.Incoming) string {
+	var any []string
+	for i := range n.Conditions {
+		if c := &n.Conditions[i]; c.Field == field {
+			any = append(any, Words(c))
+		}
+	}
+	is := valueWords(field, in.Field(field))
+	if field == fwpm.ConditionALEUserID && in.UserKnown {
+		is = fmt.Sprint("user ", in.UserID)
+	}
+	return strings.Join(any, " or ") + " (it is " + is + ")"
+}
+
+// Text is the explanation for people; who is the connection in words.
+func (e *Explanation) Text(who string) string {
+	var b strings.Builder
+	past := map[string]string{Permit: "permitted", Block: "blocked", Redirect: "redirected to " + e.To}[e.Outcome]
+	fmt.Fprintf(&b, "%s is %s.\n\n", who, past)
+	if len(e.By) == 0 {
+		b.WriteString("No filter decides: what nothing blocks is permitted (ARB-09).\n")
+	}
+	for _, p := range e.By {
+		b.WriteString(p.decided())
+	}
+	b.WriteString("\nWhat would change it:\n")
+	if e.Without != "" {
+		fmt.Fprintf(&b, "  - %s\n", e.Without)
+	}
+	for _, p := range e.Others {
+		fmt.Fprintf(&b, "  - %s would make it %s if\n", p.name(), p.Outcome)
+		for _, s := range p.If {
+			fmt.Fprintf(&b, "      %s\n", s)
+		}
+	}
+	if e.Without == "" && len(e.Others) == 0 {
+		b.WriteString("  - no filter of the policy would decide otherwise\n")
+	}
+	return b.String()
+}
+
+func (p *Part) name() string {
+	if p.Filter == 0 {
+		return "At " + p.Layer + " the engine"
+	}
+	s := fmt.Sprintf("filter %d %q", p.Filter, p.Name)
+	if p.Place != "" {
+		s += " (" + p.Place + ")"
+	}
+	return s + " at " + p.Layer
+}
+
+func (p *Part) decided() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s decides", strings.ToUpper(p.name()[:1])+p.name()[1:])
+	if p.Rule != "" && p.Rule != "ARB-01" {
+		fmt.Fprintf(&b, " (%s)", p.Rule)
+	}
+	switch {
+	case p.Callout != "" && p.Says != "":
+		fmt.Fprintf(&b, ", and callout %q says: %s", p.Callout, p.Says)
+	case p.Callout != "":
+		fmt.Fprintf(&b, ", by callout %q, which gives no reason", p.Callout)
+	case p.Says != "":
+		b.WriteString(": " + p.Says)
+	}
+	b.WriteString("\n")
+	for _, s := range p.Because {
+		fmt.Fprintf(&b, "  because %s\n", s)
+	}
+	if p.Filter != 0 && len(p.Because) == 0 {
+		b.WriteString("  it has no conditions: it matches everything\n")
+	}
+	return b.String()
+}
