@@ -3,6 +3,7 @@ package wsk_test
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,19 +18,13 @@ import (
 // One connection that AUTH_RECV_ACCEPT has not decided on holds up no other.
 func TestSlowDecisionDelaysNobodyElse(t *testing.T) {
 	w := open(t, wsk.Debug{})
-	asked, decide := make(chan struct{}), make(chan struct{})
-	slow := make(chan uint16, 1)
+	asked, decide := make(chan netip.AddrPort, 1), make(chan struct{})
+	var calls atomic.Int32
 	_, _, err := w.engine.RegisterCallout("slow", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
 		v.Action = fwp.ActionPermit
-		select {
-		case port := <-slow:
-			if c.In.Remote.Port() == port {
-				close(asked)
-				<-decide
-				return nil
-			}
-			slow <- port
-		default:
+		if calls.Add(1) == 1 {
+			asked <- c.In.Remote
+			<-decide
 		}
 		return nil
 	}))
@@ -40,13 +35,8 @@ func TestSlowDecisionDelaysNobodyElse(t *testing.T) {
 		return nil
 	}))
 	l, at := w.listen(t)
-	s := w.socket(t, wsk.ConnectionSocket, nil)
-	must(t, func(p *wsk.IRP) ntstatus.Status { return s.Bind(loopback, 0, p) })
-	var from netip.AddrPort
-	must(t, func(p *wsk.IRP) ntstatus.Status { return s.GetLocalAddress(&from, p) })
-	slow <- from.Port()
-	must(t, func(p *wsk.IRP) ntstatus.Status { return s.Connect(at, 0, p) })
-	<-asked
+	s := w.dial(t, at)
+	from := <-asked
 
 	var remote netip.AddrPort
 	for range 5 {
