@@ -1,7 +1,6 @@
 package wsktest
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -22,26 +21,8 @@ func init() {
 	}
 }
 
-var codes = map[string]uint32{
-	"records": wsk.SIOQueryWFPConnectionRedirectRecords, "context": wsk.SIOQueryWFPConnectionRedirectContext,
-	"set-records": wsk.SIOSetWFPConnectionRedirectRecords, "endpoint-handle": wsk.SIOQueryWFPALEEndpointHandle,
-	"address-list": wsk.SIOAddressListQuery, "address-list-change": wsk.SIOAddressListChange, "address-list-sort": wsk.SIOAddressListSort,
-	"loopback-fast-path": wsk.SIOLoopbackFastPath, "keep-alive-vals": wsk.SIOKeepAliveVals,
-	"ideal-send-backlog": wsk.SIOWSKQueryIdealSendBacklog, "receive-backlog": wsk.SIOWSKQueryReceiveBacklog, "inspect-id": wsk.SIOWSKQueryInspectID,
-	"register-extension": wsk.SIOWSKRegisterExtension, "remote-address": wsk.SIOWSKSetRemoteAddress, "sendto-address": wsk.SIOWSKSetSendToAddress,
-	"silent-mode": wsk.SIOWSKSetTCPSilentMode,
-}
-
-var socketOptions = map[string][2]uint32{
-	"reuse-addr": {wsk.SolSocket, wsk.SOReuseAddr}, "exclusive": {wsk.SolSocket, wsk.SOExclusiveAddrUse}, "keep-alive": {wsk.SolSocket, wsk.SOKeepAlive},
-	"broadcast": {wsk.SolSocket, wsk.SOBroadcast}, "rcvbuf": {wsk.SolSocket, wsk.SORcvBuf}, "sndbuf": {wsk.SolSocket, wsk.SOSndBuf}, "type": {wsk.SolSocket, wsk.SOType},
-	"conditional-accept": {wsk.SolSocket, wsk.SOConditionalAccept}, "original-dst": {wsk.SolSocket, wsk.SOOriginalDst}, "security": {wsk.SolSocket, wsk.SOWSKSecurity},
-	"v6only": {uint32(wsk.IPProtoIPv6), wsk.IPv6V6Only}, "no-delay": {uint32(wsk.IPProtoTCP), wsk.TCPNoDelay},
-	"want-records": {uint32(wsk.IPProtoIP), wsk.IPWFPRedirectRecords}, "want-context": {uint32(wsk.IPProtoIP), wsk.IPWFPRedirectContext},
-	"want-records6": {uint32(wsk.IPProtoIPv6), wsk.IPWFPRedirectRecords}, "want-context6": {uint32(wsk.IPProtoIPv6), wsk.IPWFPRedirectContext},
-}
-
 var categories = map[string]wsk.Category{"basic": wsk.BasicSocket, "listen": wsk.ListenSocket, "connection": wsk.ConnectionSocket,
+
 	"datagram": wsk.DatagramSocket, "stream": wsk.StreamSocket}
 
 // calls are the words that take an IRP.
@@ -170,52 +151,22 @@ func family(s *statement, a netip.Addr) (wsk.AddressFamily, error) {
 }
 
 func socketCall(w *world, s *statement) (*invocation, error) {
-	c, err := w.clientOf()
-	if err != nil {
-		return nil, err
-	}
 	cat, ok := categories[s.args[1]]
 	if !ok {
 		return nil, fmt.Errorf("%q is no category", s.args[1])
-	}
-	fam, err := family(s, netip.Addr{})
-	if err != nil {
-		return nil, err
 	}
 	typ, proto := wsk.SockStream, wsk.IPProtoTCP
 	if cat == wsk.DatagramSocket {
 		typ, proto = wsk.SockDgram, wsk.IPProtoUDP
 	}
-	flags := int(cat)
-	for key, into := range map[string]*int{"flags": &flags} {
-		if v, ok := s.keys[key]; ok {
-			if *into, err = w.number(v); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if v, ok := s.keys["type"]; ok {
-		n, err := w.number(v)
-		if err != nil {
-			return nil, err
-		}
-		typ = wsk.SocketType(n)
-	}
-	if v, ok := s.keys["protocol"]; ok {
-		n, err := w.number(v)
-		if err != nil {
-			return nil, err
-		}
-		proto = wsk.Protocol(n)
-	}
-	owner, err := w.process(s)
-	if err != nil {
-		return nil, err
-	}
-	h, table, err := w.handler(s.args[0], cat, s.keys["events"])
-	if err != nil {
-		return nil, err
-	}
+	c, err1 := w.clientOf()
+	fam, err2 := family(s, netip.Addr{})
+	flags, err3 := w.numberOr(s, "flags", int(cat))
+	t, err4 := w.numberOr(s, "type", int(typ))
+	pr, err5 := w.numberOr(s, "protocol", int(proto))
+	sd, err6 := w.numberOr(s, "sd", 0)
+	owner, err7 := w.process(s)
+	h, table := w.handler(s.args[0], cat, s.keys["events"])
 	var context any
 	if h != nil {
 		context = h
@@ -223,20 +174,21 @@ func socketCall(w *world, s *statement) (*invocation, error) {
 	if v := s.keys["context"]; v != "" {
 		context = v
 	}
-	var sd wsk.SecurityDescriptor
-	if v := s.keys["sd"]; v != "" {
-		n, err := w.number(v)
-		if err != nil {
-			return nil, err
-		}
-		sd = wsk.SecurityDescriptor(n)
-	}
 	return &invocation{
 		do: func(p *wsk.IRP) ntstatus.Status {
-			return c.Socket(fam, typ, proto, wsk.Category(flags), context, table, owner, sd, p)
+			return c.Socket(fam, wsk.SocketType(t), wsk.Protocol(pr), wsk.Category(flags), context, table, owner, wsk.SecurityDescriptor(sd), p)
 		},
 		then: func(p *pending) error { w.keep(s.args[0], p.irp.socket); return nil },
-	}, nil
+	}, errors.Join(err1, err2, err3, err4, err5, err6, err7)
+}
+
+// numberOr is the number of a key, or what it is without one.
+func (w *world) numberOr(s *statement, key string, or int) (int, error) {
+	v, ok := s.keys[key]
+	if !ok {
+		return or, nil
+	}
+	return w.number(v)
 }
 
 func (w *world) process(s *statement) (*wsk.Process, error) {
@@ -281,10 +233,7 @@ func acceptCall(w *world, s *statement) (*invocation, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, table, err := w.handler(s.args[1], wsk.ConnectionSocket, s.keys["events"])
-	if err != nil {
-		return nil, err
-	}
+	h, table := w.handler(s.args[1], wsk.ConnectionSocket, s.keys["events"])
 	var context any
 	var dispatch *wsk.ClientConnectionDispatch
 	if h != nil {
@@ -346,241 +295,6 @@ func receiveCall(w *world, s *statement) (*invocation, error) {
 		n := 0
 		inv.then = func(p *pending) error { n = p.status().Information; return nil }
 		inv.results = func() map[string]any { return map[string]any{"data": buf[:n]} }
-		return err
-	})(w, s)
-}
-
-func controlCall(typ wsk.ControlSocketType) func(*world, *statement) (*invocation, error) {
-	return onSocket(func(w *world, s *statement, sock *wsk.Socket, inv *invocation) error {
-		code, level, err := w.code(typ, s.args[1])
-		if err != nil {
-			return err
-		}
-		if l, ok := s.keys["level"]; ok {
-			n, err := w.number(l)
-			if err != nil {
-				return err
-			}
-			level = uint32(n)
-		}
-		var in []byte
-		if v, ok := s.keys["in"]; ok {
-			if in, err = w.blob(v); err != nil {
-				return err
-			}
-		}
-		if typ == wsk.SetOption {
-			if in, err = w.optionValue(s.args[2]); err != nil {
-				return err
-			}
-		}
-		size := s.keys["out"]
-		if typ == wsk.GetOption && size == "" {
-			size = "128"
-		}
-		if inv.out, err = w.buffer(size); err != nil {
-			return err
-		}
-		if s.keys["returned"] != "no" {
-			inv.returned = new(int)
-		}
-		inv.do = func(p *wsk.IRP) ntstatus.Status {
-			return sock.ControlSocket(typ, code, level, in, inv.out, inv.returned, p)
-		}
-		inv.then, inv.results = outputOf(inv)
-		return nil
-	})
-}
-
-// outputOf are the results of a call that fills a buffer: its bytes, and their
-// number if they are a ULONG or a SIZE_T.
-func outputOf(inv *invocation) (func(*pending) error, func() map[string]any) {
-	n := 0
-	return func(p *pending) error { n = p.status().Information; return nil }, func() map[string]any {
-		r := map[string]any{"data": inv.out[:n]}
-		switch n {
-		case 4:
-			r["value"] = int(binary.LittleEndian.Uint32(inv.out))
-		case 8:
-			r["value"] = int(binary.LittleEndian.Uint64(inv.out))
-		}
-		return r
-	}
-}
-
-func (w *world) code(typ wsk.ControlSocketType, s string) (code, level uint32, err error) {
-	if typ == wsk.Ioctl {
-		if c, ok := codes[s]; ok {
-			return c, 0, nil
-		}
-	} else if o, ok := socketOptions[s]; ok {
-		return o[1], o[0], nil
-	}
-	n, err := w.number(s)
-	return uint32(n), wsk.SolSocket, err
-}
-
-// optionValue is a number as a ULONG, or bytes.
-func (w *world) optionValue(s string) ([]byte, error) {
-	if n, err := w.number(s); err == nil {
-		return []byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}, nil
-	}
-	return w.blob(s)
-}
-
-func controlClientCall(w *world, s *statement) (*invocation, error) {
-	c, err := w.clientOf()
-	if err != nil {
-		return nil, err
-	}
-	named := map[string]uint32{"transport-list-query": wsk.TransportListQuery, "transport-list-change": wsk.TransportListChange, "cache-sd": wsk.CacheSD,
-		"release-sd": wsk.ReleaseSD, "tdi-mapping": wsk.TDIDeviceNameMapping, "static-events": wsk.SetStaticEventCallbacks, "tdi-behavior": wsk.TDIBehavior}
-	code, ok := named[s.args[0]]
-	if !ok {
-		n, err := w.number(s.args[0])
-		if err != nil {
-			return nil, err
-		}
-		code = uint32(n)
-	}
-	inv := new(invocation)
-	var in []byte
-	if v, ok := s.keys["in"]; ok {
-		if in, err = w.blob(v); err != nil {
-			return nil, err
-		}
-		if m, ok := eventNames[v]; ok {
-			in = wsk.EventCallbackControl{NpiID: wsk.NPIWSKInterfaceID, EventMask: m}.Append(nil)
-		}
-	}
-	if inv.out, err = w.buffer(s.keys["out"]); err != nil {
-		return nil, err
-	}
-	if s.keys["returned"] != "no" {
-		inv.returned = new(int)
-	}
-	inv.do = func(p *wsk.IRP) ntstatus.Status { return c.ControlClient(code, in, inv.out, inv.returned, p) }
-	inv.then, inv.results = outputOf(inv)
-	return inv, nil
-}
-
-func addressInfoCall(w *world, s *statement) (*invocation, error) {
-	c, err := w.clientOf()
-	if err != nil {
-		return nil, err
-	}
-	hints := &wsk.AddrInfo{}
-	if s.keys["family"] != "" {
-		if hints.Family, err = family(s, netip.Addr{}); err != nil {
-			return nil, err
-		}
-	}
-	if s.keys["type"] == "stream" {
-		hints.SocketType = wsk.SockStream
-	}
-	if hints.Flags, err = w.flags(s); err != nil {
-		return nil, err
-	}
-	var list *wsk.AddrInfo
-	return &invocation{
-		do: func(p *wsk.IRP) ntstatus.Status { return c.GetAddressInfo(s.args[0], s.args[1], hints, &list, p) },
-		results: func() map[string]any {
-			n := 0
-			for a := list; a != nil; a = a.Next {
-				n++
-			}
-			r := map[string]any{"count": n}
-			if list != nil {
-				r["is"] = list.Addr
-				c.FreeAddressInfo(list)
-			}
-			return r
-		},
-	}, nil
-}
-
-func nameInfoCall(w *world, s *statement) (*invocation, error) {
-	c, err := w.clientOf()
-	if err != nil {
-		return nil, err
-	}
-	a, err := w.addr(s.args[0])
-	flags, ferr := w.flags(s)
-	var node, service string
-	return &invocation{
-		do:      func(p *wsk.IRP) ntstatus.Status { return c.GetNameInfo(a, &node, &service, flags, p) },
-		results: func() map[string]any { return map[string]any{"node": node, "service": service} },
-	}, errors.Join(err, ferr)
-}
-
-func sendToCall(w *world, s *statement) (*invocation, error) {
-	return onSocket(func(w *world, s *statement, sock *wsk.Socket, inv *invocation) error {
-		var to netip.AddrPort
-		var err error
-		if s.args[1] != "default" {
-			to, err = w.addr(s.args[1])
-		}
-		data, derr := w.blob(s.args[2])
-		flags, ferr := w.flags(s)
-		var control []wsk.ControlMessage
-		if v, ok := s.keys["control"]; ok {
-			b, cerr := w.blob(v)
-			err = errors.Join(err, cerr)
-			typ := wsk.IPWFPRedirectRecords
-			if s.keys["type"] == "context" {
-				typ = wsk.IPWFPRedirectContext
-			}
-			control = []wsk.ControlMessage{{Level: uint32(wsk.IPProtoIP), Type: typ, Data: b}}
-		}
-		inv.do = func(p *wsk.IRP) ntstatus.Status { return sock.SendTo(data, flags, to, control, p) }
-		return errors.Join(err, derr, ferr)
-	})(w, s)
-}
-
-func sendMessagesCall(w *world, s *statement) (*invocation, error) {
-	return onSocket(func(w *world, s *statement, sock *wsk.Socket, inv *invocation) error {
-		to, err := w.addr(s.args[1])
-		var messages [][]byte
-		for _, a := range s.args[2:] {
-			messages = append(messages, []byte(a))
-		}
-		inv.do = func(p *wsk.IRP) ntstatus.Status { return sock.SendMessages(messages, 0, to, nil, p) }
-		return err
-	})(w, s)
-}
-
-func receiveFromCall(w *world, s *statement) (*invocation, error) {
-	buf, err := w.buffer(s.args[1])
-	if err != nil {
-		return nil, err
-	}
-	return onSocket(func(w *world, s *statement, sock *wsk.Socket, inv *invocation) error {
-		flags, err := w.flags(s)
-		var from netip.AddrPort
-		var control []wsk.ControlMessage
-		var controlFlags uint32
-		inv.out = buf
-		inv.do = func(p *wsk.IRP) ntstatus.Status {
-			return sock.ReceiveFrom(buf, flags, &from, &control, &controlFlags, p)
-		}
-		var n int
-		inv.results = func() map[string]any {
-			var types []string
-			for _, m := range control {
-				types = append(types, fmt.Sprint(m.Type))
-			}
-			return map[string]any{"data": buf[:n], "from": from, "control": strings.Join(types, ","), "flags": int(controlFlags)}
-		}
-		inv.after = func(p *pending) {
-			n = p.status().Information
-			for _, m := range control {
-				for key, typ := range map[string]uint32{"save-records": wsk.IPWFPRedirectRecords, "save-context": wsk.IPWFPRedirectContext} {
-					if name, ok := s.wants[key]; ok && m.Type == typ {
-						w.blobs[strings.TrimPrefix(name, "$")] = m.Data
-					}
-				}
-			}
-		}
 		return err
 	})(w, s)
 }

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -92,48 +91,6 @@ func btoi(b bool) int {
 		return 1
 	}
 	return 0
-}
-
-func (s *Socket) sockaddr(a netip.AddrPort) (unix.Sockaddr, error) {
-	if s.v4 {
-		if !a.Addr().Is4() {
-			return nil, fmt.Errorf("%s is no address of an IPv4 socket: %w", a, syscall.EAFNOSUPPORT)
-		}
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}, nil
-	}
-	if a.Addr().Is4() {
-		return nil, fmt.Errorf("%s is no address of an IPv6 socket: %w", a, syscall.EAFNOSUPPORT)
-	}
-	zone, err := zoneID(a.Addr().Zone())
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: zone}, err
-}
-
-func zoneID(zone string) (uint32, error) {
-	if zone == "" {
-		return 0, nil
-	}
-	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
-		return uint32(n), nil
-	}
-	i, err := net.InterfaceByName(zone)
-	if err != nil {
-		return 0, err
-	}
-	return uint32(i.Index), nil
-}
-
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		a := netip.AddrFrom16(sa.Addr)
-		if sa.ZoneId != 0 {
-			a = a.WithZone(strconv.FormatUint(uint64(sa.ZoneId), 10))
-		}
-		return netip.AddrPortFrom(a, uint16(sa.Port))
-	}
-	return netip.AddrPort{}
 }
 
 // Local is the bound address.
@@ -241,66 +198,4 @@ func (s *Socket) Close() {
 		s.f.Close()
 		s.f = nil
 	}
-}
-
-// PeerDone tells whether the peer has disconnected and nothing it sent is unread.
-func PeerDone(c *net.TCPConn) bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	done := false
-	// The result of a connection that is closed already is false too.
-	_ = raw.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK)
-		done = n == 0 && err == nil
-	})
-	return done
-}
-
-// AwaitPeerGone waits until the peer has disconnected or reset the connection,
-// and then reports true. It reports false when the peer sends something, after
-// which the end cannot be seen any more, or when the read deadline ends it.
-func AwaitPeerGone(c *net.TCPConn) bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	gone := false
-	err = raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK)
-		if err == unix.EAGAIN || err == unix.EINTR {
-			return false
-		}
-		gone = n <= 0
-		return true
-	})
-	return gone && err == nil
-}
-
-// SendBuffer is the size of the connection's send buffer, in bytes.
-func SendBuffer(c *net.TCPConn) int { return control(c, sndbuf) }
-
-// Unread is how many bytes have come that nobody has read.
-func Unread(c *net.TCPConn) int { return control(c, inq) }
-
-func sndbuf(fd int) (int, error) { return unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF) }
-
-// control asks the system for a number; it is zero if the system has none.
-func control(c *net.TCPConn, ask func(fd int) (int, error)) (n int) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	err = raw.Control(func(fd uintptr) {
-		if v, err := ask(int(fd)); err == nil {
-			n = v
-		}
-	})
-	if err != nil {
-		return 0
-	}
-	return n
 }

@@ -1,0 +1,73 @@
+package wsk
+
+import (
+	"github.com/calloutd/calloutd/wsk/internal/transport"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// CloseSocket is WskCloseSocket. It is legal when no other call executes on the
+// socket; IRPs that are pending are cancelled and completed first
+// (WSK-CLOSE-01, WSK-CLOSE-03). A connection that is not disconnected both ways
+// is reset (WSK-CLOSE-02).
+func (s *Socket) CloseSocket(irp *IRP) (st ntstatus.Status) {
+	if t := s.client.tracer.Load(); t != nil {
+		defer t.called(s, irp, &st, "WskCloseSocket", "")
+	}
+	c, st := s.enter(opCloseSocket, irp)
+	if st != ntstatus.Success {
+		return st
+	}
+	s.mu.Lock()
+	twice := s.closing
+	s.closing = true
+	s.mu.Unlock()
+	if twice {
+		return c.done(ntstatus.FileForcedClosed, 0)
+	}
+	return c.pend(nil, func() (ntstatus.Status, int) {
+		s.shutdown(1)
+		return ntstatus.Success, 0
+	})
+}
+
+// shutdown ends everything on a closing socket and waits until no more calls
+// than its own are left.
+func (s *Socket) shutdown(own int) {
+	s.cancel()
+	s.ctl.stop()
+	s.recv.stop()
+	s.send.stop() // The last: a send that is cut off aborts the connection.
+	s.mu.Lock()
+	l := s.listener
+	s.mu.Unlock()
+	if l != nil {
+		l.close()
+	}
+	s.hangUp()
+	s.recv.join()
+	s.mu.Lock()
+	for s.calls > own {
+		s.idle.Wait()
+	}
+	s.letGo()
+	s.mu.Unlock()
+	s.hangUp() // A connect may have ended meanwhile.
+	s.closeALE()
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+}
+
+// hangUp closes the connection, with a reset unless both sides are done.
+func (s *Socket) hangUp() {
+	s.mu.Lock()
+	conn, sent, read := s.conn, s.finSent, s.in.finRead
+	s.mu.Unlock()
+	if conn == nil {
+		return
+	}
+	if !sent || !read && !transport.PeerDone(conn) {
+		conn.SetLinger(0)
+	}
+	conn.Close()
+}
