@@ -62,11 +62,11 @@ func receiveFromCall(w *world, s *statement) (*invocation, error) {
 		}
 		var n int
 		inv.results = func() map[string]any {
-			var types []string
+			var types, levels []string
 			for _, m := range control {
-				types = append(types, fmt.Sprint(m.Type))
+				types, levels = append(types, fmt.Sprint(m.Type)), append(levels, fmt.Sprint(m.Level))
 			}
-			return map[string]any{"data": buf[:n], "from": from, "control": strings.Join(types, ","), "flags": int(controlFlags)}
+			return map[string]any{"levels": strings.Join(levels, ","), "data": buf[:n], "from": from, "control": strings.Join(types, ","), "flags": int(controlFlags)}
 		}
 		inv.after = func(p *pending) {
 			n = p.status().Information

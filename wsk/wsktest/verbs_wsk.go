@@ -87,7 +87,7 @@ var calls = map[string]verb{
 	"name-info":      {args: 1, keys: "flags", wants: "node service", call: nameInfoCall},
 	"sendto":         {args: 3, keys: "flags control type", call: sendToCall},
 	"send-messages":  {args: 2, vari: true, call: sendMessagesCall},
-	"receivefrom":    {args: 2, keys: "flags", wants: "data from control flags save-records save-context", call: receiveFromCall},
+	"receivefrom":    {args: 2, keys: "flags", wants: "data from control levels flags save-records save-context", call: receiveFromCall},
 }
 
 // onSocket makes a call on the socket that the first word names.
