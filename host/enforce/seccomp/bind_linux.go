@@ -64,6 +64,9 @@ func (w *worker) performBind(_ context.Context, to netip.AddrPort) (netip.AddrPo
 	if _, _, e := unix.RawSyscall(unix.SYS_BIND, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))), uintptr(len(sa))); e != 0 {
 		return noAddr, callErr(e)
 	}
+	if w.n.Data.NR == unix.SYS_BIND {
+		w.named(&w.s.names.binds, to != w.in.Local)
+	}
 	_, local, e := getName(w.fd)
 	return local, callErr(e)
 }

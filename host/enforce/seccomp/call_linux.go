@@ -59,6 +59,10 @@ func (w *worker) call() unix.Errno {
 		return w.accept(0)
 	case unix.SYS_ACCEPT4:
 		return w.accept(int(int32(w.n.Data.Args[3])))
+	case unix.SYS_GETPEERNAME:
+		return w.getpeername()
+	case unix.SYS_GETSOCKNAME:
+		return w.getsockname()
 	}
 	return w.fail("answer", errors.New("a system call that is not trapped"))
 }

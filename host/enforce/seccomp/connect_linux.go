@@ -29,6 +29,7 @@ func (w *worker) connect() unix.Errno {
 		return e
 	}
 	if family(sa) == unix.AF_UNSPEC && len(sa) >= 2 {
+		w.named(&w.s.names.peers, false)
 		return sysConnect(w.fd, sa) // Disconnect.
 	}
 	if w.sock.datagram() {
@@ -58,11 +59,15 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 	w.in.Remote = remote
 	sock := w.s.opts.ALE.NewSocket(w.in)
 	sock.OnImplicitBind(w.bindTo)
+	w.pending = 0
 	flow, err := sock.Connect(w.s.ctx, remote, w.connectTo)
 	if flow != nil {
 		flow.Detach() // The program closes the socket, and nobody tells us.
 	}
-	return w.done(err)
+	if e := w.done(err); e != 0 {
+		return e
+	}
+	return w.pending
 }
 
 // perform is the ale.ConnectFunc of TCP. It waits if the socket is a blocking one.
@@ -83,9 +88,10 @@ func (w *worker) perform(ctx context.Context, to ale.Target) (netip.AddrPort, er
 		w.s.relieve(w)
 	}
 	e := w.waitConnect(sa)
-	if e == unix.EINPROGRESS && to.Remote != w.in.Remote {
-		e = w.soFar()
+	if e == unix.EINPROGRESS {
+		e = w.soFar(to.Remote != w.in.Remote)
 	}
+	w.named(&w.s.names.peers, to.Remote != w.in.Remote)
 	_, local, _ := getName(w.fd)
 	return local, callErr(e)
 }
@@ -105,14 +111,19 @@ func (w *worker) toward(to netip.AddrPort) ([]byte, error) {
 	return putSockaddr(w.to[:], w.sock.domain, to), nil
 }
 
-// soFar is what a redirected connect in progress has come to. A proxy of this
-// host that is gone has refused it by now, and here it is known whose redirect
-// that was; later only the program would hear of it.
-func (w *worker) soFar() unix.Errno {
-	const closed = 7 // TCP_CLOSE
-	var state [1]byte
-	if getOption(w.fd, unix.IPPROTO_TCP, unix.TCP_INFO, &state); state[0] != closed {
+// soFar is what a connect in progress has come to. One to this host has an
+// outcome by now, although the program is told that it is in progress: the flow
+// is established; or a proxy is gone, and here it is known whose redirect that
+// was, while later only the program would hear of it.
+func (w *worker) soFar(redirected bool) unix.Errno {
+	const synSent, closed = 2, 7 // TCP_SYN_SENT, TCP_CLOSE
+	state := [1]byte{synSent}
+	switch getOption(w.fd, unix.IPPROTO_TCP, unix.TCP_INFO, &state); {
+	case state[0] == synSent, state[0] == closed && !redirected:
 		return unix.EINPROGRESS
+	case state[0] != closed: // The peer may have ended it already.
+		w.pending = unix.EINPROGRESS
+		return 0
 	}
 	if e := sysConnect(w.fd, nowhere); e != unix.EINVAL {
 		return e

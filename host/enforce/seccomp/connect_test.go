@@ -18,6 +18,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -146,6 +147,14 @@ func TestRedirect(t *testing.T) {
 		require.Equal(t, fwps.ProtocolTCP, in.Protocol)
 	}
 	require.NotEqual(t, seen[0].EndpointID, seen[1].EndpointID)
+}
+
+// FLOW_ESTABLISHED is asked, although the program is told to wait.
+func TestNonBlockingFlowIsEstablished(t *testing.T) {
+	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
+	l := &layers{}
+	require.Contains(t, run(t, l.enforcer(), "nonblocking", p.String()), "EINPROGRESS\nproxy\n")
+	require.Equal(t, fwpm.LayerALEFlowEstablishedV4, l.seen[len(l.seen)-1].Layer)
 }
 
 // One connection is one decision, however often connect() is called for it.

@@ -130,6 +130,7 @@ func (w *worker) connectDatagram(sa []byte) unix.Errno {
 	if sa, err = w.toward(to); err != nil {
 		return w.done(err)
 	}
+	w.named(&w.s.names.peers, to != remote)
 	return sysConnect(w.fd, sa)
 }
 

@@ -40,16 +40,20 @@ func is(v uint32, body ...program) program { return when(bpf.JumpEqual, v, body.
 
 // filter returns the program of the traps. It must not refuse by address, which
 // the program can change: only what is in registers counts.
-func filter() ([]bpf.RawInstruction, error) {
+func filter(opts *Options) ([]bpf.RawInstruction, error) {
 	// MSG_FASTOPEN connects. A message has its address in memory, so all are trapped.
 	send := func(nr, flags uint32, otherwise ...program) program {
 		return is(nr, load(offArg(flags)), when(bpf.JumpBitsSet, unix.MSG_FASTOPEN, refuse(unix.EOPNOTSUPP)), slices.Concat(otherwise...))
+	}
+	names := program{}
+	if opts.ShowRequested {
+		names = slices.Concat(is(unix.SYS_GETPEERNAME, trap), is(unix.SYS_GETSOCKNAME, trap))
 	}
 	return bpf.Assemble(slices.Concat(
 		load(offArch), when(bpf.JumpNotEqual, auditArch, refuse(unix.ENOSYS)), // i386, int 0x80
 		load(offNR), when(bpf.JumpGreaterOrEqual, foreignNR, refuse(unix.ENOSYS)),
 		is(unix.SYS_CONNECT, trap), is(unix.SYS_BIND, trap), is(unix.SYS_LISTEN, trap),
-		is(unix.SYS_ACCEPT, trap), is(unix.SYS_ACCEPT4, trap),
+		is(unix.SYS_ACCEPT, trap), is(unix.SYS_ACCEPT4, trap), names,
 		// io_uring connects without a system call.
 		is(unix.SYS_IO_URING_SETUP, refuse(unix.ENOSYS)),
 		is(unix.SYS_IO_URING_ENTER, refuse(unix.ENOSYS)),

@@ -41,7 +41,7 @@ func verdict(t testing.TB, vm *bpf.VM, arch, nr uint32, args ...uint64) string {
 }
 
 func TestFilter(t *testing.T) {
-	raw, err := filter()
+	raw, err := filter(&Options{})
 	require.NoError(t, err)
 	prog, ok := bpf.Disassemble(raw)
 	require.True(t, ok)
@@ -66,6 +66,7 @@ func TestFilter(t *testing.T) {
 		{"listen", unix.SYS_LISTEN, nil, "trap"},
 		{"accept", unix.SYS_ACCEPT, nil, "trap"},
 		{"accept4", unix.SYS_ACCEPT4, nil, "trap"},
+		{"getpeername", unix.SYS_GETPEERNAME, nil, "allow"},
 		{"setgroups", unix.SYS_SETGROUPS, nil, "trap"},
 		{"send", unix.SYS_SENDTO, []uint64{3, 0, 0, unix.MSG_NOSIGNAL}, "allow"},
 		{"sendto", unix.SYS_SENDTO, []uint64{3, 0, 0, unix.MSG_NOSIGNAL, 0x1000}, "trap"},

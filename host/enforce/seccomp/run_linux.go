@@ -107,7 +107,7 @@ func (s *supervisor) treeGone() error {
 
 // startTrapped changes its thread for good; cmd inherits what it changed.
 func startTrapped(cmd *exec.Cmd, opts *Options) (l listener, err error) {
-	prog, err := filter()
+	prog, err := filter(opts)
 	if err != nil {
 		return l, err
 	}

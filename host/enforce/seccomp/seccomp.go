@@ -28,6 +28,9 @@ type Options struct {
 	// OnBlocked hears of every connect that was refused. Optional; the program
 	// waits for it.
 	OnBlocked func(enforce.Denial)
+	// ShowRequested makes getpeername and getsockname answer with what the program
+	// asked for, where a callout redirected it. Every such call is trapped then.
+	ShowRequested bool
 
 	without without // Tests only.
 }

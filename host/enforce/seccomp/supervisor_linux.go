@@ -31,6 +31,7 @@ type supervisor struct {
 	home      uint64 // the network namespace of this process
 	targets   targets
 	datagrams datagrams
+	names     names
 	rights
 
 	restarts  restarts

@@ -29,6 +29,7 @@ type worker struct {
 	size        uint32             // what accept4 says saLen is
 	to          [sockaddr6Len]byte // where it goes instead
 	val         int64              // what the call returns
+	pending     unix.Errno         // what a connect answers that has succeeded already
 	restartable bool               // it is in supervisor.restarts
 
 	path    [4096]byte // scratch
