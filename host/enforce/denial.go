@@ -8,5 +8,5 @@ type Denial struct {
 	AppID  string
 	Local  netip.AddrPort // of a bind or listen, where it was meant to be
 	Remote netip.AddrPort // not valid for a bind or listen
-	Err    error // an *ale.BlockedError when the policy refused
+	Err    error          // an *ale.BlockedError when the policy refused
 }
