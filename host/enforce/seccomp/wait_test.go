@@ -4,6 +4,8 @@ package seccomp
 
 import (
 	"bufio"
+	"encoding/binary"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -41,6 +43,19 @@ func full(t *testing.T) (addr netip.AddrPort, drain, closeIt func()) {
 	}, closeIt
 }
 
+// underWay waits until a socket has sent its SYN to an IPv4 address.
+func underWay(to netip.AddrPort) {
+	a := to.Addr().As4()
+	row := fmt.Sprintf(" %08X:%04X 02 ", binary.NativeEndian.Uint32(a[:]), to.Port())
+	for {
+		b, err := os.ReadFile("/proc/self/net/tcp")
+		check(err)
+		if strings.Contains(string(b), row) {
+			return
+		}
+	}
+}
+
 // thread runs f on a locked thread and returns its number.
 func thread(f func()) (tid int, done <-chan struct{}) {
 	start, end := make(chan int), make(chan struct{})
@@ -67,6 +82,8 @@ func init() {
 			check(unix.Tgkill(os.Getpid(), tid, unix.SIGUSR1))
 			<-c
 		} else {
+			// A signal that comes before the call is received ends it: nothing goes on then.
+			underWay(must(args[0]))
 			kick(tid)
 			<-done
 			say(name(e))
