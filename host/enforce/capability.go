@@ -39,6 +39,7 @@ const (
 	SyncWakeUp   = "seccomp SYNC_WAKE_UP"
 	PidfdThread  = "PIDFD_THREAD"
 	LandlockTCP  = "Landlock TCP rules"
+	UserNS       = "user namespaces"
 	NoListener   = "no seccomp listener above this process"
 )
 
@@ -49,7 +50,7 @@ type Need string
 const (
 	Required    Need = "required"    // nothing works without it
 	Recommended Need = "recommended" // without it a hostile program has a way round
-	Optional    Need = "optional"    // without it things are slower or coarser
+	Optional    Need = "optional"    // without it things are slower, coarser, or one less
 )
 
 // A Capability is something a kernel may have.
@@ -72,6 +73,7 @@ func capabilities() []Capability {
 		{Name: WaitKillable, Need: Optional, MinimumKernel: "5.19", Detail: "signals do not restart a decision"},
 		{Name: SyncWakeUp, Need: Optional, MinimumKernel: "6.6", Detail: "halves the latency or better"},
 		{Name: PidfdThread, Need: Optional, MinimumKernel: "6.9", Detail: "threads that do not share their descriptors"},
+		{Name: UserNS, Need: Optional, MinimumKernel: "3.8", Detail: "isolates a program in an empty network"},
 	}
 }
 

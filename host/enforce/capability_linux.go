@@ -1,8 +1,11 @@
 package enforce
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"syscall"
 	"unsafe"
 
 	"github.com/calloutd/calloutd/host/enforce/internal/doomed"
@@ -34,6 +37,7 @@ func probeThread() map[string]error {
 		WaitKillable: probeWaitKillable(),
 		PidfdThread:  probePidfdThread(),
 		LandlockTCP:  probeLandlock(),
+		UserNS:       probeUserNS(),
 	}
 	errs[NoListener], errs[SyncWakeUp] = probeListener()
 	return errs
@@ -82,6 +86,18 @@ func probePidfdThread() error {
 		return fmt.Errorf("pidfd_open: %w", err)
 	}
 	return unix.Close(fd)
+}
+
+// probeUserNS starts a program that does not exist in new namespaces: a kernel
+// that makes them gets as far as looking for it.
+func probeUserNS() error {
+	_, err := syscall.ForkExec("/proc/self/no-such-program", []string{""}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}}})
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return fmt.Errorf("clone: %w", err)
 }
 
 func probeLandlock() error {

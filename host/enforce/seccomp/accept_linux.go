@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/fwps"
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,7 @@ func (w *worker) accept(flags int) unix.Errno {
 	case e != 0:
 		return e
 	case !w.sock.inet():
-		return w.outside()
+		return w.outside(nil)
 	case w.sock.datagram():
 		return unix.EOPNOTSUPP
 	case !w.sock.tcp():
@@ -38,14 +39,11 @@ func (w *worker) accept(flags int) unix.Errno {
 		}
 		e = w.acceptOne(listening, fd, flags)
 		unix.Close(fd)
-		if e != refusedOne {
+		if e != refused {
 			return e
 		}
 	}
 }
-
-// refusedOne: the policy refused a connection, and the next one may be accepted.
-const refusedOne unix.Errno = 1<<16 + 4
 
 func (w *worker) acceptOne(listening *ale.Socket, fd, flags int) unix.Errno {
 	var s socket
@@ -62,7 +60,7 @@ func (w *worker) acceptOne(listening *ale.Socket, fd, flags int) unix.Errno {
 			return e
 		}
 		w.in.Local = local
-		return refusedOne
+		return refused
 	}
 	flow.Detach()
 	if e := w.writeSockaddr(w.n.Data.Args[1], w.n.Data.Args[2], w.sa[:w.saLen]); e != 0 {
@@ -121,8 +119,15 @@ func (w *worker) writeSockaddr(addr, length uint64, sa []byte) unix.Errno {
 
 // install gives the program a descriptor, whose number is what its call returns.
 func (w *worker) install(fd, flags int) unix.Errno {
-	if !w.s.l.addFD(w.n.ID, fd, flags&unix.SOCK_CLOEXEC != 0) {
+	n, e := w.s.l.addFD(w.n.ID, fd, flags&unix.SOCK_CLOEXEC != 0)
+	switch e {
+	case 0:
+		w.val = int64(n)
+		return 0
+	case unix.ENOENT:
 		return nobody
+	case unix.ENOTTY:
+		return w.fail("give it a socket", &enforce.UnsupportedError{Name: "SECCOMP_IOCTL_NOTIF_ADDFD", MinimumKernel: "5.9"})
 	}
-	return answered
+	return e // EMFILE: the program has too many.
 }

@@ -63,7 +63,7 @@ func init() {
 		}
 		try("fetch the listener", listener)
 		_, err = os.OpenFile("/proc/"+strconv.Itoa(boss)+"/mem", os.O_RDWR, 0)
-		try("write its memory", errnoOf(err))
+		try("write its memory", errnoIn(err))
 		var b [1]byte
 		local := unix.Iovec{Base: &b[0], Len: 1}
 		remote := unix.RemoteIovec{Base: uintptr(unsafe.Pointer(&programs)), Len: 1}
@@ -173,7 +173,7 @@ func TestSetuidDoesNotCount(t *testing.T) {
 	require.Equal(t, strconv.Itoa(nobodyID)+"\n", output(t, unprivileged(t, "protected", "permit", "setuid", bin)))
 }
 
-func errnoOf(err error) (e unix.Errno) {
+func errnoIn(err error) (e unix.Errno) {
 	errors.As(err, &e)
 	return e
 }

@@ -207,7 +207,7 @@ func TestConnectAllocatesNothing(t *testing.T) {
 		_, err := s.Connect(context.Background(), sink, connect)
 		check(err)
 	})
-	require.InDelta(t, ofALE, median(c.allocs), 0.1) // Some are this test's.
+	require.InDelta(t, ofALE, median(c.allocs), 0.5) // One of ours would be a whole one.
 }
 
 // floor is the least that a supervisor has to do for one tree of one thread:
@@ -215,13 +215,11 @@ func TestConnectAllocatesNothing(t *testing.T) {
 func floor(b *testing.B) func(*exec.Cmd) {
 	return func(cmd *exec.Cmd) {
 		opts := Options{Logf: b.Logf}
-		ls := make(chan listener)
+		ls := make(chan listener, 1)
 		doomed.Go(func() {
-			l, err := startTrapped(cmd, &opts)
-			if err != nil {
+			if err := startTrapped(cmd, &opts, func(l listener) { ls <- l }); err != nil {
 				b.Error(err)
 			}
-			ls <- l
 			if err := cmd.Wait(); err != nil {
 				b.Error(err)
 			}

@@ -23,7 +23,7 @@ func (w *worker) bind() unix.Errno {
 	case e != 0:
 		return e
 	case !w.sock.inet():
-		return w.outside()
+		return w.outside(nil)
 	case !w.sock.tcp() && !w.sock.datagram():
 		return w.undecidable()
 	}
@@ -85,7 +85,7 @@ func (w *worker) listen() unix.Errno {
 	case e != 0:
 		return e
 	case !w.sock.inet():
-		return w.outside()
+		return w.outside(nil)
 	case w.sock.datagram():
 		return unix.EOPNOTSUPP
 	case !w.sock.tcp():

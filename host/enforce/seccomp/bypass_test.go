@@ -355,8 +355,8 @@ func careless(t *testing.T, p policy, cmd *exec.Cmd) {
 	started := make(chan listener, 1)
 	ended := make(chan error, 1)
 	doomed.Go(func() {
-		l, err := startTrapped(cmd, &Options{without: without{landlock: true}})
-		if started <- l; err == nil {
+		err := startTrapped(cmd, &Options{without: without{landlock: true}}, func(l listener) { started <- l })
+		if err == nil {
 			err = cmd.Wait()
 		}
 		ended <- err

@@ -16,15 +16,18 @@ const (
 	interrupted unix.Errno = 512       // ERESTARTSYS: a signal handler runs first. See worker.check.
 	proceed     unix.Errno = 1<<16 + 1 // let the program's own call run
 	nobody      unix.Errno = 1<<16 + 2 // the caller is gone: the answer reaches nobody
-	answered    unix.Errno = 1<<16 + 3 // the answer has been given
+	refused     unix.Errno = 1<<16 + 3 // a connection that came in was refused: there may be another
 )
 
 // answer decides one notification and lets go of what it took for that.
 func (w *worker) answer() unix.Errno {
 	w.val = 0
-	if w.n.Data.NR == unix.SYS_SETGROUPS {
+	switch w.n.Data.NR {
+	case unix.SYS_SETGROUPS:
 		w.s.targets.forget(w.n.TID)
 		return proceed
+	case unix.SYS_SOCKET:
+		return w.makeSocket()
 	}
 	e := w.take()
 	if e == 0 {
@@ -137,13 +140,19 @@ func (w *worker) write(addr uint64, b []byte) unix.Errno {
 }
 
 // outside answers a call about what is no IP socket, which the program's own
-// call does best: the credentials and the directories are its.
-func (w *worker) outside() unix.Errno {
+// call does best: the credentials and the directories are its. Isolated programs
+// may do that only where no other thread can put an IP socket in its place; else
+// perform does it.
+func (w *worker) outside(perform func() unix.Errno) unix.Errno {
 	switch w.sock.domain {
 	case unix.AF_UNIX, unix.AF_NETLINK, unix.AF_ALG:
+	default:
+		return w.undecidable()
+	}
+	if !w.s.opts.Isolate || perform == nil || w.t.alone() {
 		return proceed
 	}
-	return w.undecidable()
+	return perform()
 }
 
 // undecidable refuses what only a socket from outside the tree can be.
@@ -189,14 +198,14 @@ func (w *worker) fail(what string, err error) unix.Errno {
 }
 
 func (w *worker) reply(e unix.Errno) {
-	delivered := e == answered
-	if !delivered {
-		w.r = response{ID: w.n.ID, Val: w.val, Error: -int32(e)}
-		if e == proceed {
-			w.r.Error, w.r.Flags = 0, unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
-		}
-		delivered = w.s.l.send(&w.r)
+	w.r = response{ID: w.n.ID, Error: -int32(e)}
+	switch e {
+	case 0:
+		w.r.Val = w.val
+	case proceed:
+		w.r.Error, w.r.Flags = 0, unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 	}
+	delivered := w.s.l.send(&w.r)
 	if w.restartable {
 		w.restartable = false
 		w.s.restarts.end(w, e, delivered)

@@ -21,7 +21,7 @@ func (w *worker) connect() unix.Errno {
 	case e != 0:
 		return e
 	case !w.sock.inet():
-		return w.outside()
+		return w.outside(func() unix.Errno { return w.connectLocal(sa) })
 	case !w.sock.tcp() && !w.sock.datagram():
 		return w.undecidable()
 	}

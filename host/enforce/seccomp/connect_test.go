@@ -199,14 +199,18 @@ func TestReconnectIsDecidedAgain(t *testing.T) {
 	require.Equal(t, "ok proxy\nok\nEACCES \nok\n", run(t, deciding(only(p)), "again", p.String(), test4))
 }
 
+// clients are programs of others that connect to test4 and print what they read.
+var clients = map[string][]string{
+	"curl":    {"-s", "--noproxy", "*", "--http0.9", "http://" + test4},
+	"wget":    {"-q", "--no-proxy", "-O", "-", "http://" + test4},
+	"python3": {"-c", "import socket; print(socket.create_connection(('203.0.113.10', 80)).recv(99).decode())"},
+	"node":    {"-e", "require('net').connect(80, '203.0.113.10').on('data', d => console.log(String(d))).on('close', process.exit)"},
+	"bash":    {"-c", "exec 3<>/dev/tcp/203.0.113.10/80; cat <&3"},
+}
+
 func TestRealClients(t *testing.T) {
 	p := serve(t, "tcp4", "127.0.0.1:0", "HTTP/1.0 200 OK\r\n\r\nproxy")
-	for name, args := range map[string][]string{
-		"curl":    {"-s", "--noproxy", "*", "--http0.9", "http://" + test4},
-		"python3": {"-c", "import socket; print(socket.create_connection(('203.0.113.10', 80)).recv(99).decode())"},
-		"node":    {"-e", "require('net').connect(80, '203.0.113.10').on('data', d => console.log(String(d))).on('close', process.exit)"},
-		"bash":    {"-c", "exec 3<>/dev/tcp/203.0.113.10/80; cat <&3"},
-	} {
+	for name, args := range clients {
 		t.Run(name, func(t *testing.T) {
 			out, _ := supervise(t, Options{ALE: redirectTo(p)}, exec.Command(tool(t, name), args...))
 			require.Contains(t, out, "proxy")

@@ -45,20 +45,28 @@ func filter(opts *Options) ([]bpf.RawInstruction, error) {
 	send := func(nr, flags uint32, otherwise ...program) program {
 		return is(nr, load(offArg(flags)), when(bpf.JumpBitsSet, unix.MSG_FASTOPEN, refuse(unix.EOPNOTSUPP)), slices.Concat(otherwise...))
 	}
-	names := program{}
+	var names, isolate program
+	made := allow
 	if opts.ShowRequested {
 		names = slices.Concat(is(unix.SYS_GETPEERNAME, trap), is(unix.SYS_GETSOCKNAME, trap))
+	}
+	if opts.Isolate {
+		made, isolate = trap, slices.Concat(
+			// Who shares a thread's descriptors is one of its process. clone3 has its
+			// flags in memory; who is refused it uses clone.
+			is(unix.SYS_CLONE, load(offArg(0)), mask(unix.CLONE_FILES|unix.CLONE_THREAD), is(unix.CLONE_FILES, refuse(unix.EPERM)), allow),
+			is(unix.SYS_CLONE3, refuse(unix.ENOSYS)))
 	}
 	return bpf.Assemble(slices.Concat(
 		load(offArch), when(bpf.JumpNotEqual, auditArch, refuse(unix.ENOSYS)), // i386, int 0x80
 		load(offNR), when(bpf.JumpGreaterOrEqual, foreignNR, refuse(unix.ENOSYS)),
 		is(unix.SYS_CONNECT, trap), is(unix.SYS_BIND, trap), is(unix.SYS_LISTEN, trap),
-		is(unix.SYS_ACCEPT, trap), is(unix.SYS_ACCEPT4, trap), names,
+		is(unix.SYS_ACCEPT, trap), is(unix.SYS_ACCEPT4, trap), names, isolate,
 		// io_uring connects without a system call.
 		is(unix.SYS_IO_URING_SETUP, refuse(unix.ENOSYS)),
 		is(unix.SYS_IO_URING_ENTER, refuse(unix.ENOSYS)),
 		is(unix.SYS_IO_URING_REGISTER, refuse(unix.ENOSYS)),
-		is(unix.SYS_SOCKET, sockets()),
+		is(unix.SYS_SOCKET, sockets(made)),
 		send(unix.SYS_SENDTO, 3, // send() has no address.
 			load(offArg(4)), when(bpf.JumpNotEqual, 0, trap), load(offArg(4)+4), when(bpf.JumpNotEqual, 0, trap), allow),
 		send(unix.SYS_SENDMSG, 2, trap), send(unix.SYS_SENDMMSG, 3, trap),
@@ -73,16 +81,18 @@ func filter(opts *Options) ([]bpf.RawInstruction, error) {
 // here looks at: MPTCP, SCTP and DCCP (which also come with protocol 0 and
 // another type), SMC, RDS and RxRPC (which connect inside the kernel), packet
 // and raw sockets (on which a program brings its own TCP), vsock (another host).
-func sockets() program {
+// made is what becomes of those that see the network.
+func sockets(made program) program {
 	return slices.Concat(
 		load(offArg(0)),
-		is(unix.AF_UNIX, allow), is(unix.AF_NETLINK, allow), is(unix.AF_ALG, allow),
+		is(unix.AF_UNIX, allow), is(unix.AF_ALG, allow),
+		is(unix.AF_NETLINK, load(offArg(2)), is(unix.NETLINK_ROUTE, made), allow),
 		is(unix.AF_PACKET, refuse(unix.EPERM)),
 		when(bpf.JumpNotEqual, unix.AF_INET, when(bpf.JumpNotEqual, unix.AF_INET6, refuse(unix.EAFNOSUPPORT))),
 		load(offArg(1)), mask(0xf), // SOCK_TYPE_MASK
-		is(unix.SOCK_STREAM, load(offArg(2)), is(0, allow), is(unix.IPPROTO_TCP, allow), refuse(unix.EPROTONOSUPPORT)),
-		is(unix.SOCK_DGRAM, load(offArg(2)), is(0, allow), is(unix.IPPROTO_UDP, allow),
-			is(unix.IPPROTO_ICMP, allow), is(unix.IPPROTO_ICMPV6, allow), refuse(unix.EPROTONOSUPPORT)),
+		is(unix.SOCK_STREAM, load(offArg(2)), is(0, made), is(unix.IPPROTO_TCP, made), refuse(unix.EPROTONOSUPPORT)),
+		is(unix.SOCK_DGRAM, load(offArg(2)), is(0, made), is(unix.IPPROTO_UDP, made),
+			is(unix.IPPROTO_ICMP, made), is(unix.IPPROTO_ICMPV6, made), refuse(unix.EPROTONOSUPPORT)),
 		is(unix.SOCK_RAW, refuse(unix.EPERM)), // What an unprivileged program is told.
 		refuse(unix.EPROTONOSUPPORT))
 }

@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// denyConnect makes Landlock deny TCP connect to the calling thread and its
-// children. The supervisor's connect on their sockets is not theirs.
-func denyConnect() error {
+// denyTCP makes Landlock deny TCP connect and bind to the calling thread and its
+// children. What the supervisor does with their sockets is not their doing.
+func denyTCP() error {
 	abi, _, e := unix.RawSyscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if e != 0 || abi < 4 {
 		return &enforce.UnsupportedError{Name: enforce.LandlockTCP, MinimumKernel: "6.7", Why: fmt.Sprintf("ABI %d: %v", int(abi), e)}
 	}
-	attr := struct{ fs, net uint64 }{net: unix.LANDLOCK_ACCESS_NET_CONNECT_TCP} // Handled, and no rule allows it.
+	attr := struct{ fs, net uint64 }{net: unix.LANDLOCK_ACCESS_NET_CONNECT_TCP | unix.LANDLOCK_ACCESS_NET_BIND_TCP} // Handled, and no rule allows it.
 	fd, _, e := unix.RawSyscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
 	if e != 0 {
 		return fmt.Errorf("landlock_create_ruleset: %w", e)

@@ -4,7 +4,6 @@ package seccomp
 
 import (
 	"context"
-	"strings"
 	"sync"
 
 	"github.com/calloutd/calloutd/host/ale"
@@ -37,19 +36,6 @@ func (*layers) ReauthorizeReason(fwpm.LayerID, uint64) fwp.ReauthorizeReason { r
 
 func (l *layers) enforcer() *ale.Enforcer {
 	return ale.New(ale.Options{Classifier: l, Store: memstore.New(0)})
-}
-
-// asked says which layers were, with the addresses.
-func (l *layers) asked() string {
-	var s strings.Builder
-	for _, in := range l.seen {
-		s.WriteString(strings.TrimPrefix(in.Layer.String(), "ALE_") + " " + in.Local.String())
-		if in.Remote.IsValid() {
-			s.WriteString(" " + in.Remote.String())
-		}
-		s.WriteString("\n")
-	}
-	return s.String()
 }
 
 func blockIf(cond func(in *fwps.Incoming) bool) func(*fwps.Incoming, *fwps.Decision) {

@@ -150,15 +150,21 @@ func (l listener) send(r *response) bool {
 // about it before is then true of that very thread.
 func (l listener) valid(id *uint64) bool { return l.retry(ioctlIDValid, unsafe.Pointer(id)) == 0 }
 
-// addFD gives the program a copy of a descriptor, and its number as the result
-// of the call. It reports false when nobody waits for it.
-func (l listener) addFD(id uint64, fd int, cloexec bool) bool {
+// addFD gives the program a copy of a descriptor and returns its number there.
+// The answer follows by send: SECCOMP_ADDFD_FLAG_SEND would do both at once, but
+// when a signal interrupts it the program's call returns 0 without a descriptor.
+func (l listener) addFD(id uint64, fd int, cloexec bool) (int, unix.Errno) {
 	add := struct { // struct seccomp_notif_addfd
 		id                              uint64
 		flags, srcFD, newFD, newFDFlags uint32
-	}{id: id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, srcFD: uint32(fd)}
+	}{id: id, srcFD: uint32(fd)}
 	if cloexec {
 		add.newFDFlags = unix.O_CLOEXEC
 	}
-	return l.retry(ioctlAddFD, unsafe.Pointer(&add)) == 0
+	for {
+		n, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(l.fd), ioctlAddFD, uintptr(unsafe.Pointer(&add)))
+		if e != unix.EINTR {
+			return int(n), e
+		}
+	}
 }

@@ -23,8 +23,8 @@ func TestListenerIsNotInterrupted(t *testing.T) {
 	require.NoError(t, err)
 	started, ended := make(chan listener, 1), make(chan error, 1)
 	doomed.Go(func() {
-		l, err := startTrapped(cmd, &Options{Logf: t.Logf})
-		if started <- l; err == nil {
+		err := startTrapped(cmd, &Options{Logf: t.Logf}, func(l listener) { started <- l })
+		if err == nil {
 			err = cmd.Wait()
 		}
 		ended <- err

@@ -3,6 +3,10 @@
 package seccomp
 
 import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -10,7 +14,11 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/fwps"
 )
 
 // Tests with a network of their own: loopback, and 192.0.2.1 on the device va.
@@ -46,16 +54,103 @@ func init() {
 }
 
 func inNetwork(t *testing.T, args ...string) string {
-	need(t)
-	asRoot(t)
 	tool(t, "ip")
-	cmd := helper("network", args...)
+	return inNamespace(t, "network", args...)
+}
+
+func inNamespace(t *testing.T, program string, args ...string) string {
+	need(t, enforce.UserNS)
+	asRoot(t)
+	cmd := helper(program, args...)
 	cmd.Path = copyBinary(t, "calloutd")
 	cmd.Args[0], cmd.Dir = cmd.Path, "/"
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: nobodyID, HostID: nobodyID, Size: 1}}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
 		UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true}
 	return output(t, cmd)
+}
+
+// names answers every question about an IPv4 address with 127.0.0.1.
+func serveNames() {
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 53})
+	check(err)
+	for b := make([]byte, 1500); ; {
+		n, from, err := c.ReadFromUDPAddrPort(b)
+		check(err)
+		var m dnsmessage.Message
+		check(m.Unpack(b[:n]))
+		m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
+		for _, q := range m.Questions {
+			if q.Type == dnsmessage.TypeA {
+				m.Answers = append(m.Answers, dnsmessage.Resource{
+					Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1},
+					Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}}})
+			}
+		}
+		out, err := m.Pack()
+		check(err)
+		_, err = c.WriteToUDPAddrPort(out, from)
+		check(err)
+	}
+}
+
+func init() {
+	// resolve: serve names, and run a supervised command that asks for one.
+	programs["resolve"] = func(args []string) {
+		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+			panic(string(out))
+		}
+		conf, err := os.CreateTemp("", "resolv")
+		check(err)
+		_, err = conf.WriteString("nameserver 127.0.0.1\n")
+		check(err)
+		check(unix.Mount(conf.Name(), "/etc/resolv.conf", "", unix.MS_BIND, ""))
+		check(os.Remove(conf.Name()))
+		go serveNames()
+		cmd := exec.Command(args[1], args[2:]...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if args[1] == "go" {
+			cmd = helper("lookup")
+			cmd.Stdout = os.Stdout
+		}
+		decided := 0
+		opts := Options{Isolate: args[0] == "isolated", Logf: func(f string, a ...any) { say(fmt.Sprintf(f, a...)) },
+			ALE: deciding(func(in fwps.Incoming) netip.AddrPort {
+				if in.Protocol == fwps.ProtocolUDP && in.Remote.Port() == 53 {
+					decided++
+				}
+				return in.Remote
+			})}
+		_, err = Run(context.Background(), opts, cmd)
+		check(err)
+		say("questions decided", decided > 0)
+	}
+	programs["lookup"] = func([]string) {
+		a, err := net.LookupHost("origin.test")
+		say(a, err)
+	}
+}
+
+// Names are resolved as ever, and the policy sees whom the programs ask.
+func TestDNS(t *testing.T) {
+	tool(t, "ip")
+	for name, args := range map[string][]string{
+		"getent":  {"hosts", "origin.test"},
+		"python3": {"-c", "import socket; print(socket.gethostbyname('origin.test'))"},
+		"node":    {"-e", "require('dns').resolve4('origin.test', (e, a) => console.log(e, a))"},
+		"go":      nil,
+	} {
+		if name != "go" {
+			tool(t, name)
+		}
+		for _, mode := range []string{"plain", "isolated"} {
+			t.Run(name+" "+mode, func(t *testing.T) {
+				out := inNamespace(t, "resolve", append([]string{mode, name}, args...)...)
+				require.Contains(t, out, "127.0.0.1")
+				require.Contains(t, out, "questions decided true\n")
+			})
+		}
+	}
 }
 
 // A redirect to loopback leaves the device that the socket is bound to, if the

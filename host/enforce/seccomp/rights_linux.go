@@ -15,10 +15,11 @@ type rights struct {
 	canBindAll       bool   // ports below unprivilegedPort too
 	unprivilegedPort uint16 // net.ipv4.ip_unprivileged_port_start
 	userNamespace    string
+	user             uint32
 }
 
 func ownRights() (rights, error) {
-	r := rights{unprivilegedPort: 1024}
+	r := rights{unprivilegedPort: 1024, user: uint32(os.Geteuid())}
 	self, err := unix.Open("/proc/self", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return r, os.NewSyscallError("open /proc/self", err)

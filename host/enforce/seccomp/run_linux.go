@@ -36,7 +36,9 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if !opts.without.undumpable {
+	if opts.Isolate {
+		cmd.SysProcAttr = isolated(cmd.SysProcAttr)
+	} else if !opts.without.undumpable { // Another user namespace protects as well.
 		undo, err := protect()
 		if err != nil {
 			return nil, err
@@ -51,7 +53,6 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 	defer stopSignals()
 	waited, err := sup.start(cmd)
 	if err != nil {
-		sup.monitor.close()
 		return nil, err
 	}
 	defer sup.stop()
@@ -76,17 +77,16 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 func (s *supervisor) start(cmd *exec.Cmd) (waited <-chan error, err error) {
 	started, reaped := make(chan error), make(chan struct{})
 	doomed.Go(func() {
-		l, err := startTrapped(cmd, &s.opts)
-		s.l = l
+		err := startTrapped(cmd, &s.opts, s.serve)
 		started <- err
 		if err == nil {
 			<-reaped // The end of this thread would trigger cmd's Pdeathsig.
 		}
 	})
 	if err := <-started; err != nil {
+		s.stop()
 		return nil, err
 	}
-	s.serve()
 	wait := make(chan error, 1)
 	go func() {
 		wait <- cmd.Wait()
@@ -105,30 +105,32 @@ func (s *supervisor) treeGone() error {
 	return context.Cause(s.ctx)
 }
 
-// startTrapped changes its thread for good; cmd inherits what it changed.
-func startTrapped(cmd *exec.Cmd, opts *Options) (l listener, err error) {
+// startTrapped changes its thread for good; cmd inherits what it changed. serve
+// begins to answer before cmd starts, whose start may be trapped already.
+func startTrapped(cmd *exec.Cmd, opts *Options, serve func(listener)) error {
 	prog, err := filter(opts)
 	if err != nil {
-		return l, err
+		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return l, fmt.Errorf("no_new_privs: %w", err)
+		return fmt.Errorf("no_new_privs: %w", err)
 	}
 	if !opts.without.landlock {
-		if err := denyConnect(); errors.Is(err, enforce.ErrNotSupported) {
+		if err := denyTCP(); errors.Is(err, enforce.ErrNotSupported) {
 			opts.Logf("%v: a hostile program can win a race against the trap", err)
 		} else if err != nil {
-			return l, err
+			return err
 		}
 	}
-	if l, err = install(prog, !opts.without.killable); err != nil {
-		return l, err
+	l, err := install(prog, !opts.without.killable)
+	if err != nil {
+		return err
 	}
+	serve(l)
 	if err := cmd.Start(); err != nil {
-		unix.Close(l.fd)
-		return l, err
+		return notIsolated(opts, err)
 	}
-	return l, nil
+	return nil
 }
 
 // catchSignals takes signals, by handlers and not by ignoring them, which cmd

@@ -31,6 +31,10 @@ type Options struct {
 	// ShowRequested makes getpeername and getsockname answer with what the program
 	// asked for, where a callout redirected it. Every such call is trapped then.
 	ShowRequested bool
+	// Isolate runs the program in a user and network namespace of its own, from
+	// which nothing is reached. The sockets that it asks for are made outside, and
+	// nothing that names a destination is ever done by the program itself.
+	Isolate bool
 
 	without without // Tests only.
 }

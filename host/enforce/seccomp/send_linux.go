@@ -10,114 +10,97 @@ import (
 )
 
 const (
-	maxPayload = 1<<16 - 1 // of a datagram, and of several sent with UDP_SEGMENT
-	maxControl = 1 << 16
-	maxVectors = 1024 // UIO_MAXIOV
+	maxDatagram = 1<<16 - 1 // also of several that are sent with UDP_SEGMENT
+	maxLocal    = 1 << 18   // of what is sent in one piece on other sockets
+	maxControl  = 1 << 16
+	maxVectors  = 1024 // UIO_MAXIOV
 )
 
-// A message is what one datagram is sent with.
+// A message is what one send call of the program asks for.
 type message struct {
-	sa               []byte // empty: to the connected peer
-	payload, control []byte
-	flags            int
+	sa      []byte // empty: to the connected peer
+	data    []unix.RemoteIovec
+	size    int // of data
+	control []byte
+	flags   int
+	payload []byte // what was read of data
 }
 
 // sendto answers a sendto() that has an address.
 func (w *worker) sendto() unix.Errno {
-	if e := w.lookSend(); e != 0 {
-		return e
-	}
 	a := &w.n.Data.Args
-	m := message{flags: int(int32(a[3]))}
-	var e unix.Errno
-	if m.sa, e = w.sockaddr(a[4], int32(a[5])); e != 0 {
-		return e
-	}
-	if a[2] > maxPayload {
-		return unix.EMSGSIZE
-	}
-	m.payload = w.room(&w.payload, int(a[2]))
-	if e := w.read(a[1], m.payload); e != 0 {
-		return e
-	}
-	if e := w.know(); e != 0 {
-		return e
-	}
-	return w.send(&m)
-}
-
-// lookSend looks at the socket of a send call. What is no datagram of IP does not
-// need a decision: proceed.
-func (w *worker) lookSend() unix.Errno {
-	switch e := w.sock.look(w.fd); {
-	case e != 0:
-		return e
-	case !w.sock.inet():
-		return w.outside()
-	case w.sock.tcp():
-		return proceed // It goes to the peer, whatever address there is.
-	case !w.sock.datagram():
-		return w.undecidable()
-	}
-	return 0
+	return w.sendOn(func(send func(*message) unix.Errno) unix.Errno {
+		size := min(a[2], 1<<30)
+		m := message{data: []unix.RemoteIovec{{Base: uintptr(a[1]), Len: int(size)}}, size: int(size), flags: int(int32(a[3]))}
+		var e unix.Errno
+		if m.sa, e = w.sockaddr(a[4], int32(a[5])); e != 0 {
+			return e
+		}
+		return send(&m)
+	})
 }
 
 // sendmsg answers a sendmsg(), with or without an address: where that is, is in
 // memory, which the filter cannot read.
 func (w *worker) sendmsg() unix.Errno {
-	if e := w.lookSend(); e != 0 {
-		return e
-	}
-	var m message
-	if e := w.readMessage(w.n.Data.Args[1], &m); e != 0 {
-		return e
-	}
-	m.flags = int(int32(w.n.Data.Args[2]))
-	if e := w.know(); e != 0 {
-		return e
-	}
-	return w.send(&m)
+	return w.sendOn(func(send func(*message) unix.Errno) unix.Errno {
+		return w.sendOne(w.n.Data.Args[1], int(int32(w.n.Data.Args[2])), send)
+	})
 }
 
 // sendmmsg answers a sendmmsg(): it sends until one fails, and says how many it
 // has sent if there were any.
 func (w *worker) sendmmsg() unix.Errno {
-	if e := w.lookSend(); e != 0 {
+	return w.sendOn(func(send func(*message) unix.Errno) unix.Errno {
+		const size, length = unsafe.Sizeof(unix.Mmsghdr{}), unsafe.Offsetof(unix.Mmsghdr{}.Len)
+		sent, e := int64(0), unix.Errno(0)
+		n := int64(min(uint32(w.n.Data.Args[2]), maxVectors))
+		for at := w.n.Data.Args[1]; e == 0 && sent < n; at += uint64(size) {
+			if e = w.sendOne(at, int(int32(w.n.Data.Args[3])), send); e != 0 {
+				break
+			}
+			if e = w.write(at+uint64(length), binary.NativeEndian.AppendUint32(nil, uint32(w.val))); e == 0 {
+				sent++
+			}
+		}
+		if w.val = sent; sent > 0 {
+			return 0
+		}
 		return e
-	}
-	if e := w.know(); e != 0 {
-		return e
-	}
-	const size = int(unsafe.Sizeof(unix.Mmsghdr{}))
-	sent := int64(0)
-	n := min(uint32(w.n.Data.Args[2]), maxVectors)
-	e := unix.Errno(0)
-	for at := w.n.Data.Args[1]; e == 0 && sent < int64(n); at += uint64(size) {
-		var m message
-		if e = w.readMessage(at, &m); e != 0 {
-			break
-		}
-		m.flags = int(int32(w.n.Data.Args[3]))
-		if e = w.send(&m); e != 0 {
-			break
-		}
-		length := binary.NativeEndian.AppendUint32(nil, uint32(w.val))
-		if e = w.write(at+uint64(unsafe.Offsetof(unix.Mmsghdr{}.Len)), length); e == 0 {
-			sent++
-		}
-	}
-	if w.val = sent; sent > 0 {
-		return 0
-	}
-	return e
+	})
 }
 
-// readMessage reads a struct msghdr and what it points to.
+func (w *worker) sendOne(at uint64, flags int, send func(*message) unix.Errno) unix.Errno {
+	m := message{flags: flags}
+	if e := w.readMessage(at, &m); e != 0 {
+		return e
+	}
+	return send(&m)
+}
+
+// sendOn looks at the socket of a send call and says how to send on it, if that
+// has to be done here. What is no datagram of IP needs no decision.
+func (w *worker) sendOn(call func(send func(*message) unix.Errno) unix.Errno) unix.Errno {
+	switch e := w.sock.look(w.fd); {
+	case e != 0:
+		return e
+	case w.sock.tcp() && w.s.opts.Isolate && !w.t.alone():
+		return call(w.sendLocal)
+	case w.sock.tcp():
+		return proceed // It goes to the peer, whatever address there is.
+	case !w.sock.inet():
+		return w.outside(func() unix.Errno { return call(w.sendLocal) })
+	case !w.sock.datagram():
+		return w.undecidable()
+	}
+	return call(w.sendDatagram)
+}
+
+// readMessage reads a struct msghdr and what it points to, but for the data.
 func (w *worker) readMessage(at uint64, m *message) unix.Errno {
 	var h struct {
 		name               uint64
-		nameLen            uint32
-		_                  uint32
+		nameLen            int32
 		iov, iovLen        uint64
 		control, controlLn uint64
 		_                  uint64
@@ -126,48 +109,49 @@ func (w *worker) readMessage(at uint64, m *message) unix.Errno {
 		return e
 	}
 	switch {
-	case int32(h.nameLen) < 0:
+	case h.nameLen < 0:
 		return unix.EINVAL
 	case h.iovLen > maxVectors:
 		return unix.EMSGSIZE
 	case h.controlLn > maxControl:
 		return unix.ENOBUFS
-	}
-	if h.name == 0 {
+	case h.name == 0:
 		h.nameLen = 0
 	}
 	var e unix.Errno
-	if m.sa, e = w.sockaddr(h.name, min(int32(h.nameLen), sockaddrLen)); e != 0 {
+	if m.sa, e = w.sockaddr(h.name, min(h.nameLen, sockaddrLen)); e != 0 {
 		return e
 	}
-	if m.payload, e = w.gather(h.iov, int(h.iovLen)); e != 0 {
+	m.data = make([]unix.RemoteIovec, h.iovLen)
+	if e := w.read(h.iov, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(m.data))), len(m.data)*int(unsafe.Sizeof(unix.RemoteIovec{})))); e != 0 {
 		return e
+	}
+	for _, v := range m.data {
+		if v.Len < 0 || v.Len > 1<<30 {
+			return unix.EMSGSIZE
+		}
+		m.size += v.Len
 	}
 	m.control = w.room(&w.control, int(h.controlLn))
 	return w.read(h.control, m.control)
 }
 
-// gather reads the buffers of an I/O vector into one.
-func (w *worker) gather(at uint64, n int) ([]byte, unix.Errno) {
-	vectors := make([]unix.RemoteIovec, n)
-	if n == 0 {
-		return nil, 0
-	}
-	if e := w.read(at, unsafe.Slice((*byte)(unsafe.Pointer(&vectors[0])), n*int(unsafe.Sizeof(vectors[0])))); e != 0 {
-		return nil, e
-	}
-	total := 0
-	for _, v := range vectors {
-		if v.Len < 0 || v.Len > maxPayload {
-			return nil, unix.EMSGSIZE
+// fetch reads the next n bytes of the data.
+func (w *worker) fetch(m *message, n int) unix.Errno {
+	var piece []unix.RemoteIovec
+	for left := n; left > 0 && len(m.data) > 0; {
+		v := &m.data[0]
+		part := unix.RemoteIovec{Base: v.Base, Len: min(v.Len, left)}
+		left -= part.Len
+		if piece = append(piece, part); part.Len == v.Len {
+			m.data = m.data[1:]
+			continue
 		}
-		total += v.Len
+		v.Base, v.Len = v.Base+uintptr(part.Len), v.Len-part.Len
 	}
-	if total > maxPayload {
-		return nil, unix.EMSGSIZE
-	}
-	b := w.room(&w.payload, total)
-	return b, readVectors(w.n.TID, vectors, b)
+	m.payload = w.room(&w.payload, n)
+	m.size -= n
+	return readVectors(w.n.TID, piece, m.payload)
 }
 
 // room returns n bytes of a buffer that grows as needed.
@@ -178,20 +162,28 @@ func (w *worker) room(b *[]byte, n int) []byte {
 	return (*b)[:n]
 }
 
-// send decides one datagram and sends it, waiting if the socket is a blocking
-// one. w.val is what the call returns.
-func (w *worker) send(m *message) unix.Errno {
-	if m.flags&unix.MSG_ZEROCOPY != 0 {
+// sendDatagram decides one datagram and sends it.
+func (w *worker) sendDatagram(m *message) unix.Errno {
+	switch {
+	case m.size > maxDatagram:
+		return unix.EMSGSIZE
+	case m.flags&unix.MSG_ZEROCOPY != 0:
 		return unix.ENOBUFS // The buffer is ours, and used again: the program copies.
+	}
+	if e := w.fetch(m, m.size); e != 0 {
+		return e
+	}
+	if e := w.know(); e != 0 {
+		return e
 	}
 	if len(m.sa) == 0 { // Decided when it was connected.
 		return w.transmit(m)
 	}
 	remote, e := parseDatagram(w.sock.domain, m.sa)
-	if e != 0 {
+	switch {
+	case e != 0:
 		return e
-	}
-	if w.sock.protocol == unix.IPPROTO_UDP && remote.Port() == 0 {
+	case w.sock.protocol == unix.IPPROTO_UDP && remote.Port() == 0:
 		return unix.EINVAL
 	}
 	w.in.Remote = remote
@@ -207,7 +199,8 @@ func (w *worker) send(m *message) unix.Errno {
 	return w.transmit(m)
 }
 
-// transmit is sendmsg(2).
+// transmit is sendmsg(2), which waits if the socket is a blocking one. w.val is
+// what it returns.
 func (w *worker) transmit(m *message) unix.Errno {
 	iov := unix.Iovec{Base: unsafe.SliceData(m.payload), Len: uint64(len(m.payload))}
 	h := unix.Msghdr{Name: unsafe.SliceData(m.sa), Namelen: uint32(len(m.sa)), Iov: &iov, Iovlen: 1,

@@ -70,10 +70,11 @@ func newSupervisor(ctx context.Context, opts Options) (*supervisor, error) {
 	return s, nil
 }
 
-// serve begins to answer what arrives at s.l.
-func (s *supervisor) serve() {
+// serve begins to answer what arrives at a listener.
+func (s *supervisor) serve(l listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.l = l
 	for range receivers {
 		s.receive()
 	}
@@ -95,6 +96,10 @@ func homeNetns() (uint64, error) {
 func (s *supervisor) stop() {
 	s.stopped.Store(true)
 	s.cancel(nil)
+	if s.l.fd == 0 { // It never served.
+		s.monitor.close()
+		return
+	}
 	s.monitor.poke()
 	select {
 	case <-s.watched:

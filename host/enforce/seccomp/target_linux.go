@@ -176,6 +176,13 @@ func (t *target) readGroups(gid uint32) error {
 	return nil
 }
 
+// alone reports whether the thread is the only one of its process.
+func (t *target) alone() bool {
+	var st unix.Stat_t
+	err := unix.Fstatat(t.dir, "task", &st, 0)
+	return err == nil && st.Nlink == 3 // Two, and one for each thread.
+}
+
 // programPath undoes what the kernel appends to the path of a program whose
 // file was removed or replaced while it runs: a policy means it still.
 func programPath(link string) string {

@@ -52,11 +52,7 @@ func (w *worker) syscall(nr, a, b, c, d uintptr) (uintptr, unix.Errno) {
 // that the program has set. Any other reason to stop waiting is the errno that
 // it returns.
 func (w *worker) park(events uint32, timeout int) unix.Errno {
-	w.asked, w.expires = time.Time{}, time.Time{}
-	var limit unix.Timeval
-	if getOption(w.fd, unix.SOL_SOCKET, timeout, &limit); limit != (unix.Timeval{}) {
-		w.expires = time.Now().Add(time.Duration(limit.Nano()))
-	}
+	w.patience(timeout)
 	if err := w.s.park(w, events); err != nil { // Too many are watched: hold the thread.
 		time.Sleep(tickTime)
 		return w.check(time.Now())
@@ -66,6 +62,16 @@ func (w *worker) park(events uint32, timeout int) unix.Errno {
 	runtime.LockOSThread()
 	w.s.unpark(w)
 	return e
+}
+
+// patience is how long the program wants to wait from now on, by an option of
+// the socket.
+func (w *worker) patience(timeout int) {
+	w.asked, w.expires = time.Time{}, time.Time{}
+	var limit unix.Timeval
+	if getOption(w.fd, unix.SOL_SOCKET, timeout, &limit); limit != (unix.Timeval{}) {
+		w.expires = time.Now().Add(time.Duration(limit.Nano()))
+	}
 }
 
 // check says why a parked worker should stop waiting; 0: it should not.
