@@ -29,7 +29,7 @@ func FuzzControlSocket(f *testing.F) {
 				kind, proto = wsk.SockDgram, wsk.IPProtoUDP
 			}
 			s := must(t, func(p *wsk.IRP) ntstatus.Status {
-				return w.client.Socket(wsk.AFInet, kind, proto, cat, nil, nil, nil, 0, p)
+				return w.Socket(wsk.AFInet, kind, proto, cat, nil, nil, nil, 0, p)
 			})
 			out := make([]byte, size)
 			var inline ntstatus.Status

@@ -35,7 +35,7 @@ func TestHammer(t *testing.T) {
 			shut(t, l)
 			end()
 			require.Empty(t, seen.all())
-			require.Zero(t, w.store.Len())
+			require.Zero(t, w.Store.Len())
 		})
 	}
 }
@@ -122,7 +122,7 @@ func TestHammerListener(t *testing.T) {
 			l.Accept(0, nil, nil, nil, nil, irp)
 			wg.Go(func() {
 				_, s := run(func(p *wsk.IRP) ntstatus.Status {
-					return w.client.SocketConnect(wsk.SockStream, wsk.IPProtoTCP, loopback, at, 0, nil, nil, nil, 0, p)
+					return w.SocketConnect(wsk.SockStream, wsk.IPProtoTCP, loopback, at, 0, nil, nil, nil, 0, p)
 				})
 				if s != nil {
 					shut(t, s)
@@ -133,5 +133,5 @@ func TestHammerListener(t *testing.T) {
 		shut(t, l)
 		wg.Wait()
 	}
-	require.Zero(t, w.store.Len())
+	require.Zero(t, w.Store.Len())
 }

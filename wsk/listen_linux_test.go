@@ -32,7 +32,7 @@ func TestAcceptSurvivesWantOfDescriptors(t *testing.T) {
 func acceptWithoutDescriptors() {
 	w, end := build(wsk.Debug{})
 	_, l := run(func(p *wsk.IRP) ntstatus.Status {
-		return w.client.Socket(wsk.AFInet, wsk.SockStream, wsk.IPProtoTCP, wsk.ListenSocket, nil, nil, nil, 0, p)
+		return w.Socket(wsk.AFInet, wsk.SockStream, wsk.IPProtoTCP, wsk.ListenSocket, nil, nil, nil, 0, p)
 	})
 	run(func(p *wsk.IRP) ntstatus.Status { return l.Bind(loopback, 0, p) })
 	var at netip.AddrPort

@@ -20,7 +20,7 @@ func TestSlowDecisionDelaysNobodyElse(t *testing.T) {
 	w := open(t, wsk.Debug{})
 	asked, decide := make(chan netip.AddrPort, 1), make(chan struct{})
 	var calls atomic.Int32
-	_, _, err := w.engine.RegisterCallout("slow", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+	_, _, err := w.Engine.RegisterCallout("slow", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
 		v.Action = fwp.ActionPermit
 		if calls.Add(1) == 1 {
 			asked <- c.In.Remote
@@ -29,11 +29,7 @@ func TestSlowDecisionDelaysNobodyElse(t *testing.T) {
 		return nil
 	}))
 	require.NoError(t, err)
-	require.NoError(t, w.engine.Update(func(p *fwpm.Policy) error {
-		p.Callouts = append(p.Callouts, fwpm.Callout{ID: "slow", Name: "slow"})
-		p.Filters = append(p.Filters, fwpm.Filter{ID: 1, Name: "slow", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionCalloutUnknown, Callout: "slow"})
-		return nil
-	}))
+	w.Add(t, fwpm.Filter{ID: 1, Name: "slow", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionCalloutUnknown, Callout: "slow"})
 	l, at := w.listen(t)
 	s := w.dial(t, at)
 	from := <-asked

@@ -30,7 +30,7 @@ func (b *lockedBuffer) String() string { b.mu.Lock(); defer b.mu.Unlock(); retur
 func TestTrace(t *testing.T) {
 	w := open(t, wsk.Debug{})
 	var out lockedBuffer
-	stop := wsk.Trace(&out, w.client)
+	stop := wsk.Trace(&out, w.Client.Client)
 	l, at := w.listen(t)
 	a := w.dial(t, at)
 	b := accept(t, l)

@@ -9,12 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/calloutd/calloutd/examples/wsk-echo"
+	echo "github.com/calloutd/calloutd/examples/wsk-echo"
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/redirect/memstore"
 	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/wsktest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestEcho(t *testing.T) {
 	for name, debug := range map[string]wsk.Debug{"inline": {}, "always pend": {AlwaysPend: true}, "random order": {RandomOrder: true}} {
 		t.Run(name, func(t *testing.T) {
-			debug.Verifier = &wsk.Verifier{Report: func(v wsk.Violation) { t.Error(v) }}
+			debug.Verifier = wsktest.Verifier(t)
 			provider := wsk.NewProvider(wsk.Options{ALE: ale.New(ale.Options{Classifier: host.New(host.Options{}), Store: memstore.New(0)}), Debug: debug})
 			d, st := echo.DriverEntry(provider)
 			require.Equal(t, ntstatus.Success, st)

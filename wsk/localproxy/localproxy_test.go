@@ -15,67 +15,42 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/calloutd/calloutd/host"
-	"github.com/calloutd/calloutd/host/ale"
-	"github.com/calloutd/calloutd/host/fwp"
-	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
-	"github.com/calloutd/calloutd/host/redirect/memstore"
 	"github.com/calloutd/calloutd/sdk/go/sockaddr"
 	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/localproxy"
-	"github.com/calloutd/calloutd/wsk/ntstatus"
 	"github.com/calloutd/calloutd/wsk/wsknet"
+	"github.com/calloutd/calloutd/wsk/wsktest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A world has an engine whose callout sends to a proxy what does not come from it.
+// A world has a callout that sends to a proxy what does not come from it.
 type world struct {
-	t      *testing.T
-	engine *host.Engine
-	ale    *ale.Enforcer
-	store  *memstore.Store
-	client *wsk.Client
+	*wsktest.Client
+	t *testing.T
 
 	mu   sync.Mutex
 	said []string
 }
 
 func open(t *testing.T) *world {
-	w := &world{t: t, engine: host.New(host.Options{}), store: memstore.New(0)}
-	w.ale = ale.New(ale.Options{Classifier: w.engine, Store: w.store})
-	v := &wsk.Verifier{Report: func(x wsk.Violation) { t.Error(x) }}
-	p := wsk.NewProvider(wsk.Options{ALE: w.ale, Process: wsk.Process{ID: 1000, AppID: "/bin/app"}, Debug: wsk.Debug{Verifier: v}})
-	reg, npi := new(wsk.Registration), wsk.ProviderNPI{}
-	require.Equal(t, ntstatus.Success, p.Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, reg))
-	require.Equal(t, ntstatus.Success, reg.CaptureProviderNPI(wsk.NoWait, &npi))
-	t.Cleanup(func() { reg.ReleaseProviderNPI(); reg.Deregister() })
-	w.client = npi.Client
-	return w
+	return &world{Client: wsktest.Open(t, wsk.Debug{Verifier: wsktest.Verifier(t)}), t: t}
 }
 
 func (w *world) start(start func(context.Context, localproxy.Options) (*localproxy.Proxy, error), withContext bool) *localproxy.Proxy {
-	p, err := start(w.t.Context(), localproxy.Options{Client: w.client, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Open: w.ale.Open, Release: w.ale.Release, Logf: w.logf})
+	p, err := start(w.t.Context(), localproxy.Options{Client: w.Client.Client, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Open: w.ALE.Open, Release: w.ALE.Release, Logf: w.logf})
 	require.NoError(w.t, err)
 	w.t.Cleanup(p.Close)
-	_, _, err = w.engine.RegisterCallout("redirect", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
-		v.Action = fwp.ActionPermit
+	w.AtConnect(w.t, func(c *fwps.Call, v *fwps.Verdict) {
 		if c.State == redirect.NotRedirected && c.In.Remote != p.Addr() {
 			v.Redirect, v.To, v.TargetPID = true, p.Addr(), 1000
 			if withContext {
 				v.Context = sockaddr.Append(sockaddr.Append(v.Context, c.In.Remote), c.In.Local)
 			}
 		}
-		return nil
-	}))
-	require.NoError(w.t, err)
-	require.NoError(w.t, w.engine.Update(func(p *fwpm.Policy) error {
-		p.Callouts = append(p.Callouts, fwpm.Callout{ID: "redirect", Name: "redirect"})
-		p.Filters = append(p.Filters, fwpm.Filter{ID: 7, Name: "redirect", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "redirect"})
-		return nil
-	}))
+	})
 	return p
 }
 
@@ -86,7 +61,7 @@ func (w *world) logf(format string, _ ...any) {
 }
 
 func (w *world) dial(to string) *wsknet.Conn {
-	c, err := (&wsknet.Dialer{Client: w.client}).DialContext(w.t.Context(), "tcp", to)
+	c, err := (&wsknet.Dialer{Client: w.Client.Client}).DialContext(w.t.Context(), "tcp", to)
 	require.NoError(w.t, err)
 	return c.(*wsknet.Conn)
 }
@@ -112,7 +87,7 @@ func TestInspect(t *testing.T) {
 	require.Equal(t, 256, rep.ContextBytes)
 	require.Equal(t, 1, rep.Hops)
 	require.Positive(t, rep.RecordsBytes)
-	require.Equal(t, localproxy.Process{PID: 1000, Program: "/bin/app"}, rep.Client)
+	require.Equal(t, localproxy.Process{PID: 1000, Program: "/bin/proxy"}, rep.Client)
 	require.EqualValues(t, 7, rep.Filter)
 	require.Empty(t, rep.Error)
 

@@ -2,7 +2,6 @@ package winsock_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io/fs"
 	"net"
@@ -12,18 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/calloutd/calloutd/host"
-	"github.com/calloutd/calloutd/host/ale"
-	"github.com/calloutd/calloutd/host/fwp"
-	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
-	"github.com/calloutd/calloutd/host/redirect/memstore"
 	"github.com/calloutd/calloutd/sdk/go/sockaddr"
 	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 	"github.com/calloutd/calloutd/wsk/winsock"
 	"github.com/calloutd/calloutd/wsk/wsknet"
+	"github.com/calloutd/calloutd/wsk/wsktest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -34,13 +29,13 @@ func TestProxyWrittenForWindows(t *testing.T) {
 	origin, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer origin.Close()
-	w := open(t)
-	proxy, err := wsknet.Listen(t.Context(), w.client, "127.0.0.1:0")
+	w := wsktest.Open(t, wsk.Debug{})
+	proxy, err := wsknet.Listen(t.Context(), w.Client, "127.0.0.1:0")
 	require.NoError(t, err)
 	defer proxy.Close()
-	states := w.redirect(t, proxy.Addr().(*net.TCPAddr).AddrPort(), origin.Addr().(*net.TCPAddr).AddrPort())
+	seen := states(t, w, proxy.Addr().(*net.TCPAddr).AddrPort(), origin.Addr().(*net.TCPAddr).AddrPort())
 
-	app, err := (&wsknet.Dialer{Client: w.client}).DialContext(t.Context(), "tcp", origin.Addr().String())
+	app, err := (&wsknet.Dialer{Client: w.Client}).DialContext(t.Context(), "tcp", origin.Addr().String())
 	require.NoError(t, err)
 	defer app.Close()
 	accepted, err := proxy.Accept()
@@ -56,16 +51,16 @@ func TestProxyWrittenForWindows(t *testing.T) {
 	original, err := winsock.OriginalDestination(accepted)
 	require.NoError(t, err)
 	require.Equal(t, to, original)
-	out, err := (&wsknet.Dialer{Client: w.client, Control: winsock.Control(records)}).DialContext(t.Context(), "tcp", to.String())
+	out, err := (&wsknet.Dialer{Client: w.Client, Control: winsock.Control(records)}).DialContext(t.Context(), "tcp", to.String())
 	require.NoError(t, err)
 	defer out.Close()
-	require.Equal(t, []redirect.State{redirect.NotRedirected, redirect.RedirectedBySelf}, *states)
+	require.Equal(t, []redirect.State{redirect.NotRedirected, redirect.RedirectedBySelf}, *seen)
 
 	_, err = winsock.RedirectRecords(app)
 	require.ErrorIs(t, err, fs.ErrNotExist, "SC-17")
 	bad := bytes.Clone(records)
 	bad[40] ^= 1
-	_, err = (&wsknet.Dialer{Client: w.client, Control: winsock.Control(bad)}).DialContext(t.Context(), "tcp", to.String())
+	_, err = (&wsknet.Dialer{Client: w.Client, Control: winsock.Control(bad)}).DialContext(t.Context(), "tcp", to.String())
 	require.ErrorIs(t, err, fs.ErrPermission)
 	require.ErrorContains(t, err, "redirect records for tcp "+to.String())
 }
@@ -103,13 +98,15 @@ func TestErrors(t *testing.T) {
 // RED-UM-04: an overlapped call is aborted by the close of its socket, and by
 // CancelIoEx; a structure that is in use is refused.
 func TestOverlapped(t *testing.T) {
-	w := open(t)
-	s := w.socket(t)
+	w := wsktest.Open(t, wsk.Debug{})
+	s := wsktest.Must(t, func(p *wsk.IRP) ntstatus.Status {
+		return w.Socket(wsk.AFInet, wsk.SockStream, wsk.IPProtoTCP, wsk.ConnectionSocket, nil, nil, nil, 0, p)
+	})
 	sock, o, done := winsock.Socket{WSK: s}, new(winsock.Overlapped), make(chan winsock.Error, 1)
 	_, err := o.Result(false)
 	require.Equal(t, winsock.WSAEInval, err)
 	wait := func(e winsock.Error, _ uint32, _ *winsock.Overlapped) { done <- e }
-	for _, end := range []func(){func() { require.True(t, o.Cancel()) }, func() { shut(t, s) }} {
+	for _, end := range []func(){func() { require.True(t, o.Cancel()) }, func() { wsktest.Must(t, s.CloseSocket) }} {
 		require.Equal(t, winsock.WSAIOPending, sock.WSAIoctl(wsk.SIOAddressListChange, nil, nil, nil, o, wait))
 		_, err = o.Result(false)
 		require.Equal(t, winsock.WSAIOIncomplete, err)
@@ -146,66 +143,16 @@ func FuzzParseControl(f *testing.F) {
 	})
 }
 
-type world struct {
-	engine *host.Engine
-	client *wsk.Client
-}
-
-func open(t *testing.T) *world {
-	w := &world{engine: host.New(host.Options{})}
-	store := memstore.New(0)
-	p := wsk.NewProvider(wsk.Options{ALE: ale.New(ale.Options{Classifier: w.engine, Store: store}), Process: wsk.Process{ID: 1000, AppID: "/bin/proxy"}})
-	reg, npi := new(wsk.Registration), wsk.ProviderNPI{}
-	require.Equal(t, ntstatus.Success, p.Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, reg))
-	require.Equal(t, ntstatus.Success, reg.CaptureProviderNPI(wsk.NoWait, &npi))
-	t.Cleanup(func() {
-		reg.ReleaseProviderNPI()
-		reg.Deregister()
-		require.Zero(t, store.Len())
-	})
-	w.client = npi.Client
-	return w
-}
-
-// redirect sends what goes to a port to the proxy, with both addresses as
+// states sends what goes to a port to the proxy, with both addresses as
 // context, and notes the states in which the callout is asked.
-func (w *world) redirect(t *testing.T, proxy, port netip.AddrPort) *[]redirect.State {
+func states(t *testing.T, w *wsktest.Client, proxy, port netip.AddrPort) *[]redirect.State {
 	states := new([]redirect.State)
-	_, _, err := w.engine.RegisterCallout("redirect", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+	w.AtConnect(t, func(c *fwps.Call, v *fwps.Verdict) {
 		*states = append(*states, c.State)
-		v.Action = fwp.ActionPermit
 		if c.State == redirect.NotRedirected && c.In.Remote.Port() == port.Port() {
 			v.Redirect, v.To, v.TargetPID = true, proxy, 1000
 			v.Context = sockaddr.Append(sockaddr.Append(v.Context, c.In.Remote), c.In.Local)
 		}
-		return nil
-	}))
-	require.NoError(t, err)
-	require.NoError(t, w.engine.Update(func(p *fwpm.Policy) error {
-		p.Callouts = append(p.Callouts, fwpm.Callout{ID: "redirect", Name: "redirect"})
-		p.Filters = append(p.Filters, fwpm.Filter{ID: 1, Name: "redirect", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "redirect"})
-		return nil
-	}))
+	})
 	return states
 }
-
-func call(t *testing.T, do func(*wsk.IRP) ntstatus.Status) *wsk.Socket {
-	irp, done := wsk.AllocateIRP(1), make(chan struct{})
-	defer irp.Free()
-	irp.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
-		close(done)
-		return ntstatus.MoreProcessingRequired
-	}, nil, wsk.InvokeAlways)
-	do(irp)
-	<-done
-	require.Equal(t, ntstatus.Success, irp.IoStatus().Status)
-	return irp.Socket()
-}
-
-func (w *world) socket(t *testing.T) *wsk.Socket {
-	return call(t, func(p *wsk.IRP) ntstatus.Status {
-		return w.client.Socket(wsk.AFInet, wsk.SockStream, wsk.IPProtoTCP, wsk.ConnectionSocket, nil, nil, nil, 0, p)
-	})
-}
-
-func shut(t *testing.T, s *wsk.Socket) { call(t, s.CloseSocket) }

@@ -16,28 +16,19 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
 
-	"github.com/calloutd/calloutd/host"
-	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
-	"github.com/calloutd/calloutd/host/redirect/memstore"
 	"github.com/calloutd/calloutd/wsk"
-	"github.com/calloutd/calloutd/wsk/ntstatus"
 	"github.com/calloutd/calloutd/wsk/wsknet"
+	"github.com/calloutd/calloutd/wsk/wsktest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // open makes a client whose every use of IRPs is verified.
-func open(t testing.TB) (*wsk.Client, *host.Engine) {
-	engine := host.New(host.Options{})
-	v := &wsk.Verifier{Report: func(x wsk.Violation) { t.Error(x) }}
-	p := wsk.NewProvider(wsk.Options{ALE: ale.New(ale.Options{Classifier: engine, Store: memstore.New(0)}), Debug: wsk.Debug{Verifier: v}})
-	reg, npi := new(wsk.Registration), wsk.ProviderNPI{}
-	require.Equal(t, ntstatus.Success, p.Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, reg))
-	require.Equal(t, ntstatus.Success, reg.CaptureProviderNPI(wsk.NoWait, &npi))
-	t.Cleanup(func() { reg.ReleaseProviderNPI(); reg.Deregister() })
-	return npi.Client, engine
+func open(t testing.TB) (*wsk.Client, *wsktest.Client) {
+	c := wsktest.Open(t, wsk.Debug{Verifier: wsktest.Verifier(t)})
+	return c.Client, c
 }
 
 func listen(t testing.TB, c *wsk.Client) *wsknet.Listener {
@@ -187,10 +178,7 @@ func TestErrors(t *testing.T) {
 	a.Abort()
 	b.Abort()
 
-	require.NoError(t, engine.Update(func(p *fwpm.Policy) error {
-		p.Filters = append(p.Filters, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock})
-		return nil
-	}))
+	engine.Add(t, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock})
 	_, err = d.DialContext(t.Context(), "tcp", l.Addr().String())
 	require.ErrorIs(t, err, fs.ErrPermission)
 }
@@ -202,10 +190,7 @@ func TestPolicyChangeEndsConnection(t *testing.T) {
 	a, b := pair(t, c, l)
 	_, err := a.Write([]byte("x"))
 	require.NoError(t, err)
-	require.NoError(t, engine.Update(func(p *fwpm.Policy) error {
-		p.Filters = append(p.Filters, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock})
-		return nil
-	}))
+	engine.Add(t, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock})
 	_, err = a.Write([]byte("y"))
 	require.ErrorIs(t, err, fs.ErrPermission)
 	_, err = io.ReadAll(b)
