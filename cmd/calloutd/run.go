@@ -22,11 +22,14 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run --policy FILE -- COMMAND [ARGS...]",
 		Short: "Run a command with the policy enforced on every connection it and its children make",
-		Long: `Run starts the command and takes every TCP connect() of its whole process tree through
-the policy. It needs no privilege. The command keeps its terminal, signals and exit code:
-128 and the signal's number if a signal ended it, 126 if it cannot be executed, 127 if
-there is none. A blocked connect fails with EACCES and prints one line on standard error:
-who, where to, which filter and callout, and why.
+		Long: `Run starts the command and takes everything that its whole process tree connects, sends
+to, binds, listens on and accepts through the policy. It needs no privilege. The command
+keeps its terminal, signals and exit code: 128 and the signal's number if a signal ended
+it, 126 if it cannot be executed, 127 if there is none. What is blocked fails with EACCES
+and prints one line on standard error: who, where to, which filter and callout, and why.
+
+With --isolate the command lives in a network of its own, from which nothing is reached:
+its sockets are made outside, and a hostile program that wins a race wins nothing.
 
 A policy with filters that would not be asked, such as those of ALE_ENDPOINT_CLOSURE, is
 refused: --partial runs it all the same.`,
@@ -41,6 +44,8 @@ refused: --partial runs it all the same.`,
 	f.SetInterspersed(false)
 	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
 	f.BoolVar(&o.partial, "partial", false, "run although some filters would not be asked")
+	f.BoolVar(&o.isolate, "isolate", false, "give the command an empty network and make its sockets outside")
+	f.BoolVar(&o.requested, "show-requested", false, "tell the command that it reached what it asked for, where it was redirected")
 	f.StringVar(&o.events, "events", "", "write denials and trace to this file instead of standard error")
 	_ = cmd.MarkFlagFilename("events") // fails only for a flag that does not exist
 	return cmd
@@ -50,6 +55,8 @@ type runOptions struct {
 	policy, events string
 	json, trace    bool
 	partial        bool
+	isolate        bool
+	requested      bool
 }
 
 func (o *runOptions) run(cmd *cobra.Command, args []string) error {
@@ -73,7 +80,8 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	}
 	child := exec.Command(args[0], args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
-	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: w.ale, Logf: t.logf, OnBlocked: t.onBlocked}, child)
+	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: w.ale, Logf: t.logf, OnBlocked: t.onBlocked,
+		Isolate: o.isolate, ShowRequested: o.requested}, child)
 	if err != nil {
 		return notRun(args[0], err)
 	}
