@@ -37,6 +37,7 @@ var imports = map[string]string{
 	"host/enforce/cgroupbpf/bpf":   "",
 	"host/enforce/cgroupbpf":       "host/ale host/arbitrate host/fwp host/fwpm host/fwps host/enforce host/enforce/cgroupbpf/bpf",
 	"host/enforce":                 "host/enforce/internal/doomed",
+	"host/enforce/enforcetest":     "host host/ale host/enforce host/fwp host/fwpm host/fwps host/redirect/memstore",
 	"host/enforce/seccomp":         "host/ale host/fwp host/fwpm host/fwps host/redirect host/enforce host/enforce/internal/doomed",
 	"wsk":                          "host/ale host/fwps host/redirect wsk/internal/transport wsk/ntstatus",
 	"wsk/internal/transport":       "",

@@ -26,6 +26,7 @@ import (
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -35,6 +36,7 @@ import (
 // The test binary is the program in the cgroup: it connects or sends to each
 // address and prints what came of it.
 func TestMain(m *testing.M) {
+	enforcetest.Client()
 	if os.Getenv("CALLOUTD_HELPER") == "" {
 		os.Exit(m.Run())
 	}

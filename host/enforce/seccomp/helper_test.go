@@ -23,6 +23,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -46,6 +47,7 @@ func TestMain(m *testing.M) {
 		programs[p](os.Args[1:])
 		os.Exit(0)
 	}
+	enforcetest.Client()
 	goleak.VerifyTestMain(m)
 }
 
