@@ -1,16 +1,17 @@
-// Package seccomp runs a command and decides every TCP connect() that it and
-// its descendants make, through seccomp user notification. It needs no
-// privilege.
+// Package seccomp runs a command and decides what it and its descendants do with
+// their sockets, through seccomp user notification: connect(), bind(), listen(),
+// accept() and datagrams. It needs no privilege.
 //
 // The decision is synchronous: a blocked connect() fails with EACCES before a
 // packet leaves, and a redirected one connects elsewhere. The supervisor itself
-// performs the connect, on the program's socket, with its own copy of the
-// address, so nothing that the program changes afterwards counts.
+// performs the call, on the program's socket, with its own copy of the address,
+// so nothing that the program changes afterwards counts.
 //
 // What the program cannot do: io_uring, MSG_FASTOPEN, the i386 and x32 system
 // call tables, INET sockets other than TCP, UDP and ICMP, a listener of its own,
-// setuid (no_new_privs). UDP connect() is performed without being classified.
-// When the supervisor dies, connect() fails with ENOSYS.
+// setuid (no_new_privs). Datagrams that come in are not decided; Unenforced says
+// which filters of a policy that concerns. When the supervisor dies, the calls
+// fail with ENOSYS.
 //
 // It is not a jail: a program may ask another one, outside the tree, to connect.
 package seccomp
