@@ -7,7 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
-	"syscall"
+	"strings"
 	"time"
 )
 
@@ -47,7 +47,7 @@ var peers = map[string]verb{
 			c.SetDeadline(time.Now().Add(patience))
 			_, err = c.Read(make([]byte, 1))
 		}
-		if !errors.Is(err, syscall.ECONNRESET) {
+		if !isReset(err) {
 			return fmt.Errorf("%v, want a reset", err)
 		}
 		return nil
@@ -74,6 +74,12 @@ var peers = map[string]verb{
 		return err
 	}},
 	"packet": {args: 3, vari: true, do: packetWord},
+}
+
+// isReset knows a reset by what the systems call it; their numbers have no name
+// in common.
+func isReset(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "reset") || strings.Contains(err.Error(), "forcibly closed"))
 }
 
 func relayWord(w *world, s *statement) error {
@@ -163,7 +169,7 @@ var peerDoes = map[string]func(*net.TCPConn) error{
 		return nil
 	},
 	"reset": func(c *net.TCPConn) error {
-		if _, err := io.Copy(io.Discard, c); !errors.Is(err, syscall.ECONNRESET) {
+		if _, err := io.Copy(io.Discard, c); !isReset(err) {
 			return fmt.Errorf("%v, want a reset", err)
 		}
 		return nil
