@@ -155,9 +155,12 @@ func (a *Attachment) Close() error {
 		errs = append(errs, l.Close())
 	}
 	if a.events != nil {
-		errs = append(errs, a.events.Close())
+		errs = append(errs, a.events.Flush()) // What was refused up to now is told.
 	}
 	a.wg.Wait()
+	if a.events != nil {
+		errs = append(errs, a.events.Close())
+	}
 	return errors.Join(append(errs, a.objs.Close())...)
 }
 

@@ -151,7 +151,7 @@ func (a *Attachment) report() {
 	for {
 		rec, err := a.events.Read()
 		if err != nil {
-			return // closed
+			return // flushed
 		}
 		r := new(bpf.RedirectRecord)
 		if _, err := binary.Decode(rec.RawSample, binary.NativeEndian, r); err != nil {
