@@ -56,6 +56,12 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 		return nil, err
 	}
 	defer sup.stop()
+	leave, err := adopt(cmd.Process, &opts, func() bool { return sup.l.hungUp(0) })
+	if err != nil {
+		sup.cancel(err)
+	} else {
+		defer leave()
+	}
 	done := sup.ctx.Done()
 	for {
 		select {

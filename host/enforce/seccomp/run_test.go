@@ -5,6 +5,7 @@ package seccomp
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net/netip"
 	"os"
@@ -88,6 +89,40 @@ func TestOrphanIsServed(t *testing.T) {
 	l, _ := bufio.NewReader(r).ReadString('\n')
 	r.Close()
 	require.Equal(t, "late ok proxy\n", l)
+}
+
+// Where a process may look into its descendants only, orphans become the
+// supervisor's, which reaps them and no other children.
+func TestOrphanIsAdopted(t *testing.T) {
+	other := helper("exit", "3")
+	require.NoError(t, other.Start())
+	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	cmd := helper("orphan", test4)
+	cmd.Stdout = w
+	var parent, orphan int
+	supervise(t, Options{without: without{init: true}, ALE: deciding(func(in fwps.Incoming) netip.AddrPort {
+		orphan = int(in.ProcessID)
+		st, _ := readProcess(strconv.Itoa(orphan))
+		parent = int(st.number("PPid:", 10))
+		return p
+	})}, cmd)
+	w.Close()
+	l, _ := bufio.NewReader(r).ReadString('\n')
+	r.Close()
+	require.Equal(t, "late ok proxy\n", l)
+	require.Equal(t, os.Getpid(), parent)
+	_, there := readProcess(strconv.Itoa(orphan))
+	require.False(t, there, "it is reaped")
+	require.Equal(t, 3, exitCode(other.Wait()), "others are left to those who started them")
+}
+
+func exitCode(err error) int {
+	if e := (*exec.ExitError)(nil); errors.As(err, &e) {
+		return e.ExitCode()
+	}
+	return 0
 }
 
 func TestCancelKillsTheCommand(t *testing.T) {

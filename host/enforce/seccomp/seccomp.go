@@ -42,4 +42,4 @@ type Options struct {
 
 // without leaves something out that a kernel may lack, or a guard, so that a
 // test can show what it is there for.
-type without struct{ landlock, killable, pidfdThread, undumpable bool }
+type without struct{ landlock, killable, pidfdThread, undumpable, init bool }
