@@ -215,17 +215,19 @@ func TestConnectAllocatesNothing(t *testing.T) {
 func floor(b *testing.B) func(*exec.Cmd) {
 	return func(cmd *exec.Cmd) {
 		opts := Options{Logf: b.Logf}
-		ls := make(chan listener, 1)
+		ls, started := make(chan listener, 1), make(chan struct{})
 		doomed.Go(func() {
 			if err := startTrapped(cmd, &opts, func(l listener) { ls <- l }); err != nil {
 				b.Error(err)
 			}
+			close(started)
 			if err := cmd.Wait(); err != nil {
 				b.Error(err)
 			}
 		})
 		l := <-ls
 		defer unix.Close(l.fd)
+		<-started
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
