@@ -40,10 +40,13 @@ func (c *clock) read() int64 {
 
 // wake starts the clock again. It holds the lock only when the clock stands.
 func (c *clock) wake() int64 {
-	now := int64(time.Since(started)) | 1
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stop == nil || c.now.Load() != 0 {
+	if now := c.now.Load(); now != 0 { // Others were told that, and will be until the next step.
+		return now
+	}
+	now := int64(time.Since(started)) | 1
+	if c.stop == nil {
 		return now
 	}
 	c.now.Store(now)
