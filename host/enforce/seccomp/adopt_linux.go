@@ -25,19 +25,25 @@ func descendantsOnly() bool {
 	return err == nil && strings.TrimSpace(string(b)) == "1"
 }
 
-// adopt makes the orphans of the tree children of this process, and reaps them,
-// until leave is called.
-func adopt(command *os.Process, opts *Options, treeIsGone func() bool) (leave func(), err error) {
+// adopt makes the orphans of the tree children of this process, if need be. It
+// comes before the tree, whose first parent may end at once.
+func adopt(opts *Options) (adopting bool, err error) {
 	if !descendantsOnly() && !opts.without.init {
-		return func() {}, nil
+		return false, nil
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return nil, fmt.Errorf("child subreaper: %w", err)
+		return false, fmt.Errorf("child subreaper: %w", err)
 	}
+	return true, nil
+}
+
+// reap reaps adopted children until leave is called.
+func reap(command *os.Process, treeIsGone func() bool) (leave func()) {
 	died, ended := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(died, unix.SIGCHLD)
 	go func() {
 		defer close(ended)
+		reapOrphans(command.Pid, unix.WNOHANG)
 		for range died {
 			reapOrphans(command.Pid, unix.WNOHANG)
 		}
@@ -50,7 +56,7 @@ func adopt(command *os.Process, opts *Options, treeIsGone func() bool) (leave fu
 			reapOrphans(command.Pid, 0)
 		}
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-	}, nil
+	}
 }
 
 // reapOrphans reaps children that are the tree's, and no others: those have a

@@ -41,6 +41,15 @@ func init() {
 			}
 		}
 	}
+	// udp reconnect: a socket is connected to one and then to another.
+	programs["udp reconnect"] = func(args []string) {
+		fd := newSocket(unix.AF_INET, unix.SOCK_DGRAM)
+		for _, a := range args {
+			say(name(sysConnect(fd, sockaddrOf(must(a)))))
+			_, err := unix.Write(fd, []byte("ping"))
+			say(name(errno(err)), read(fd))
+		}
+	}
 	programs["udp errnos"] = datagramErrnos
 	programs["udp flip"] = func(args []string) {
 		a, b := sockaddrOf(must(args[0])), sockaddrOf(must(args[1]))
@@ -228,6 +237,14 @@ func TestDatagramsAreDecided(t *testing.T) {
 			require.Equal(t, bad, denied[0].Remote)
 		})
 	}
+	require.Empty(t, got())
+}
+
+// A connect that is refused leaves the socket with the peer that it had.
+func TestBypassDatagramReconnect(t *testing.T) {
+	good, _ := udpServer(t, "good")
+	bad, got := udpServer(t, "bad")
+	require.Equal(t, "ok\nok good ping\nEACCES\nok good ping\n", run(t, deciding(only(good)), "udp reconnect", good.String(), bad.String()))
 	require.Empty(t, got())
 }
 

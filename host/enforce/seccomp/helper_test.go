@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -178,25 +180,29 @@ const (
 	testMapped = "[::ffff:203.0.113.10]:80"
 )
 
-// serve greets whoever connects with a word.
+// serve greets whoever connects with a word, and closes when the other side does:
+// who sent something that nobody read would be reset, perhaps before it has read.
 func serve(t testing.TB, network, addr, word string) netip.AddrPort {
 	lc := net.ListenConfig{}
 	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(t.Context(), network, addr)
 	require.NoError(t, err)
-	done := make(chan struct{})
-	t.Cleanup(func() { l.Close(); <-done })
-	go func() {
-		defer close(done)
+	var serving sync.WaitGroup
+	t.Cleanup(func() { l.Close(); serving.Wait() })
+	serving.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			_, _ = c.Write([]byte(word))
-			c.Close()
+			serving.Go(func() {
+				defer c.Close()
+				_, _ = c.Write([]byte(word))
+				_ = c.(interface{ CloseWrite() error }).CloseWrite()
+				_, _ = io.Copy(io.Discard, c)
+			})
 		}
-	}()
+	})
 	if a, ok := l.Addr().(*net.TCPAddr); ok {
 		return a.AddrPort()
 	}

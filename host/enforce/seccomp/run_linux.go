@@ -51,16 +51,18 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 	}
 	passOn, stopSignals := catchSignals()
 	defer stopSignals()
+	adopting, err := adopt(&opts)
+	if err != nil {
+		sup.stop()
+		return nil, err
+	}
 	waited, err := sup.start(cmd)
 	if err != nil {
 		return nil, err
 	}
 	defer sup.stop()
-	leave, err := adopt(cmd.Process, &opts, func() bool { return sup.l.hungUp(0) })
-	if err != nil {
-		sup.cancel(err)
-	} else {
-		defer leave()
+	if adopting {
+		defer reap(cmd.Process, func() bool { return sup.l.hungUp(0) })()
 	}
 	done := sup.ctx.Done()
 	for {

@@ -26,15 +26,15 @@ type Options struct {
 	ALE *ale.Enforcer // Required.
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
-	// OnBlocked hears of every connect that was refused. Optional; the program
-	// waits for it.
+	// OnBlocked hears of everything that was refused, perhaps on several goroutines
+	// at once. Optional; the program waits for it.
 	OnBlocked func(enforce.Denial)
 	// ShowRequested makes getpeername and getsockname answer with what the program
 	// asked for, where a callout redirected it. Every such call is trapped then.
 	ShowRequested bool
 	// Isolate runs the program in a user and network namespace of its own, from
 	// which nothing is reached. The sockets that it asks for are made outside, and
-	// nothing that names a destination is ever done by the program itself.
+	// no call that another thread could turn to an IP destination is its own.
 	Isolate bool
 
 	without without // Tests only.

@@ -190,3 +190,19 @@ func TestTargetOfAThreadThatIsGone(t *testing.T) {
 		})
 	}
 }
+
+// What it costs to ask anew, at each connect, who a thread is.
+func BenchmarkIdentify(b *testing.B) {
+	var ts targets
+	defer ts.close()
+	t, _, err := ts.take(uint32(unix.Getpid()))
+	require.NoError(b, err)
+	defer t.close()
+	path := make([]byte, 4096)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := t.identify(path); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
