@@ -121,7 +121,7 @@ func TestForwardRealClients(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			need(t, c.argv[0])
 			events := filepath.Join(t.TempDir(), "events")
-			r := calloutd(t, append([]string{"run", "--policy", forward, "--trace", "--json", "--events", events, "--"}, c.argv...)...)
+			r := calloutd(t, append([]string{"run", "--policy", forward, "--events", events, "--"}, c.argv...)...)
 			require.Zero(t, r.code, r.stderr)
 			require.Contains(t, r.stdout, c.want)
 			var redirects, proxys uint32

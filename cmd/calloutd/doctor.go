@@ -6,28 +6,33 @@ import (
 	"io"
 	"os/exec"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/cgroupbpf"
 )
 
 // A finding is what doctor says about one thing.
 type finding struct {
+	Command       string       `json:"command"` // that needs it
 	Name          string       `json:"name"`
 	Present       bool         `json:"present"`
 	Need          enforce.Need `json:"need"`
 	For           string       `json:"for"`
-	Missing       string       `json:"missing,omitempty"` // why, and what helps
+	Missing       string       `json:"missing,omitempty"` // why
+	Remedy        string       `json:"remedy,omitempty"`  // what helps
 	MinimumKernel string       `json:"minimum_kernel,omitempty"`
 }
 
 func newDoctor() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "Say what this system can enforce and what is missing for it", Args: cobra.NoArgs,
-		Long: `Doctor asks the running kernel, not its version number, for everything that calloutd run
-needs. It ends with code 1 when a required thing is missing; sim and check work without any.`,
+		Use: "doctor", Short: "Say what this system can enforce, what is missing for it and what helps", Args: cobra.NoArgs,
+		Long: `Doctor asks the running kernel, not its version number, for everything that the commands
+need which enforce policies. It ends with code 1 when something that run requires is missing;
+the others say so themselves. sim, check and test work without any.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found := examine()
 			if asJSON {
@@ -37,10 +42,8 @@ needs. It ends with code 1 when a required thing is missing; sim and check work 
 			} else {
 				prescribe(cmd.OutOrStdout(), found)
 			}
-			for _, f := range found {
-				if f.Need == enforce.Required && !f.Present {
-					return exitCode(codeNo)
-				}
+			if !works(found, enforce.CommandRun) {
+				return exitCode(codeNo)
 			}
 			return nil
 		},
@@ -51,43 +54,66 @@ needs. It ends with code 1 when a required thing is missing; sim and check work 
 
 func examine() []finding {
 	var found []finding
-	for _, c := range enforce.Probe() {
-		f := finding{Name: c.Name, Present: c.Supported, Need: c.Need, For: c.Detail, MinimumKernel: c.MinimumKernel}
-		if !c.Supported {
-			f.Missing = c.Why
-		}
-		found = append(found, f)
+	for _, c := range slices.Concat(enforce.Probe(), cgroupbpf.Probe()) {
+		found = append(found, finding{Command: c.Command, Name: c.Name, Present: c.Supported, Need: c.Need, For: c.Detail, Missing: c.Why,
+			Remedy: c.Remedy, MinimumKernel: c.MinimumKernel})
 	}
-	tool := finding{Name: "go command", Need: enforce.Optional, For: "builds callouts that a policy names with go:", Present: true}
+	tool := finding{Command: "policies", Name: "go command", Need: enforce.Optional, For: "builds callouts that a policy names with go:", Present: true}
 	if _, err := exec.LookPath("go"); err != nil {
-		tool.Present, tool.Missing = false, "not in PATH: policies can name built modules with wasm: instead"
+		tool.Present, tool.Missing, tool.Remedy = false, "not in PATH", "name built modules with wasm: instead"
 	}
 	return append(found, tool)
 }
 
+// works reports whether nothing is missing that a command requires. run
+// --isolate requires what run does, too.
+func works(found []finding, command string) bool {
+	return !slices.ContainsFunc(found, func(f finding) bool {
+		needs := f.Command == command || command == enforce.CommandIsolate && f.Command == enforce.CommandRun
+		return needs && f.Need == enforce.Required && !f.Present
+	})
+}
+
 func prescribe(out io.Writer, found []finding) {
 	p := paintFor(out)
-	fmt.Fprintf(out, "%s/%s\n", runtime.GOOS, runtime.GOARCH)
-	missing := false
+	fmt.Fprintln(out, system())
+	command := ""
 	for _, f := range found {
+		if f.Command != command {
+			command = f.Command
+			fmt.Fprintf(out, "%s\n", command)
+		}
 		word := "yes"
 		if !f.Present {
 			word = "no"
 		}
-		fmt.Fprintf(out, "%s%*s %-32s %-12s %s\n", p.word(word), 3-len(word), "", f.Name, f.Need, f.For)
+		fmt.Fprintf(out, "  %s%*s %-37s %-12s %s\n", p.word(word), 3-len(word), "", f.Name, f.Need, f.For)
 		if f.Present {
 			continue
 		}
-		missing = missing || f.Need == enforce.Required
-		fmt.Fprintf(out, "    missing: %s", f.Missing)
+		fmt.Fprintf(out, "      missing: %s", f.Missing)
 		if f.MinimumKernel != "" {
 			fmt.Fprintf(out, " (Linux %s has it)", f.MinimumKernel)
 		}
 		fmt.Fprintln(out)
+		if f.Remedy != "" {
+			fmt.Fprintf(out, "      what helps: %s\n", f.Remedy)
+		}
 	}
-	if missing {
-		fmt.Fprintln(out, "calloutd run cannot work here: something required is missing. sim and check can.")
-	} else {
-		fmt.Fprintln(out, "calloutd run can work here.")
+	for _, c := range []string{enforce.CommandRun, enforce.CommandIsolate, enforce.CommandAttach} {
+		can := "can work here"
+		if !works(found, c) {
+			can = "cannot work here: something required is missing"
+		}
+		fmt.Fprintf(out, "calloutd %s %s\n", c, can)
 	}
+}
+
+// system says on what this runs, and as whom.
+func system() string {
+	s := runtime.GOOS + "/" + runtime.GOARCH
+	if r := enforce.System(); r != "" {
+		s += ", " + r
+	}
+	return s
 }

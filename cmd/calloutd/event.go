@@ -1,5 +1,13 @@
 package main
 
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
 // An event is one line of --json. README.md lists the kinds.
 type event struct {
 	Event    string `json:"event"`
@@ -12,6 +20,10 @@ type event struct {
 	Proxy    string `json:"proxy,omitempty"` // the proxy of the policy that To is
 	Action   string `json:"action,omitempty"`
 	Steps    []step `json:"steps,omitempty"`
+
+	Protocol string   `json:"protocol,omitempty"`
+	Inbound  bool     `json:"inbound,omitempty"`
+	Flags    []string `json:"flags,omitempty"`
 
 	Filter  uint64 `json:"filter,omitempty"`
 	Name    string `json:"filter_name,omitempty"`
@@ -35,4 +47,50 @@ type step struct {
 	Veto     bool   `json:"veto,omitempty"`
 	Rule     string `json:"rule,omitempty"`
 	Why      string `json:"why,omitempty"`
+}
+
+// at says what decided and why.
+func (e event) at() string {
+	s := ""
+	if e.Layer != "" {
+		s = " at " + e.Layer + e.by()
+	}
+	return s + ": " + clean(e.Why) + rule(e.Rule)
+}
+
+// by says whose decision it was; empty if no filter's.
+func (e event) by() string {
+	if e.Filter == 0 {
+		return ""
+	}
+	s := fmt.Sprintf(" by filter %d %q", e.Filter, e.Name)
+	if e.Place != "" {
+		s += fmt.Sprintf(" (%s)", e.Place)
+	}
+	if e.Callout != "" {
+		s += fmt.Sprintf(", callout %q", e.Callout)
+	}
+	return s
+}
+
+// family is the layer without its family.
+func (e event) family() string {
+	return strings.TrimSuffix(strings.TrimSuffix(e.Layer, "_V4"), "_V6")
+}
+
+// protocolName is empty where a layer has none.
+func protocolName(protocol uint8) string {
+	switch protocol {
+	case 0:
+		return ""
+	case fwps.ProtocolTCP:
+		return "tcp"
+	case fwps.ProtocolUDP:
+		return "udp"
+	case fwps.ProtocolICMP:
+		return "icmp"
+	case fwps.ProtocolICMPv6:
+		return "icmpv6"
+	}
+	return strconv.Itoa(int(protocol))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +36,12 @@ func TestScript(t *testing.T) {
 		Dir:                "testdata/script",
 		UpdateScripts:      os.Getenv("UPDATE") != "",
 		RequireUniqueNames: true,
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("CALLOUTD", self)
 			e.Setenv("ROOT", root)

@@ -28,13 +28,16 @@ keeps its terminal, signals and exit code: 128 and the signal's number if a sign
 it, 126 if it cannot be executed, 127 if there is none. What is blocked fails with EACCES
 and prints one line on standard error: who, where to, which filter and callout, and why.
 
+With --events every decision is a line for machines, and with --summary the end is told:
+who connected where, and what was blocked and why.
+
 With --isolate the command lives in a network of its own, from which nothing is reached:
 its sockets are made outside, and a hostile program that wins a race wins nothing.
 
 A policy with filters that would not be asked, such as those of ALE_ENDPOINT_CLOSURE, is
 refused: --partial runs it all the same.`,
 		Example: `  calloutd run --policy examples/quickstart/policy.yaml -- curl -s http://198.51.100.7/
-  calloutd run -p policy.yaml --trace --events trace.jsonl --json -- make test`,
+  calloutd run -p policy.yaml --summary --events decisions.jsonl -- make test`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
@@ -46,7 +49,8 @@ refused: --partial runs it all the same.`,
 	f.BoolVar(&o.partial, "partial", false, "run although some filters would not be asked")
 	f.BoolVar(&o.isolate, "isolate", false, "give the command an empty network and make its sockets outside")
 	f.BoolVar(&o.requested, "show-requested", false, "tell the command that it reached what it asked for, where it was redirected")
-	f.StringVar(&o.events, "events", "", "write denials and trace to this file instead of standard error")
+	f.BoolVar(&o.summary, "summary", false, "print at the end who connected where, and what was blocked and why")
+	f.StringVar(&o.events, "events", "", "write every decision to this file, one JSON object a line (-: standard output)")
 	_ = cmd.MarkFlagFilename("events") // fails only for a flag that does not exist
 	return cmd
 }
@@ -54,22 +58,25 @@ refused: --partial runs it all the same.`,
 type runOptions struct {
 	policy, events string
 	json, trace    bool
+	summary        bool
 	partial        bool
 	isolate        bool
 	requested      bool
 }
 
 func (o *runOptions) run(cmd *cobra.Command, args []string) error {
-	out := cmd.ErrOrStderr()
+	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
 	if o.events != "" {
-		f, err := os.Create(o.events)
+		log, done, err := openEvents(o.events)
 		if err != nil {
-			return fmt.Errorf("--events: %w", err)
+			return err
 		}
-		defer f.Close()
-		out = f
+		defer done()
+		t.log = log
 	}
-	t := newTracer(out, o.json, o.trace)
+	if o.summary {
+		t.sum = &summary{own: uint32(os.Getpid())}
+	}
 	w, err := open(cmd.Context(), o.policy, t, true)
 	if err != nil {
 		return err
@@ -82,6 +89,12 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: w.ale, Logf: t.logf, OnBlocked: t.onBlocked,
 		Isolate: o.isolate, ShowRequested: o.requested}, child)
+	if o.summary {
+		t.sum.print(t)
+	}
+	if err := t.log.failure(); err != nil { // The command's code is worth more.
+		complain(os.Stderr, err)
+	}
 	if err != nil {
 		return notRun(args[0], err)
 	}
@@ -112,7 +125,7 @@ func unenforced(file *policyfile.File) error {
 func (t *tracer) onBlocked(d enforce.Denial) {
 	var b *ale.BlockedError
 	if errors.As(d.Err, &b) {
-		t.blocked(b)
+		t.blocked(b, d.Local)
 		return
 	}
 	t.denied(d.AppID, d.PID, d.Remote, d.Err)

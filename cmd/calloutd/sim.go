@@ -74,7 +74,7 @@ func (o *description) simulate(cmd *cobra.Command) error {
 	}
 	var b *ale.BlockedError
 	if errors.As(err, &b) {
-		t.blocked(b)
+		t.blocked(b, in.Local)
 		return exitCode(codeNo)
 	}
 	return err

@@ -236,7 +236,7 @@ type writtenTrace struct {
 
 func (w writtenTrace) Decision(in *fwps.Incoming, d *fwps.Decision) { w.t.decision(in, d) }
 func (w writtenTrace) Redirect(ev ale.RedirectEvent)                { w.t.redirect(ev) }
-func (w writtenTrace) Blocked(b *ale.BlockedError)                  { w.t.blocked(b) }
+func (w writtenTrace) Blocked(b *ale.BlockedError)                  { w.t.blocked(b, netip.AddrPort{}) }
 func (w writtenTrace) String() string                               { return w.b.String() }
 
 func (o *testOptions) report(out io.Writer, rs []policytest.Result, reached []policyCoverage) error {

@@ -22,18 +22,33 @@ type tracer struct {
 	json  bool
 	all   bool // not only what went wrong
 	world *world
+
+	log *eventLog // of --events; nil: nobody reads them
+	sum *summary  // of --summary; nil likewise
 }
 
 func newTracer(out io.Writer, asJSON, all bool) *tracer {
 	return &tracer{out: out, paint: paintFor(out), json: asJSON, all: all}
 }
 
+// emit records an event and prints it.
 func (t *tracer) emit(e event, text string) {
+	t.record(e)
+	t.print(e, text)
+}
+
+func (t *tracer) record(e event) {
+	t.log.write(e)
+	t.sum.add(e)
+}
+
+// print prints a line: v, or the text.
+func (t *tracer) print(v any, text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.json {
 		// A trace that cannot be written has no better place to say so.
-		_ = json.NewEncoder(t.out).Encode(e)
+		_ = json.NewEncoder(t.out).Encode(v)
 		return
 	}
 	fmt.Fprintln(t.out, text)
@@ -41,10 +56,11 @@ func (t *tracer) emit(e event, text string) {
 
 // decision prints a classification: the layer, and each filter that was asked.
 func (t *tracer) decision(in *fwps.Incoming, d *fwps.Decision) {
-	if !t.all {
+	if !t.all && t.log == nil && t.sum == nil {
 		return
 	}
-	e := event{Event: "classify", Layer: in.Layer.String(), Program: in.AppID, PID: in.ProcessID, Action: d.Action.String()}
+	e := event{Event: "classify", Layer: in.Layer.String(), Program: in.AppID, PID: in.ProcessID, Action: d.Action.String(),
+		Protocol: protocolName(in.Protocol), Inbound: in.Inbound, Flags: in.ConditionFlags().Names(), Original: addr(in.OriginalDestination)}
 	from, to := in.Local, in.Remote
 	switch {
 	case !in.Layer.Offers(fwpm.ConditionIPRemoteAddress):
@@ -62,7 +78,10 @@ func (t *tracer) decision(in *fwps.Incoming, d *fwps.Decision) {
 	if len(d.Steps) == 0 {
 		lines = append(lines, "    no filter matches (ARB-09)")
 	}
-	t.emit(e, strings.Join(lines, "\n"))
+	t.record(e)
+	if t.all {
+		t.print(e, strings.Join(lines, "\n"))
+	}
 }
 
 // addr is empty for an address that is not known, or not yet.
@@ -171,8 +190,11 @@ func (t *tracer) redirect(ev ale.RedirectEvent) {
 	case !ev.Applied:
 		e.Event = "redirect-refused"
 		t.emit(e, fmt.Sprintf("calloutd: %s to %s: redirect to %s%s %s (%s): %s", program(ev.AppID, ev.ProcessID), ev.Original, t.to(ev.Target), by, t.paint.word("refused"), ev.Rule, ev.Why))
-	case t.all && t.json: // The text has it with the callout's answer.
-		t.emit(e, "")
+	default:
+		t.record(e)
+		if t.all && t.json { // The text has it with the callout's answer.
+			t.print(e, "")
+		}
 	}
 }
 
@@ -182,21 +204,21 @@ func (t *tracer) blame(e *event, f fwpm.FilterID, c fwpm.CalloutID) string {
 		return ""
 	}
 	e.Filter, e.Name, e.Place, e.Callout = uint64(f), t.world.filterName(f), t.world.file.Place(f), string(c)
-	s := fmt.Sprintf(" by filter %d %q", f, e.Name)
-	if e.Place != "" {
-		s += fmt.Sprintf(" (%s)", e.Place)
-	}
-	if c != "" {
-		s += fmt.Sprintf(", callout %q", c)
-	}
-	return s
+	return e.by()
 }
 
-// blocked prints one denial: who, where to, what decided and why.
-func (t *tracer) blocked(b *ale.BlockedError) {
+// blocked prints one denial: who, where to, what decided and why. local is where
+// a bind or listen was meant to be.
+func (t *tracer) blocked(b *ale.BlockedError, local netip.AddrPort) {
 	e := event{Event: "blocked", Layer: b.Layer.String(), Program: b.AppID, PID: b.ProcessID, To: addr(b.Remote), Action: "block", Rule: b.Rule, Why: b.Why}
-	by := t.blame(&e, b.Filter, b.Callout)
-	t.emit(e, fmt.Sprintf("calloutd: %s%s %s at %s%s: %s%s", program(b.AppID, b.ProcessID), t.direction(b), t.paint.word("blocked"), b.Layer, by, clean(b.Why), rule(b.Rule)))
+	switch {
+	case !b.Layer.Offers(fwpm.ConditionIPRemoteAddress):
+		e.From, e.To = addr(local), ""
+	case b.Layer.ForFamily(false) == fwpm.LayerALEAuthRecvAcceptV4:
+		e.From, e.To, e.Inbound = e.To, addr(local), true
+	}
+	t.blame(&e, b.Filter, b.Callout)
+	t.emit(e, fmt.Sprintf("calloutd: %s%s %s%s", program(b.AppID, b.ProcessID), t.direction(b), t.paint.word("blocked"), e.at()))
 }
 
 func (t *tracer) direction(b *ale.BlockedError) string {

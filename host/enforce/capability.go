@@ -41,9 +41,18 @@ const (
 	LandlockTCP  = "Landlock TCP rules"
 	UserNS       = "user namespaces"
 	NoListener   = "no seccomp listener above this process"
+	Descendants  = "looking into one's own processes"
 )
 
-// Need is how much the seccomp backend depends on a capability.
+// What calloutd does with the backends, for Capability.Command.
+const (
+	CommandRun     = "run"
+	CommandIsolate = "run --isolate"
+	CommandAttach  = "attach"
+	CommandGateway = "gateway"
+)
+
+// Need is how much a command depends on a capability.
 type Need string
 
 // The needs.
@@ -56,32 +65,48 @@ const (
 // A Capability is something a kernel may have.
 type Capability struct {
 	Name          string
+	Command       string // who needs it
 	Supported     bool
 	Need          Need
 	MinimumKernel string
 	Detail        string // what it is for
 	Why           string // why it is missing
+	Remedy        string // what helps, if it is known
 }
 
-// capabilities lists them all, as unsupported.
+// Found fills in what a probe said.
+func (c *Capability) Found(err error) {
+	if c.Supported = err == nil; !c.Supported {
+		c.Why, c.Remedy = err.Error(), remedy(c.Name, err)
+	}
+}
+
+// capabilities lists what the seccomp backend needs, as unsupported.
 func capabilities() []Capability {
-	return []Capability{
+	cs := []Capability{
 		{Name: UserNotif, Need: Required, MinimumKernel: "5.5", Detail: "traps connect()"},
 		{Name: PidfdGetfd, Need: Required, MinimumKernel: "5.6", Detail: "acts on the program's own socket"},
+		{Name: Descendants, Need: Required, Detail: "reads the address that a program gives"},
 		{Name: NoListener, Need: Required, Detail: "a process tree has at most one listener"},
 		{Name: LandlockTCP, Need: Recommended, MinimumKernel: "6.7", Detail: "denies a connect that wins a race against the trap"},
 		{Name: WaitKillable, Need: Optional, MinimumKernel: "5.19", Detail: "signals do not restart a decision"},
 		{Name: SyncWakeUp, Need: Optional, MinimumKernel: "6.6", Detail: "halves the latency or better"},
 		{Name: PidfdThread, Need: Optional, MinimumKernel: "6.9", Detail: "threads that do not share their descriptors"},
-		{Name: UserNS, Need: Optional, MinimumKernel: "3.8", Detail: "isolates a program in an empty network"},
+		{Name: UserNS, Command: CommandIsolate, Need: Required, MinimumKernel: "3.8", Detail: "isolates a program in an empty network"},
 	}
+	for i := range cs {
+		if cs[i].Command == "" {
+			cs[i].Command = CommandRun
+		}
+	}
+	return cs
 }
 
-// Missing returns the first Required capability of cs that is not supported, as
-// an *UnsupportedError, or nil.
-func Missing(cs []Capability) error {
+// Missing returns the first capability of cs that a command requires and that is
+// not supported, as an *UnsupportedError, or nil.
+func Missing(cs []Capability, command string) error {
 	for _, c := range cs {
-		if c.Need == Required && !c.Supported {
+		if c.Command == command && c.Need == Required && !c.Supported {
 			return &UnsupportedError{Name: c.Name, MinimumKernel: c.MinimumKernel, Why: c.Why}
 		}
 	}

@@ -19,12 +19,7 @@ func Probe() []Capability {
 	errs := <-found
 	cs := capabilities()
 	for i := range cs {
-		c := &cs[i]
-		if err := errs[c.Name]; err != nil {
-			c.Why = err.Error()
-		} else {
-			c.Supported = true
-		}
+		cs[i].Found(errs[cs[i].Name])
 	}
 	return cs
 }
@@ -38,6 +33,7 @@ func probeThread() map[string]error {
 		PidfdThread:  probePidfdThread(),
 		LandlockTCP:  probeLandlock(),
 		UserNS:       probeUserNS(),
+		Descendants:  probeDescendants(),
 	}
 	errs[NoListener], errs[SyncWakeUp] = probeListener()
 	return errs

@@ -26,3 +26,9 @@ func (*Attachment) Detach() error { return nil }
 
 // Close does nothing.
 func (*Attachment) Close() error { return nil }
+
+// Probe asks the running kernel for what Attach needs.
+func Probe() []enforce.Capability {
+	return []enforce.Capability{{Name: "programs for cgroups", Command: enforce.CommandAttach, Need: enforce.Required, MinimumKernel: "5.8",
+		Detail: "decides in the kernel", Why: "only Linux on amd64 and arm64 has this backend"}}
+}

@@ -425,3 +425,14 @@ func BenchmarkConnect(b *testing.B) {
 		})
 	}
 }
+
+// What the tests above need is what Probe finds.
+func TestProbe(t *testing.T) {
+	newSite(t, &fwpm.Policy{}, nil) // Skips where it cannot work.
+	cs := Probe()
+	require.NoError(t, enforce.Missing(cs, enforce.CommandAttach))
+	for _, c := range cs {
+		require.NotEmpty(t, c.Detail)
+		require.Equal(t, c.Supported, c.Why == "", c.Name)
+	}
+}

@@ -63,7 +63,7 @@ func helper(program string, args ...string) *exec.Cmd {
 // need skips where the kernel cannot, and only there.
 func need(t testing.TB, more ...string) {
 	cs := enforce.Probe()
-	err := enforce.Missing(cs)
+	err := enforce.Missing(cs, enforce.CommandRun)
 	for _, c := range cs {
 		for _, m := range more {
 			if c.Name == m && !c.Supported {
