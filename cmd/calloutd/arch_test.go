@@ -25,6 +25,7 @@ var imports = map[string]string{
 	"host/redirect/arenastore":     "host/redirect",
 	"host/redirect/storetest":      "host/redirect",
 	"host/internal/lpm":            "",
+	"host/internal/race":           "",
 	"host/arbitrate":               "host/fwp host/fwpm host/fwps host/redirect host/internal/lpm",
 	"host/policyfile":              "host/fwp host/fwpm host/arbitrate sdk/abi",
 	"host/policytest":              "host/ale host/arbitrate host/fwp host/fwpm host/fwps host/policyfile host/redirect host/redirect/memstore sdk/go/sockaddr",

@@ -14,7 +14,7 @@ import (
 // port of zero is chosen before RESOURCE_ASSIGNMENT is asked, which sees the
 // chosen one (ALE-LAY-06): when that blocks, the caller has bound a socket that
 // it must not use.
-func (s *Socket) Bind(ctx context.Context, want netip.AddrPort, bind func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error)) (local netip.AddrPort, err error) {
+func (s *Socket) Bind(ctx context.Context, want netip.AddrPort, bind BindFunc) (local netip.AddrPort, err error) {
 	op, err := s.begin(ctx)
 	if err != nil {
 		return netip.AddrPort{}, err
@@ -25,7 +25,7 @@ func (s *Socket) Bind(ctx context.Context, want netip.AddrPort, bind func(ctx co
 	return s.bind(op.ctx, in, bind)
 }
 
-func (s *Socket) bind(ctx context.Context, in fwps.Incoming, bind func(context.Context, netip.AddrPort) (netip.AddrPort, error)) (netip.AddrPort, error) {
+func (s *Socket) bind(ctx context.Context, in fwps.Incoming, bind BindFunc) (netip.AddrPort, error) {
 	to, err := s.e.bindRedirect(ctx, in)
 	if err != nil {
 		return netip.AddrPort{}, err

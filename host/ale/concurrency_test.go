@@ -47,7 +47,7 @@ func (a *asked) each(l fwpm.LayerID) map[uint64]int {
 }
 
 // engine is an engine with one filter at each of the layers that calls c.
-func engine(t *testing.T, on func(*fwps.Incoming, *fwps.Decision), c fwps.Callout, layers ...fwpm.LayerID) *host.Engine {
+func engine(t testing.TB, on func(*fwps.Incoming, *fwps.Decision), c fwps.Callout, layers ...fwpm.LayerID) *host.Engine {
 	e := host.New(host.Options{OnDecision: on})
 	require.NoError(t, e.Update(func(p *fwpm.Policy) error {
 		p.Callouts = []fwpm.Callout{{ID: "c"}}

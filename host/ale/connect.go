@@ -80,7 +80,7 @@ func (s *Socket) connect(ctx context.Context, remote netip.AddrPort, connect Con
 	if in.Protocol != fwps.ProtocolTCP {
 		return nil, s.associate(ctx, remote, &p, connect)
 	}
-	f := s.e.flow(in, &p)
+	f := s.flow(in, &p)
 	if err := f.authConnect(ctx, in, &p); err != nil {
 		s.e.drop(&p)
 		f.Close()
@@ -211,6 +211,9 @@ func (e *Enforcer) keep(in *fwps.Incoming, p *plan) (redirect.Records, error) {
 		if err := e.opts.Store.Put(p.hop); err != nil {
 			return nil, refused(in, "RED-SIO-03", fmt.Sprintf("the redirect record was not kept: %v", err))
 		}
+	}
+	if len(in.Records) == 0 {
+		return p.alone, nil
 	}
 	redirect.Acquire(e.opts.Store, in.Records)
 	return in.Records.With(p.hop), nil

@@ -179,7 +179,7 @@ func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort, m *ICMPMess
 		return nil, err
 	}
 	s.authorizes()
-	f := s.e.flow(in, &p)
+	f := s.flow(in, &p)
 	if err := f.authConnect(ctx, in, &p); err != nil {
 		s.e.drop(&p)
 		f.Close()

@@ -17,13 +17,17 @@ type BlockedError struct {
 	Callout   fwpm.CalloutID
 	Rule      string
 	Why       string
-	Remote    netip.AddrPort
+	Remote    netip.AddrPort // not valid for a bind or listen
+	Local     netip.AddrPort
 	ProcessID uint32
 	AppID     string
 }
 
 func (e *BlockedError) Error() string {
 	s := fmt.Sprintf("%s to %s blocked at %s", who(e.AppID, e.ProcessID), e.Remote, e.Layer)
+	if !e.Remote.IsValid() {
+		s = fmt.Sprintf("%s on %s blocked at %s", who(e.AppID, e.ProcessID), e.Local, e.Layer)
+	}
 	if e.Filter != 0 {
 		s += fmt.Sprintf(" by filter %d %q", e.Filter, e.Name)
 	}
@@ -55,5 +59,5 @@ func blocked(in *fwps.Incoming, d *fwps.Decision) *BlockedError {
 }
 
 func refused(in *fwps.Incoming, rule, why string) *BlockedError {
-	return &BlockedError{Layer: in.Layer, Rule: rule, Why: why, Remote: in.Remote, ProcessID: in.ProcessID, AppID: in.AppID}
+	return &BlockedError{Layer: in.Layer, Rule: rule, Why: why, Remote: in.Remote, Local: in.Local, ProcessID: in.ProcessID, AppID: in.AppID}
 }

@@ -31,14 +31,24 @@ type Flow struct {
 	refused    atomic.Pointer[BlockedError]
 	last       time.Time // datagrams: the newest, under the socket's lock
 	datagram   bool
+	detached   bool // from the beginning: a Carrier's
 }
 
 // flow makes the flow of an outgoing connection.
-func (e *Enforcer) flow(in fwps.Incoming, p *plan) *Flow {
-	f := &Flow{Records: in.Records, Redirected: p.redirected, Original: in.Remote, Remote: p.remote, Local: in.Local, e: e, in: in}
+func (s *Socket) flow(in fwps.Incoming, p *plan) *Flow {
+	f := s.spare
+	if f == nil {
+		f = new(Flow)
+	}
+	f.begins(s.e, in, p)
+	f.detached = s.spare != nil
+	return f
+}
+
+func (f *Flow) begins(e *Enforcer, in fwps.Incoming, p *plan) {
+	*f = Flow{Records: in.Records, Redirected: p.redirected, Original: in.Remote, Remote: p.remote, Local: in.Local, e: e, in: in}
 	f.fwps.ID = e.ids.Add(1)
 	f.datagram = in.Protocol != fwps.ProtocolTCP
-	return f
 }
 
 // ID is the FWPS_METADATA_FIELD_FLOW_HANDLE of the flow.
@@ -118,17 +128,19 @@ func (f *Flow) Reauthorize(ctx context.Context) error {
 // hold keeps the record of a redirect as long as the flow: it goes when both ends
 // of the redirected connection are closed (AMB-19).
 func (f *Flow) hold(p *plan) {
+	if f.detached {
+		return
+	}
 	f.owned = redirect.Records{p.hop}
 	redirect.Acquire(f.e.opts.Store, f.owned)
 }
 
-// Detach says that nobody will see the connection close. The flow holds no
-// record from then on.
+// Detach says that nobody will see the connection close. The flow ends for the
+// callouts that associated a context with it, and holds no record from then on.
 func (f *Flow) Detach() {
 	f.once.Do(func() {
-		if f.owned != nil {
-			f.e.Release(f.owned)
-		}
+		f.fwps.End()
+		f.e.Release(f.owned)
 	})
 }
 

@@ -1,7 +1,6 @@
 package ale
 
 import (
-	"bytes"
 	"context"
 	"net/netip"
 
@@ -17,9 +16,10 @@ type plan struct {
 	local      netip.AddrPort // valid if a callout chose the source (CH-07)
 	redirected bool
 	targetPID  uint32
-	hop        *redirect.Hop // nil unless a local redirect was recorded
-	kept       bool          // the hop is in the store already
-	event      RedirectEvent // if redirected
+	hop        *redirect.Hop    // nil unless a local redirect was recorded
+	alone      redirect.Records // the hop, as the records of a connection that had none
+	kept       bool             // the hop is in the store already
+	event      RedirectEvent    // if redirected
 }
 
 // pending answers RED-SIO-01: what the records would be. The hop it promises is
@@ -115,7 +115,7 @@ func (e *Enforcer) plan(ctx context.Context, s *scratch, keep plan) (plan, error
 		if len(in.Records) >= redirect.MaxHops {
 			return plan{}, refused(in, "AMB-16", "the connection was redirected 16 times already: a proxy loop")
 		}
-		p.hop, p.kept = e.hop(s, r)
+		p.hop, p.alone, p.kept = e.hop(s, r)
 	}
 	ev.Applied = true
 	e.tell(ev)
@@ -124,19 +124,38 @@ func (e *Enforcer) plan(ctx context.Context, s *scratch, keep plan) (plan, error
 }
 
 // hop is the record of a local redirect; kept says that it is stored already.
-func (e *Enforcer) hop(s *scratch, r *fwps.ConnectRequest) (h *redirect.Hop, kept bool) {
+// It is two objects: itself with the records that name it, and its blobs.
+func (e *Enforcer) hop(s *scratch, r *fwps.ConnectRequest) (h *redirect.Hop, alone redirect.Records, kept bool) {
 	in := &s.in
-	h = &redirect.Hop{Handle: r.LocalRedirectHandle, Provider: string(r.ModifierProvider), FilterID: uint64(r.ModifierFilterID),
+	mem := new(struct {
+		hop   redirect.Hop
+		alone [1]*redirect.Hop
+	})
+	h, alone = &mem.hop, mem.alone[:1:1]
+	alone[0] = h
+	*h = redirect.Hop{Handle: r.LocalRedirectHandle, Provider: string(r.ModifierProvider), FilterID: uint64(r.ModifierFilterID),
 		Callout: string(r.ModifierCallout), Original: in.Remote, Target: r.Remote, TargetPID: r.LocalRedirectTargetPID,
-		ProcessID: in.ProcessID, AppID: in.OriginalAppID, Record: bytes.Clone(r.Record), Context: bytes.Clone(r.LocalRedirectContext)}
+		ProcessID: in.ProcessID, AppID: in.OriginalAppID}
+	h.Record, h.Context = cloneBlobs(r.Record, r.LocalRedirectContext)
 	if promised := s.pending.hop; promised != nil && promised.Handle == h.Handle {
 		h.Serial = promised.Serial
 		if e.opts.Store.Replace(h) == nil {
-			return h, true
+			return h, alone, true
 		}
 	}
 	h.Serial = e.hops.Add(1)
-	return h, false
+	return h, alone, false
+}
+
+func cloneBlobs(record, context []byte) (r, c []byte) {
+	both := append(append(make([]byte, 0, len(record)+len(context)), record...), context...)
+	if n := len(record); n > 0 {
+		r = both[:n:n]
+	}
+	if len(context) > 0 {
+		c = both[len(record):]
+	}
+	return r, c
 }
 
 // source is the local address that a callout chose, for TCP and an address of

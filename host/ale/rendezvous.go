@@ -22,8 +22,8 @@ type rendezvous struct {
 	mu       sync.Mutex
 	inflight map[netip.AddrPort]int
 	ready    map[key]handover
-	order    []key // by age; may name keys that are gone
-	changed  chan struct{}
+	order    []key         // by age; may name keys that are gone
+	changed  chan struct{} // nil: nobody waits
 }
 
 // A key names a connection by the addresses that both of its ends see.
@@ -47,7 +47,7 @@ const (
 )
 
 func newRendezvous(s redirect.Store) *rendezvous {
-	return &rendezvous{store: s, inflight: map[netip.AddrPort]int{}, ready: map[key]handover{}, changed: make(chan struct{})}
+	return &rendezvous{store: s, inflight: map[netip.AddrPort]int{}, ready: map[key]handover{}}
 }
 
 // begin announces a redirect to target. finish or abandon must follow.
@@ -62,8 +62,10 @@ func (r *rendezvous) end(target netip.AddrPort) {
 	if r.inflight[t]--; r.inflight[t] == 0 {
 		delete(r.inflight, t)
 	}
-	close(r.changed)
-	r.changed = make(chan struct{})
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
 }
 
 func (r *rendezvous) abandon(target netip.AddrPort) {
@@ -113,11 +115,15 @@ func (r *rendezvous) take(k key, done <-chan struct{}) redirect.Records {
 			r.mu.Unlock()
 			return h.records
 		}
-		changed, wait := r.changed, r.inflight[p.target] > 0
-		r.mu.Unlock()
-		if !wait {
+		if r.inflight[p.target] == 0 {
+			r.mu.Unlock()
 			return nil
 		}
+		if r.changed == nil {
+			r.changed = make(chan struct{})
+		}
+		changed := r.changed
+		r.mu.Unlock()
 		if timeout == nil {
 			t := time.NewTimer(acceptWait)
 			defer t.Stop()

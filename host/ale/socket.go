@@ -33,8 +33,12 @@ type Socket struct {
 	flows      flowTable
 	operations []*operation // under way in the layers
 	grants     []*grant     // to be asked about again
-	implicit   func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error)
+	implicit   BindFunc
+	spare      *Flow // a Carrier's, used again
 }
+
+// A BindFunc binds the real socket and returns what it is bound to.
+type BindFunc func(ctx context.Context, want netip.AddrPort) (local netip.AddrPort, err error)
 
 // An operation is a call of the socket that a callout can hold. Close ends it.
 type operation struct {
@@ -51,18 +55,23 @@ var (
 // in.Local says which family it has and, if its port is not zero, that it is bound
 // already; in.Records what was set on it, with the references.
 func (e *Enforcer) NewSocket(in fwps.Incoming) *Socket {
+	s := new(Socket)
+	s.begins(e, in)
+	return s
+}
+
+func (s *Socket) begins(e *Enforcer, in fwps.Incoming) {
 	if in.EndpointID == 0 {
 		in.EndpointID = e.ids.Add(1)
 	}
-	s := &Socket{e: e, in: in, records: in.Records, bound: in.Local.Port() != 0}
+	*s = Socket{e: e, in: in, records: in.Records, bound: in.Local.Port() != 0}
 	s.in.Records = nil
-	return s
 }
 
 // OnImplicitBind gives the function that binds the real socket when it is used
 // unbound. Without one the system chooses, and a callout that redirects such a
 // bind is refused.
-func (s *Socket) OnImplicitBind(bind func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error)) {
+func (s *Socket) OnImplicitBind(bind BindFunc) {
 	s.implicit = bind
 }
 

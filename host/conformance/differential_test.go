@@ -13,6 +13,7 @@ import (
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/internal/race"
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
@@ -20,7 +21,7 @@ import (
 // policies for each of 18 layers, and ten times as many for those where requests
 // change, more than a million pairs. The race detector has little to find here.
 func perPolicy() int {
-	if raceEnabled {
+	if race.Enabled {
 		return 10
 	}
 	return 190
@@ -35,7 +36,7 @@ func TestDifferential(t *testing.T) {
 			t.Run(short(l), func(t *testing.T) {
 				t.Parallel()
 				rounds := 1
-				if !raceEnabled && (l.IsConnectRedirect() || l.IsBindRedirect()) {
+				if !race.Enabled && (l.IsConnectRedirect() || l.IsBindRedirect()) {
 					rounds = 10
 				}
 				for range rounds {
@@ -85,7 +86,7 @@ func (c *coverage) policy(p *fwpm.Policy) {
 // enough requires a million pairs, every outcome, and every match type with
 // every data type that it fits.
 func (c *coverage) enough(t *testing.T) {
-	if !raceEnabled && !testing.Short() {
+	if !race.Enabled && !testing.Short() {
 		require.Greater(t, c.pairs.Load(), int64(1_000_000))
 	}
 	for what, n := range map[string]*atomic.Int64{"permits": &c.permits, "blocks": &c.blocks, "vetoes": &c.vetoes, "faults": &c.faults,

@@ -19,6 +19,7 @@ type Flow struct {
 	busy     int                           // classifications under way
 	removed  []flowContext                 // to be deleted when they end
 	ended    bool
+	shown    atomic.Bool // to a callout, which may keep it
 	abort    func()
 }
 
@@ -54,6 +55,7 @@ func (f *Flow) Context(layer fwpm.LayerID, callout fwpm.CalloutID) uint64 {
 // Enter is Context for a classification in which the callout takes part: unless it
 // is 0, what is removed until Leave is deleted after that.
 func (f *Flow) Enter(layer fwpm.LayerID, callout fwpm.CalloutID) uint64 {
+	f.shown.Store(true)
 	if f.Context(layer, callout) == 0 { // Without the lock: most flows have none.
 		return 0
 	}
@@ -65,6 +67,9 @@ func (f *Flow) Enter(layer fwpm.LayerID, callout fwpm.CalloutID) uint64 {
 	}
 	return context
 }
+
+// Shown reports whether a callout has seen the flow: it may have kept it.
+func (f *Flow) Shown() bool { return f.shown.Load() }
 
 // Leave ends what Enter began.
 func (f *Flow) Leave() {
@@ -150,7 +155,9 @@ func (f *Flow) End() {
 	f.mu.Lock()
 	gone := f.list()
 	f.ended = true
-	f.store(nil)
+	if gone != nil {
+		f.store(nil)
+	}
 	if f.busy > 0 {
 		f.removed, gone = append(f.removed, gone...), nil
 	}

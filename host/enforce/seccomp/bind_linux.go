@@ -11,8 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-type bindFunc = func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error)
-
 // bind answers a bind().
 func (w *worker) bind() unix.Errno {
 	sa, e := w.sockaddr(w.n.Data.Args[1], int32(w.n.Data.Args[2]))

@@ -57,14 +57,8 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 		return e
 	}
 	w.in.Remote = remote
-	sock := w.s.opts.ALE.NewSocket(w.in)
-	sock.OnImplicitBind(w.bindTo)
 	w.pending = 0
-	flow, err := sock.Connect(w.s.ctx, remote, w.connectTo)
-	if flow != nil {
-		flow.Detach() // The program closes the socket, and nobody tells us.
-	}
-	if e := w.done(err); e != 0 {
+	if e := w.done(w.carrier.Connect(w.s.ctx, w.in, w.bindTo, w.connectTo)); e != 0 {
 		return e
 	}
 	return w.pending

@@ -23,6 +23,7 @@ type worker struct {
 	t           *target
 	fd          int // the program's socket, in this process; -1: none
 	sock        socket
+	carrier     *ale.Carrier // takes its connects through the layers
 	in          fwps.Incoming
 	sa          [sockaddrLen]byte // as the program gave it
 	saLen       int
@@ -37,7 +38,7 @@ type worker struct {
 	control []byte
 	// Its methods as values, which would be made anew at each use.
 	connectTo ale.ConnectFunc
-	bindTo    bindFunc
+	bindTo    ale.BindFunc
 
 	// For the monitor.
 	since    atomic.Int64 // the tick at which it went into a call that may wait; 0: it is in none
@@ -49,7 +50,7 @@ type worker struct {
 }
 
 func (s *supervisor) newWorker() *worker {
-	w := &worker{s: s, fd: -1, wake: make(chan unix.Errno, 1)}
+	w := &worker{s: s, fd: -1, carrier: s.opts.ALE.NewCarrier(), wake: make(chan unix.Errno, 1)}
 	w.connectTo, w.bindTo = w.perform, w.performBind
 	return w
 }

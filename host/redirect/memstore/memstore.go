@@ -21,7 +21,7 @@ type Store struct {
 
 type shard struct {
 	mu   sync.Mutex
-	hops map[uint64]*entry
+	hops map[uint64]entry
 	_    [64]byte // one cache line each
 }
 
@@ -37,7 +37,7 @@ func New(limit int) *Store {
 	}
 	s := &Store{limit: (limit + shards - 1) / shards}
 	for i := range s.shards {
-		s.shards[i].hops = make(map[uint64]*entry)
+		s.shards[i].hops = make(map[uint64]entry)
 	}
 	return s
 }
@@ -49,13 +49,13 @@ func (s *Store) Put(h *redirect.Hop) error {
 	d := s.shard(h.Serial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.hops[h.Serial] != nil {
+	if _, ok := d.hops[h.Serial]; ok {
 		return fmt.Errorf("%w: %d", redirect.ErrExists, h.Serial)
 	}
 	if len(d.hops) >= s.limit {
 		return fmt.Errorf("%w: a shard holds %d live hops, its limit; raise the limit", redirect.ErrFull, s.limit)
 	}
-	d.hops[h.Serial] = &entry{hop: h, refs: 1}
+	d.hops[h.Serial] = entry{hop: h, refs: 1}
 	return nil
 }
 
@@ -64,11 +64,12 @@ func (s *Store) Replace(h *redirect.Hop) error {
 	d := s.shard(h.Serial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e := d.hops[h.Serial]
-	if e == nil {
+	e, ok := d.hops[h.Serial]
+	if !ok {
 		return redirect.ErrNotFound
 	}
 	e.hop = h
+	d.hops[h.Serial] = e
 	return nil
 }
 
@@ -77,11 +78,12 @@ func (s *Store) Acquire(serial uint64) (*redirect.Hop, error) {
 	d := s.shard(serial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e := d.hops[serial]
-	if e == nil {
+	e, ok := d.hops[serial]
+	if !ok {
 		return nil, redirect.ErrNotFound
 	}
 	e.refs++
+	d.hops[serial] = e
 	return e.hop, nil
 }
 
@@ -96,13 +98,15 @@ func (s *Store) Release(serial uint64) error {
 	d := s.shard(serial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e := d.hops[serial]
-	if e == nil {
+	e, ok := d.hops[serial]
+	if !ok {
 		return redirect.ErrNotFound
 	}
-	if e.refs--; e.refs == 0 {
-		delete(d.hops, serial)
+	if e.refs--; e.refs > 0 {
+		d.hops[serial] = e
+		return nil
 	}
+	delete(d.hops, serial)
 	return nil
 }
 

@@ -1,0 +1,38 @@
+package ale
+
+import (
+	"context"
+
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// A Carrier takes the connects of TCP sockets that live elsewhere through the
+// layers, one after the other. Nobody says when such a connection closes: all
+// that stays of it is its record, until the other side is accepted and closed.
+//
+// It uses its memory again: a connect allocates nothing but the record that it
+// makes. It is for one goroutine at a time.
+type Carrier struct {
+	e *Enforcer
+	s Socket
+	f *Flow
+}
+
+// NewCarrier returns a Carrier.
+func (e *Enforcer) NewCarrier() *Carrier { return &Carrier{e: e, f: new(Flow)} }
+
+// Connect is Socket.Connect of a new socket, whose flow ends for callouts when it
+// is established. in.Remote is where it wants to go; bind is for a socket that is
+// not bound (Socket.OnImplicitBind), nil if it cannot be bound here.
+func (c *Carrier) Connect(ctx context.Context, in fwps.Incoming, bind BindFunc, connect ConnectFunc) error {
+	c.s.begins(c.e, in)
+	c.s.implicit, c.s.spare = bind, c.f
+	f, err := c.s.connect(ctx, in.Remote, connect)
+	if f != nil {
+		f.Detach()
+	}
+	if c.f.fwps.Shown() { // A callout may abort it yet, and must not meet another one.
+		c.f = new(Flow)
+	}
+	return err
+}

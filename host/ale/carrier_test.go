@@ -1,0 +1,177 @@
+package ale_test
+
+import (
+	"context"
+	"net/netip"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/internal/race"
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/arenastore"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
+)
+
+func fromClient(_ context.Context, to ale.Target) (netip.AddrPort, error) { return client, nil }
+
+func bindAsAsked(_ context.Context, want netip.AddrPort) (netip.AddrPort, error) { return want, nil }
+
+// A carried connection has its records when it is accepted, like any other, and
+// leaves nothing.
+func TestCarrierRedirects(t *testing.T) {
+	p := &policy{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEConnectRedirectV4: redirectTo(proxy, 7, 1)}}
+	e, store, _ := enforcer(p)
+	c := e.NewCarrier()
+	for range 3 {
+		require.NoError(t, c.Connect(t.Context(), app().in, nil, fromClient))
+		f, err := e.Accept(t.Context(), accepted())
+		require.NoError(t, err)
+		require.Len(t, f.Records, 1)
+		require.Equal(t, origin, f.Original)
+		require.Equal(t, "rec", string(f.Records[0].Record))
+		require.Equal(t, "ctx", string(f.Records[0].Context))
+		f.Close()
+		require.Zero(t, store.Len())
+	}
+}
+
+// One connection's block, binding and flow are not the next one's.
+func TestCarrierForgets(t *testing.T) {
+	p := &policy{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEAuthConnectV4: func(in *fwps.Incoming, d *fwps.Decision) {
+		if in.Remote.Port() == 25 {
+			d.Action = fwp.ActionBlock
+		}
+	}}}
+	e, _, _ := enforcer(p)
+	c := e.NewCarrier()
+	mail := app().in
+	mail.Remote = netip.AddrPortFrom(origin.Addr(), 25)
+	var blocked *ale.BlockedError
+	require.ErrorAs(t, c.Connect(t.Context(), mail, bindAsAsked, fromClient), &blocked)
+	require.NoError(t, c.Connect(t.Context(), app().in, bindAsAsked, fromClient))
+	ends := map[uint64]bool{}
+	var implicit int
+	for _, in := range p.seen {
+		ends[in.EndpointID] = true
+		if in.Layer == fwpm.LayerALEBindRedirectV4 {
+			implicit++
+		}
+	}
+	require.Len(t, ends, 2)
+	require.Equal(t, 2, implicit, "each is bound")
+}
+
+// keeper is a callout that keeps the flows it sees.
+type keeper struct{ flows []*fwps.Flow }
+
+func (k *keeper) Classify(_ context.Context, call *fwps.Call, v *fwps.Verdict) error {
+	v.Action = fwp.ActionPermit
+	k.flows = append(k.flows, call.In.Flow)
+	return nil
+}
+
+// What a callout kept of one connection never reaches another one.
+func TestCarrierDoesNotReuseAFlowThatACalloutSaw(t *testing.T) {
+	k := new(keeper)
+	e := ale.New(ale.Options{Classifier: engine(t, nil, k, fwpm.LayerALEAuthConnectV4), Store: memstore.New(0)})
+	c := e.NewCarrier()
+	for range 3 {
+		require.NoError(t, c.Connect(t.Context(), app().in, nil, fromClient))
+	}
+	require.Len(t, k.flows, 3)
+	require.NotSame(t, k.flows[0], k.flows[1])
+	require.NotSame(t, k.flows[1], k.flows[2])
+}
+
+// CO-FLW-03: nobody hears the connection close, so the contexts go at once.
+func TestCarrierEndsFlowContexts(t *testing.T) {
+	k := new(contextCallout)
+	e := ale.New(ale.Options{Classifier: engine(t, nil, k, fwpm.LayerALEFlowEstablishedV4), Store: memstore.New(0)})
+	c := e.NewCarrier()
+	for n := range int64(3) {
+		require.NoError(t, c.Connect(t.Context(), app().in, nil, fromClient))
+		require.Equal(t, n+1, k.made.Load())
+		require.Equal(t, n+1, k.gone.Load())
+	}
+}
+
+// A permitted connect allocates nothing. A redirected one allocates what remains
+// of it: its record, and the record's two blobs together.
+func TestCarrierAllocations(t *testing.T) {
+	if race.Enabled {
+		t.Skip("sync.Pool forgets at random under the race detector: CI runs it without")
+	}
+	for name, store := range map[string]redirect.Store{"memstore": memstore.New(0), "arenastore": arenastore.New(arenastore.Options{})} {
+		permit := ale.New(ale.Options{Classifier: engine(t, nil, fwps.CalloutFunc(nothing)), Store: store})
+		c := permit.NewCarrier()
+		in := app().in
+		require.Zero(t, testing.AllocsPerRun(1000, func() {
+			if err := c.Connect(context.Background(), in, bindAsAsked, fromClient); err != nil {
+				t.Error(err)
+			}
+		}), name)
+
+		redirecting := ale.New(ale.Options{Classifier: engine(t, nil, toProxy, fwpm.LayerALEConnectRedirectV4), Store: store})
+		c = redirecting.NewCarrier()
+		const n = 1000
+		connects := func() {
+			for range n { // The port is used again: the record before goes.
+				if err := c.Connect(context.Background(), in, bindAsAsked, fromClient); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		connects()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		connects()
+		runtime.ReadMemStats(&after)
+		require.Less(t, float64(after.Mallocs-before.Mallocs)/n, 2.5, name)
+	}
+}
+
+func BenchmarkConnect(b *testing.B) {
+	in := app().in
+	run := func(name string, e *ale.Enforcer, connect func(e *ale.Enforcer) func() error) {
+		b.Run(name, func(b *testing.B) {
+			f := connect(e)
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := f(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	socket := func(e *ale.Enforcer) func() error {
+		return func() error {
+			s := e.NewSocket(in)
+			f, err := s.Connect(context.Background(), in.Remote, fromClient)
+			f.Close()
+			s.Close()
+			return err
+		}
+	}
+	carrier := func(e *ale.Enforcer) func() error {
+		c := e.NewCarrier()
+		return func() error { return c.Connect(context.Background(), in, nil, fromClient) }
+	}
+	permit := ale.New(ale.Options{Classifier: engine(b, nil, fwps.CalloutFunc(nothing)), Store: memstore.New(0)})
+	redirect := ale.New(ale.Options{Classifier: engine(b, nil, toProxy, fwpm.LayerALEConnectRedirectV4), Store: memstore.New(0)})
+	run("permit/socket", permit, socket)
+	run("permit/carrier", permit, carrier)
+	run("redirect/socket", redirect, socket)
+	run("redirect/carrier", redirect, carrier)
+}
+
+var toProxy = fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error {
+	v.Action, v.Redirect, v.To, v.TargetPID = fwp.ActionPermit, true, proxy, 7
+	v.Record, v.Context = append(v.Record, "record"...), append(v.Context, "context"...)
+	return nil
+})

@@ -1,0 +1,3 @@
+// Package race tells tests whether the race detector is on: under it sync.Pool
+// forgets at random, and everything takes longer.
+package race
