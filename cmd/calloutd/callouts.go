@@ -10,9 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/sdk/project"
 )
 
 // A loader loads the modules that a policy names.
@@ -119,8 +121,8 @@ func readModule(_ context.Context, path string) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// buildModule builds the Go source in a folder, with the flags that give the
-// same module everywhere.
+// buildModule builds the Go source in a folder as a project would, but in the
+// workspace it is in.
 func buildModule(ctx context.Context, folder string) ([]byte, error) {
 	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("%s is not a folder with Go source", folder)
@@ -131,7 +133,12 @@ func buildModule(ctx context.Context, folder string) ([]byte, error) {
 	}
 	defer os.RemoveAll(tmp)
 	out := filepath.Join(tmp, "callout.wasm")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-buildmode=c-shared", "-o", out, ".")
+	build := strings.NewReplacer("OUT", out)
+	var args []string
+	for _, word := range project.GoBuild {
+		args = append(args, build.Replace(word))
+	}
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	msg, err := cmd.CombinedOutput()

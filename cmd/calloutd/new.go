@@ -1,0 +1,39 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/sdk/project"
+)
+
+func newNew() *cobra.Command {
+	return &cobra.Command{
+		Use:   "new LANGUAGE NAME",
+		Short: "Make a policy project: a callout, its policy, its cases and the SDK",
+		Long: `New makes the folder NAME with a callout in one of the languages, a policy that asks it,
+cases that say what is expected, and the SDK it needs, so that nothing is downloaded.
+build makes the module of it and test runs the cases. What exists is never overwritten.
+
+LANGUAGE is one of ` + strings.Join(project.Names(), ", ") + `.`,
+		Example: `  calloutd new rust no-telnet
+  calloutd build no-telnet
+  calloutd test no-telnet`,
+		Args:      cobra.ExactArgs(2),
+		ValidArgs: project.Names(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := project.New(".", args[0], args[1])
+			if err != nil {
+				return err
+			}
+			name := args[1]
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), `%s/%s is a policy in %s. Next:
+  calloutd build %s
+  calloutd test %s
+`, name, l.Main, l.Title, name, name)
+			return err
+		},
+	}
+}

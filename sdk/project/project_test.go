@@ -1,0 +1,154 @@
+package project_test
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/sdk/project"
+)
+
+func TestNamesOfPolicies(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"a": true, "no-telnet": true, "p2": true, strings.Repeat("a", 40): true,
+		"": false, "A": false, "2p": false, "-p": false, "a_b": false, "a b": false, "../p": false, ".": false, "a/b": false, "é": false, strings.Repeat("a", 41): false,
+	} {
+		dir := t.TempDir()
+		_, err := project.New(dir, "wat", name)
+		if ok {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, "is no name for a policy")
+		left, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		require.Empty(t, left, "nothing was made of %q", name)
+	}
+}
+
+func TestUnknownLanguageIsAnErrorThatNamesTheOthers(t *testing.T) {
+	_, err := project.New(t.TempDir(), "cobol", "p")
+	require.EqualError(t, err, `there is no language "cobol": expected one of `+strings.Join(project.Names(), ", "))
+}
+
+func TestWhatExistsIsNeverOverwritten(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "empty"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte("mine"), 0o644))
+	for _, name := range []string{"empty", "file"} {
+		_, err := project.New(dir, "c", name)
+		require.ErrorContains(t, err, "exists already and stays as it is")
+	}
+	left, err := os.ReadDir(filepath.Join(dir, "empty"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+// A project has its SDK byte for byte, its files are about it, and its language is known by them.
+func TestProjectsAreWhole(t *testing.T) {
+	for _, name := range project.Names() {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l, err := project.New(dir, name, "hello")
+			require.NoError(t, err)
+			root := filepath.Join(dir, "hello")
+			for _, file := range []string{l.Main, "README.md", "policy.yaml", "policy_test.yaml", "Makefile", ".gitignore"} {
+				require.FileExists(t, filepath.Join(root, file))
+			}
+			of, err := project.Of(root)
+			require.NoError(t, err)
+			require.Equal(t, name, of.Name)
+			for from, to := range l.Vendor {
+				compare(t, filepath.Join("..", from), filepath.Join(root, l.Kit, to))
+			}
+			make, err := os.ReadFile(filepath.Join(root, "Makefile"))
+			require.NoError(t, err)
+			for _, command := range l.Makefile() {
+				require.Contains(t, string(make), "\n\t"+command+"\n")
+			}
+		})
+	}
+}
+
+// compare makes sure that every source at from is at to.
+func compare(t *testing.T, from, to string) {
+	files := 0
+	require.NoError(t, filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+		require.NoError(t, err)
+		if d.IsDir() && filepath.Base(p) == "example" {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || strings.HasSuffix(p, "_test.go") || strings.HasSuffix(p, ".md") || p == filepath.Join(from, "gen.go") || filepath.Ext(p) == ".yaml" || filepath.Ext(p) == ".tmpl" {
+			return nil
+		}
+		want, err := os.ReadFile(p)
+		require.NoError(t, err)
+		got, err := os.ReadFile(filepath.Join(to, strings.TrimPrefix(p, from)))
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(got), p)
+		files++
+		return nil
+	}))
+	require.Positive(t, files)
+}
+
+func TestFolderWithoutAPolicyIsNoProject(t *testing.T) {
+	dir := t.TempDir()
+	_, err := project.Build(t.Context(), dir, new(bytes.Buffer))
+	require.ErrorContains(t, err, "it has none of policy.go, policy.rs")
+	for _, main := range []string{"policy.c", "policy.zig"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, main), nil, 0o644))
+	}
+	_, err = project.Build(t.Context(), dir, new(bytes.Buffer))
+	require.ErrorContains(t, err, "has both policy.c and policy.zig")
+}
+
+// What is missing is named with what installs it, all of it at once.
+func TestMissingToolsAreNamedWithWhatInstallsThem(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	for name, want := range map[string][]string{
+		"c":              {"apt-get install clang", "apt-get install lld"},
+		"cpp":            {"apt-get install clang"},
+		"go":             {"Go 1.26"},
+		"assemblyscript": {"apt-get install nodejs npm", "npm install in this folder"},
+		"zig":            {"Zig 0.11"},
+		"wat":            {"apt-get install wabt"},
+	} {
+		dir := t.TempDir()
+		_, err := project.New(dir, name, "hello")
+		require.NoError(t, err)
+		_, err = project.Build(t.Context(), filepath.Join(dir, "hello"), new(bytes.Buffer))
+		var missing *project.MissingError
+		require.ErrorAs(t, err, &missing, name)
+		for _, w := range want {
+			require.ErrorContains(t, err, w)
+		}
+		require.NoFileExists(t, filepath.Join(dir, "hello", project.Wasm))
+	}
+}
+
+// A tool that is there and cannot do it is missing too, and says why.
+func TestToolsThatCannotDoItAreMissing(t *testing.T) {
+	for _, c := range []struct{ language, tool, script, want string }{
+		{"c", "clang", "echo 'x86-64'", "it has no target wasm32"},
+		{"zig", "zig", "echo 0.14.1", "it is 0.14.1, and the language changed since 0.11"},
+		{"go", "go", "echo go1.21.3", "it is go1.21.3"},
+		{"rust", "rustc", "echo /nowhere", "it has no target wasm32-unknown-unknown"},
+		{"rust", "rustc", "exit 1", "exit status 1"},
+	} {
+		bin, dir := t.TempDir(), t.TempDir()
+		t.Setenv("PATH", bin)
+		at := filepath.Join(bin, c.tool)
+		require.NoError(t, os.WriteFile(at, []byte("#!/bin/sh\n"+c.script+"\n"), 0o755))
+		l := *project.ByName(c.language) // a copy
+		l.Tools = []project.Tool{l.Tools[0]}
+		l.Tools[0].At = []string{c.tool}
+		_, err := l.Find(t.Context(), dir)
+		require.ErrorContains(t, err, c.want)
+	}
+}

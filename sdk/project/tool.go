@@ -1,0 +1,94 @@
+package project
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// A check says why a tool that is there cannot be used.
+type check func(ctx context.Context, path string) error
+
+// find looks for a tool; the first that works is taken.
+func (t *Tool) find(ctx context.Context, dir string) (string, error) {
+	why := errors.New("not found")
+	for _, at := range t.At {
+		path := at
+		if strings.ContainsRune(at, '/') && !filepath.IsAbs(at) {
+			path = filepath.Join(dir, filepath.FromSlash(at))
+			if _, err := os.Stat(path); err != nil {
+				continue
+			}
+		} else {
+			found, err := exec.LookPath(at)
+			if err != nil {
+				continue
+			}
+			path = found
+		}
+		if t.check != nil {
+			if err := t.check(ctx, path); err != nil {
+				why = fmt.Errorf("%s: %w", path, err)
+				continue
+			}
+		}
+		return filepath.Abs(path)
+	}
+	return "", why
+}
+
+// ask runs a tool for what it prints.
+func ask(ctx context.Context, path string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, path, args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func clangTarget(ctx context.Context, path string) error {
+	targets, err := ask(ctx, path, "--print-targets")
+	if err == nil && !strings.Contains(targets, "wasm32") {
+		err = errors.New("it has no target wasm32")
+	}
+	return err
+}
+
+func goVersion(ctx context.Context, path string) error {
+	version, err := ask(ctx, path, "env", "GOVERSION")
+	if err != nil {
+		return err
+	}
+	minor, _ := strings.CutPrefix(version, "go1.")
+	minor, _, _ = strings.Cut(minor, ".")
+	if n, err := strconv.Atoi(minor); err == nil && n < 26 {
+		return fmt.Errorf("it is %s", version)
+	}
+	return nil // A version that is no release is taken for a new one.
+}
+
+// rustTarget asks whether the target's standard library is there: a compiler that
+// rustup installed does not have that of Debian's package, and the other way round.
+func rustTarget(ctx context.Context, path string) error {
+	dir, err := ask(ctx, path, "--print", "target-libdir", "--target", "wasm32-unknown-unknown")
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return errors.New("it has no target wasm32-unknown-unknown")
+	}
+	return nil
+}
+
+func zigVersion(ctx context.Context, path string) error {
+	version, err := ask(ctx, path, "version")
+	if err == nil && !strings.HasPrefix(version, "0.11.") {
+		err = fmt.Errorf("it is %s, and the language changed since 0.11", version)
+	}
+	return err
+}

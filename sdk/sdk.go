@@ -1,0 +1,12 @@
+// Package sdk holds the sources of the SDKs, so that a program can give them to
+// a new policy without a network.
+package sdk
+
+import "embed"
+
+// Files are the sources, by their path in this folder.
+//
+//go:embed abi/abi.go abi/zabi.go go/callout/*.go
+//go:embed c/callout.h rust/Cargo.toml rust/src rust/examples/split.rs zig/*.zig
+//go:embed assemblyscript/assembly/*.ts
+var Files embed.FS
