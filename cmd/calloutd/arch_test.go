@@ -26,6 +26,7 @@ var imports = map[string]string{
 	"host/redirect/storetest":      "host/redirect",
 	"host/internal/lpm":            "",
 	"host/internal/race":           "",
+	"host/internal/sample":         "host/fwp host/fwpm host/fwps",
 	"host/arbitrate":               "host/fwp host/fwpm host/fwps host/redirect host/internal/lpm",
 	"host/policyfile":              "host/fwp host/fwpm host/arbitrate sdk/abi",
 	"host/policytest":              "host/ale host/arbitrate host/fwp host/fwpm host/fwps host/policyfile host/redirect host/redirect/memstore sdk/go/sockaddr",

@@ -11,6 +11,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/internal/sample"
 )
 
 // misbehave has another callout asked for what its guest does wrong, again and
@@ -39,7 +40,7 @@ var misdeeds = []struct {
 
 // BenchmarkNeighbour is what a callout feels of another one that misbehaves.
 func BenchmarkNeighbour(b *testing.B) {
-	m := loadFile(b, splits[0].file, guest.ModuleOptions{Config: splitConfig()})
+	m := loadFile(b, splits[0].file, guest.ModuleOptions{Config: sample.Config()})
 	b.Run("alone", func(b *testing.B) { latencies(b, m) })
 	for _, d := range misdeeds {
 		b.Run("beside "+d.name, func(b *testing.B) {
@@ -50,7 +51,7 @@ func BenchmarkNeighbour(b *testing.B) {
 }
 
 func latencies(b *testing.B, m *guest.Module) {
-	calls, v := connections(), new(fwps.Verdict)
+	calls, v := sample.Calls(), new(fwps.Verdict)
 	took := make([]time.Duration, 0, 1<<20)
 	for n := 0; b.Loop(); n++ {
 		v.Reset()

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"encoding/binary"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/internal/sample"
+)
+
+//go:embed guests/c/*.wasm guests/rego guests/script
+var files embed.FS
+
+// A source is where a guest of ours comes from.
+type source struct {
+	language string
+	wasm     func(ctx context.Context) ([]byte, error)
+	config   func() []byte
+}
+
+// sources are the examples of the SDKs, and what is here for the languages that
+// have none.
+var sources = []source{
+	{"WAT", fromSDK("wat"), sample.Config},
+	{"C", fromSDK("c/example"), sample.Config},
+	{"C++", embedded("split"), byteConfig},
+	{"Rust", fromSDK("rust/examples"), sample.Config},
+	{"Zig", fromSDK("zig/example"), sample.Config},
+	{"AssemblyScript", fromSDK("assemblyscript/example"), sample.Config},
+	{"Go", func(ctx context.Context) ([]byte, error) { return buildGo(ctx, "./guests/go/split") }, byteConfig},
+}
+
+// here is the folder of this file: the program is run from its source.
+func here() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(file)
+}
+
+func fromSDK(dir string) func(context.Context) ([]byte, error) {
+	return func(context.Context) ([]byte, error) {
+		return os.ReadFile(filepath.Join(here(), "..", "..", "sdk", filepath.FromSlash(dir), "split.wasm"))
+	}
+}
+
+func embedded(name string) func(context.Context) ([]byte, error) {
+	return func(context.Context) ([]byte, error) { return fs.ReadFile(files, "guests/c/"+name+".wasm") }
+}
+
+// byteConfig is the configuration of the guests that are here: the proxy's port
+// and process, then address and mask of each network.
+func byteConfig() []byte {
+	b := binary.LittleEndian.AppendUint32(nil, uint32(sample.Proxy.Port()))
+	b = binary.LittleEndian.AppendUint32(b, sample.PID)
+	for _, p := range sample.Networks() {
+		a := p.Addr().As4()
+		b = binary.LittleEndian.AppendUint32(b, binary.BigEndian.Uint32(a[:]))
+		b = binary.LittleEndian.AppendUint32(b, ^uint32(0)<<(32-p.Bits()))
+	}
+	return b
+}
+
+// load starts a guest with as many slots as the host gives it by itself.
+func (s source) load(ctx context.Context) (*guest.Module, func(), error) {
+	wasm, err := s.wasm(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	rt, err := guest.NewRuntime(ctx, guest.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := rt.Load(ctx, s.language, wasm, guest.ModuleOptions{Config: s.config()})
+	if err != nil {
+		_ = rt.Close(ctx)
+		return nil, nil, err
+	}
+	return m, func() { _ = m.Close(ctx); _ = rt.Close(ctx) }, nil
+}
+
+func guests() (out []variant) {
+	for _, s := range sources {
+		out = append(out, variant{"guest, " + s.language, kindGuest, "", func(ctx context.Context) (*subject, error) {
+			m, close, err := s.load(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return callout(ctx, m, close), nil
+		}})
+	}
+	return out
+}
+
+// engines are the closure and guests as the callout of a filter.
+func engines() []variant {
+	out := []variant{{"engine, Go closure", kindEngine, "", func(ctx context.Context) (*subject, error) {
+		return classifier(ctx, sample.Native(), func() {})
+	}}}
+	for _, s := range sources {
+		out = append(out, variant{"engine, " + s.language, kindEngine, "", func(ctx context.Context) (*subject, error) {
+			m, close, err := s.load(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return classifier(ctx, m, close)
+		}})
+	}
+	return out
+}
+
+// classifier is an engine with a filter that asks f about every connection.
+func classifier(ctx context.Context, f fwps.Callout, close func()) (*subject, error) {
+	e := host.New(host.Options{})
+	if _, _, err := e.RegisterCallout("split", f); err != nil {
+		close()
+		return nil, err
+	}
+	err := e.Update(func(p *fwpm.Policy) error {
+		p.Callouts = []fwpm.Callout{{ID: "split"}}
+		p.Filters = []fwpm.Filter{{ID: 7, Name: "split", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "split"}}
+		return nil
+	})
+	if err != nil {
+		close()
+		return nil, err
+	}
+	d := new(fwps.Decision)
+	return &subject{
+		decide: func(c *fwps.Call, _ *fwps.Verdict) error { e.Classify(ctx, c.In, d); return nil },
+		read:   func(v *fwps.Verdict) { verdict(d, v) },
+		close:  close,
+	}, nil
+}
+
+// verdict is what a decision made of the connection, as one callout says it.
+func verdict(d *fwps.Decision, v *fwps.Verdict) {
+	v.Action, v.Redirect = d.Action, d.Redirected()
+	if v.Redirect {
+		v.To, v.TargetPID, v.Record = d.Connect.Remote, d.Connect.LocalRedirectTargetPID, d.Connect.Record
+	}
+}

@@ -1,0 +1,53 @@
+// Command peerbench makes the same decision on the same connections in many
+// ways and prints what each takes: a closure in Go, callouts of this project,
+// and what else there is to run somebody else's policy in a Go process.
+//
+//	go run . [--json] [--time D] [--rounds N] [--only TEXT]
+//
+// It is a module of its own, so that who uses the project does not download its
+// peers.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+func main() {
+	// A context with values or an end costs some hosts time in every call.
+	if err := run(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "peerbench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	asJSON := flag.Bool("json", false, "print JSON")
+	var o options
+	flag.DurationVar(&o.batch, "time", 20*time.Millisecond, "how long to measure a variant in each round")
+	flag.IntVar(&o.rounds, "rounds", 25, "how many rounds; the least of them counts")
+	only := flag.String("only", "", "measure only variants that have this in their name, and the closure")
+	flag.Parse()
+	if flag.NArg() > 0 || o.batch <= 0 || o.rounds <= 0 {
+		flag.Usage()
+		return fmt.Errorf("--time and --rounds must be positive, and there are no arguments")
+	}
+	var chosen []variant
+	for _, v := range variants() {
+		if v.name == nativeName || strings.Contains(v.name, *only) {
+			chosen = append(chosen, v)
+		}
+	}
+	report, err := measure(ctx, chosen, o)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return report.json(os.Stdout)
+	}
+	return report.table(os.Stdout)
+}
