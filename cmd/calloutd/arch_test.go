@@ -88,6 +88,35 @@ func TestImportDirections(t *testing.T) {
 	}
 }
 
+// modules is what somebody downloads who embeds a package: the packages of other
+// modules that it needs, tests left out.
+var modules = map[string]string{
+	"host":                     "github.com/gaissmai/bart",
+	"host/ale":                 "",
+	"host/fwps":                "",
+	"host/redirect/memstore":   "",
+	"host/redirect/arenastore": "golang.org/x/sys",
+	"host/guest":               "github.com/gaissmai/bart github.com/tetratelabs/wazero golang.org/x/sys",
+	"host/policyfile":          "github.com/gaissmai/bart go.yaml.in/yaml/v4",
+	"host/enforce/seccomp":     "golang.org/x/net golang.org/x/sys",
+	"wsk":                      "golang.org/x/sys",
+	"wsk/wsknet":               "golang.org/x/sys",
+	"wsk/winsock":              "golang.org/x/sys",
+	"sdk/go/callout":           "",
+}
+
+func TestEmbeddersDependOnLittle(t *testing.T) {
+	for pkg, want := range modules {
+		cmd := exec.Command("go", "list", "-deps", "-f", `{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}`, module+pkg)
+		cmd.Env = append(cmd.Environ(), "GOOS=linux", "GOARCH=amd64")
+		out, err := cmd.Output()
+		require.NoError(t, err, pkg)
+		got := strings.Fields(string(out))
+		slices.Sort(got)
+		require.Equal(t, want, strings.Join(slices.Compact(got), " "), pkg)
+	}
+}
+
 // Every package says what it is for.
 func TestPackageDocs(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}|{{.Doc}}`, module+"...").Output()
