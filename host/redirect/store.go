@@ -4,10 +4,11 @@ import "errors"
 
 // Errors of a Store.
 var (
-	ErrNotFound = errors.New("redirect: no such hop")
-	ErrFull     = errors.New("redirect: the record store is full")
-	ErrExists   = errors.New("redirect: a hop with this serial is on record")
-	ErrTooLarge = errors.New("redirect: the hop is too large to keep")
+	ErrNotFound    = errors.New("redirect: no such hop")
+	ErrFull        = errors.New("redirect: the record store is full")
+	ErrExists      = errors.New("redirect: a hop with this serial is on record")
+	ErrUnavailable = errors.New("redirect: the record store keeps no hops now")
+	ErrTooLarge    = errors.New("redirect: the hop is too large to keep")
 )
 
 // A Store keeps the hops of live connections. Every holder of a hop (the
@@ -20,7 +21,8 @@ type Store interface {
 	// Put keeps h under h.Serial with one reference. When it returns nil, every
 	// later Acquire sees h; nobody modifies h afterwards. A full store refuses
 	// with ErrFull: it never drops a live hop. ErrExists says that the serial is
-	// taken, ErrTooLarge that the store has no room for one hop of this size.
+	// taken, ErrTooLarge that the store has no room for one hop of this size,
+	// ErrUnavailable that what the store needs, such as a disk, fails.
 	Put(h *Hop) error
 	// Replace puts h in the place of the hop with its serial, which keeps its
 	// references; ErrNotFound if there is none.

@@ -1,0 +1,207 @@
+package boltstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// The format of a file: a bbolt database with two buckets. "hops" has the encoded
+// hops by serial (64 bits, big-endian), each after a CRC-32C of the serial and the
+// encoding. "about" says what the file is and how many hops it must have.
+const formatVersion = 1
+
+var (
+	hopsBucket  = []byte("hops")
+	aboutBucket = []byte("about")
+
+	formatKey = []byte("calloutd redirect records") // version
+	runKey    = []byte("run")                       // how often the file was opened
+	countKey  = []byte("hops")                      // their number
+)
+
+const crcLen = 4
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func sum(key, encoded []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, encoded)
+}
+
+func u64(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// A getter appends the encoding of a live hop to b.
+type getter func(b []byte, serial uint64) ([]byte, error)
+
+// A file is open for writing. Only the writer uses it.
+type file struct {
+	path  string
+	run   uint64
+	db    *bolt.DB
+	count uint64
+	sync  bool // each commit waits for the disk
+
+	compactFrom int64 // the size from which on it pays to make the file smaller
+}
+
+// options of a file that this process made: its free pages are found by a walk
+// over it, which saves writing them with each commit.
+var options = bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType}
+
+// commit makes the hops with these serials on disk what they are in memory.
+func (f *file) commit(serials []uint64, get getter) error {
+	return guard(func() error {
+		count := f.count
+		err := f.db.Update(func(tx *bolt.Tx) error { return change(tx, &count, serials, get) })
+		if err == nil {
+			f.count = count
+			at("batch on disk")
+		}
+		return err
+	})
+}
+
+// change makes hops in the file what they are in memory.
+func change(tx *bolt.Tx, count *uint64, serials []uint64, get getter) error {
+	hops := tx.Bucket(hopsBucket)
+	hops.FillPercent = 0.9 // Serials grow: there is little to insert in between.
+	for _, serial := range serials {
+		key := u64(serial)
+		known := hops.Get(key) != nil
+		value, err := get(make([]byte, crcLen, 512), serial)
+		switch {
+		case err == nil:
+			if !known {
+				*count++
+			}
+			binary.LittleEndian.PutUint32(value, sum(key, value[crcLen:]))
+			err = hops.Put(key, value)
+		case known:
+			*count--
+			err = hops.Delete(key)
+		default: // It came and went.
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	at("batch written")
+	return tx.Bucket(aboutBucket).Put(countKey, u64(*count))
+}
+
+// sparse says that most of a large file is unused.
+func (f *file) sparse() bool {
+	s := f.db.Stats()
+	var size int64
+	_ = f.db.View(func(tx *bolt.Tx) error { size = tx.Size(); return nil })
+	free := int64(s.FreePageN+s.PendingPageN) * int64(f.db.Info().PageSize)
+	return size >= f.compactFrom && free > size*3/4
+}
+
+// rewrite makes the file anew with the hops of the given serials, in ascending
+// order, and puts it in the place of what is there: after a crash there is the one
+// or the other. It is the way out of every state of the old file.
+func (f *file) rewrite(serials []uint64, get getter) error {
+	return guard(func() error {
+		temporary := f.path + ".new"
+		if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		at("rewrite begun")
+		count, err := f.create(temporary, serials, get)
+		if err != nil {
+			return errors.Join(err, os.Remove(temporary)) // It may be what fills the disk.
+		}
+		at("rewrite written")
+		_ = f.close() // Windows renames no open file; what is in it does not matter.
+		if err := os.Rename(temporary, f.path); err != nil {
+			return err
+		}
+		at("rewrite renamed")
+		if err := syncDir(filepath.Dir(f.path)); err != nil {
+			return err
+		}
+		o := options
+		o.NoSync = !f.sync
+		if f.db, err = bolt.Open(f.path, 0o600, &o); err != nil {
+			return err
+		}
+		f.count = count
+		return nil
+	})
+}
+
+// create makes a file and returns when it is on disk.
+func (f *file) create(path string, serials []uint64, get getter) (count uint64, err error) {
+	o := options
+	o.NoSync = true // Once, at the end.
+	db, err := bolt.Open(path, 0o600, &o)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := db.Update(f.describe); err != nil {
+		return 0, err
+	}
+	const step = 10_000 // A transaction holds what it changes in memory.
+	for len(serials) > 0 {
+		n := min(step, len(serials))
+		if err := db.Update(func(tx *bolt.Tx) error { return change(tx, &count, serials[:n], get) }); err != nil {
+			return 0, err
+		}
+		serials = serials[n:]
+		at("rewrite half")
+	}
+	// Once more: when its newest page of metadata is damaged, bbolt takes the one
+	// before, which is then as new.
+	err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket(aboutBucket).Put(countKey, u64(count)) })
+	return count, errors.Join(err, db.Sync())
+}
+
+func (f *file) describe(tx *bolt.Tx) error {
+	about, err := tx.CreateBucket(aboutBucket)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.CreateBucket(hopsBucket); err != nil {
+		return err
+	}
+	return errors.Join(about.Put(formatKey, u64(formatVersion)), about.Put(runKey, u64(f.run)), about.Put(countKey, u64(0)))
+}
+
+// close closes the file. What was committed without waiting for the disk gets there.
+func (f *file) close() error {
+	if f.db == nil {
+		return nil
+	}
+	db := f.db
+	f.db = nil
+	return guard(func() error {
+		var err error
+		if !f.sync {
+			err = db.Sync()
+		}
+		return errors.Join(err, db.Close())
+	})
+}
+
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" { // Directories cannot be synced there.
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// at is called at the points where a crash is most telling. Tests end the process there.
+var at = func(point string) {}
