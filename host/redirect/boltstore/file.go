@@ -117,7 +117,8 @@ func (f *file) rewrite(serials []uint64, get getter) error {
 		at("rewrite begun")
 		count, err := f.create(temporary, serials, get)
 		if err != nil {
-			return errors.Join(err, os.Remove(temporary)) // It may be what fills the disk.
+			_ = os.Remove(temporary) // It may be what fills the disk.
+			return err
 		}
 		at("rewrite written")
 		_ = f.close() // Windows renames no open file; what is in it does not matter.

@@ -1,0 +1,255 @@
+package boltstore_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/arenastore"
+	"github.com/calloutd/calloutd/host/redirect/boltstore"
+	"github.com/calloutd/calloutd/host/redirect/storetest"
+)
+
+// hop is what a hop with this serial is in its nth version.
+func hop(serial, version uint64) *redirect.Hop {
+	h := &redirect.Hop{Serial: serial, FilterID: version, Handle: 3, Provider: "contoso", Callout: "web", TargetPID: 900, ProcessID: 4242,
+		Original: netip.MustParseAddrPort("198.51.100.7:443"), Target: netip.MustParseAddrPort("127.0.0.1:8080"), AppID: "/usr/bin/curl"}
+	x := serial*0x9E3779B97F4A7C15 + version
+	h.Record = make([]byte, 1+x>>32%1000)
+	for i := range h.Record {
+		h.Record[i] = byte(x>>(i%8)) + byte(i)
+	}
+	return h
+}
+
+func path(t testing.TB) string { return filepath.Join(t.TempDir(), "records.db") }
+
+func open(t testing.TB, o boltstore.Options) *boltstore.Store {
+	t.Helper()
+	s, err := boltstore.Open(o)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// found opens the file, closes it and returns what was in it, in order.
+func found(t testing.TB, path string) (hops []*redirect.Hop) {
+	t.Helper()
+	s := open(t, boltstore.Options{Path: path, OnRecover: func(h *redirect.Hop) bool {
+		hops = append(hops, h)
+		return true
+	}})
+	require.NoError(t, s.Close())
+	return hops
+}
+
+func TestStore(t *testing.T) {
+	for name, d := range map[string]boltstore.Durability{"batched": boltstore.Batched, "none": boltstore.None} {
+		t.Run(name, func(t *testing.T) {
+			storetest.Run(t, func(limit int) redirect.Store {
+				return open(t, boltstore.Options{Path: path(t), Durability: d, Memory: arenastore.Options{MaxHops: limit}})
+			})
+		})
+	}
+}
+
+func TestHopsOutliveTheStore(t *testing.T) {
+	p := path(t)
+	s := open(t, boltstore.Options{Path: p})
+	for i := range uint64(100) {
+		require.NoError(t, s.Put(hop(i, 0)))
+	}
+	require.NoError(t, s.Replace(hop(7, 1)))
+	require.NoError(t, s.Release(8))
+	require.NoError(t, s.Retain(9))
+	require.NoError(t, s.Release(9))
+	require.NoError(t, s.Close())
+	require.ErrorIs(t, s.Put(hop(1000, 0)), redirect.ErrUnavailable)
+
+	hops := found(t, p)
+	require.Len(t, hops, 99)
+	require.Equal(t, hop(0, 0), hops[0])
+	require.Equal(t, hop(7, 1), hops[7])
+	require.Equal(t, hop(9, 0), hops[8], "8 was given up")
+}
+
+// Whoever keeps a hop of an earlier run gives its reference back.
+func TestRecoveredHopsHaveOneHolder(t *testing.T) {
+	p := path(t)
+	s := open(t, boltstore.Options{Path: p})
+	for i := range uint64(10) {
+		require.NoError(t, s.Put(hop(i, 0)))
+	}
+	require.NoError(t, s.Retain(1))
+	require.NoError(t, s.Close())
+
+	s = open(t, boltstore.Options{Path: p, OnRecover: func(h *redirect.Hop) bool { return h.Serial != 5 }})
+	require.Equal(t, 9, s.Len())
+	require.ErrorIs(t, s.Release(5), redirect.ErrNotFound, "5 was not kept")
+	require.NoError(t, s.Release(1))
+	require.Equal(t, 8, s.Len())
+	require.NoError(t, s.Close())
+	require.Len(t, found(t, p), 8)
+}
+
+// Serials of different runs differ, so that a hop of one cannot be taken for one
+// of the other.
+func TestSerialsAreNotUsedAgain(t *testing.T) {
+	p := path(t)
+	var before uint64
+	for range 3 {
+		s := open(t, boltstore.Options{Path: p})
+		require.Greater(t, s.FirstSerial(), before+1<<39)
+		before = s.FirstSerial()
+		require.NoError(t, s.Put(hop(before, 0)))
+		require.NoError(t, s.Close())
+	}
+	require.Len(t, found(t, p), 3)
+}
+
+// What Put acknowledges is on disk before it returns: a copy of the file has it.
+func TestSyncIsOnDiskWhenItReturns(t *testing.T) {
+	p := path(t)
+	s := open(t, boltstore.Options{Path: p, Durability: boltstore.Sync})
+	var wg sync.WaitGroup
+	for i := range uint64(20) {
+		wg.Go(func() {
+			if err := s.Put(hop(i, 0)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, s.Replace(hop(3, 1)))
+	require.Zero(t, s.Behind())
+	b, err := os.ReadFile(p)
+	require.NoError(t, err)
+	other := path(t)
+	require.NoError(t, os.WriteFile(other, b, 0o600))
+	hops := found(t, other)
+	require.Len(t, hops, 20)
+	require.Equal(t, hop(3, 1), hops[3])
+}
+
+// A disk that does not keep up is a reason to refuse, and nothing else: every hop
+// that was taken stays, and giving hops up goes on.
+func TestAFullQueueRefuses(t *testing.T) {
+	p := path(t)
+	s := open(t, boltstore.Options{Path: p, Queue: 10, Batch: 100, Interval: time.Hour})
+	for i := range uint64(10) {
+		require.NoError(t, s.Put(hop(i, 0)))
+	}
+	err := s.Put(hop(10, 0))
+	require.ErrorIs(t, err, redirect.ErrUnavailable)
+	require.ErrorContains(t, err, "10 changes wait for the disk, the limit; the disk is too slow for so many redirects")
+	require.ErrorIs(t, s.Release(10), redirect.ErrNotFound, "what is refused is not there")
+	require.NoError(t, s.Release(0))
+	require.Equal(t, 9, s.Len())
+	require.NoError(t, s.Flush(t.Context()))
+	require.Zero(t, s.Behind())
+	require.NoError(t, s.Put(hop(10, 0)))
+	require.NoError(t, s.Close())
+	require.Len(t, found(t, p), 10)
+}
+
+func TestFlushEndsWithItsContext(t *testing.T) {
+	s := open(t, boltstore.Options{Path: path(t), Interval: time.Hour})
+	require.NoError(t, s.Flush(t.Context()), "there is nothing to wait for")
+	entered, leave := make(chan struct{}), make(chan struct{})
+	boltstore.SetAt(func(point string) {
+		if point == "batch written" {
+			close(entered)
+			<-leave
+		}
+	})
+	defer boltstore.SetAt(func(string) {})
+	require.NoError(t, s.Put(hop(1, 0)))
+	ctx, cancel := context.WithCancel(t.Context())
+	flushed := make(chan error)
+	go func() { flushed <- s.Flush(ctx) }()
+	<-entered
+	cancel()
+	require.ErrorIs(t, <-flushed, context.Canceled)
+	close(leave)
+	require.NoError(t, s.Close())
+}
+
+func TestAFileBelongsToOneProcess(t *testing.T) {
+	p := path(t)
+	s := open(t, boltstore.Options{Path: p})
+	_, err := boltstore.Open(boltstore.Options{Path: p})
+	require.EqualError(t, err, fmt.Sprintf("boltstore: %s: another process has it open", p))
+	require.NoError(t, s.Close())
+	require.Empty(t, found(t, p))
+}
+
+func TestMoreHopsThanTheLimitAreNotCutOff(t *testing.T) {
+	p := path(t)
+	s := open(t, boltstore.Options{Path: p})
+	for i := range uint64(20) {
+		require.NoError(t, s.Put(hop(i, 0)))
+	}
+	require.NoError(t, s.Close())
+	_, err := boltstore.Open(boltstore.Options{Path: p, Memory: arenastore.Options{MaxHops: 10}})
+	require.ErrorIs(t, err, redirect.ErrFull)
+	require.ErrorContains(t, err, "raise the limit")
+	require.Len(t, found(t, p), 20)
+}
+
+func TestANewerFormatIsRefused(t *testing.T) {
+	p := path(t)
+	require.NoError(t, open(t, boltstore.Options{Path: p}).Close())
+	edit(t, p, func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte("about")).Put([]byte("calloutd redirect records"), binary.BigEndian.AppendUint64(nil, 2))
+	})
+	_, err := boltstore.Open(boltstore.Options{Path: p})
+	require.ErrorContains(t, err, "its format is version 2, this program reads 1")
+}
+
+func edit(t *testing.T, path string, f func(tx *bolt.Tx) error) {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Update(f))
+	require.NoError(t, db.Close())
+}
+
+// A file that shrinks gives the disk back, while the store goes on.
+func TestAFileIsMadeSmaller(t *testing.T) {
+	boltstore.SetCompactFrom(1 << 20)
+	defer boltstore.SetCompactFrom(16 << 20)
+	p := path(t)
+	s := open(t, boltstore.Options{Path: p, Durability: boltstore.None})
+	const n = 3000
+	for i := range uint64(n) {
+		require.NoError(t, s.Put(hop(i, 0)))
+	}
+	require.NoError(t, s.Flush(t.Context()))
+	large := size(t, p)
+	for i := range uint64(n - 10) {
+		require.NoError(t, s.Release(i))
+	}
+	require.NoError(t, s.Flush(t.Context()))
+	require.NoError(t, s.Put(hop(n, 0)))
+	require.NoError(t, s.Close())
+	require.Less(t, size(t, p), large/4)
+	hops := found(t, p)
+	require.Len(t, hops, 11)
+	require.Equal(t, hop(n, 0), hops[10])
+}
+
+func size(t *testing.T, path string) int64 {
+	i, err := os.Stat(path)
+	require.NoError(t, err)
+	return i.Size()
+}
