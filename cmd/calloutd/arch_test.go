@@ -23,6 +23,7 @@ var imports = map[string]string{
 	"host/fwps":                    "host/fwp host/fwpm host/redirect wsk/ntstatus",
 	"host/redirect/memstore":       "host/redirect",
 	"host/redirect/arenastore":     "host/redirect",
+	"host/redirect/boltstore":      "host/redirect host/redirect/arenastore",
 	"host/redirect/storetest":      "host/redirect",
 	"host/internal/lpm":            "",
 	"host/internal/race":           "",

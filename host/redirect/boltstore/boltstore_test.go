@@ -248,6 +248,54 @@ func TestAFileIsMadeSmaller(t *testing.T) {
 	require.Equal(t, hop(n, 0), hops[10])
 }
 
+// shrunk is a store whose file should be made smaller, and does not have the room.
+func shrunk(t *testing.T, inTheWay func(path string) string) (s *boltstore.Store, p string) {
+	boltstore.SetCompactFrom(1 << 20)
+	defer boltstore.SetCompactFrom(16 << 20)
+	p = path(t)
+	s = open(t, boltstore.Options{Path: p, Durability: boltstore.None})
+	const n = 3000
+	for i := range uint64(n) {
+		require.NoError(t, s.Put(hop(i, 0)))
+	}
+	require.NoError(t, s.Flush(t.Context()))
+	require.NoError(t, os.MkdirAll(filepath.Join(inTheWay(p), "full"), 0o700))
+	for i := range uint64(n - 10) {
+		require.NoError(t, s.Release(i))
+	}
+	_ = s.Flush(t.Context()) // Making it smaller is not what it waits for.
+	return s, p
+}
+
+func TestAFileThatCannotBeMadeSmallerStays(t *testing.T) {
+	s, p := shrunk(t, func(path string) string { return path + ".new" })
+	require.NoError(t, s.Put(hop(5000, 0)))
+	require.NoError(t, s.Flush(t.Context()))
+	require.NoError(t, os.RemoveAll(p+".new"))
+	require.NoError(t, s.Close())
+	require.Len(t, found(t, p), 11)
+}
+
+// Memory has everything: a file that is lost under way is made again.
+func TestAFileThatIsLostIsMadeAgain(t *testing.T) {
+	s, p := shrunk(t, func(path string) string {
+		require.NoError(t, os.Remove(path))
+		return path
+	})
+	_ = s.Put(hop(5000, 0)) // Whether the writer knows already is its own affair.
+	require.ErrorContains(t, s.Flush(t.Context()), "rename")
+	err := s.Put(hop(5001, 0))
+	require.ErrorIs(t, err, redirect.ErrUnavailable)
+	require.ErrorContains(t, err, "rename")
+	require.NoError(t, os.RemoveAll(p))
+	require.NoError(t, s.Flush(t.Context()))
+	require.NoError(t, s.Put(hop(5002, 0)))
+	require.NoError(t, s.Close())
+	hops := found(t, p)
+	require.Equal(t, hop(5002, 0), hops[len(hops)-1])
+	require.Equal(t, hop(2990, 0), hops[0])
+}
+
 func size(t *testing.T, path string) int64 {
 	i, err := os.Stat(path)
 	require.NoError(t, err)
