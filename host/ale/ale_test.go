@@ -279,7 +279,7 @@ func TestBlockAtRedirect(t *testing.T) {
 func TestNothingIsLetGoWithoutItsRecord(t *testing.T) {
 	p := &policy{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEConnectRedirectV4: redirectTo(proxy, 7, 1)}}
 	a := app()
-	_, err := ale.New(ale.Options{Classifier: p, Store: full{}}).Connect(t.Context(), a)
+	_, err := ale.New(ale.Options{Classifier: p, Store: full{memstore.New(0)}}).Connect(t.Context(), a)
 	require.ErrorContains(t, err, "the redirect record was not kept")
 	require.False(t, a.to.IsValid())
 

@@ -62,7 +62,6 @@ type Enforcer struct {
 	opts    Options
 	sealer  *redirect.Sealer
 	meet    *rendezvous
-	hops    atomic.Uint64 // the newest hop's serial
 	ids     atomic.Uint64 // the newest endpoint or flow
 	scratch sync.Pool
 }

@@ -35,7 +35,7 @@ type pending struct {
 func (p *pending) Format(h redirect.Handle) ([]byte, error) {
 	if p.hop == nil || p.hop.Handle != h {
 		p.drop()
-		hop := &redirect.Hop{Serial: p.e.hops.Add(1), Handle: h, Original: p.in.Remote, ProcessID: p.in.ProcessID, AppID: p.in.OriginalAppID}
+		hop := &redirect.Hop{Serial: p.e.opts.Store.NewSerial(), Handle: h, Original: p.in.Remote, ProcessID: p.in.ProcessID, AppID: p.in.OriginalAppID}
 		if err := p.e.opts.Store.Put(hop); err != nil {
 			return nil, err
 		}
@@ -143,7 +143,7 @@ func (e *Enforcer) hop(s *scratch, r *fwps.ConnectRequest) (h *redirect.Hop, alo
 			return h, alone, true
 		}
 	}
-	h.Serial = e.hops.Add(1)
+	h.Serial = e.opts.Store.NewSerial()
 	return h, alone, false
 }
 

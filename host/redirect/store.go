@@ -18,6 +18,10 @@ var (
 // Every error wraps one of this package's and says what a person can do about it.
 // Implementations are safe for concurrent use and pass storetest.Run.
 type Store interface {
+	// NewSerial returns a serial for a new hop, larger than zero, that it never
+	// returned before; that of a store which outlives its process, in no process.
+	// A store finds the hops of its own serials fastest.
+	NewSerial() uint64
 	// Put keeps h under h.Serial with one reference. When it returns nil, every
 	// later Acquire sees h; nobody modifies h afterwards. A full store refuses
 	// with ErrFull: it never drops a live hop. ErrExists says that the serial is

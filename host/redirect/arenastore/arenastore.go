@@ -3,13 +3,14 @@
 package arenastore
 
 import (
+	"bytes"
 	"fmt"
 	"math"
-	"math/bits"
 	"runtime"
-	"sync/atomic"
+	"sync"
 
 	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/internal/percore"
 )
 
 // The limits of a Store unless told otherwise.
@@ -28,14 +29,11 @@ type Options struct {
 //
 // Its memory goes back to the system as hops go, and with the Store itself.
 type Store struct {
-	pool   *pool
-	shards []shard
-	live   atomic.Int64
-	limit  int64
+	serials *percore.Serials
+	quota   *percore.Quota
+	shards  []shard
+	pool    *pool
 }
-
-// maxShards is a power of two; a bit of the hash chooses a shard or a table, not both.
-const maxShards = 256
 
 // New returns an empty store.
 func New(o Options) *Store { return open(o, defaultMemory()) }
@@ -47,8 +45,8 @@ func open(o Options, m memory) *Store {
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = DefaultMaxBytes
 	}
-	n := min(maxShards, 1<<bits.Len(uint(4*runtime.GOMAXPROCS(0)-1)))
-	s := &Store{pool: newPool(m, o.MaxBytes), shards: make([]shard, n), limit: int64(o.MaxHops)}
+	n := percore.Shards()
+	s := &Store{serials: percore.NewSerials(n), quota: percore.NewQuota(o.MaxHops, n), shards: make([]shard, n), pool: newPool(m, o.MaxBytes)}
 	for i := range s.shards {
 		s.shards[i].pool = s.pool
 	}
@@ -57,7 +55,10 @@ func open(o Options, m memory) *Store {
 	return s
 }
 
-func (s *Store) shard(h uint64) *shard { return &s.shards[h&uint64(len(s.shards)-1)] }
+func (s *Store) shard(serial uint64) *shard { return &s.shards[s.serials.Shard(serial)] }
+
+// NewSerial returns a serial for a new hop.
+func (s *Store) NewSerial() uint64 { return s.serials.Next() }
 
 // Put keeps h with one reference.
 func (s *Store) Put(h *redirect.Hop) error {
@@ -65,19 +66,34 @@ func (s *Store) Put(h *redirect.Hop) error {
 	if err != nil {
 		return err
 	}
-	if live := s.live.Add(1); live > s.limit {
-		s.live.Add(-1)
-		return fmt.Errorf("%w: %d hops are live, the limit; raise the limit", redirect.ErrFull, s.limit)
-	}
-	x := hash(h.Serial)
-	d := s.shard(x)
+	d := s.shard(h.Serial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.insert(x, h, n); err != nil {
-		s.live.Add(-1)
+	for !s.quota.Take(&d.share) {
+		d.mu.Unlock()
+		full := s.full()
+		d.mu.Lock()
+		if full {
+			return fmt.Errorf("%w: %d hops are live, the limit; raise the limit", redirect.ErrFull, s.quota.Limit())
+		}
+	}
+	if err := d.insert(hash(h.Serial), h, n); err != nil {
+		s.quota.Give(&d.share)
 		return err
 	}
+	d.live++
 	return nil
+}
+
+// full says that no shard has room for a hop.
+func (s *Store) full() bool {
+	for i := range s.shards {
+		d := &s.shards[i]
+		d.mu.Lock()
+		s.quota.Collect(&d.share)
+		d.mu.Unlock()
+	}
+	return s.quota.Left() == 0
 }
 
 func (d *shard) insert(x uint64, h *redirect.Hop, n int) error {
@@ -93,7 +109,7 @@ func (d *shard) insert(x uint64, h *redirect.Hop, n int) error {
 		return fmt.Errorf("%w: %d", redirect.ErrExists, h.Serial)
 	}
 	t.insert(x, entry{h.Serial, r, 1})
-	*d.newest(x) = h
+	*d.newest(x) = recent{h.Serial, h}
 	return nil
 }
 
@@ -113,7 +129,7 @@ func (s *Store) Replace(h *redirect.Hop) error {
 		return err
 	}
 	x := hash(h.Serial)
-	d := s.shard(x)
+	d := s.shard(h.Serial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := d.table(x).find(x, h.Serial)
@@ -127,37 +143,40 @@ func (s *Store) Replace(h *redirect.Hop) error {
 	old := e.ref
 	e.ref = r
 	d.give(old)
-	*d.newest(x) = h
+	*d.newest(x) = recent{h.Serial, h}
 	return nil
 }
 
 // Acquire takes one more reference. The hop is the one that was put or a copy.
 func (s *Store) Acquire(serial uint64) (*redirect.Hop, error) {
 	x := hash(serial)
-	d := s.shard(x)
-	h, n, err := d.acquire(x, serial)
-	if h != nil || err != nil {
-		return h, err
+	b := scratch.Get().(*[maxSlot]byte)
+	defer scratch.Put(b)
+	h, n, err := s.shard(serial).acquire(b, x, serial)
+	if h == nil && err == nil {
+		return redirect.DecodeHop(bytes.Clone(b[:n]))
 	}
-	b, err := d.read(x, serial, n)
-	if err != nil {
-		return nil, err
-	}
-	return redirect.DecodeHop(b)
+	return h, err
 }
 
-// acquire returns the hop if it is a recent one, the length of its encoding if not.
-func (d *shard) acquire(x, serial uint64) (*redirect.Hop, int, error) {
+// scratch is where an encoding goes under the lock, so that memory is allocated
+// without it.
+var scratch = sync.Pool{New: func() any { return new([maxSlot]byte) }}
+
+// acquire returns the hop if it is a recent one; if not, its encoding is in the
+// first n bytes of b.
+func (d *shard) acquire(b *[maxSlot]byte, x, serial uint64) (h *redirect.Hop, n int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e, err := d.hold(x, serial)
 	if err != nil {
 		return nil, 0, err
 	}
-	if h := *d.newest(x); h != nil && h.Serial == serial {
-		return h, 0, nil
+	if r := d.newest(x); r.serial == serial && r.hop != nil {
+		return r.hop, 0, nil
 	}
-	return nil, slotLen(d.pool.slot(e.ref)), nil
+	encoded, err := d.encoded(e)
+	return nil, copy(b[:], encoded), err
 }
 
 // hold takes one more reference, under the lock.
@@ -176,41 +195,11 @@ func (d *shard) hold(x, serial uint64) (*entry, error) {
 // Retain takes one more reference.
 func (s *Store) Retain(serial uint64) error {
 	x := hash(serial)
-	d := s.shard(x)
+	d := s.shard(serial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, err := d.hold(x, serial)
 	return err
-}
-
-// read copies an encoding of about n bytes. Memory is allocated without the lock.
-func (d *shard) read(x, serial uint64, n int) ([]byte, error) {
-	for {
-		b := make([]byte, n)
-		var err error
-		if n, err = d.copy(b, x, serial); err != nil {
-			return nil, err
-		}
-		if n <= len(b) { // It is longer if it was replaced meanwhile.
-			return b[:n:n], nil
-		}
-	}
-}
-
-// copy copies an encoding into dst, if it fits, and returns its length.
-func (d *shard) copy(dst []byte, x, serial uint64) (int, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	e := d.table(x).find(x, serial)
-	if e == nil {
-		return 0, redirect.ErrNotFound
-	}
-	b := d.pool.slot(e.ref)
-	if slotSerial(b) != serial { // Never: the slot has the last word.
-		return 0, redirect.ErrNotFound
-	}
-	copy(dst, slotEncoded(b))
-	return slotLen(b), nil
 }
 
 // Release gives one reference back; the last one deletes the hop.
@@ -222,7 +211,7 @@ func (s *Store) Release(serial uint64) error {
 // Drop is Release and says whether the hop went.
 func (s *Store) Drop(serial uint64) (last bool, err error) {
 	x := hash(serial)
-	d := s.shard(x)
+	d := s.shard(serial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t := d.table(x)
@@ -236,15 +225,25 @@ func (s *Store) Drop(serial uint64) (last bool, err error) {
 	r := e.ref
 	t.remove(x, serial)
 	d.give(r)
-	if h := d.newest(x); *h != nil && (*h).Serial == serial {
-		*h = nil
+	if h := d.newest(x); h.serial == serial {
+		*h = recent{}
 	}
-	s.live.Add(-1)
+	d.live--
+	s.quota.Give(&d.share)
 	return true, nil
 }
 
 // Len is the number of live hops.
-func (s *Store) Len() int { return int(s.live.Load()) }
+func (s *Store) Len() int {
+	n := 0
+	for i := range s.shards {
+		d := &s.shards[i]
+		d.mu.Lock()
+		n += d.live
+		d.mu.Unlock()
+	}
+	return n
+}
 
 // Memory is how much memory the hops take from the system, in bytes, without the
 // index, which takes 16 to 43 bytes a hop.
@@ -253,14 +252,15 @@ func (s *Store) Memory() int64 { return s.pool.Memory() }
 // AppendEncoded appends the encoding of a live hop to b (see redirect.DecodeHop).
 func (s *Store) AppendEncoded(b []byte, serial uint64) ([]byte, error) {
 	x := hash(serial)
-	d := s.shard(x)
+	d := s.shard(serial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := d.table(x).find(x, serial)
 	if e == nil {
 		return b, redirect.ErrNotFound
 	}
-	return append(b, slotEncoded(d.pool.slot(e.ref))...), nil
+	encoded, err := d.encoded(e)
+	return append(b, encoded...), err
 }
 
 // Serials returns the serials of all live hops, in no order. A hop that comes or

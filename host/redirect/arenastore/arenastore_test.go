@@ -63,17 +63,15 @@ func TestANewHopIsSharedWithWhoPutIt(t *testing.T) {
 	require.Same(t, replaced, got)
 }
 
-// The memory for a copy is made without the lock: the hop may have grown since.
-func TestAReaderWhoseHopGrewGetsItAll(t *testing.T) {
+// Whatever goes wrong, a hop does not answer for another one.
+func TestASlotKnowsItsHop(t *testing.T) {
 	s := arenastore.New(arenastore.Options{})
 	require.NoError(t, s.Put(hop(1)))
-	want, err := hop(1).AppendBinary(nil)
-	require.NoError(t, err)
-	for _, guess := range []int{0, len(want) - 1, len(want), len(want) + 1} {
-		got, err := s.Read(1, guess)
-		require.NoError(t, err)
-		require.Equal(t, want, got)
-	}
+	s.Overwrite(1, 2)
+	_, err := s.Acquire(1)
+	require.ErrorIs(t, err, redirect.ErrNotFound)
+	_, err = s.AppendEncoded(nil, 1)
+	require.ErrorContains(t, err, "hop 2 is in the slot of hop 1")
 }
 
 func TestTheLimitOfHopsIsExact(t *testing.T) {

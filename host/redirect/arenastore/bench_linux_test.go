@@ -199,6 +199,28 @@ func BenchmarkConnection(b *testing.B) {
 	}
 }
 
+// BenchmarkParallel is BenchmarkConnection without the making of the hop, on all
+// cores: with -cpu 1,2 it tells what a core more is worth.
+func BenchmarkParallel(b *testing.B) {
+	const live = 1000 // of each goroutine
+	for _, k := range keepers[1:] {
+		b.Run(k.name, func(b *testing.B) {
+			s := k.open().(redirect.Store)
+			b.RunParallel(func(pb *testing.PB) {
+				var ring [live]redirect.Hop
+				for i := 0; pb.Next(); i++ {
+					h := &ring[i%live]
+					if i >= live {
+						_ = s.Release(h.Serial)
+					}
+					setHop(h, s.NewSerial())
+					_ = s.Put(h)
+				}
+			})
+		})
+	}
+}
+
 // processCPU is what all threads of the process have worked so far.
 func processCPU(tb testing.TB) time.Duration {
 	var u unix.Rusage

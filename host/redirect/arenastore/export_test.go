@@ -1,6 +1,7 @@
 package arenastore
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/bits"
 )
@@ -24,8 +25,9 @@ func (s *Store) Check() error {
 		}
 		live += n
 	}
-	if live != s.Len() {
-		return fmt.Errorf("%d hops, counted %d", live, s.Len())
+	s.full() // Collects all shares.
+	if room := s.quota.Left(); live != s.Len() || int64(live)+room != s.quota.Limit() {
+		return fmt.Errorf("%d hops, counted %d; room for %d, the limit is %d", live, s.Len(), room, s.quota.Limit())
 	}
 	return nil
 }
@@ -63,7 +65,7 @@ func (d *shard) check() (live int, err error) {
 			slots += c.live
 		}
 	}
-	if slots != len(taken) {
+	if slots != len(taken) || slots != d.live {
 		return 0, fmt.Errorf("%d slots for %d hops", slots, len(taken))
 	}
 	return slots, nil
@@ -92,13 +94,15 @@ func (c *class) check() error {
 // SetReferences makes a hop that has n holders.
 func (s *Store) SetReferences(serial uint64, n uint32) {
 	x := hash(serial)
-	s.shard(x).table(x).find(x, serial).refs = n
+	s.shard(serial).table(x).find(x, serial).refs = n
 }
 
-// Read reads a hop that is thought to have n bytes.
-func (s *Store) Read(serial uint64, n int) ([]byte, error) {
+// Overwrite puts another serial into the slot of a hop.
+func (s *Store) Overwrite(serial, other uint64) {
 	x := hash(serial)
-	return s.shard(x).read(x, serial, n)
+	d := s.shard(serial)
+	binary.LittleEndian.PutUint64(d.pool.slot(d.table(x).find(x, serial).ref)[slotHop:], other)
+	*d.newest(x) = recent{}
 }
 
 // Pool tells about the memory of a store and does not keep the store.

@@ -1,22 +1,26 @@
 package arenastore
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/internal/percore"
 )
 
 // tables is how many indexes a shard has: the growth of one is short.
-const tables = 16
+const tables = 64
 
-// A shard is a part of the hops by the hash of their serials. Nothing that points
-// into a slot is kept when the lock is given up: a hop may move then.
+// A shard is a part of the hops, mostly those that one core made. Nothing that
+// points into a slot is kept when the lock is given up: a hop may move then.
 type shard struct {
 	mu      sync.Mutex
+	live    int
+	share   percore.Share
 	pool    *pool
 	tables  [tables]table
 	classes [128]*class
-	recent  [recents]*redirect.Hop
+	recent  [recents]recent
 	_       [64]byte
 }
 
@@ -26,13 +30,25 @@ type shard struct {
 // collector notices.
 const recents = 64
 
-func (d *shard) newest(h uint64) **redirect.Hop { return &d.recent[h>>hashOfRecent%recents] }
+type recent struct {
+	serial uint64
+	hop    *redirect.Hop
+}
 
-// hashOfRecent is the first bit of the hash that chooses a place in recent.
-const hashOfRecent = 16
+func (d *shard) newest(h uint64) *recent { return &d.recent[h>>16%recents] }
 
-// table shares no bits of the hash with the choice of the shard and of the entry.
-func (d *shard) table(h uint64) *table { return &d.tables[h/maxShards%tables] }
+// table shares no bits of the hash with the choice of the entry.
+func (d *shard) table(h uint64) *table { return &d.tables[h%tables] }
+
+// encoded is the encoding of a hop, in its slot. The slot has the last word about
+// whose it is: one that was freed or used again answers for nobody.
+func (d *shard) encoded(e *entry) ([]byte, error) {
+	b := d.pool.slot(e.ref)
+	if slotSerial(b) != e.serial {
+		return nil, fmt.Errorf("%w: hop %d is in the slot of hop %d", redirect.ErrNotFound, slotSerial(b), e.serial)
+	}
+	return slotEncoded(b), nil
+}
 
 // write puts h, whose encoding has n bytes, into a free slot.
 func (d *shard) write(h *redirect.Hop, n int) (ref, error) {

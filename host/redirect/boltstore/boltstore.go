@@ -112,7 +112,9 @@ func (s *Store) open() (err error) {
 	if err != nil {
 		return err
 	}
-	s.run = run + 1
+	if s.run = run + 1; s.run >= 1<<(64-runShift) {
+		return fmt.Errorf("it was opened %d times and has no serials for one more; begin a new file", run)
+	}
 	if err := s.recovered(); err != nil {
 		return err
 	}
@@ -145,12 +147,12 @@ func (s *Store) recovered() error {
 	return nil
 }
 
-// FirstSerial is larger than every serial that was used with the file before, for
-// the first hop of this run.
-func (s *Store) FirstSerial() uint64 { return s.run << serialBits }
+// NewSerial returns a serial for a new hop: the number of the run, and that of
+// memory.
+func (s *Store) NewSerial() uint64 { return s.run<<runShift | s.memory.NewSerial()&(1<<runShift-1) }
 
-// serialBits is how many hops a run can have: a million a second for 12 days.
-const serialBits = 40
+// runShift leaves a core a million hops a second for 12 days, and a file 65,535 runs.
+const runShift = 48
 
 // Put keeps h. If the disk fails, or is too far behind, it refuses with
 // ErrUnavailable.

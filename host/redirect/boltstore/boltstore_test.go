@@ -106,12 +106,17 @@ func TestRecoveredHopsHaveOneHolder(t *testing.T) {
 // of the other.
 func TestSerialsAreNotUsedAgain(t *testing.T) {
 	p := path(t)
-	var before uint64
+	given := map[uint64]bool{}
 	for range 3 {
 		s := open(t, boltstore.Options{Path: p})
-		require.Greater(t, s.FirstSerial(), before+1<<39)
-		before = s.FirstSerial()
-		require.NoError(t, s.Put(hop(before, 0)))
+		for range 100 {
+			serial := s.NewSerial()
+			require.False(t, given[serial])
+			given[serial] = true
+			require.NoError(t, s.Put(hop(serial, 0)))
+			require.NoError(t, s.Release(serial))
+		}
+		require.NoError(t, s.Put(hop(s.NewSerial(), 0)))
 		require.NoError(t, s.Close())
 	}
 	require.Len(t, found(t, p), 3)
@@ -206,6 +211,16 @@ func TestMoreHopsThanTheLimitAreNotCutOff(t *testing.T) {
 	require.Len(t, found(t, p), 20)
 }
 
+func TestAFileWithoutSerialsIsRefused(t *testing.T) {
+	p := path(t)
+	require.NoError(t, open(t, boltstore.Options{Path: p}).Close())
+	edit(t, p, func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte("about")).Put([]byte("run"), binary.BigEndian.AppendUint64(nil, 1<<16-1))
+	})
+	_, err := boltstore.Open(boltstore.Options{Path: p})
+	require.ErrorContains(t, err, "it was opened 65535 times and has no serials for one more; begin a new file")
+}
+
 func TestANewerFormatIsRefused(t *testing.T) {
 	p := path(t)
 	require.NoError(t, open(t, boltstore.Options{Path: p}).Close())
@@ -271,8 +286,8 @@ func TestAFileThatCannotBeMadeSmallerStays(t *testing.T) {
 	s, p := shrunk(t, func(path string) string { return path + ".new" })
 	require.NoError(t, s.Put(hop(5000, 0)))
 	require.NoError(t, s.Flush(t.Context()))
-	require.NoError(t, os.RemoveAll(p+".new"))
 	require.NoError(t, s.Close())
+	require.NoError(t, os.RemoveAll(p+".new"))
 	require.Len(t, found(t, p), 11)
 }
 

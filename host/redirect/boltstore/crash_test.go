@@ -172,7 +172,7 @@ func crash() {
 	var wg sync.WaitGroup
 	for i := range uint64(4) {
 		wg.Go(func() {
-			w := worker{p: &p, store: s, next: s.FirstSerial() + i<<32, rnd: rand.New(rand.NewPCG(p.Seed, i))}
+			w := worker{p: &p, store: s, rnd: rand.New(rand.NewPCG(p.Seed, i))}
 			for h := range old { // Each takes a part.
 				w.live = append(w.live, h)
 			}
@@ -190,7 +190,6 @@ type worker struct {
 	p     *plan
 	store *boltstore.Store
 	rnd   *rand.Rand
-	next  uint64
 	live  []*redirect.Hop
 	open  []uint64 // begun and not acknowledged
 }
@@ -198,8 +197,7 @@ type worker struct {
 func (w *worker) step() {
 	switch n := w.rnd.IntN(10); {
 	case n < 5 && len(w.live) < 100 || len(w.live) == 0:
-		w.next++
-		h := hop(w.next, 1)
+		h := hop(w.store.NewSerial(), 1)
 		w.begin(h.Serial, 1)
 		must(w.store.Put(h))
 		w.live = append(w.live, h)

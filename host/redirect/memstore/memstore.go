@@ -1,4 +1,4 @@
-// Package memstore keeps redirect records in memory.
+// Package memstore keeps redirect records on the Go heap.
 package memstore
 
 import (
@@ -6,28 +6,29 @@ import (
 	"sync"
 
 	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/internal/percore"
 )
 
 // DefaultLimit is how many live hops a Store holds unless told otherwise.
 const DefaultLimit = 1 << 20
 
-const shards = 16
-
 // Store is a redirect.Store in memory. Make it with New.
 type Store struct {
-	limit  int
-	shards [shards]shard
+	serials *percore.Serials
+	quota   *percore.Quota
+	shards  []shard
 }
 
 type shard struct {
-	mu   sync.Mutex
-	hops map[uint64]entry
-	_    [64]byte // one cache line each
+	mu    sync.Mutex
+	hops  map[uint64]entry
+	share percore.Share
+	_     [64]byte // one cache line each
 }
 
 type entry struct {
 	hop  *redirect.Hop
-	refs int
+	refs uint64
 }
 
 // New returns a store for limit live hops; zero means DefaultLimit.
@@ -35,28 +36,49 @@ func New(limit int) *Store {
 	if limit <= 0 {
 		limit = DefaultLimit
 	}
-	s := &Store{limit: (limit + shards - 1) / shards}
+	n := percore.Shards()
+	s := &Store{serials: percore.NewSerials(n), quota: percore.NewQuota(limit, n), shards: make([]shard, n)}
 	for i := range s.shards {
 		s.shards[i].hops = make(map[uint64]entry)
 	}
 	return s
 }
 
-func (s *Store) shard(serial uint64) *shard { return &s.shards[serial%shards] }
+func (s *Store) shard(serial uint64) *shard { return &s.shards[s.serials.Shard(serial)] }
+
+// NewSerial returns a serial for a new hop.
+func (s *Store) NewSerial() uint64 { return s.serials.Next() }
 
 // Put keeps h with one reference.
 func (s *Store) Put(h *redirect.Hop) error {
 	d := s.shard(h.Serial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, ok := d.hops[h.Serial]; ok {
-		return fmt.Errorf("%w: %d", redirect.ErrExists, h.Serial)
+	for !s.quota.Take(&d.share) {
+		d.mu.Unlock()
+		full := s.full()
+		d.mu.Lock()
+		if full {
+			return fmt.Errorf("%w: %d hops are live, the limit; raise the limit", redirect.ErrFull, s.quota.Limit())
+		}
 	}
-	if len(d.hops) >= s.limit {
-		return fmt.Errorf("%w: a shard holds %d live hops, its limit; raise the limit", redirect.ErrFull, s.limit)
+	if _, ok := d.hops[h.Serial]; ok {
+		s.quota.Give(&d.share)
+		return fmt.Errorf("%w: %d", redirect.ErrExists, h.Serial)
 	}
 	d.hops[h.Serial] = entry{hop: h, refs: 1}
 	return nil
+}
+
+// full says that no shard has room for a hop.
+func (s *Store) full() bool {
+	for i := range s.shards {
+		d := &s.shards[i]
+		d.mu.Lock()
+		s.quota.Collect(&d.share)
+		d.mu.Unlock()
+	}
+	return s.quota.Left() == 0
 }
 
 // Replace puts h in the place of the hop with its serial.
@@ -107,6 +129,7 @@ func (s *Store) Release(serial uint64) error {
 		return nil
 	}
 	delete(d.hops, serial)
+	s.quota.Give(&d.share)
 	return nil
 }
 

@@ -13,8 +13,7 @@ import (
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
-// Run checks a store. open makes an empty one for about limit hops, zero for
-// its default.
+// Run checks a store. open makes an empty one for limit hops, zero for its default.
 func Run(t *testing.T, open func(limit int) redirect.Store) {
 	t.Run("a hop that was put is there at once", func(t *testing.T) {
 		s := open(0)
@@ -24,6 +23,30 @@ func Run(t *testing.T, open func(limit int) redirect.Store) {
 		require.NoError(t, err)
 		require.Equal(t, h, got)
 		require.Equal(t, 1, s.Len())
+	})
+	t.Run("serials are new, whoever asks", func(t *testing.T) {
+		s := open(0)
+		var mu sync.Mutex
+		seen := map[uint64]bool{0: true}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for range 500 {
+					serial := s.NewSerial()
+					mu.Lock()
+					if seen[serial] {
+						t.Errorf("serial %d again, or zero", serial)
+					}
+					seen[serial] = true
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		for serial := range seen {
+			require.NoError(t, s.Put(&redirect.Hop{Serial: serial}))
+		}
+		require.Equal(t, len(seen), s.Len())
 	})
 	t.Run("AMB-19 the hop goes with its last reference", func(t *testing.T) {
 		s := open(0)
@@ -90,6 +113,13 @@ func Run(t *testing.T, open func(limit int) redirect.Store) {
 		require.NoError(t, err)
 		require.Equal(t, "c", string(got.Context))
 		require.Equal(t, 1, s.Len())
+	})
+	t.Run("the limit counts all hops, wherever they are kept", func(t *testing.T) {
+		s := open(100)
+		for i := range 100 {
+			require.NoError(t, s.Put(&redirect.Hop{Serial: s.NewSerial()}), "hop %d of 100", i)
+		}
+		require.ErrorIs(t, s.Put(&redirect.Hop{Serial: s.NewSerial()}), redirect.ErrFull)
 	})
 	t.Run("a full store refuses and keeps every live hop", func(t *testing.T) {
 		s := open(32)
