@@ -60,6 +60,13 @@ func (f *floor) Acquire(serial uint64) (*redirect.Hop, error) {
 	return redirect.DecodeHop(append([]byte(nil), b...))
 }
 
+func (f *floor) AppendEncoded(b []byte, serial uint64) ([]byte, error) {
+	d := &f.shards[serial%256]
+	d.RLock()
+	defer d.RUnlock()
+	return append(b, d.m[serial]...), nil
+}
+
 func (f *floor) Release(serial uint64) error {
 	d := &f.shards[serial%256]
 	d.Lock()
@@ -117,7 +124,7 @@ func owned(serial uint64) *redirect.Hop {
 }
 
 func BenchmarkStore(b *testing.B) {
-	for _, n := range []int{100, 10_000, 1_000_000} {
+	for _, n := range []int{100, 10_000, 100_000, 1_000_000} {
 		for _, k := range keepers {
 			b.Run(fmt.Sprintf("%s/%d", k.name, n), func(b *testing.B) {
 				benchmarkStore(b, k.open, n)
@@ -276,6 +283,26 @@ func benchmarkStore(b *testing.B, open func() keeper, n int) {
 		w.time(b.N, func() {
 			for i := range b.N {
 				if _, err := s.Acquire(uint64(order[i%n])); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		w.report(b)
+	})
+	run("copy", func(b *testing.B) { // The encoding, into memory that is used again.
+		s, ok := filled().(interface {
+			AppendEncoded(b []byte, serial uint64) ([]byte, error)
+		})
+		if !ok {
+			b.Skip("it keeps hops and no encodings")
+		}
+		b.ReportAllocs()
+		b.ResetTimer()
+		var w stopwatch
+		buf := make([]byte, 0, 2048)
+		w.time(b.N, func() {
+			for i := range b.N {
+				if _, err := s.AppendEncoded(buf, uint64(order[i%n])); err != nil {
 					b.Fatal(err)
 				}
 			}
