@@ -9,8 +9,8 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/calloutd/calloutd/host/internal/percore"
 	"github.com/calloutd/calloutd/host/redirect"
-	"github.com/calloutd/calloutd/host/redirect/internal/percore"
 )
 
 // The limits of a Store unless told otherwise.

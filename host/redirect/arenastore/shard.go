@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/calloutd/calloutd/host/internal/percore"
 	"github.com/calloutd/calloutd/host/redirect"
-	"github.com/calloutd/calloutd/host/redirect/internal/percore"
 )
 
 // tables is how many indexes a shard has: the growth of one is short.

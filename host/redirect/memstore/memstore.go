@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/calloutd/calloutd/host/internal/percore"
 	"github.com/calloutd/calloutd/host/redirect"
-	"github.com/calloutd/calloutd/host/redirect/internal/percore"
 )
 
 // DefaultLimit is how many live hops a Store holds unless told otherwise.

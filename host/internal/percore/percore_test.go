@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/calloutd/calloutd/host/redirect/internal/percore"
+	"github.com/calloutd/calloutd/host/internal/percore"
 )
 
 func TestASerialFromElsewhereHasAShard(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/calloutd/calloutd/host/redirect/internal/percore"
+	"github.com/calloutd/calloutd/host/internal/percore"
 )
 
 // Not under the race detector, where a sync.Pool forgets on purpose.
