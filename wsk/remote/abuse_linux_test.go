@@ -1,0 +1,253 @@
+package remote_test
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/remote"
+)
+
+// raw is a client that may send anything.
+func (s *site) raw() *net.UnixConn {
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: s.path, Net: "unixpacket"})
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// packet is a request without faults.
+func packet(op uint16, payload string) []byte {
+	le := binary.LittleEndian
+	b := le.AppendUint16(le.AppendUint16(le.AppendUint32(nil, 0x31575243), 1), op)
+	b = le.AppendUint32(le.AppendUint32(b, 5), uint32(len(payload)))
+	return append(append(b, make([]byte, 8)...), payload...)
+}
+
+// status reads an answer: its status, rule and reason.
+func status(t testing.TB, c *net.UnixConn) (ntstatus.Status, string) {
+	b := make([]byte, 8192)
+	n, err := c.Read(b)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, n, 24)
+	return ntstatus.Status(binary.LittleEndian.Uint32(b[16:])), string(b[24:n])
+}
+
+func TestMalformedRequestsAreAnsweredAndEndTheConnection(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	answer := packet(0x8001, "")
+	long := append(packet(1, ""), make([]byte, 60000)...)
+	for name, c := range map[string]struct {
+		packet []byte
+		why    string
+	}{
+		"no message":   {[]byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n"), "byte 0: 0x20544547 is not 0x31575243"},
+		"one byte":     {[]byte{1}, "byte 1: a message has at least 24 bytes"},
+		"an answer":    {answer, "byte 6: this is an answer, not a request"},
+		"far too long": {long, "byte 12: the payload is said to have 0 bytes and has 4097"},
+	} {
+		raw := s.raw()
+		_, err := raw.Write(c.packet)
+		require.NoError(t, err, name)
+		st, why := status(t, raw)
+		require.Equal(t, ntstatus.InvalidParameter, st, name)
+		require.Contains(t, why, c.why, name)
+		ended(t, raw)
+	}
+}
+
+// ended waits until the service has closed the connection.
+func ended(t testing.TB, c *net.UnixConn) {
+	t.Helper()
+	n, err := c.Read(make([]byte, 1))
+	require.Zero(t, n)
+	if err != nil {
+		require.ErrorIs(t, err, io.EOF)
+	}
+}
+
+func TestRequestsThatAskForNothingThereIs(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	raw := s.raw()
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	fd := int(null.Fd())
+	for _, c := range []struct {
+		name   string
+		packet []byte
+		fds    []int
+		status ntstatus.Status
+		why    string
+	}{
+		{"a ping", packet(0, "whatever"), nil, ntstatus.Success, ""},
+		{"a ping with a descriptor", packet(0, ""), []int{fd}, ntstatus.Success, ""},
+		{"an operation of another version", packet(5, ""), []int{fd}, ntstatus.InvalidDeviceRequest, "operation 5 is not known"},
+		{"AMB-06 without the socket", packet(1, ""), nil, ntstatus.AccessDenied, "AMB-06the request comes without the socket that it is about"},
+		{"AMB-06 a name for the socket", packet(1, "127.0.0.1:80"), nil, ntstatus.AccessDenied, "AMB-06the request comes without"},
+		{"two sockets", packet(1, ""), []int{fd, fd}, ntstatus.InvalidParameter, "more than one descriptor"},
+		{"a query with a payload", packet(2, "x"), []int{fd}, ntstatus.InvalidParameter, "a query has no payload"},
+	} {
+		_, _, err := raw.WriteMsgUnix(c.packet, unix.UnixRights(c.fds...), nil)
+		require.NoError(t, err, c.name)
+		st, why := status(t, raw)
+		require.Equal(t, c.status, st, c.name)
+		require.Contains(t, why, c.why, c.name)
+	}
+}
+
+// Random packets with random descriptors: each client is answered or turned out,
+// and no descriptor stays.
+func TestDescriptorFloods(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	random := rand.New(rand.NewPCG(1, 2))
+	base := descriptors(t)
+	for range 50 {
+		raw := s.raw()
+		for range 20 {
+			b := packet(uint16(random.IntN(6)), "")
+			if random.IntN(4) == 0 {
+				b[random.IntN(len(b))] ^= 1 << random.IntN(8)
+			}
+			fds := make([]int, random.IntN(253))
+			for i := range fds {
+				fds[i] = int(null.Fd())
+			}
+			_, _, err := raw.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
+			if err != nil { // It was turned out for the packet before.
+				require.ErrorIs(t, err, syscall.EPIPE)
+				break
+			}
+		}
+		raw.Close()
+	}
+	eventually(t, "no descriptor is left", func() bool { return descriptors(t) <= base })
+	eventually(t, "others are served", func() bool { return ping(s, t.Context()) == nil })
+}
+
+// ping asks as a new client.
+func ping(s *site, ctx context.Context) error {
+	c, err := remote.Dial(ctx, s.path)
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
+func TestClientsThatVanish(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	_, accepted := s.redirected()
+	f, err := accepted.File()
+	require.NoError(t, err)
+	defer f.Close()
+	for range 200 {
+		raw := s.raw()
+		_, _, err := raw.WriteMsgUnix(packet(1, ""), unix.UnixRights(int(f.Fd())), nil)
+		if err != nil { // The ones before are not gone yet: it was turned away.
+			require.ErrorIs(t, err, syscall.EPIPE)
+		}
+		raw.Close()
+	}
+	eventually(t, "there is room", func() bool { return ping(s, t.Context()) == nil })
+	_, err = s.client().RedirectRecords(t.Context(), accepted)
+	require.NoError(t, err)
+}
+
+func TestSlowClients(t *testing.T) {
+	t.Run("one that asks nothing is let go, and a Client connects again", func(t *testing.T) {
+		s := newSite(t, remote.Options{Idle: time.Millisecond})
+		ended(t, s.raw())
+		c := s.client()
+		for range 3 {
+			eventually(t, "the idle connection ends", func() bool { return s.service.Stats().Clients == 0 })
+			_, err := c.RedirectContext(t.Context(), socket(t))
+			require.ErrorIs(t, err, ntstatus.NotFound)
+		}
+	})
+	t.Run("one that reads no answers is let go", func(t *testing.T) {
+		s := newSite(t, remote.Options{Timeout: time.Millisecond})
+		raw := s.raw()
+		for {
+			if _, err := raw.Write(packet(0, "")); err != nil {
+				require.ErrorIs(t, err, syscall.EPIPE)
+				break
+			}
+		}
+		require.NoError(t, ping(s, t.Context()))
+	})
+}
+
+func TestBounds(t *testing.T) {
+	var st *remote.StatusError
+	t.Run("a user has half of the connections", func(t *testing.T) {
+		s := newSite(t, remote.Options{MaxClients: 4})
+		first := s.raw()
+		s.raw()
+		eventually(t, "both are clients", func() bool { return s.service.Stats().Clients == 2 })
+		require.ErrorAs(t, ping(s, t.Context()), &st)
+		require.Equal(t, ntstatus.InsufficientResources, st.Status)
+		require.Contains(t, st.Why, "too many clients are connected")
+		first.Close()
+		eventually(t, "there is room again", func() bool { return ping(s, t.Context()) == nil })
+	})
+	t.Run("sockets that are known", func(t *testing.T) {
+		s := newSite(t, remote.Options{MaxSockets: 1, Sweep: time.Millisecond})
+		c := s.client()
+		_, one := s.redirected()
+		_, two := s.redirected()
+		_, err := c.RedirectRecords(t.Context(), one)
+		require.NoError(t, err)
+		_, err = c.RedirectRecords(t.Context(), two)
+		require.ErrorIs(t, err, ntstatus.InsufficientResources)
+		require.ErrorContains(t, err, "too many sockets are known already")
+		one.Close()
+		eventually(t, "there is room again", func() bool { _, err := c.RedirectRecords(t.Context(), two); return err == nil })
+	})
+	t.Run("requests of a user wait", func(t *testing.T) {
+		s := newSite(t, remote.Options{Rate: 1})
+		refused := 0
+		for range 5 { // More than one in the second that all of them may take.
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			if ping(s, ctx) != nil {
+				refused++
+			}
+			cancel()
+		}
+		require.Positive(t, refused)
+	})
+}
+
+// The service ends while clients wait for it.
+func TestCloseEndsClients(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	raw := s.raw()
+	eventually(t, "it is a client", func() bool { return s.service.Stats().Clients == 1 })
+	s.service.Close()
+	ended(t, raw)
+	_, err := remote.Dial(t.Context(), s.path)
+	require.ErrorIs(t, err, syscall.ENOENT)
+	require.Zero(t, s.service.Stats().Sockets)
+}
+
+// Serve needs packets.
+func TestServeRefusesStreams(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	l, err := remote.Listen("unix", t.TempDir()+"/stream", 0o600)
+	require.NoError(t, err)
+	require.ErrorContains(t, s.service.Serve(l), "the listener is unix, a service needs unixpacket (SOCK_SEQPACKET)")
+	_, err = l.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
+}

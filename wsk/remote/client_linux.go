@@ -1,0 +1,199 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// maxIdle is how many connections a client keeps for the next requests.
+const maxIdle = 4
+
+// A Client asks a Service. It is safe for concurrent use: requests that run at the
+// same time have connections of their own. Close must be called.
+type Client struct {
+	path string
+	idle chan *link
+	last atomic.Uint32 // the newest request
+}
+
+// A link is a connection with room for an answer.
+type link struct {
+	*net.UnixConn
+	answer [maxMessage]byte
+}
+
+// Dial connects to the service of a path and waits for its answer.
+func Dial(ctx context.Context, path string) (*Client, error) {
+	c := &Client{path: path, idle: make(chan *link, maxIdle)}
+	if _, err := c.request(ctx, opPing, nil, nil); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Close closes the connections that no request uses.
+func (c *Client) Close() error {
+	for {
+		select {
+		case conn := <-c.idle:
+			conn.Close()
+		default:
+			return nil
+		}
+	}
+}
+
+// RedirectRecords are the records of a connection that was accepted, in the form
+// that SetRedirectRecords takes. An error that is fs.ErrNotExist says that it was
+// not redirected, fs.ErrPermission that the policy or the service refuses.
+func (c *Client) RedirectRecords(ctx context.Context, conn syscall.Conn) ([]byte, error) {
+	return c.about(ctx, opQueryRecords, conn, nil)
+}
+
+// RedirectContext is what the callout that redirected the connection left for the
+// proxy.
+func (c *Client) RedirectContext(ctx context.Context, conn syscall.Conn) ([]byte, error) {
+	return c.about(ctx, opQueryContext, conn, nil)
+}
+
+// OriginalDestination is where a redirected connection was to go.
+func (c *Client) OriginalDestination(ctx context.Context, conn syscall.Conn) (netip.AddrPort, error) {
+	b, err := c.about(ctx, opQueryOriginal, conn, nil)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return parseAddress(b)
+}
+
+// SetRedirectRecords puts records on a socket that is about to connect.
+func (c *Client) SetRedirectRecords(ctx context.Context, raw syscall.RawConn, records []byte) error {
+	_, err := c.request(ctx, opSetRecords, raw, records)
+	return err
+}
+
+// Control is for the Control member of a net.Dialer: it sets records on each
+// socket that is dialed.
+func (c *Client) Control(records []byte) func(network, address string, raw syscall.RawConn) error {
+	return func(network, address string, raw syscall.RawConn) error {
+		if err := c.SetRedirectRecords(context.Background(), raw, records); err != nil {
+			return fmt.Errorf("redirect records for %s %s: %w", network, address, err)
+		}
+		return nil
+	}
+}
+
+func (c *Client) about(ctx context.Context, op operation, conn syscall.Conn, payload []byte) ([]byte, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return c.request(ctx, op, raw, payload)
+}
+
+// request asks, once more on a new connection if the service has closed an idle
+// one: a request may be repeated.
+func (c *Client) request(ctx context.Context, op operation, about syscall.RawConn, payload []byte) ([]byte, error) {
+	if len(payload) > maxPayload {
+		return nil, &StatusError{Op: op.String(), Status: ntstatus.InvalidParameter, Why: fmt.Sprintf("%d bytes, the most is %d", len(payload), maxPayload)}
+	}
+	req := message{op: op, id: c.last.Add(1), payload: payload}
+	for {
+		conn, used, err := c.connection(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("remote: %v: %w", op, err)
+		}
+		data, err := exchange(ctx, conn, &req, about)
+		var st *StatusError
+		switch {
+		case err == nil, errors.As(err, &st) && st.Status != ntstatus.InsufficientResources:
+			c.keep(conn)
+			return data, err
+		case used && ctx.Err() == nil && st == nil:
+			conn.Close()
+			continue
+		}
+		conn.Close()
+		if st == nil {
+			err = fmt.Errorf("remote: %v: %w", op, errors.Join(context.Cause(ctx), err))
+		}
+		return nil, err
+	}
+}
+
+func (c *Client) connection(ctx context.Context) (conn *link, used bool, err error) {
+	select {
+	case conn = <-c.idle:
+		return conn, true, nil
+	default:
+	}
+	var d net.Dialer
+	any, err := d.DialContext(ctx, "unixpacket", c.path)
+	if err != nil {
+		return nil, false, err
+	}
+	return &link{UnixConn: any.(*net.UnixConn)}, false, nil
+}
+
+func (c *Client) keep(conn *link) {
+	select {
+	case c.idle <- conn:
+	default:
+		conn.Close()
+	}
+}
+
+// exchange sends a request, with the descriptor of about if that is not nil, and
+// reads the answer. The end of ctx ends it.
+func exchange(ctx context.Context, conn *link, req *message, about syscall.RawConn) ([]byte, error) {
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // It fails only for a closed one.
+	defer stop()
+	// A service that turns clients away has said why before.
+	if err := send(conn.UnixConn, req.appendTo(nil), about); err != nil && !errors.Is(err, syscall.EPIPE) {
+		return nil, err
+	}
+	n, err := conn.Read(conn.answer[:])
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	m, err := parse(conn.answer[:n])
+	switch {
+	case err != nil:
+		return nil, err
+	case m.op&answerBit == 0 || m.id != req.id && (m.id != 0 || m.status.Ok()):
+		return nil, &wireError{6, "this answers something else"}
+	case m.status != ntstatus.Success:
+		return nil, &StatusError{Op: req.op.String(), Status: m.status, Rule: m.rule, Why: string(m.payload)}
+	}
+	return bytes.Clone(m.payload), nil
+}
+
+func send(conn *net.UnixConn, b []byte, about syscall.RawConn) (err error) {
+	if about == nil {
+		_, err = conn.Write(b)
+		return err
+	}
+	cerr := about.Control(func(fd uintptr) {
+		_, _, err = conn.WriteMsgUnix(b, unix.UnixRights(int(fd)), nil)
+	})
+	return errors.Join(cerr, err)
+}

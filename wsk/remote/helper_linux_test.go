@@ -1,0 +1,122 @@
+package remote_test
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/sdk/go/sockaddr"
+	"github.com/calloutd/calloutd/wsk"
+	"github.com/calloutd/calloutd/wsk/remote"
+	"github.com/calloutd/calloutd/wsk/wsknet"
+	"github.com/calloutd/calloutd/wsk/wsktest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const destination = "198.51.100.7:80"
+
+// A site is an engine whose callout sends every connection that is nobody's to a
+// proxy with a plain socket, and the service that the proxy asks.
+type site struct {
+	*wsktest.Client
+	t       testing.TB
+	service *remote.Service
+	path    string
+	proxy   *net.TCPListener
+	states  []redirect.State // in which the callout was asked
+}
+
+func newSite(t testing.TB, o remote.Options) *site {
+	s := &site{Client: wsktest.Open(t, wsk.Debug{}), t: t, path: filepath.Join(t.TempDir(), "remote.sock")}
+	var err error
+	s.proxy, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	t.Cleanup(func() { s.proxy.Close() })
+	to := s.proxy.Addr().(*net.TCPAddr).AddrPort()
+	s.AtConnect(t, func(c *fwps.Call, v *fwps.Verdict) {
+		s.states = append(s.states, c.State)
+		if c.State == redirect.NotRedirected && c.In.Remote.String() == destination {
+			v.Redirect, v.To, v.TargetPID = true, to, uint32(os.Getpid())
+			v.Context = sockaddr.Append(sockaddr.Append(v.Context, c.In.Remote), c.In.Local)
+		}
+	})
+	s.serve(o)
+	return s
+}
+
+// serve starts the service. Its listener is the file at s.path.
+func (s *site) serve(o remote.Options) {
+	o.ALE = s.ALE
+	var err error
+	s.service, err = remote.New(o)
+	require.NoError(s.t, err)
+	l, err := remote.Listen("unixpacket", s.path, 0o600)
+	require.NoError(s.t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- s.service.Serve(l) }()
+	s.t.Cleanup(func() {
+		s.service.Close()
+		require.ErrorIs(s.t, <-ended, net.ErrClosed)
+	})
+}
+
+func (s *site) client() *remote.Client {
+	c, err := remote.Dial(s.t.Context(), s.path)
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// redirected is a connection of an application, and the proxy's end of it.
+func (s *site) redirected() (app *wsknet.Conn, accepted *net.TCPConn) {
+	c, err := (&wsknet.Dialer{Client: s.Client.Client}).DialContext(s.t.Context(), "tcp", destination)
+	require.NoError(s.t, err)
+	s.t.Cleanup(c.(*wsknet.Conn).Abort)
+	accepted, err = s.proxy.AcceptTCP()
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { accepted.Close() })
+	return c.(*wsknet.Conn), accepted
+}
+
+// socket is a TCP socket that is not connected.
+func socket(t testing.TB) *os.File {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	f := os.NewFile(uintptr(fd), "socket")
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func cookie(t testing.TB, f *os.File) uint64 {
+	v, err := unix.GetsockoptUint64(int(f.Fd()), unix.SOL_SOCKET, unix.SO_COOKIE)
+	require.NoError(t, err)
+	return v
+}
+
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	require.Eventually(t, is, time.Minute, time.Millisecond, what)
+}
+
+// descriptors are how many this process has.
+func descriptors(t testing.TB) int {
+	all, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return len(all)
+}
+
+func addr(t testing.TB, s string) netip.AddrPort {
+	a, err := netip.ParseAddrPort(s)
+	require.NoError(t, err)
+	return a
+}

@@ -1,0 +1,47 @@
+package remote
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"syscall"
+)
+
+// Listen listens on a Unix socket in the file system: unixpacket for a Service. A
+// socket that was left behind by a process that is gone is replaced; one that is
+// in use is an error. The mode says who can connect at all.
+func Listen(network, path string, mode fs.FileMode) (*net.UnixListener, error) {
+	l, err := listen(network, path)
+	if errors.Is(err, syscall.EADDRINUSE) && left(network, path) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		l, err = listen(network, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		return nil, errors.Join(fmt.Errorf("who may connect to %s cannot be set: %w", path, err), l.Close())
+	}
+	return l, nil
+}
+
+func listen(network, path string) (*net.UnixListener, error) {
+	return net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
+}
+
+// left reports whether a path is a socket that nobody listens on.
+func left(network, path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode()&fs.ModeSocket == 0 {
+		return false
+	}
+	c, err := net.DialUnix(network, nil, &net.UnixAddr{Name: path, Net: network})
+	if err == nil {
+		c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}

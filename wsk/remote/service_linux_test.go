@@ -1,0 +1,323 @@
+package remote_test
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/remote"
+	"github.com/calloutd/calloutd/wsk/winsock"
+)
+
+// The three queries about the socket that is passed, by the one API that proxies
+// are written against.
+func TestQueries(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	c := s.client()
+	_, accepted := s.redirected()
+	conn := c.Conn(accepted)
+	sealed, err := winsock.RedirectRecords(conn)
+	require.NoError(t, err)
+	require.Len(t, sealed, redirect.SealedLen(1), "RED-Q-09")
+	left, err := winsock.RedirectContext(conn)
+	require.NoError(t, err)
+	require.Len(t, left, 256, "SC-06")
+	to, err := winsock.OriginalDestination(conn)
+	require.NoError(t, err)
+	require.Equal(t, destination, to.String())
+	rs, err := s.ALE.Open(sealed)
+	require.NoError(t, err)
+	require.Equal(t, "/bin/proxy", rs.Last().AppID)
+	s.ALE.Release(rs)
+
+	again, err := s.client().RedirectRecords(t.Context(), accepted)
+	require.NoError(t, err)
+	require.Equal(t, sealed, again, "RED-Q-10, whoever has the socket")
+}
+
+func TestSocketsWithoutRecords(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	c := s.client()
+	app, accepted := s.redirected()
+	_, err := c.RedirectRecords(t.Context(), accepted)
+	require.NoError(t, err)
+	direct, err := net.Dial("tcp4", s.proxy.Addr().String())
+	require.NoError(t, err)
+	defer direct.Close()
+	mine, err := s.proxy.AcceptTCP()
+	require.NoError(t, err)
+	defer mine.Close()
+	for name, conn := range map[string]syscall.Conn{
+		"SC-01 not redirected": mine, "RED-Q-11 listening": s.proxy, "RED-Q-11 not connected": socket(t), "SC-17 the application's": system(t, app),
+	} {
+		_, err := c.RedirectRecords(t.Context(), conn)
+		require.ErrorIs(t, err, ntstatus.NotFound, name)
+		require.ErrorIs(t, err, fs.ErrNotExist, name)
+		_, err = c.OriginalDestination(t.Context(), conn)
+		require.ErrorIs(t, err, ntstatus.NotFound, name)
+	}
+}
+
+// system is the real socket under a connection of this process.
+func system(t *testing.T, conn net.Conn) *os.File {
+	local, to := conn.LocalAddr().(*net.TCPAddr).Port, conn.RemoteAddr().(*net.TCPAddr).Port
+	for fd := range 4 * descriptors(t) {
+		name, err := unix.Getsockname(fd)
+		peer, perr := unix.Getpeername(fd)
+		a, ok := name.(*unix.SockaddrInet4)
+		b, pok := peer.(*unix.SockaddrInet4)
+		if err != nil || perr != nil || !ok || !pok || a.Port != local || b.Port != to {
+			continue
+		}
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		require.NoError(t, err)
+		f := os.NewFile(uintptr(dup), "socket")
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	t.Fatal("no such connection")
+	return nil
+}
+
+// What is no TCP socket of this network is refused, with the reason.
+func TestOtherDescriptorsAreRefused(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	c := s.client()
+	file, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer file.Close()
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	defer udp.Close()
+	unixes, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	a, b := os.NewFile(uintptr(unixes[0]), "a"), os.NewFile(uintptr(unixes[1]), "b")
+	defer a.Close()
+	defer b.Close()
+	for _, x := range []struct {
+		name   string
+		conn   syscall.Conn
+		status ntstatus.Status
+		why    string
+	}{
+		{"a file", file, ntstatus.InvalidHandle, "is no socket"},
+		{"UDP", udp, ntstatus.NotSupported, "family 2, protocol 17"},
+		{"AF_UNIX", a, ntstatus.NotSupported, "family 1, protocol 0"},
+	} {
+		_, err := c.RedirectContext(t.Context(), x.conn)
+		require.ErrorIs(t, err, x.status, x.name)
+		require.ErrorContains(t, err, x.why, x.name)
+	}
+}
+
+// The same addresses mean another connection in another network.
+func TestSocketsOfOtherNetworksAreRefused(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	c := s.client()
+	made := make(chan *os.File)
+	go func() { // The thread ends with the goroutine: it stays in the other network.
+		runtime.LockOSThread()
+		flags := unix.CLONE_NEWNET
+		if os.Geteuid() != 0 {
+			close(made) // A process of several threads cannot make a user namespace.
+			return
+		}
+		if err := unix.Unshare(flags); err != nil {
+			close(made)
+			return
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			close(made)
+			return
+		}
+		made <- os.NewFile(uintptr(fd), "socket")
+	}()
+	f := <-made
+	if f == nil {
+		require.Empty(t, os.Getenv("CI"), "CI runs as root")
+		t.Skip("needs root")
+	}
+	defer f.Close()
+	_, err := c.RedirectRecords(t.Context(), f)
+	require.ErrorIs(t, err, fs.ErrPermission)
+	require.ErrorContains(t, err, "another network namespace")
+}
+
+func TestEntitlement(t *testing.T) {
+	var st *remote.StatusError
+	t.Run("AMB-06 strict queries are for the target process", func(t *testing.T) {
+		s := newSite(t, remote.Options{StrictQueries: true})
+		_, accepted := s.redirected()
+		_, err := s.client().RedirectRecords(t.Context(), accepted)
+		require.NoError(t, err)
+	})
+	t.Run("AMB-06 and for nobody else", func(t *testing.T) {
+		s := newSite(t, remote.Options{StrictQueries: true})
+		_, accepted := s.redirected()
+		out := child(t, s.path, accepted)
+		require.Contains(t, out, "STATUS_ACCESS_DENIED (AMB-06): the connection was redirected to process ")
+	})
+	t.Run("SC-39 who may not set records", func(t *testing.T) {
+		s := newSite(t, remote.Options{MaySetRecords: func(p remote.Peer) bool { return p.PID != uint32(os.Getpid()) }})
+		raw, err := socket(t).SyscallConn()
+		require.NoError(t, err)
+		require.ErrorAs(t, s.client().SetRedirectRecords(t.Context(), raw, []byte("x")), &st)
+		require.Equal(t, "SC-39", st.Rule)
+		require.Equal(t, ntstatus.AccessDenied, st.Status)
+	})
+	t.Run("who may not be a client", func(t *testing.T) {
+		s := newSite(t, remote.Options{Allow: func(p remote.Peer) bool { return p.UID != uint32(os.Geteuid()) }})
+		_, err := remote.Dial(t.Context(), s.path)
+		require.ErrorAs(t, err, &st)
+		require.Equal(t, ntstatus.AccessDenied, st.Status)
+		require.Contains(t, st.Why, "may not be a client of this service")
+	})
+}
+
+// A connection that the policy does not let in is refused with what blocked it,
+// then and later.
+func TestThePolicyRefusesTheAccept(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	c := s.client()
+	_, accepted := s.redirected()
+	_, before := s.redirected()
+	_, err := c.RedirectContext(t.Context(), before)
+	require.NoError(t, err)
+	s.Add(t, fwpm.Filter{ID: 9, Name: "nobody comes in", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionBlock})
+	for range 2 {
+		_, err := c.RedirectContext(t.Context(), accepted)
+		require.ErrorIs(t, err, fs.ErrPermission)
+		require.ErrorContains(t, err, `blocked at ALE_AUTH_RECV_ACCEPT_V4 by filter 9 "nobody comes in"`)
+		_, err = c.RedirectContext(t.Context(), before)
+		require.ErrorIs(t, err, fs.ErrPermission, "ALE-LAY-12")
+	}
+}
+
+// SC-30: the proxy's own socket has the records, and its connect is the callout's.
+func TestSetRecords(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	c := s.client()
+	_, accepted := s.redirected()
+	sealed, err := c.RedirectRecords(t.Context(), accepted)
+	require.NoError(t, err)
+	f := socket(t)
+	raw, err := f.SyscallConn()
+	require.NoError(t, err)
+	require.Nil(t, s.service.TakeRecords(cookie(t, f)))
+	for range 2 { // SC-41
+		require.NoError(t, winsock.SetRedirectRecords(c.RawConn(raw), sealed))
+	}
+	require.Equal(t, 1, s.service.Stats().Outbound)
+
+	// What a backend does that sees the socket connect.
+	out := s.ALE.NewSocket(fwps.Incoming{Protocol: fwps.ProtocolTCP, Local: addr(t, "0.0.0.0:0"), Records: s.service.TakeRecords(cookie(t, f))})
+	s.states = nil
+	flow, err := out.Connect(t.Context(), addr(t, destination), func(_ context.Context, to ale.Target) (netip.AddrPort, error) {
+		require.Equal(t, destination, to.Remote.String())
+		return addr(t, "127.0.0.1:1"), nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, []redirect.State{redirect.RedirectedBySelf}, s.states)
+	flow.Close()
+	out.Close()
+	require.Nil(t, s.service.TakeRecords(cookie(t, f)), "once")
+}
+
+func TestRecordsThatCannotBeSet(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	c := s.client()
+	_, accepted := s.redirected()
+	sealed, err := c.RedirectRecords(t.Context(), accepted)
+	require.NoError(t, err)
+	raw, err := socket(t).SyscallConn()
+	require.NoError(t, err)
+	forged := append([]byte(nil), sealed...)
+	forged[len(forged)-1] ^= 1
+	for _, x := range []struct {
+		name, rule string
+		records    []byte
+		status     ntstatus.Status
+	}{
+		{"SC-38 random bytes", "AMB-13", make([]byte, 16), ntstatus.AccessDenied},
+		{"AMB-13 a seal that does not fit", "AMB-13", forged, ntstatus.AccessDenied},
+		{"SC-40 none", "SC-40", nil, ntstatus.InvalidParameter},
+		{"more than a message has", "", make([]byte, 1<<20), ntstatus.InvalidParameter},
+	} {
+		var st *remote.StatusError
+		require.ErrorAs(t, c.SetRedirectRecords(t.Context(), raw, x.records), &st, x.name)
+		require.Equal(t, x.status, st.Status, x.name)
+		require.Equal(t, x.rule, st.Rule, x.name)
+	}
+	connected, err := accepted.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, c.SetRedirectRecords(t.Context(), connected, sealed), "SC-42")
+	require.Zero(t, s.service.Stats().Outbound)
+}
+
+// AMB-19: what is known about a socket goes when no process has it any more, and
+// the record with it, while the service lives.
+func TestClosedSocketsAreForgotten(t *testing.T) {
+	s := newSite(t, remote.Options{Sweep: time.Millisecond})
+	c := s.client()
+	app, accepted := s.redirected()
+	_, err := c.RedirectContext(t.Context(), accepted)
+	require.NoError(t, err)
+	require.Equal(t, 1, s.service.Stats().Sockets)
+	require.NoError(t, accepted.Close())
+	_, err = io.ReadAll(app)
+	require.NoError(t, err, "the service does not hold the connection open")
+	app.Close()
+	eventually(t, "the socket is forgotten", func() bool { return s.service.Stats().Sockets == 0 })
+	eventually(t, "its record goes", func() bool { return s.Store.Len() == 0 })
+}
+
+// A dual-stack proxy sees v4-mapped addresses; the connection is the same.
+func TestDualStackProxy(t *testing.T) {
+	s := newSite(t, remote.Options{Sweep: time.Millisecond})
+	s.proxy.Close()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{Port: s.proxy.Addr().(*net.TCPAddr).Port})
+	require.NoError(t, err)
+	s.proxy = l
+	_, accepted := s.redirected()
+	to, err := s.client().OriginalDestination(t.Context(), accepted)
+	require.NoError(t, err)
+	require.Equal(t, destination, to.String())
+	accepted.Close()
+	eventually(t, "the socket is forgotten", func() bool { return s.service.Stats().Sockets == 0 })
+}
+
+func TestListenReplacesWhatWasLeftBehind(t *testing.T) {
+	path := t.TempDir() + "/s"
+	l, err := remote.Listen("unixpacket", path, 0o600)
+	require.NoError(t, err)
+	_, err = remote.Listen("unixpacket", path, 0o600)
+	require.ErrorIs(t, err, syscall.EADDRINUSE, "somebody listens")
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	l, err = remote.Listen("unixpacket", path, 0o640)
+	require.NoError(t, err)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, fs.FileMode(0o640), info.Mode().Perm())
+	l.Close()
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	_, err = remote.Listen("unixpacket", path, 0o600)
+	require.ErrorIs(t, err, syscall.EADDRINUSE, "a file is not a socket that was left")
+}

@@ -1,0 +1,283 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// outboundLife is how long records wait for the connect of the socket that they
+// were set on.
+const outboundLife = 2 * time.Minute
+
+// sockets are those that clients have shown, by the kernel's name for them. An
+// accepted socket is known until no process has it any more (AMB-19).
+type sockets struct {
+	ale *ale.Enforcer
+	max int
+
+	mu       sync.Mutex
+	accepted map[uint64]*accepted
+	outbound map[uint64]outbound
+}
+
+// An accepted socket went through AUTH_RECV_ACCEPT when it was first shown.
+type accepted struct {
+	tcpSocket
+
+	mu      sync.Mutex // one goes through the layers at a time
+	flow    *ale.Flow
+	refused error  // *ale.BlockedError: for good
+	sealed  []byte // once asked for
+	gone    bool
+}
+
+// An outbound socket has records set on it.
+type outbound struct {
+	records redirect.Records // with the references
+	since   time.Time
+}
+
+var errFull = &StatusError{Status: ntstatus.InsufficientResources, Why: "too many sockets are known already; Options.MaxSockets bounds them"}
+
+func newSockets(e *ale.Enforcer, most int) *sockets {
+	return &sockets{ale: e, max: most, accepted: map[uint64]*accepted{}, outbound: map[uint64]outbound{}}
+}
+
+// find returns what is known about a socket, which may be nothing yet.
+func (s *sockets) find(fd int) (*accepted, error) {
+	name, err := cookie(fd)
+	if err != nil {
+		return nil, err
+	}
+	if a := s.known(name); a != nil {
+		return a, nil
+	}
+	t, err := identify(fd)
+	switch {
+	case err != nil:
+		return nil, err
+	case t.mptcp:
+		return nil, &StatusError{Status: ntstatus.NotFound, Rule: "RED-Q-11", Why: "an MPTCP connection is never redirected"}
+	case t.unconnected() || !t.remote.IsValid():
+		return nil, &StatusError{Status: ntstatus.NotFound, Rule: "RED-Q-11", Why: "the socket is not connected"}
+	}
+	return s.add(&t)
+}
+
+func (s *sockets) known(name uint64) *accepted {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.accepted[name]
+}
+
+func (s *sockets) add(t *tcpSocket) (*accepted, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.accepted[t.cookie]; a != nil { // Somebody else was faster.
+		return a, nil
+	}
+	if len(s.accepted) >= s.max {
+		return nil, errFull
+	}
+	a := &accepted{tcpSocket: *t}
+	s.accepted[t.cookie] = a
+	return a, nil
+}
+
+// authorized finds a socket that the layers let in. It has its flow as long as
+// the caller has the descriptor.
+func (s *sockets) authorized(ctx context.Context, p Peer, fd int) (*accepted, error) {
+	for {
+		a, err := s.find(fd)
+		if err != nil {
+			return nil, err
+		}
+		f, err := a.authorize(ctx, s.ale, p)
+		if err == nil && f == nil { // It was forgotten meanwhile.
+			continue
+		}
+		if err != nil {
+			return nil, failure(err)
+		}
+		return a, nil
+	}
+}
+
+// authorize takes the connection through AUTH_RECV_ACCEPT, once, and again when
+// the policy has changed (ALE-LAY-12). Without error and flow, a is of no use any
+// more.
+func (a *accepted) authorize(ctx context.Context, e *ale.Enforcer, p Peer) (*ale.Flow, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.gone:
+		return nil, nil
+	case a.refused != nil:
+		return nil, a.refused
+	case a.flow != nil:
+		return a.flow, a.flow.Reauthorize(ctx)
+	}
+	f, err := e.Accept(ctx, fwps.Incoming{Protocol: fwps.ProtocolTCP, Local: a.local, Remote: a.remote, EndpointID: a.cookie,
+		ProcessID: p.PID, AppID: p.AppID, UserID: p.UID, UserKnown: true})
+	if b := (*ale.BlockedError)(nil); errors.As(err, &b) {
+		a.refused = err
+	}
+	a.flow = f
+	return f, err
+}
+
+func (a *accepted) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.gone = true
+	if a.flow != nil {
+		a.flow.Close()
+	}
+}
+
+// set puts records on a socket that will connect; a second set replaces the
+// first (SC-41). On one that is connected it has no effect (SC-42, AMB-14).
+func (s *sockets) set(t *tcpSocket, sealed []byte, now time.Time) error {
+	rs, err := s.ale.Open(sealed)
+	if err != nil {
+		return &StatusError{Status: ntstatus.AccessDenied, Rule: "AMB-13", Why: err.Error()}
+	}
+	if t.state != tcpClose {
+		s.ale.Release(rs)
+		return nil
+	}
+	s.mu.Lock()
+	old, there := s.outbound[t.cookie]
+	full := !there && len(s.outbound) >= s.max
+	if !full {
+		s.outbound[t.cookie] = outbound{rs, now}
+	}
+	s.mu.Unlock()
+	if full {
+		s.ale.Release(rs)
+		return errFull
+	}
+	s.ale.Release(old.records)
+	return nil
+}
+
+// take returns the records that were set on a socket. The caller owes a Release.
+func (s *sockets) take(cookie uint64) redirect.Records {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.outbound[cookie]
+	if o.records == nil {
+		return nil
+	}
+	delete(s.outbound, cookie)
+	return o.records
+}
+
+// sweep forgets the sockets that no process has any more, and records that were
+// set on sockets which did not connect.
+func (s *sockets) sweep(d *diag, now time.Time) (err error) {
+	s.mu.Lock()
+	var old []outbound
+	for cookie, o := range s.outbound {
+		if now.Sub(o.since) >= outboundLife {
+			old = append(old, o)
+			delete(s.outbound, cookie)
+		}
+	}
+	all := make([]*accepted, 0, len(s.accepted))
+	for _, a := range s.accepted {
+		all = append(all, a)
+	}
+	s.mu.Unlock()
+	for _, o := range old {
+		s.ale.Release(o.records)
+	}
+	for _, a := range all {
+		lives, derr := d.lives(a.cookie, a.local, a.remote)
+		if derr != nil {
+			err = derr
+			continue
+		}
+		if !lives {
+			s.forget(a)
+		}
+	}
+	return err
+}
+
+func (s *sockets) forget(a *accepted) {
+	s.mu.Lock()
+	delete(s.accepted, a.cookie)
+	s.mu.Unlock()
+	a.end()
+}
+
+func (s *sockets) close() {
+	s.mu.Lock()
+	all, set := s.accepted, s.outbound
+	s.accepted, s.outbound = map[uint64]*accepted{}, map[uint64]outbound{}
+	s.mu.Unlock()
+	for _, a := range all {
+		a.end()
+	}
+	for _, o := range set {
+		s.ale.Release(o.records)
+	}
+}
+
+func (s *sockets) count() (accepted, outbound int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.accepted), len(s.outbound)
+}
+
+// failure is the status that an error of the layers ends a request with.
+func failure(err error) error {
+	var b *ale.BlockedError
+	switch {
+	case errors.As(err, &b):
+		return &StatusError{Status: ntstatus.AccessDenied, Rule: b.Rule, Why: b.Error()}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &StatusError{Status: ntstatus.IOTimeout, Why: "the decision took too long"}
+	case errors.Is(err, context.Canceled):
+		return &StatusError{Status: ntstatus.Cancelled, Why: "the service ends"}
+	}
+	return &StatusError{Status: ntstatus.Unsuccessful, Why: err.Error()}
+}
+
+// query answers the three queries (spec 8.2) about a socket with a flow.
+func (a *accepted) query(op operation, e *ale.Enforcer) ([]byte, error) {
+	hop := a.flow.Records.Last()
+	switch {
+	case hop == nil:
+		return nil, &StatusError{Status: ntstatus.NotFound, Rule: "RED-Q-11", Why: "the connection was not redirected here"}
+	case op == opQueryRecords:
+		return a.seal(e)
+	case op == opQueryOriginal:
+		return appendAddress(nil, hop.Original), nil
+	case len(hop.Context) == 0:
+		return nil, &StatusError{Status: ntstatus.NotFound, Rule: "AMB-11", Why: "the callout left no context"}
+	}
+	return hop.Context, nil
+}
+
+// seal is the sealed form of the flow's records, the same each time (RED-Q-10).
+func (a *accepted) seal(e *ale.Enforcer) ([]byte, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sealed == nil {
+		sealed, err := e.Seal(a.flow.Records)
+		if err != nil {
+			return nil, &StatusError{Status: ntstatus.IntegerOverflow, Rule: "RED-Q-13", Why: err.Error()}
+		}
+		a.sealed = sealed
+	}
+	return a.sealed, nil
+}
