@@ -29,10 +29,7 @@ type loader struct {
 
 // loadCallouts loads every module that the policy names and registers it.
 func (w *world) loadCallouts(ctx context.Context, dir string, proxies map[string]netip.AddrPort, t *tracer) error {
-	l := loader{world: w, dir: dir, proxies: proxies, t: t, runtimes: map[uint32]*guest.Runtime{}}
-	if cache, _ := os.UserCacheDir(); cache != "" { // Without one, modules are compiled each time.
-		l.cache = filepath.Join(cache, "calloutd", "wasm")
-	}
+	l := loader{world: w, dir: dir, cache: cacheDir(), proxies: proxies, t: t, runtimes: map[uint32]*guest.Runtime{}}
 	var errs []error
 	for _, c := range w.file.Callouts {
 		if err := l.load(ctx, c); err != nil {

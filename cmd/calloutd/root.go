@@ -17,7 +17,7 @@ calloutd itself. run ends with the code of its command.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newAttach(), newSim(), newTest(), newWhy(), newDiff(), newCheck(), newNew(), newBuild(),
+	root.AddCommand(newRun(), newAttach(), newSim(), newTest(), newWhy(), newDiff(), newCheck(), newNew(), newBuild(), newInspect(),
 		newSchema(), newSpec(), newDoctor(), newVersion())
 	return root
 }

@@ -17,8 +17,8 @@ import (
 // check refuses what is no callout, in words that say what to do. The original
 // is validated, not the metered form: what the rewriter reads is well formed.
 func check(ctx context.Context, wasm []byte, maxPages uint32) error {
-	if len(wasm) >= 8 && string(wasm[:4]) == "\x00asm" && wasm[6] == 1 && wasm[7] == 0 {
-		return errors.New("this is a WebAssembly component; build a core module (wasm32-wasip1, or wasm-tools component unbundle)")
+	if err := checkCore(wasm); err != nil {
+		return err
 	}
 	core, err := meter.Strip(wasm)
 	if err != nil {
@@ -39,6 +39,14 @@ func check(ctx context.Context, wasm []byte, maxPages uint32) error {
 		return err
 	}
 	return errors.Join(checkImports(imports, c), checkExports(c, maxPages))
+}
+
+// checkCore tells what begins like WebAssembly and is not.
+func checkCore(wasm []byte) error {
+	if len(wasm) >= 8 && string(wasm[:4]) == "\x00asm" && wasm[6] == 1 && wasm[7] == 0 {
+		return errors.New("this is a WebAssembly component; build a core module (wasm32-wasip1, or wasm-tools component unbundle)")
+	}
+	return nil
 }
 
 // checkImports names everything that is not offered, not the first only.

@@ -40,9 +40,22 @@ type instance struct {
 	names       []byte
 }
 
-// start makes an instance. The context of its calls never ends: a guest is
+// start makes an instance that is ready to be asked.
+func (m *Module) start(src *source, trial bool) (*instance, error) {
+	i, err := m.begin(src, trial)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.prepare(src); err != nil {
+		i.close()
+		return nil, err
+	}
+	return i, nil
+}
+
+// begin makes an instance. The context of its calls never ends: a guest is
 // bounded by fuel, and wazero's own guard does not stop a recursion.
-func (m *Module) start(src *source, trial bool) (_ *instance, err error) {
+func (m *Module) begin(src *source, trial bool) (_ *instance, err error) {
 	i := &instance{m: m, hostCalls: hostCallBudget, trial: trial, store: &m.store}
 	if trial {
 		i.store = new(store)
@@ -64,16 +77,19 @@ func (m *Module) start(src *source, trial bool) (_ *instance, err error) {
 	i.budget = budget
 	i.classify, i.idle = i.mod.ExportedFunction(abi.ExportClassify), i.mod.ExportedFunction(abi.ExportIdle)
 	i.notify = i.mod.ExportedFunction(abi.ExportNotify)
-	if _, err := i.call(abi.ExportInitialize); err != nil {
-		return nil, err
-	}
+	_, err = i.call(abi.ExportInitialize)
+	return i, err
+}
+
+// prepare agrees on capabilities and hands over the configuration.
+func (i *instance) prepare(src *source) error {
 	if err := i.negotiate(src.needs); err != nil {
-		return nil, err
+		return err
 	}
 	if err := i.locate(); err != nil {
-		return nil, err
+		return err
 	}
-	return i, i.configure(src.config)
+	return i.configure(src.config)
 }
 
 // locate asks for the exchange block. The view stays good: the memory's

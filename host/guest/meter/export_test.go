@@ -1,10 +1,7 @@
 package meter
 
-// Names of what Counted exports: what was run, and what is left of the slice.
-const (
-	CountGlobal = Prefix + "count"
-	FuelGlobal  = Prefix + "fuel"
-)
+// CountGlobal is what Counted exports: what was run.
+const CountGlobal = Prefix + "count"
 
 // count adds what every instruction weighs to a global before it runs: the
 // truth that fuel is compared with.
@@ -30,9 +27,7 @@ func Counted(wasm []byte) (_ []byte, err error) {
 	m := parse(wasm)
 	c := &count{m.addGlobal(0)}
 	m.addExport(CountGlobal, kindGlobal, c.global)
-	f := newFuel(m)
-	m.addExport(FuelGlobal, kindGlobal, f.fuel)
-	return m.write(new(thread), c, f), nil
+	return m.write(new(thread), c, newFuel(m)), nil
 }
 
 // Slack is what a function may run that pays for nothing.

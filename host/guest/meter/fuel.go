@@ -24,6 +24,7 @@ type fuel struct {
 	owed                 []int          // what the caller of each function pays for it
 	most                 map[uint32]int // the most of a type, for call_indirect
 	spare                []instr        // memory for the next function
+	inserted             Inserted
 }
 
 func newFuel(m *module) *fuel {
@@ -34,6 +35,7 @@ func newFuel(m *module) *fuel {
 	m.needMemory()
 	p.fuel, p.budget = m.addGlobal(0), m.addGlobal(InitialSlices)
 	m.addExport(BudgetGlobal, kindGlobal, p.budget)
+	m.addExport(FuelGlobal, kindGlobal, p.fuel)
 	p.refill = m.addFunc(p.refillCode())
 	return p
 }
@@ -67,6 +69,7 @@ func (p *fuel) function(f *function) {
 		c.regions[lead].peak += own
 	default:
 		e.pay(own)
+		p.inserted.Entries++
 	}
 	for k := 0; k < len(f.code); {
 		k = e.instruction(k, f.code[k])
@@ -122,6 +125,7 @@ type editor struct {
 func (e *editor) instruction(k int, i instr) int {
 	if region, pays := e.cost.pays[k]; pays {
 		e.pay(e.cost.regions[region].peak)
+		e.inserted.Paths++
 	}
 	switch {
 	case i.op == opLoop && e.f.labels[i.n].used:
@@ -148,8 +152,10 @@ func (e *editor) loop(k int) int {
 	if last == k || size(e.f.code[k:last]) > smallCode {
 		e.out = append(e.out, i)
 		e.pay(r.peak)
+		e.inserted.Loops++
 		return k + 1
 	}
+	e.inserted.Batches++
 	rounds := batchFuel / (r.peak * copies)
 	exit, pay := e.f.label(label{op: opBlock, void: l.void}), e.f.label(l)
 	e.open(opBlock, exit, i)
@@ -231,6 +237,7 @@ func (e *editor) body(from, to int, loop, next uint32) {
 
 // bulk pays for the operation whose size is on the stack.
 func (e *editor) bulk() {
+	e.inserted.Bulk++
 	scratch := e.local(&e.scratch)
 	b := uleb([]byte{opLocalTee}, scratch)
 	b = uleb(append(b, opGlobalGet), e.fuel.fuel)

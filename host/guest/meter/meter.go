@@ -16,10 +16,11 @@ package meter
 const (
 	Prefix       = "__calloutd_"
 	BudgetGlobal = Prefix + "budget" // i32: slices left; negative means trapped
+	FuelGlobal   = Prefix + "fuel"   // i32: what is left of the slice that was begun
 )
 
 // Version changes with what Rewrite makes of a module.
-const Version = 1
+const Version = 2
 
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the

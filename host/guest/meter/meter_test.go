@@ -86,7 +86,7 @@ func TestVersionChangesWithTheOutput(t *testing.T) {
 	out, err := meter.Rewrite(wasm)
 	require.NoError(t, err)
 	hash := sha256.Sum256(out)
-	assert.Equal(t, map[int]string{1: "f460e77833645658"}, map[int]string{meter.Version: fmt.Sprintf("%x", hash[:8])},
+	assert.Equal(t, map[int]string{2: "07cb59c743500567"}, map[int]string{meter.Version: fmt.Sprintf("%x", hash[:8])},
 		"raise meter.Version and note the new hash here")
 }
 
@@ -99,6 +99,10 @@ func FuzzRewrite(f *testing.F) {
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		out, err := meter.Rewrite(b)
+		summary, err2 := meter.Inspect(b)
+		if (err == nil) != (err2 == nil) || err == nil && summary.Inserted.Bytes != len(out) {
+			t.Fatalf("Rewrite makes %d bytes and the error %v, Inspect says %v and %v", len(out), err, summary, err2)
+		}
 		if err != nil {
 			var bad *meter.Error
 			if !errors.As(err, &bad) || bad.Offset < 0 || bad.Offset > len(b) {

@@ -6,7 +6,7 @@ package meter
 // back edge. Where the table leads out of a block that is open at the jump, the
 // jump can go there at once; what is left of the loop is the source's own loops,
 // and only these need fuel.
-type thread struct{}
+type thread struct{ jumps int }
 
 // A dispatch is the head of such a loop: what its variable leads to.
 type dispatch struct {
@@ -14,7 +14,7 @@ type dispatch struct {
 	table []uint32
 }
 
-func (*thread) function(f *function) {
+func (t *thread) function(f *function) {
 	heads := map[uint32]dispatch{}
 	open := make([]bool, len(f.labels))
 	changed := false
@@ -32,6 +32,7 @@ func (*thread) function(f *function) {
 		case opBr:
 			if to, ok := f.jump(k, heads); ok && open[to] {
 				i.n, changed = to, true
+				t.jumps++
 			}
 		}
 	}
