@@ -59,7 +59,7 @@ func (s *Socket) bind(ctx context.Context, local netip.AddrPort) ntstatus.Status
 	s.letGo()
 	s.state = unbound
 	s.mu.Unlock()
-	return ended(ctx, err)
+	return s.ended(ctx, err)
 }
 
 // speaks tells whether an address is of the socket's family.

@@ -48,7 +48,7 @@ func (s *Socket) establish(ctx context.Context, remote netip.AddrPort) ntstatus.
 	defer s.mu.Unlock()
 	if err != nil {
 		s.state = bound
-		return ended(ctx, err)
+		return s.ended(ctx, err)
 	}
 	s.conn = conn
 	if err := s.applyOptions(); err != nil {

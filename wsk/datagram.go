@@ -102,7 +102,7 @@ func (s *Socket) sendMessages(op operation, messages [][]byte, flags uint32, rem
 			for _, m := range messages {
 				n, err := s.sendDatagram(ctx, packets, m, remote, records)
 				if err != nil {
-					return ended(ctx, err), 0
+					return s.ended(ctx, err), 0
 				}
 				total += n
 			}

@@ -38,7 +38,7 @@ func (s *Socket) setRemoteAddress(c call, in []byte) ntstatus.Status {
 		defer cancel()
 		_, err := s.ale.Connect(ctx, a, func(context.Context, ale.Target) (netip.AddrPort, error) { return local, nil })
 		if err != nil {
-			return ended(ctx, err), 0
+			return s.ended(ctx, err), 0
 		}
 		s.mu.Lock()
 		s.dgram.peer, s.flow, s.sealed = a, s.ale.Flow(a), nil

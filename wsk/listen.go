@@ -74,7 +74,7 @@ func (s *Socket) Listen(irp *IRP) (st ntstatus.Status) {
 		defer cancel()
 		if err := s.listen(ctx); err != nil {
 			s.move(binding, bound)
-			return ended(ctx, err), 0
+			return s.ended(ctx, err), 0
 		}
 		s.kick()
 		return ntstatus.Success, 0

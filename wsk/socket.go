@@ -59,6 +59,7 @@ type Socket struct {
 	sealed []byte // of the flow's records, once asked for
 	set    []byte // what SIO_SET set, for a datagram socket
 	dgram  datagrams
+	denial atomic.Pointer[ale.BlockedError]
 }
 
 type state uint8

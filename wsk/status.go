@@ -26,9 +26,16 @@ func status(err error) ntstatus.Status {
 
 // ended is the status of an operation that failed: a layer that stops waiting
 // because of ctx answers with a block.
-func ended(ctx context.Context, err error) ntstatus.Status {
+func (s *Socket) ended(ctx context.Context, err error) ntstatus.Status {
 	if ctx.Err() != nil {
 		return ntstatus.Cancelled
 	}
+	if b := (*ale.BlockedError)(nil); errors.As(err, &b) {
+		s.denial.Store(b)
+	}
 	return status(err)
 }
+
+// Denial says what blocked the newest operation of the socket that the policy
+// blocked, nil if none: STATUS_ACCESS_DENIED does not. It is no part of WSK.
+func (s *Socket) Denial() *ale.BlockedError { return s.denial.Load() }

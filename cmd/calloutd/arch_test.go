@@ -60,6 +60,7 @@ var imports = map[string]string{
 	"examples/wsk-proxy":           "sdk/go/sockaddr wsk wsk/ntstatus wsk/winsock",
 	"plugins/proxy-redirect":       "sdk/go/callout sdk/go/sockaddr sdk/abi",
 	"examples/allow-list":          "sdk/abi sdk/go/callout",
+	"examples/embed":               "host host/ale host/fwp host/fwpm host/fwps host/redirect/memstore wsk wsk/wsknet",
 	"examples/first-callout":       "sdk/go/callout",
 	"cmd/calloutd":                 "*",
 }

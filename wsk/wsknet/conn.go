@@ -87,7 +87,7 @@ func (c *Conn) OriginalDestination(ctx context.Context) (netip.AddrPort, error) 
 	}
 	a, ok := wsk.ParseSockaddr(buf[:r.Information])
 	if !ok {
-		return netip.AddrPort{}, &OpError{op, ntstatus.InvalidAddressComponent}
+		return netip.AddrPort{}, &OpError{Op: op, Status: ntstatus.InvalidAddressComponent}
 	}
 	return a, nil
 }
@@ -112,7 +112,7 @@ func (c *Conn) isClosed() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.clos
 func (c *Conn) transfer(op string, do func() error) error {
 	return c.use(func() error {
 		if st := c.s.Reauthorize(); st != ntstatus.Success {
-			return &OpError{op, st}
+			return &OpError{Op: op, Status: st}
 		}
 		return do()
 	})

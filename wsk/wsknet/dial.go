@@ -20,14 +20,65 @@ type Dialer struct {
 	Control func(network, address string, c syscall.RawConn) error
 }
 
-// DialContext connects to a numeric address. The networks are tcp, tcp4, tcp6.
+// DialContext connects to an address: a name is resolved by WskGetAddressInfo,
+// and its addresses are tried one after the other. The error is the first one's.
+// The networks are tcp, tcp4, tcp6.
 func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	to, err := netip.ParseAddrPort(addr)
+	addrs, err := d.resolve(ctx, network, addr)
 	if err != nil {
-		return nil, fmt.Errorf("wsk: dial %s: %w", network, err)
-	}
-	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("wsk: dial %s %s: %w", network, addr, err)
+	}
+	var first error
+	for _, to := range addrs {
+		c, err := d.dial(ctx, network, to)
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}
+
+var families = map[string]wsk.AddressFamily{"tcp": wsk.AFUnspec, "tcp4": wsk.AFInet, "tcp6": wsk.AFInet6}
+
+func (d *Dialer) resolve(ctx context.Context, network, addr string) ([]netip.AddrPort, error) {
+	family, ok := families[network]
+	if !ok {
+		return nil, net.UnknownNetworkError(network)
+	}
+	if to, err := netip.ParseAddrPort(addr); err == nil {
+		if family == wsk.AFInet && !to.Addr().Unmap().Is4() || family == wsk.AFInet6 && to.Addr().Is4() {
+			return nil, &net.AddrError{Err: "not an address of the network", Addr: addr}
+		}
+		return []netip.AddrPort{to}, nil
+	}
+	name, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		return nil, &net.AddrError{Err: "missing host", Addr: addr}
+	}
+	var list *wsk.AddrInfo
+	hints := &wsk.AddrInfo{Family: family, SocketType: wsk.SockStream, Protocol: wsk.IPProtoTCP}
+	if _, err := do(ctx, "resolve "+name, func(p *wsk.IRP) ntstatus.Status {
+		return d.Client.GetAddressInfo(name, service, hints, &list, p)
+	}); err != nil {
+		return nil, err
+	}
+	defer d.Client.FreeAddressInfo(list)
+	var addrs []netip.AddrPort
+	for a := list; a != nil; a = a.Next {
+		addrs = append(addrs, a.Addr)
+	}
+	return addrs, nil
+}
+
+func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("wsk: dial %s %s: %w", network, to, err)
 	}
 	s, err := open(ctx, d.Client, to.Addr(), wsk.ConnectionSocket)
 	if err != nil {
@@ -35,7 +86,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	}
 	if err := d.connect(ctx, s, network, to); err != nil {
 		shut(s)
-		return nil, err
+		return nil, explain(s, err)
 	}
 	return newConn(context.Background(), s), nil
 }

@@ -39,7 +39,7 @@ func Listen(ctx context.Context, client *wsk.Client, addr string) (*Listener, er
 	}
 	if err != nil {
 		shut(s)
-		return nil, err
+		return nil, explain(s, err)
 	}
 	return l, nil
 }

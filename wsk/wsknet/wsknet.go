@@ -4,6 +4,7 @@ package wsknet
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"github.com/calloutd/calloutd/wsk"
@@ -14,10 +15,33 @@ import (
 type OpError struct {
 	Op     string
 	Status ntstatus.Status
+	Denial error // for STATUS_ACCESS_DENIED of a policy, the *ale.BlockedError; else nil
 }
 
-func (e *OpError) Error() string { return "wsk: " + e.Op + ": " + e.Status.Error() }
-func (e *OpError) Unwrap() error { return e.Status }
+func (e *OpError) Error() string {
+	s := "wsk: " + e.Op + ": " + e.Status.Error()
+	if e.Denial != nil {
+		s += ": " + e.Denial.Error()
+	}
+	return s
+}
+
+// Unwrap gives the status and the denial.
+func (e *OpError) Unwrap() []error {
+	if e.Denial == nil {
+		return []error{e.Status}
+	}
+	return []error{e.Status, e.Denial}
+}
+
+// explain adds to an error of an operation of s what the policy had against it.
+func explain(s *wsk.Socket, err error) error {
+	var op *OpError
+	if d := s.Denial(); d != nil && errors.As(err, &op) && op.Status == ntstatus.AccessDenied {
+		op.Denial = d
+	}
+	return err
+}
 
 // A result is what an IRP had when it was completed.
 type result struct {
@@ -53,7 +77,7 @@ func (r request) wait(ctx context.Context, op string) (result, error) {
 	res := result{r.irp.IoStatus(), r.irp.Socket()}
 	r.irp.Free()
 	if !res.Status.Ok() {
-		return res, &OpError{op, res.Status}
+		return res, &OpError{Op: op, Status: res.Status}
 	}
 	return res, nil
 }

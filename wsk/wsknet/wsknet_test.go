@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
 
+	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/wsk"
@@ -156,9 +158,7 @@ func TestAcceptAfterClose(t *testing.T) {
 func TestErrors(t *testing.T) {
 	c, engine := open(t)
 	d := &wsknet.Dialer{Client: c}
-	_, err := d.DialContext(t.Context(), "tcp", "localhost:80")
-	require.ErrorContains(t, err, "wsk: dial tcp")
-	_, err = wsknet.Listen(t.Context(), c, "nowhere")
+	_, err := wsknet.Listen(t.Context(), c, "nowhere")
 	require.ErrorContains(t, err, "wsk: listen")
 	_, err = wsknet.Listen(t.Context(), c, "192.0.2.99:0")
 	require.EqualError(t, err, "wsk: bind: STATUS_INVALID_ADDRESS_COMPONENT")
@@ -181,6 +181,14 @@ func TestErrors(t *testing.T) {
 	engine.Add(t, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock})
 	_, err = d.DialContext(t.Context(), "tcp", l.Addr().String())
 	require.ErrorIs(t, err, fs.ErrPermission)
+	var denial *ale.BlockedError
+	require.ErrorAs(t, err, &denial, "it says which filter")
+	require.EqualValues(t, 1, denial.Filter)
+	require.ErrorContains(t, err, `blocked at ALE_AUTH_CONNECT_V4 by filter 1 "no"`)
+
+	engine.Add(t, fwpm.Filter{ID: 2, Name: "no server", Layer: fwpm.LayerALEAuthListenV4, Action: fwp.ActionBlock})
+	_, err = wsknet.Listen(t.Context(), c, "127.0.0.1:0")
+	require.ErrorContains(t, err, `blocked at ALE_AUTH_LISTEN_V4 by filter 2 "no server"`)
 }
 
 // ALE-LAY-12: a policy that no longer allows a connection ends it.
@@ -225,4 +233,38 @@ func requireReset(t *testing.T, err error) {
 	var errno syscall.Errno
 	require.ErrorAs(t, err, &errno)
 	require.Contains(t, []syscall.Errno{syscall.ECONNRESET, 10054}, errno)
+}
+
+// A name is resolved, and each of its addresses is tried.
+func TestDialByName(t *testing.T) {
+	c, _ := open(t)
+	l := listen(t, c)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	require.NoError(t, err)
+	for _, network := range []string{"tcp", "tcp4"} {
+		conn, err := (&wsknet.Dialer{Client: c}).DialContext(t.Context(), network, net.JoinHostPort("localhost", port))
+		require.NoError(t, err)
+		require.Equal(t, l.Addr().String(), conn.RemoteAddr().String())
+		conn.(*wsknet.Conn).Abort()
+		accepted, err := l.Accept()
+		require.NoError(t, err)
+		accepted.(*wsknet.Conn).Abort()
+	}
+}
+
+func TestDialRefusesWhatIsNoAddress(t *testing.T) {
+	c, _ := open(t)
+	for addr, want := range map[string]string{
+		"tcp 127.0.0.1":         "missing port in address",
+		"tcp :80":               "missing host",
+		"udp 127.0.0.1:80":      "unknown network udp",
+		"tcp6 127.0.0.1:80":     "not an address of the network",
+		"tcp4 [::1]:80":         "not an address of the network",
+		"tcp localhost:no-such": "resolve localhost",
+	} {
+		network, addr, _ := strings.Cut(addr, " ")
+		_, err := (&wsknet.Dialer{Client: c}).DialContext(t.Context(), network, addr)
+		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, "wsk: dial "+network+" "+addr)
+	}
 }
