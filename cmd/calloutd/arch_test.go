@@ -32,6 +32,8 @@ var imports = map[string]string{
 	"host/arbitrate":               "host/fwp host/fwpm host/fwps host/redirect host/internal/lpm",
 	"host/policyfile":              "host/fwp host/fwpm host/arbitrate sdk/abi",
 	"host/policytest":              "host/ale host/arbitrate host/fwp host/fwpm host/fwps host/policyfile host/redirect host/redirect/memstore sdk/go/sockaddr",
+	"host/flight":                  "host/redirect",
+	"host/flight/importer":         "host/flight host/fwps",
 	"host/guest/meter":             "",
 	"host/guest":                   "host/fwp host/fwpm host/fwps host/guest/meter host/internal/lpm sdk/abi",
 	"host":                         "host/arbitrate host/fwp host/fwpm host/fwps host/redirect wsk/ntstatus",

@@ -33,6 +33,7 @@ type instance struct {
 	// hostCalls is what is left of them, asked the call that is being decided.
 	hostCalls int
 	asked     *fwps.Call
+	journal   *Journal // of the call that is being decided; nil: none is kept
 	// told are the filters that the guest knows, as of a version of the module's.
 	told        map[fwpm.FilterID]fwpm.LayerID
 	toldVersion uint64

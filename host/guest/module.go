@@ -92,8 +92,8 @@ func (m *Module) build(ctx context.Context, wasm, config []byte) (*generation, e
 }
 
 // Classify asks the guest. It waits for no lock while another slot is free.
-func (m *Module) Classify(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
-	err := m.decide(c, v)
+func (m *Module) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) error {
+	err := m.decide(m.journal(ctx), c, v)
 	if err == nil {
 		return nil
 	}
@@ -105,7 +105,7 @@ func (m *Module) Classify(_ context.Context, c *fwps.Call, v *fwps.Verdict) erro
 	return nil
 }
 
-func (m *Module) decide(c *fwps.Call, v *fwps.Verdict) error {
+func (m *Module) decide(j *Journal, c *fwps.Call, v *fwps.Verdict) error {
 	for {
 		if q := m.quarantine.Load(); q != nil {
 			return q
@@ -120,7 +120,7 @@ func (m *Module) decide(c *fwps.Call, v *fwps.Verdict) error {
 			s.mu.Unlock()
 			continue
 		}
-		err := m.classify(g, s, c, v)
+		err := m.classify(g, s, j, c, v)
 		s.mu.Unlock()
 		g.hints.Put(h)
 		return err
@@ -128,15 +128,18 @@ func (m *Module) decide(c *fwps.Call, v *fwps.Verdict) error {
 }
 
 // classify decides on a slot, which is locked.
-func (m *Module) classify(g *generation, s *slot, c *fwps.Call, v *fwps.Verdict) error {
+func (m *Module) classify(g *generation, s *slot, j *Journal, c *fwps.Call, v *fwps.Verdict) error {
 	if err := g.ready(s); err != nil {
 		return m.failed(g, s, err)
 	}
 	i := s.inst
-	if err := encode(i.block, c, m.rt.clock.read()); err != nil {
+	if err := encode(i.block, c, j.now(m.name, m.rt.clock.read())); err != nil {
 		return fmt.Errorf("callout %q was not asked: %w", m.name, err)
 	}
-	if err := i.ask(c, v); err != nil {
+	i.journal = j
+	err := i.ask(c, v)
+	i.journal = nil
+	if err != nil {
 		return m.failed(g, s, err)
 	}
 	s.decisions++

@@ -30,7 +30,7 @@ var errExit = errors.New("the guest called proc_exit")
 func errno(params string, call func(i *instance, mem api.Memory, stack []uint64) uint32) hostFunc {
 	return hostFunc{params, "i", 0, func(i *instance, mem api.Memory, stack []uint64) uint64 {
 		return uint64(call(i, mem, stack))
-	}}
+	}, nil}
 }
 
 // wasi is all of WASI preview 1 that guests link to. There are no files,
@@ -46,7 +46,7 @@ var wasi = map[string]hostFunc{
 	"random_get":              errno("ii", randomGet),
 	"fd_write":                errno("iiii", fdWrite),
 	"poll_oneoff":             errno("iiii", pollOneoff),
-	"proc_exit":               {"i", "", 0, procExit},
+	"proc_exit":               {"i", "", 0, procExit, nil},
 	"proc_raise":              errno("i", nosys),
 	"sched_yield":             errno("", ok),
 	"fd_advise":               errno("iIIi", badf),
