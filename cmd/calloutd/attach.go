@@ -15,6 +15,7 @@ import (
 func newAttach() *cobra.Command {
 	var policy, cgroup, pin string
 	var asJSON, trace, detach bool
+	var record tape
 	cmd := &cobra.Command{
 		Use:   "attach --policy FILE --cgroup DIR",
 		Short: "Enforce the policy on every process of a cgroup (Linux, root)",
@@ -33,6 +34,7 @@ next attach. --detach takes it away.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			t := newTracer(cmd.ErrOrStderr(), asJSON, trace)
+			t.tape = &record
 			w, err := open(ctx, policy, t, true)
 			if err != nil {
 				return err
@@ -56,6 +58,7 @@ next attach. --detach takes it away.`,
 	f.StringVar(&pin, "pin", "", "folder of a BPF file system where the kernel's part is kept")
 	f.BoolVar(&detach, "detach", false, "take away what is pinned and end")
 	f.BoolVar(&trace, "trace", false, "print every layer, filter and callout that was asked")
+	record.flags(f)
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagRequired("cgroup")
 	_ = cmd.MarkFlagDirname("cgroup")

@@ -92,7 +92,7 @@ func (l *loader) load(ctx context.Context, c policyfile.Callout) error {
 func (l *loader) options(c policyfile.Callout, config []byte) guest.ModuleOptions {
 	o := guest.ModuleOptions{Config: config, MaxFailures: c.MaxFailures, Withhold: ^c.Capabilities, Sets: c.Sets,
 		Slots: c.Limits.Slots, Spares: c.Limits.Spares, FuelSlices: c.Limits.FuelSlices, InitFuelSlices: c.Limits.StartFuelSlices,
-		Logf: l.t.logf, OnEvent: l.t.callout}
+		Logf: l.t.logf, OnEvent: l.t.callout, Journals: l.journals}
 	if c.ContinueOnFailure {
 		o.OnFailure = guest.FailContinue
 	}

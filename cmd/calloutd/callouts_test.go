@@ -27,7 +27,7 @@ callouts:
     max_failures: 0
 `))
 	require.NoError(t, err)
-	l := loader{t: new(tracer)}
+	l := loader{world: new(world), t: new(tracer)}
 	options := func(i int) guest.ModuleOptions {
 		o := l.options(file.Callouts[i], nil)
 		require.NotNil(t, o.Logf)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policytest"
 )
 
@@ -24,20 +23,20 @@ func newDiff() *cobra.Command {
 		Short: "Show which connections two policies decide differently",
 		Long: `Diff decides connections with both policies and shows those for which the action, the
 destination or what a redirect tells the proxy differs, with both ways through the
-layers. The connections are those of a file, one a line: PROGRAM DEST [PROTOCOL [USER]].
-Without a file they are searched for: at the boundaries of everything that the filters,
+layers. The connections are those of a flight file, which run --record and record write,
+or of a text, one a line: PROGRAM DEST [PROTOCOL [USER]]. Without a file they are searched for: at the boundaries of everything that the filters,
 sets, tables and configurations of both policies name. Changes with the same cause are
 shown once.
 
 It ends with code 1 when a change is one of --fail-on.`,
 		Example: `  calloutd diff old.yaml new.yaml
-  calloutd diff old.yaml new.yaml --over connections.txt --fail-on 'block->permit'`,
+  calloutd diff old.yaml new.yaml --over make.flight --fail-on 'block->permit'`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.diff(cmd, args[0], args[1]) },
 	}
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
-	f.StringVar(&o.over, "over", "", "file of connections; - is standard input")
+	f.StringVar(&o.over, "over", "", "flight file or text of connections; - is standard input")
 	f.StringSliceVar(&o.failOn, "fail-on", nil, "end with code 1 on such a change: FROM->TO with permit, block, redirect or any")
 	f.IntVar(&o.limit, "limit", 20000, "how many connections the search tries at most")
 	_ = cmd.MarkFlagFilename("over") // fails only for a flag that does not exist
@@ -71,11 +70,11 @@ func (o *diffOptions) diff(cmd *cobra.Command, before, after string) error {
 		defer w.Close()
 		worlds = append(worlds, w.described())
 	}
-	connections, all, err := o.connections(worlds)
+	connections, all, err := o.connections(worlds, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
-	groups, tried, err := compareAll(ctx, policytest.Compare(worlds[0], worlds[1]), connections)
+	groups, tried, err := groupChanges(ctx, policytest.Compare(worlds[0], worlds[1]), connections)
 	if err != nil {
 		return err
 	}
@@ -110,64 +109,79 @@ func (o *diffOptions) fails(c *policytest.Change) bool {
 }
 
 // connections are what is compared; all is how many there would be.
-func (o *diffOptions) connections(worlds []*policytest.World) (seq iter.Seq2[fwps.Incoming, error], all int, err error) {
-	if o.over == "" {
+func (o *diffOptions) connections(worlds []*policytest.World, errs io.Writer) (seq iter.Seq2[policytest.Question, error], all int, err error) {
+	name, in := o.over, os.Stdin
+	switch o.over {
+	case "":
 		space := policytest.Boundaries(worlds...)
-		return func(yield func(fwps.Incoming, error) bool) {
-			space.Some(o.limit)(func(in fwps.Incoming) bool { return yield(in, nil) })
-		}, space.Size(), nil
+		return space.Questions(o.limit), space.Size(), nil
+	case "-":
+		name = "standard input"
+	default:
+		if in, err = os.Open(o.over); err != nil {
+			return nil, 0, fmt.Errorf("--over: %w", err)
+		}
 	}
-	if o.over == "-" {
-		return lines("standard input", os.Stdin), 0, nil
+	head := bufio.NewReader(in)
+	if !isFlight(head) {
+		return lines(name, in, head), 0, nil
 	}
-	f, err := os.Open(o.over)
-	if err != nil {
-		return nil, 0, fmt.Errorf("--over: %w", err)
+	var size int64
+	if info, err := in.Stat(); err == nil && info.Mode().IsRegular() {
+		size = info.Size()
 	}
-	return func(yield func(fwps.Incoming, error) bool) {
-		defer f.Close()
-		lines(o.over, f)(yield)
-	}, 0, nil
+	return recordedIn(newFlight(name, struct {
+		io.Reader
+		io.Closer
+	}{head, in}, size, errs), worlds[0]), 0, nil
 }
 
-// lines reads connections, one at a time.
-func lines(file string, in io.Reader) iter.Seq2[fwps.Incoming, error] {
-	return func(yield func(fwps.Incoming, error) bool) {
+// recordedIn are the connections of a flight file.
+func recordedIn(f *flightFile, w *policytest.World) iter.Seq2[policytest.Question, error] {
+	return func(yield func(policytest.Question, error) bool) {
+		for e, err := range f.entries() {
+			q := policytest.Question{Entry: e}
+			if err == nil {
+				q.In = w.Incoming(e)
+			}
+			if !yield(q, err) {
+				return
+			}
+		}
+	}
+}
+
+// lines reads connections, one at a time, and closes the file.
+func lines(file string, f io.Closer, in io.Reader) iter.Seq2[policytest.Question, error] {
+	return func(yield func(policytest.Question, error) bool) {
+		defer f.Close()
 		s := bufio.NewScanner(in)
 		for n := 1; s.Scan(); n++ {
 			c, ok, err := policytest.ParseConnection(file, n, s.Text())
-			if (ok || err != nil) && !yield(c, err) {
+			if (ok || err != nil) && !yield(policytest.Question{In: c}, err) {
 				return
 			}
 		}
 		if err := s.Err(); err != nil {
-			yield(fwps.Incoming{}, fmt.Errorf("%s: %w", file, err))
+			yield(policytest.Question{}, fmt.Errorf("%s: %w", file, err))
 		}
 	}
 }
 
-func compareAll(ctx context.Context, c *policytest.Comparison, connections iter.Seq2[fwps.Incoming, error]) (groups []*group, tried int, err error) {
+// groupChanges puts changes with one cause together: there are not many causes,
+// however many connections there are.
+func groupChanges(ctx context.Context, c *policytest.Comparison, connections iter.Seq2[policytest.Question, error]) (groups []*group, tried int, err error) {
 	byCause := map[string]*group{}
-	for in, err := range connections {
-		if err != nil {
-			return nil, 0, err
-		}
-		tried++
-		change, err := c.Decide(ctx, in)
-		if err != nil {
-			return nil, 0, err
-		}
-		if change == nil {
-			continue
-		}
+	tried, err = c.Over(ctx, connections, func(change *policytest.Change) error {
 		g := byCause[change.Cause()]
 		if g == nil {
 			g = &group{Change: change}
 			byCause[change.Cause()], groups = g, append(groups, g)
 		}
 		g.count++
-	}
-	return groups, tried, nil
+		return nil
+	})
+	return groups, tried, err
 }
 
 func (o *diffOptions) write(out io.Writer, groups []*group, tried, all int, before, after string) error {
@@ -181,9 +195,9 @@ func (o *diffOptions) write(out io.Writer, groups []*group, tried, all int, befo
 	if o.json {
 		return encode(out, map[string]any{"event": "summary", "connections": tried, "changed": changed})
 	}
-	fmt.Fprintf(out, "%d of %d connections change", changed, tried)
+	fmt.Fprintf(out, "%s of %s connections change", count(changed), count(tried))
 	if all > tried {
-		fmt.Fprintf(out, "; %d more are at the boundaries of these policies, see --limit", all-tried)
+		fmt.Fprintf(out, "; %s more are at the boundaries of these policies, see --limit", count(all-tried))
 	}
 	_, err := fmt.Fprintln(out)
 	return err
@@ -199,7 +213,7 @@ func (o *diffOptions) writeGroup(out io.Writer, g *group, before, after string) 
 		fmt.Fprintf(out, "  %s:\n    %s\n", t.file, strings.ReplaceAll(strings.TrimRight(t.trace, "\n"), "\n", "\n    "))
 	}
 	if g.count > 1 {
-		fmt.Fprintf(out, "  and %d more with the same cause\n", g.count-1)
+		fmt.Fprintf(out, "  and %s more with the same cause\n", count(g.count-1))
 	}
 	return nil
 }

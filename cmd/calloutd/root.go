@@ -19,6 +19,7 @@ calloutd itself. run ends with the code of its command.`,
 	}
 	root.AddCommand(newRun(), newAttach(), newSim(), newTest(), newWhy(), newDiff(), newCheck(), newNew(), newBuild(), newInspect(),
 		newSchema(), newSpec(), newDoctor(), newVersion())
+	root.AddCommand(newRecord(), newReplay())
 	return root
 }
 

@@ -51,6 +51,7 @@ refused: --partial runs it all the same.`,
 	f.BoolVar(&o.requested, "show-requested", false, "tell the command that it reached what it asked for, where it was redirected")
 	f.BoolVar(&o.summary, "summary", false, "print at the end who connected where, and what was blocked and why")
 	f.StringVar(&o.events, "events", "", "write every decision to this file, one JSON object a line (-: standard output)")
+	o.tape.flags(f)
 	_ = cmd.MarkFlagFilename("events") // fails only for a flag that does not exist
 	return cmd
 }
@@ -62,6 +63,7 @@ type runOptions struct {
 	partial        bool
 	isolate        bool
 	requested      bool
+	tape           tape
 }
 
 func (o *runOptions) run(cmd *cobra.Command, args []string) error {
@@ -77,6 +79,7 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	if o.summary {
 		t.sum = &summary{own: uint32(os.Getpid())}
 	}
+	t.tape = &o.tape
 	w, err := open(cmd.Context(), o.policy, t, true)
 	if err != nil {
 		return err

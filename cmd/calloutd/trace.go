@@ -25,6 +25,8 @@ type tracer struct {
 
 	log *eventLog // of --events; nil: nobody reads them
 	sum *summary  // of --summary; nil likewise
+
+	tape *tape // of --record; nil likewise
 }
 
 func newTracer(out io.Writer, asJSON, all bool) *tracer {

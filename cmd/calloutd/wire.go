@@ -27,18 +27,32 @@ type world struct {
 	handles map[fwpm.CalloutID]redirect.Handle
 	running []*localproxy.Proxy
 	pid     uint32 // calloutd's
-	closers []func()
+	// journals: what callouts are told can be written down, or repeated.
+	journals bool
+	closers  []func()
 }
 
 // open makes the policy of a file live and reports every mistake: proxies first,
 // since the callouts' configuration names their addresses. A live world has
 // proxies that listen; the others describe one, on any machine alike.
-func open(ctx context.Context, path string, t *tracer, live bool) (_ *world, err error) {
+func open(ctx context.Context, path string, t *tracer, live bool) (*world, error) {
+	return openAs(ctx, path, t, setup{live: live})
+}
+
+// A setup says how a policy is made live.
+type setup struct {
+	live    bool
+	proxies map[string]netip.AddrPort // where described proxies listen; nil: from 61001 on
+	pid     uint32                    // calloutd's in a description; 0: 1
+}
+
+func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err error) {
 	file, err := policyfile.Load(path)
 	if err != nil {
 		return nil, err
 	}
 	w := &world{file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handles: map[fwpm.CalloutID]redirect.Handle{}}
+	w.journals = !s.live || t.tape.records()
 	t.world = w
 	defer func() {
 		if err != nil {
@@ -46,18 +60,22 @@ func open(ctx context.Context, path string, t *tracer, live bool) (_ *world, err
 		}
 	}()
 	w.engine = host.New(host.Options{OnDecision: t.decision})
-	w.ale = ale.New(ale.Options{Classifier: w.engine, Store: memstore.New(0), OnRedirect: t.redirect})
+	w.ale = ale.New(ale.Options{Classifier: t.tape.wrap(w, t), Store: memstore.New(0), OnRedirect: t.redirect})
 	var addrs map[string]netip.AddrPort
-	if live {
+	if s.live {
 		addrs, err = w.startProxies(ctx, t)
 	} else {
-		addrs = w.describeProxies()
+		addrs = w.describeProxies(s)
 	}
 	err = errors.Join(err, w.loadCallouts(ctx, filepath.Dir(path), addrs, t))
 	if err != nil {
 		return nil, err
 	}
-	return w, w.engine.Update(func(p *fwpm.Policy) error { *p = *file.Policy.Clone(); return nil })
+	err = w.engine.Update(func(p *fwpm.Policy) error { *p = *file.Policy.Clone(); return nil })
+	if err != nil {
+		return nil, err
+	}
+	return w, t.tape.begin(w, path, t)
 }
 
 func (w *world) startProxies(ctx context.Context, t *tracer) (map[string]netip.AddrPort, error) {
@@ -101,14 +119,17 @@ func (w *world) register() (*wsk.Client, error) {
 }
 
 // describeProxies gives the proxies that would get a port from the system one
-// from 61001 on, and calloutd the process 1.
-func (w *world) describeProxies() map[string]netip.AddrPort {
-	w.pid = 1
+// from 61001 on, and calloutd the process 1, unless they had others.
+func (w *world) describeProxies(s setup) map[string]netip.AddrPort {
+	w.pid = max(1, s.pid)
 	addrs := map[string]netip.AddrPort{}
 	for i, p := range w.file.Proxies {
 		a := p.Listen
 		if a.Port() == 0 {
 			a = netip.AddrPortFrom(a.Addr(), uint16(61001+i%4096))
+		}
+		if had, ok := s.proxies[p.ID]; ok {
+			a = had
 		}
 		addrs[p.ID], w.proxies[a] = a, p
 	}

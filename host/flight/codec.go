@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/calloutd/calloutd/host/journal"
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
@@ -115,7 +116,7 @@ func (n *Entry) encode(e *encoder) {
 		e.message(fOutcome, n.Outcome.encode)
 	}
 	for i := range n.Answers {
-		e.message(fAnswer, n.Answers[i].encode)
+		e.message(fAnswer, func(e *encoder) { encodeAnswer(e, &n.Answers[i]) })
 	}
 }
 
@@ -132,7 +133,7 @@ func (o *Outcome) encode(e *encoder) {
 	e.bytes(oRecord, o.Record)
 }
 
-func (a *Answer) encode(e *encoder) {
+func encodeAnswer(e *encoder, a *journal.Answer) {
 	e.text(aCallout, a.Callout)
 	e.text(aCall, a.Call)
 	e.number(aResult, a.Result)
@@ -279,8 +280,7 @@ func (n *Entry) list(f field, names *names) error {
 		if len(n.Answers) == maxAnswers {
 			return fmt.Errorf("%w: more than %d answers", ErrCorrupt, maxAnswers)
 		}
-		var a Answer
-		err := a.decode(f.b, names)
+		a, err := decodeAnswer(f.b, names)
 		n.Answers = append(n.Answers, a)
 		return err
 	}
@@ -325,8 +325,8 @@ func (o *Outcome) text(f protowire.Number) *string {
 	return nil
 }
 
-func (a *Answer) decode(b []byte, names *names) error {
-	return each(b, func(f field) error {
+func decodeAnswer(b []byte, names *names) (a journal.Answer, err error) {
+	err = each(b, func(f field) error {
 		switch f.number {
 		case aCallout:
 			a.Callout = names.get(f.b)
@@ -339,6 +339,7 @@ func (a *Answer) decode(b []byte, names *names) error {
 		}
 		return nil
 	})
+	return a, err
 }
 
 // maxNames bounds the texts that a reader remembers.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/calloutd/calloutd/host/journal"
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
@@ -38,7 +39,7 @@ type Entry struct {
 	// Outcome is what was decided, nil if that is not known.
 	Outcome *Outcome
 	// Answers are what callouts were told that is not the same each time.
-	Answers []Answer
+	Answers []journal.Answer
 }
 
 // An Outcome is a decision.
@@ -52,13 +53,6 @@ type Outcome struct {
 	Rule, Why   string
 	// Context and Record are those of a redirect.
 	Context, Record []byte
-}
-
-// An Answer is that of guest.Journal.
-type Answer struct {
-	Callout, Call string
-	Result        uint64
-	Data          []byte
 }
 
 // A Mask says what is left out of a file.

@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/calloutd/calloutd/host/flight"
+	"github.com/calloutd/calloutd/host/journal"
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
@@ -33,7 +34,7 @@ func full() *flight.Entry {
 			Target: netip.MustParseAddrPort("127.0.0.1:8080"), AppID: "/usr/bin/curl", Record: []byte{1, 2}, Context: []byte("secret")}},
 		Outcome: &flight.Outcome{Action: "redirect", Destination: "proxy:a", Layer: "ALE_CONNECT_REDIRECT_V6", Filter: 9, FilterName: "web", Callout: "web",
 			Rule: "CR-14", Why: "because", Context: []byte("secret"), Record: []byte{1, 2}},
-		Answers: []flight.Answer{{Callout: "web", Call: "wall", Result: 1 << 63}, {Callout: "web", Call: "random", Data: []byte("secret")}},
+		Answers: []journal.Answer{{Callout: "web", Call: "wall", Result: 1 << 63}, {Callout: "web", Call: "random", Data: []byte("secret")}},
 	}
 }
 
@@ -234,7 +235,7 @@ func TestRandomEntriesAreReadAsTheyWere(t *testing.T) {
 			e.Remote = netip.AddrPortFrom(a, rapid.Uint16().Draw(t, "port"))
 		}
 		e.Outcome = &flight.Outcome{Why: rapid.String().Draw(t, "why"), Filter: rapid.Uint64().Draw(t, "filter"), Context: bytesOf(40, "context")}
-		e.Answers = []flight.Answer{{Call: "random", Data: bytesOf(40, "data"), Result: rapid.Uint64().Draw(t, "result")}}
+		e.Answers = []journal.Answer{{Call: "random", Data: bytesOf(40, "data"), Result: rapid.Uint64().Draw(t, "result")}}
 		var b buffer
 		w := flight.NewWriter(&b, header)
 		require.NoError(t, w.Write(e))

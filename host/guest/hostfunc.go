@@ -83,7 +83,7 @@ func (f hostFunc) goFunc(name string) api.GoModuleFunc {
 		}
 		var result uint64
 		if f.wrote != nil && i.journal != nil {
-			result = i.journal.through(name, &f, i, mod.Memory(), stack)
+			result = i.through(name, &f, mod.Memory(), stack)
 		} else {
 			result = f.call(i, mod.Memory(), stack)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest/meter"
+	"github.com/calloutd/calloutd/host/journal"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
@@ -33,7 +34,7 @@ type instance struct {
 	// hostCalls is what is left of them, asked the call that is being decided.
 	hostCalls int
 	asked     *fwps.Call
-	journal   *Journal // of the call that is being decided; nil: none is kept
+	journal   *journal.Journal // of the call that is being decided; nil: none is kept
 	// told are the filters that the guest knows, as of a version of the module's.
 	told        map[fwpm.FilterID]fwpm.LayerID
 	toldVersion uint64

@@ -2,88 +2,35 @@ package guest
 
 import (
 	"context"
-	"math/rand/v2"
-	"time"
 
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/calloutd/calloutd/host/journal"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
-// An Answer is what the host told a guest that is not the same each time: a time,
-// random bytes, what the store holds, names.
-type Answer struct {
-	Callout string
-	// Call is the name of the function that was called; Monotonic is the clock
-	// of the request, for which the guest does not ask.
-	Call   string
-	Result uint64
-	Data   []byte // what was written into the guest's memory
-}
-
-// Monotonic is the Call of a request's clock.
-const Monotonic = "monotonic"
-
-// A Journal is what the guests of one operation were told, in order. It serves
-// one goroutine.
-type Journal struct {
-	Answers []Answer
-
-	replays bool
-	used    []bool
-	time    time.Time
-	random  *rand.ChaCha8
-}
-
-// Replay returns a journal that tells guests what they were told before. Where a
-// guest asks for more, another one or other things, the time is now and what is
-// random is a function of the seed, so that two replays are the same.
-func Replay(answers []Answer, now time.Time, seed uint64) *Journal {
-	var key [32]byte
-	le.PutUint64(key[:], seed)
-	return &Journal{Answers: answers, replays: true, used: make([]bool, len(answers)), time: now, random: rand.NewChaCha8(key)}
-}
-
-type journalKey struct{}
-
-// WithJournal makes guests that were loaded with ModuleOptions.Journals write in
-// j what they are told, or read it there.
-func WithJournal(ctx context.Context, j *Journal) context.Context {
-	return context.WithValue(ctx, journalKey{}, j)
-}
-
-func (m *Module) journal(ctx context.Context) *Journal {
+// journal is where a classification's answers are kept; nil: nowhere.
+func (m *Module) journal(ctx context.Context) *journal.Journal {
 	if !m.opts.Journals {
 		return nil
 	}
-	j, _ := ctx.Value(journalKey{}).(*Journal)
-	return j
+	return journal.From(ctx)
 }
 
-// next is the next answer that a callout was given to a call.
-func (j *Journal) next(callout, call string) *Answer {
-	for k := range j.Answers {
-		if a := &j.Answers[k]; !j.used[k] && a.Callout == callout && a.Call == call {
-			j.used[k] = true
-			return a
-		}
-	}
-	return nil
-}
-
-// now is the clock of a request.
-func (j *Journal) now(callout string, now int64) int64 {
+// requestClock is the clock of a request.
+func (m *Module) requestClock(j *journal.Journal) int64 {
 	switch {
 	case j == nil:
-		return now
-	case !j.replays:
-		j.Answers = append(j.Answers, Answer{Callout: callout, Call: Monotonic, Result: uint64(now)})
+		return m.rt.clock.read()
+	case !j.Replays():
+		now := m.rt.clock.read()
+		j.Note(journal.Answer{Callout: m.name, Call: journal.Monotonic, Result: uint64(now)})
 		return now
 	}
-	if a := j.next(callout, Monotonic); a != nil {
+	if a := j.Next(m.name, journal.Monotonic); a != nil {
 		return int64(a.Result)
 	}
-	return j.time.UnixNano() & (1<<62 - 1)
+	return max(0, j.Now().UnixNano())
 }
 
 // An output says where a call leaves data in the guest's memory, and how much of
@@ -91,36 +38,37 @@ func (j *Journal) now(callout string, now int64) int64 {
 type output func(stack []uint64, result uint64) (at, n uint32)
 
 // through makes a call of the host, or gives the answer that it had.
-func (j *Journal) through(name string, f *hostFunc, i *instance, mem api.Memory, stack []uint64) uint64 {
+func (i *instance) through(name string, f *hostFunc, mem api.Memory, stack []uint64) uint64 {
+	j := i.journal
 	var args [8]uint64
 	copy(args[:], stack) // The functions may write their results there.
-	if j.replays {
-		if a := j.next(i.m.name, name); a != nil {
-			return a.give(f, mem, args[:])
+	if j.Replays() {
+		if a := j.Next(i.m.name, name); a != nil {
+			return f.repeat(a, mem, args[:])
 		}
 	}
 	result := f.call(i, mem, stack)
 	at, n := f.wrote(args[:], result)
 	data, _ := mem.Read(at, n)
-	if !j.replays {
-		j.Answers = append(j.Answers, Answer{i.m.name, name, result, append([]byte(nil), data...)})
+	if !j.Replays() {
+		j.Note(journal.Answer{Callout: i.m.name, Call: name, Result: result, Data: append([]byte(nil), data...)})
 		return result
 	}
 	switch name {
 	case "wall":
-		return uint64(j.time.UnixNano())
+		return uint64(j.Now().UnixNano())
 	case "clock_time_get":
 		if n == 8 {
-			le.PutUint64(data, uint64(j.time.UnixNano()))
+			le.PutUint64(data, uint64(j.Now().UnixNano()))
 		}
 	case "random", "random_get":
-		_, _ = j.random.Read(data) // It never fails.
+		j.Random(data)
 	}
 	return result
 }
 
-// give repeats an answer. A guest that has less room for it than it had is told so.
-func (a *Answer) give(f *hostFunc, mem api.Memory, args []uint64) uint64 {
+// repeat gives an answer. A guest that has less room for it than it had is told so.
+func (f *hostFunc) repeat(a *journal.Answer, mem api.Memory, args []uint64) uint64 {
 	at, n := f.wrote(args, a.Result)
 	if n == 0 && len(a.Data) == 0 {
 		return a.Result

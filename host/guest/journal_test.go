@@ -10,14 +10,15 @@ import (
 
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/journal"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
 // askWith asks the guest of host.wat with a journal.
-func askWith(t *testing.T, m *guest.Module, j *guest.Journal, port uint16) *fwps.Verdict {
+func askWith(t *testing.T, m *guest.Module, j *journal.Journal, port uint16) *fwps.Verdict {
 	t.Helper()
 	v := new(fwps.Verdict)
-	require.NoError(t, m.Classify(guest.WithJournal(context.Background(), j), call(port), v))
+	require.NoError(t, m.Classify(journal.With(context.Background(), j), call(port), v))
 	return v
 }
 
@@ -27,16 +28,16 @@ func TestAJournalTellsAGuestWhatItWasTold(t *testing.T) {
 	m := load(t, "host", o)
 	const random, wall, set, get, del, names = 4, 5, 6, 7, 8, 13
 	ports := []uint16{set, random, wall, get, del, names, get}
-	first := new(guest.Journal)
+	first := new(journal.Journal)
 	var want []*fwps.Verdict
 	for _, p := range ports {
 		want = append(want, askWith(t, m, first, p))
 	}
 	require.Len(t, first.Answers, 2*len(ports), "each request has a clock")
-	require.Equal(t, guest.Answer{Callout: "host", Call: "kv_get", Result: 5, Data: []byte("value")}, first.Answers[7])
+	require.Equal(t, journal.Answer{Callout: "host", Call: "kv_get", Result: 5, Data: []byte("value")}, first.Answers[7])
 
 	m = load(t, "host", o) // What the guest itself remembers is not in a journal.
-	again := guest.Replay(first.Answers, time.Time{}, 0)
+	again := journal.Replay(first.Answers, time.Time{}, 0)
 	for i, p := range ports {
 		got := askWith(t, m, again, p)
 		require.Equal(t, want[i].Record, got.Record, "port %d", p)
@@ -50,9 +51,9 @@ func TestAReplayThatIsAskedForMoreIsTheSameEachTime(t *testing.T) {
 	m := load(t, "host", o)
 	at := time.Unix(1_700_000_000, 5)
 	for _, port := range []uint16{4, 5} {
-		a := askWith(t, m, guest.Replay(nil, at, 7), port)
-		b := askWith(t, m, guest.Replay(nil, at, 7), port)
-		c := askWith(t, m, guest.Replay(nil, at.Add(time.Second), 8), port)
+		a := askWith(t, m, journal.Replay(nil, at, 7), port)
+		b := askWith(t, m, journal.Replay(nil, at, 7), port)
+		c := askWith(t, m, journal.Replay(nil, at.Add(time.Second), 8), port)
 		require.Equal(t, a.Record, b.Record)
 		require.Equal(t, a.Context, b.Context)
 		require.False(t, string(a.Record) == string(c.Record) && string(a.Context) == string(c.Context), "port %d", port)
@@ -63,14 +64,14 @@ func TestAnAnswerThatDoesNotFitIsAnErrorToTheGuest(t *testing.T) {
 	o := full()
 	o.Journals = true
 	m := load(t, "host", o)
-	long := []guest.Answer{{Callout: "host", Call: "dns_names", Result: 14, Data: []byte("a.test\x00b.test\x00")}}
-	v := askWith(t, m, guest.Replay(long, time.Time{}, 0), 28) // It has room for three bytes.
+	long := []journal.Answer{{Callout: "host", Call: "dns_names", Result: 14, Data: []byte("a.test\x00b.test\x00")}}
+	v := askWith(t, m, journal.Replay(long, time.Time{}, 0), 28) // It has room for three bytes.
 	require.EqualValues(t, abi.ErrTooLarge, int64(binary.LittleEndian.Uint64(v.Record)))
 }
 
 func TestWithoutTheOptionNothingIsWrittenDown(t *testing.T) {
 	m := load(t, "host", full())
-	j := new(guest.Journal)
+	j := new(journal.Journal)
 	askWith(t, m, j, 5)
 	require.Empty(t, j.Answers)
 }

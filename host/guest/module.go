@@ -12,6 +12,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/internal/lpm"
+	"github.com/calloutd/calloutd/host/journal"
 )
 
 var _ fwps.Callout = (*Module)(nil)
@@ -105,7 +106,7 @@ func (m *Module) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) er
 	return nil
 }
 
-func (m *Module) decide(j *Journal, c *fwps.Call, v *fwps.Verdict) error {
+func (m *Module) decide(j *journal.Journal, c *fwps.Call, v *fwps.Verdict) error {
 	for {
 		if q := m.quarantine.Load(); q != nil {
 			return q
@@ -128,12 +129,12 @@ func (m *Module) decide(j *Journal, c *fwps.Call, v *fwps.Verdict) error {
 }
 
 // classify decides on a slot, which is locked.
-func (m *Module) classify(g *generation, s *slot, j *Journal, c *fwps.Call, v *fwps.Verdict) error {
+func (m *Module) classify(g *generation, s *slot, j *journal.Journal, c *fwps.Call, v *fwps.Verdict) error {
 	if err := g.ready(s); err != nil {
 		return m.failed(g, s, err)
 	}
 	i := s.inst
-	if err := encode(i.block, c, j.now(m.name, m.rt.clock.read())); err != nil {
+	if err := encode(i.block, c, m.requestClock(j)); err != nil {
 		return fmt.Errorf("callout %q was not asked: %w", m.name, err)
 	}
 	i.journal = j

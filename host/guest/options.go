@@ -57,7 +57,7 @@ type ModuleOptions struct {
 	// FuelSlices is the budget of one decision in slices of meter.SliceFuel:
 	// 256 if zero. InitFuelSlices is that of each step of starting an instance.
 	FuelSlices, InitFuelSlices int
-	// Journals lets the context of a classification have a Journal.
+	// Journals makes decisions look for a journal.Journal in their context.
 	Journals bool
 	// Logf hears of what the guest prints and of instances that were replaced,
 	// at a limited rate.

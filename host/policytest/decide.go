@@ -30,3 +30,6 @@ func (w *World) Decide(ctx context.Context, r *Recorder, in fwps.Incoming) (Outc
 	}
 	return o, err
 }
+
+// Trace is what was written down of the last Decide, without its end.
+func (r *Recorder) Trace() string { return r.written }

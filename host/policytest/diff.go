@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/flight"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyfile"
 )
@@ -43,16 +47,11 @@ func (o *Outcome) cause() string {
 type Comparison struct {
 	before, after World
 	traced        [2]*World
-	recorders     [2]*Recorder
-	used          int
 }
 
 // Compare begins a comparison.
 func Compare(before, after *World) *Comparison {
-	c := &Comparison{before: *before, after: *after, traced: [2]*World{before, after}}
-	c.before.NewTrace = func() Trace { return silent{} }
-	c.after.NewTrace = c.before.NewTrace
-	return c
+	return &Comparison{before: *before.Quiet(), after: *after.Quiet(), traced: [2]*World{before, after}}
 }
 
 // silent writes nothing down: most connections do not change.
@@ -63,36 +62,140 @@ func (silent) Redirect(ale.RedirectEvent)              {}
 func (silent) Blocked(*ale.BlockedError)               {}
 func (silent) String() string                          { return "" }
 
-// renewed is after how many connections the recorders are made anew, so that the
-// records of redirects that nobody accepts do not add up.
-const renewed = 1024
+// Renewed is after how many connections a Recorder is to be made anew, so that the
+// records of redirects that nobody accepts do not add up: so many Questions are
+// asked at once.
+const Renewed = 1024
 
-// Decide decides a connection with both policies, nil if they agree: on the
-// action, where it goes, and what the proxy and the callout are told.
-func (c *Comparison) Decide(ctx context.Context, in fwps.Incoming) (*Change, error) {
-	if c.used%renewed == 0 {
-		c.recorders = [2]*Recorder{c.before.Record(), c.after.Record()}
+// Quiet is the world without traces.
+func (w *World) Quiet() *World {
+	quiet := *w
+	quiet.NewTrace = func() Trace { return silent{} }
+	return &quiet
+}
+
+// A Question is a connection and what callouts are told about it; Entry is nil
+// when nothing was recorded.
+type Question struct {
+	In    fwps.Incoming
+	Entry *flight.Entry
+}
+
+// Over decides connections with both policies and gives those to found on which
+// they do not agree: on the action, where it goes, and what the proxy and the
+// callout are told. It keeps no more than two batches, of which one is read while
+// the other is decided. n is how many there were.
+func (c *Comparison) Over(ctx context.Context, questions iter.Seq2[Question, error], found func(*Change) error) (n int, err error) {
+	batch := make([]Question, 0, Renewed)
+	var under *answering
+	next := func() error {
+		err := under.wait(found)
+		under = c.begin(ctx, batch)
+		batch = make([]Question, 0, Renewed)
+		return err
 	}
-	c.used++
-	ch := &Change{In: in}
-	var err error
-	if ch.Before, err = c.before.Decide(ctx, c.recorders[0], in); err != nil {
+	for q, err := range questions {
+		if err != nil {
+			return n, errors.Join(err, under.wait(found))
+		}
+		n++
+		if batch = append(batch, q); len(batch) == Renewed {
+			if err := next(); err != nil {
+				return n, errors.Join(err, under.wait(found))
+			}
+		}
+	}
+	return n, errors.Join(next(), under.wait(found))
+}
+
+// answering is a batch that is being decided.
+type answering struct {
+	changes []*Change
+	err     error
+	done    chan struct{} // nil: nothing is
+}
+
+func (c *Comparison) begin(ctx context.Context, batch []Question) *answering {
+	a := &answering{done: make(chan struct{})}
+	go func() {
+		defer close(a.done)
+		a.changes, a.err = c.ask(ctx, batch)
+	}()
+	return a
+}
+
+// wait gives the changes of a batch to found. Later calls do nothing.
+func (a *answering) wait(found func(*Change) error) error {
+	if a == nil || a.done == nil {
+		return nil
+	}
+	<-a.done
+	a.done = nil
+	for _, ch := range a.changes {
+		if err := found(ch); err != nil {
+			return err
+		}
+	}
+	return a.err
+}
+
+// ask decides a batch, with each policy on a goroutine.
+func (c *Comparison) ask(ctx context.Context, qs []Question) ([]*Change, error) {
+	var outcomes [2][]Outcome
+	var errs [2]error
+	var wg sync.WaitGroup
+	for i, w := range []*World{&c.before, &c.after} {
+		wg.Go(func() { outcomes[i], errs[i] = w.answer(ctx, qs) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	if ch.After, err = c.after.Decide(ctx, c.recorders[1], in); err != nil {
-		return nil, err
+	var changes []*Change
+	for i := range qs {
+		before, after := &outcomes[0][i], &outcomes[1][i]
+		if c.agree(before, after) {
+			continue
+		}
+		ch := &Change{In: qs[i].In, Before: *before, After: *after}
+		if err := c.explain(ctx, &qs[i], ch); err != nil {
+			return nil, err
+		}
+		changes = append(changes, ch)
 	}
-	if c.agree(&ch.Before, &ch.After) {
-		return nil, nil
+	return changes, nil
+}
+
+// answer decides connections one after the other.
+func (w *World) answer(ctx context.Context, qs []Question) ([]Outcome, error) {
+	r, out := w.Record(), make([]Outcome, 0, len(qs))
+	for i := range qs {
+		o, err := w.ask(ctx, r, &qs[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, o)
 	}
+	return out, nil
+}
+
+func (w *World) ask(ctx context.Context, r *Recorder, q *Question) (Outcome, error) {
+	if q.Entry != nil {
+		return w.Decide(Told(ctx, q.Entry), r, w.Incoming(q.Entry))
+	}
+	return w.Decide(ctx, r, q.In)
+}
+
+// explain decides again, with traces.
+func (c *Comparison) explain(ctx context.Context, q *Question, ch *Change) error {
 	for i, trace := range []*string{&ch.BeforeTrace, &ch.AfterTrace} {
 		r := c.traced[i].Record()
-		if _, err := c.traced[i].Decide(ctx, r, in); err != nil {
-			return nil, err
+		if _, err := c.traced[i].ask(ctx, r, q); err != nil {
+			return err
 		}
 		*trace = r.written
 	}
-	return ch, nil
+	return nil
 }
 
 func (c *Comparison) agree(a, b *Outcome) bool {
@@ -121,7 +224,10 @@ func Describe(in *fwps.Incoming) string {
 		return fmt.Sprintf("%s %s %s, user %d, inbound from %s", app, in.Local, protocolWords(uint64(in.Protocol)), in.UserID, in.Remote)
 	}
 	s := fmt.Sprintf("%s %s %s", app, in.Remote, protocolWords(uint64(in.Protocol)))
-	if in.UserID != ordinary().Incoming.UserID {
+	switch {
+	case !in.UserKnown:
+		s += ", an unknown user"
+	case in.UserID != ordinary().Incoming.UserID:
 		s += fmt.Sprintf(" %d", in.UserID)
 	}
 	return s

@@ -74,7 +74,7 @@ func (noTrace) Redirect(ale.RedirectEvent)              {}
 func (noTrace) Blocked(*ale.BlockedError)               {}
 func (noTrace) String() string                          { return "" }
 
-func world(t *testing.T) *policytest.World {
+func world(t testing.TB) *policytest.World {
 	t.Helper()
 	f, err := policyfile.Parse("policy.yaml", []byte(policy))
 	require.NoError(t, err)

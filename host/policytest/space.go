@@ -2,6 +2,7 @@ package policytest
 
 import (
 	"encoding/json"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -222,6 +223,13 @@ func (s *Space) Some(limit int) func(yield func(fwps.Incoming) bool) {
 				return
 			}
 		}
+	}
+}
+
+// Questions are Some of the connections as what a Comparison is over.
+func (s *Space) Questions(limit int) iter.Seq2[Question, error] {
+	return func(yield func(Question, error) bool) {
+		s.Some(limit)(func(in fwps.Incoming) bool { return yield(Question{In: in}, nil) })
 	}
 }
 

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// A progress says on a terminal how far something is.
+type progress struct {
+	out  io.Writer // nil: nobody looks
+	all  int64     // 0: not known
+	next time.Time
+}
+
+// newProgress draws on out, if it is a terminal.
+func newProgress(out io.Writer, all int64) *progress {
+	p := &progress{all: all}
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
+		p.out = out
+	}
+	return p
+}
+
+const (
+	progressWidth = 30
+	progressEvery = 100 * time.Millisecond
+)
+
+// at draws the bar, not too often: done of all, and what was counted.
+func (p *progress) at(done int64, counted int) {
+	if p.out == nil || time.Now().Before(p.next) {
+		return
+	}
+	p.next = time.Now().Add(progressEvery)
+	if p.all <= 0 {
+		fmt.Fprintf(p.out, "\r\x1b[K%s connections", count(counted))
+		return
+	}
+	part := min(1, float64(done)/float64(p.all))
+	full := int(part * progressWidth)
+	fmt.Fprintf(p.out, "\r\x1b[K[%s%s] %3.0f %%  %s connections", strings.Repeat("#", full), strings.Repeat(".", progressWidth-full), 100*part, count(counted))
+}
+
+// end takes the bar away.
+func (p *progress) end() {
+	if p.out != nil {
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host/flight"
+	"github.com/calloutd/calloutd/host/flight/importer"
+	"github.com/calloutd/calloutd/host/policyfile"
+)
+
+func newRecord() *cobra.Command {
+	var o recordOptions
+	var formats []string
+	for _, f := range importer.Formats {
+		formats = append(formats, fmt.Sprintf("  %-10s %s", f.Name, f.What))
+	}
+	cmd := &cobra.Command{
+		Use:   "record --from FORMAT --out FILE [INPUT]",
+		Short: "Make a flight file of connections that other programs saw",
+		Long: `Record reads connections that another program wrote down and appends them to a flight
+file, which replay and diff read. Run --record and attach --record write such files of
+what a policy decided. The formats are
+
+` + strings.Join(formats, "\n"),
+		Example: `  strace -f -e trace=network,process -o make.strace make
+  calloutd record --from strace --out make.flight make.strace
+  conntrack -L | calloutd record --from conntrack --out now.flight`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.record(cmd, args) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.from, "from", "", "what the input is (required)")
+	f.StringVarP(&o.out, "out", "o", "", "flight file to append to (required)")
+	f.StringSliceVar(&o.mask, "mask", nil, maskUsage)
+	f.Int64Var(&o.uid, "uid", -1, "number of the user where the input does not say it; -1: not known")
+	f.StringVar(&o.app, "app", "", "path of the program where the input does not say it")
+	// These fail only for a flag that does not exist.
+	_ = cmd.MarkFlagRequired("from")
+	_ = cmd.MarkFlagRequired("out")
+	return cmd
+}
+
+type recordOptions struct {
+	from, out, app string
+	mask           []string
+	uid            int64
+}
+
+func (o *recordOptions) record(cmd *cobra.Command, args []string) error {
+	format, err := o.format()
+	if err != nil {
+		return err
+	}
+	mask, err := flight.ParseMask(o.mask)
+	if err != nil {
+		return fmt.Errorf("--mask: %w", err)
+	}
+	name, in := "standard input", io.Reader(os.Stdin)
+	if len(args) > 0 && args[0] != "-" {
+		f, err := os.Open(args[0])
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		name, in = args[0], f
+	}
+	w, err := flight.Append(o.out, flight.Header{Source: format.Name, Masked: mask})
+	if err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	n := 0
+	err = format.Read(in, func(e *flight.Entry) error {
+		n++
+		return w.Write(o.complete(e))
+	})
+	if err := errors.Join(placed(name, err), w.Close()); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s recorded\n", connections(n))
+	return nil
+}
+
+func (o *recordOptions) format() (importer.Format, error) {
+	var names []string
+	for _, f := range importer.Formats {
+		if f.Name == o.from {
+			return f, nil
+		}
+		names = append(names, f.Name)
+	}
+	return importer.Format{}, fmt.Errorf("--from %q: expected one of %s", o.from, strings.Join(names, ", "))
+}
+
+// complete adds what the input does not say.
+func (o *recordOptions) complete(e *flight.Entry) *flight.Entry {
+	if e.Program == "" {
+		e.Program = o.app
+	}
+	if !e.UserKnown && o.uid >= 0 {
+		e.User, e.UserKnown = uint32(o.uid), true
+	}
+	return e
+}
+
+// placed gives the importer's mistakes the form of all others.
+func placed(file string, err error) error {
+	var at *importer.Error
+	switch {
+	case errors.As(err, &at) && at.Line > 0:
+		return policyfile.Problem{File: file, Line: at.Line, Column: 1, Message: at.Msg}
+	case err != nil:
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
+}
+
+func connections(n int) string {
+	if n == 1 {
+		return "1 connection"
+	}
+	return count(n) + " connections"
+}
+
+// count is a number with the thousands apart.
+func count(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host/flight"
+	"github.com/calloutd/calloutd/host/policytest"
+)
+
+func newReplay() *cobra.Command {
+	var o replayOptions
+	cmd := &cobra.Command{
+		Use:   "replay FILE [--policy FILE]",
+		Short: "Decide recorded connections again and show what is decided differently",
+		Long: `Replay decides every connection of a flight file again and compares: the action, the
+destination, who decided and why, and the bytes that the proxy and the callout got. What
+callouts were told then they are told again: times, random bytes and what their stores
+held come from the file, and so do the addresses of the policy's proxies. What a callout
+keeps in its own memory does not. Nothing is connected.
+
+Without --policy it prints what the file holds. It ends with code 1 when a decision
+differs.`,
+		Example: `  calloutd run -p policy.yaml --record make.flight -- make
+  calloutd replay make.flight -p policy.yaml
+  calloutd replay make.flight`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.replay(cmd, args[0]) },
+	}
+	jsonFlag(cmd, &o.json)
+	cmd.Flags().StringVarP(&o.policy, "policy", "p", "", "policy file that decides")
+	_ = cmd.MarkFlagFilename("policy", "yaml", "yml") // fails only for a flag that does not exist
+	return cmd
+}
+
+type replayOptions struct {
+	policy string
+	json   bool
+}
+
+func (o *replayOptions) replay(cmd *cobra.Command, file string) error {
+	f, err := openFlight(file, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	if o.policy == "" {
+		return o.list(cmd.OutOrStdout(), f)
+	}
+	again := replayer{cmd: cmd, policy: o.policy, actions: map[string]int{}, groups: map[string]*replayed{}}
+	defer again.close()
+	for e, err := range f.entries() {
+		if err == nil {
+			err = again.entry(e, f.r.Header())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return o.report(cmd.OutOrStdout(), &again)
+}
+
+// A recorded is an entry in JSON.
+type recorded struct {
+	Event      string `json:"event"`
+	Connection string `json:"connection"`
+	Host       string `json:"host,omitempty"`
+	Time       string `json:"time,omitempty"`
+	PID        uint32 `json:"pid,omitempty"`
+	Action     string `json:"action,omitempty"`
+	To         string `json:"to,omitempty"`
+	Layer      string `json:"layer,omitempty"`
+	Filter     uint64 `json:"filter,omitempty"`
+	Name       string `json:"filter_name,omitempty"`
+	Callout    string `json:"callout,omitempty"`
+	Rule       string `json:"rule,omitempty"`
+	Why        string `json:"why,omitempty"`
+}
+
+// list prints what a file holds.
+func (o *replayOptions) list(out io.Writer, f *flightFile) error {
+	none := new(policytest.World)
+	for e, err := range f.entries() {
+		if err != nil {
+			return err
+		}
+		in := none.Incoming(e)
+		line := recorded{Event: "connection", Connection: policytest.Describe(&in), Host: e.Host, PID: e.Process}
+		if !e.Time.IsZero() {
+			line.Time = e.Time.UTC().Format("2006-01-02T15:04:05.000Z")
+		}
+		text := clean(line.Connection)
+		if d := e.Outcome; d != nil {
+			line.Action, line.To, line.Layer, line.Filter, line.Name = d.Action, d.Destination, d.Layer, d.Filter, d.FilterName
+			line.Callout, line.Rule, line.Why = d.Callout, d.Rule, d.Why
+			text += ": " + decision(d)
+		}
+		if o.json {
+			err = encode(out, line)
+		} else {
+			_, err = fmt.Fprintln(out, text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decision is an outcome in a line.
+func decision(d *flight.Outcome) string {
+	s := d.Action
+	if d.Action == policytest.Redirect {
+		s += " to " + d.Destination
+	}
+	if d.Filter != 0 {
+		s += fmt.Sprintf(" by filter %d", d.Filter)
+		if d.FilterName != "" {
+			s += fmt.Sprintf(" %q", d.FilterName)
+		}
+	}
+	if d.Callout != "" {
+		s += fmt.Sprintf(", callout %q", d.Callout)
+	}
+	if d.Why != "" {
+		s += ": " + d.Why
+	}
+	return clean(s + rule(d.Rule))
+}
+
+// A replayer decides entries again.
+type replayer struct {
+	cmd    *cobra.Command
+	policy string
+	header flight.Header
+	world  *world
+	asked  *policytest.World
+	r      *policytest.Recorder
+
+	n, known, differ int
+	actions          map[string]int
+	groups           map[string]*replayed
+	order            []*replayed
+}
+
+// A replayed is decisions that differ for one cause, of which the first is shown.
+type replayed struct {
+	connection, was, is string
+	parts               []string
+	trace               string
+	count               int
+}
+
+func (p *replayer) close() {
+	if p.world != nil {
+		p.world.Close()
+	}
+}
+
+// begin makes the policy live as it was: each part of a file may be of another run.
+func (p *replayer) begin(h flight.Header) error {
+	if p.world != nil && maps.Equal(h.Proxies, p.header.Proxies) && h.Process == p.header.Process {
+		p.header = h
+		return nil
+	}
+	p.close()
+	w, err := openAs(p.cmd.Context(), p.policy, newTracer(io.Discard, false, false), setup{proxies: h.Proxies, pid: h.Process})
+	if err != nil {
+		p.world = nil
+		return err
+	}
+	p.header, p.world, p.asked = h, w, w.described()
+	p.r = nil
+	return nil
+}
+
+func (p *replayer) entry(e *flight.Entry, h flight.Header) error {
+	if err := p.begin(h); err != nil {
+		return err
+	}
+	if p.n%policytest.Renewed == 0 || p.r == nil {
+		p.r = p.asked.Quiet().Record()
+	}
+	ctx := p.cmd.Context()
+	is, err := p.asked.Replay(ctx, p.r, e)
+	if err != nil {
+		return err
+	}
+	p.n++
+	p.actions[is.Action]++
+	if e.Outcome == nil {
+		return nil
+	}
+	p.known++
+	parts := differing(e.Outcome, is, h)
+	if len(parts) == 0 {
+		return nil
+	}
+	p.differ++
+	in := p.asked.Incoming(e)
+	key := fmt.Sprint(parts, e.Outcome.Action, e.Outcome.Filter, e.Outcome.Callout, is.Action, is.Filter, is.Callout)
+	g := p.groups[key]
+	if g == nil {
+		g = &replayed{connection: policytest.Describe(&in), was: decision(e.Outcome), is: decision(is), parts: parts}
+		r := p.asked.Record()
+		if _, err := p.asked.Replay(ctx, r, e); err != nil {
+			return err
+		}
+		g.trace = r.Trace()
+		p.groups[key], p.order = g, append(p.order, g)
+	}
+	g.count++
+	return nil
+}
+
+// differing names what of a decision is not as it was. Of what others decided only
+// the action is known, and what was left out is not compared.
+func differing(was, is *flight.Outcome, h flight.Header) (parts []string) {
+	type part struct {
+		name    string
+		was, is string
+	}
+	all := []part{{"action", was.Action, is.Action}}
+	if h.Source == "" {
+		all = append(all, part{"destination", was.Destination, is.Destination}, part{"layer", was.Layer, is.Layer},
+			part{"filter", fmt.Sprint(was.Filter, was.FilterName), fmt.Sprint(is.Filter, is.FilterName)}, part{"callout", was.Callout, is.Callout},
+			part{"rule", was.Rule, is.Rule}, part{"reason", was.Why, is.Why})
+		if !h.Masked.Has(flight.MaskBlobs) {
+			all = append(all, part{"context", string(was.Context), string(is.Context)}, part{"record", string(was.Record), string(is.Record)})
+		}
+	}
+	for _, p := range all {
+		if p.was != p.is {
+			parts = append(parts, p.name)
+		}
+	}
+	return parts
+}
+
+func (o *replayOptions) report(out io.Writer, p *replayer) error {
+	for _, g := range p.order {
+		if o.json {
+			if err := encode(out, map[string]any{"event": "difference", "connection": g.connection, "differs": g.parts, "was": g.was, "is": g.is,
+				"like_it": g.count - 1, "trace": g.trace}); err != nil {
+				return err
+			}
+			continue
+		}
+		fmt.Fprintf(out, "%s: %s\n  was %s\n  is  %s\n    %s\n", clean(g.connection), strings.Join(g.parts, ", "), g.was, g.is,
+			strings.ReplaceAll(strings.TrimRight(g.trace, "\n"), "\n", "\n    "))
+		if g.count > 1 {
+			fmt.Fprintf(out, "  and %s more with the same cause\n", count(g.count-1))
+		}
+	}
+	if err := o.summary(out, p); err != nil {
+		return err
+	}
+	if p.differ > 0 {
+		return exitCode(codeNo)
+	}
+	return nil
+}
+
+func (o *replayOptions) summary(out io.Writer, p *replayer) error {
+	if o.json {
+		return encode(out, map[string]any{"event": "summary", "connections": p.n, "known": p.known, "differ": p.differ, "actions": p.actions})
+	}
+	var parts []string
+	for _, a := range slices.SortedFunc(maps.Keys(p.actions), func(a, b string) int { return cmp.Compare(a, b) }) {
+		parts = append(parts, fmt.Sprintf("%s %s", a, count(p.actions[a])))
+	}
+	if p.n == 0 {
+		_, err := fmt.Fprintln(out, "the file holds no connections")
+		return err
+	}
+	_, err := fmt.Fprintf(out, "%s: %s\n%s of %s recorded decisions differ\n", connections(p.n), strings.Join(parts, ", "), count(p.differ), count(p.known))
+	return err
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/spf13/pflag"
+
+	"github.com/calloutd/calloutd/host/flight"
+	"github.com/calloutd/calloutd/host/flight/recorder"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// A tape is what --record writes: a flight file of every connection.
+type tape struct {
+	file string
+	mask []string
+	out  atomic.Pointer[flight.Writer]
+}
+
+func (r *tape) flags(f *pflag.FlagSet) {
+	f.StringVar(&r.file, "record", "", "append every connection and its decision to this flight file, which replay and diff read")
+	f.StringSliceVar(&r.mask, "mask", nil, maskUsage)
+}
+
+const maskUsage = "what the flight file must not hold: blobs (contexts and records), answers (what callouts were told), programs (their folders), users, hosts"
+
+// records reports whether there is anything to write. A nil tape has not.
+func (r *tape) records() bool { return r != nil && r.file != "" }
+
+// wrap returns the classifier that decisions come from.
+func (r *tape) wrap(w *world, t *tracer) fwps.Classifier {
+	if !r.records() {
+		return w.engine
+	}
+	return recorder.New(recorder.Options{Classifier: w.engine, Proxy: w.proxyAt, Write: r.write,
+		OnError: func(err error) { t.logf("--record: nothing is recorded any more: %v", err) }})
+}
+
+// write is for what happens before the policy is live, too: that has no entry.
+func (r *tape) write(e *flight.Entry) error {
+	if out := r.out.Load(); out != nil {
+		return out.Write(e)
+	}
+	return nil
+}
+
+// begin opens the file, which the world closes.
+func (r *tape) begin(w *world, policy string, t *tracer) error {
+	if !r.records() {
+		return nil
+	}
+	mask, err := flight.ParseMask(r.mask)
+	if err != nil {
+		return fmt.Errorf("--mask: %w", err)
+	}
+	out, err := flight.Append(r.file, flight.Header{Policy: policy, Process: w.pid, Proxies: w.proxyAddrs(), Masked: mask})
+	if err != nil {
+		return fmt.Errorf("--record: %w", err)
+	}
+	r.out.Store(out)
+	// Before what is still deciding: its last decisions are those of its end.
+	w.closers = append(w.closers, func() {
+		if err := out.Close(); err != nil {
+			t.logf("--record: the file is not complete: %v", err)
+		}
+	})
+	return nil
+}
