@@ -40,11 +40,14 @@ var languages = []language{
 		"tck/cpp/mirror.wasm": {"clang++ --target=wasm32 -O2 -std=c++17 -fno-exceptions -fno-rtti -Wall -Wextra -Wno-missing-field-initializers -Werror " + link + " -Ic tck/cpp/mirror.cc -o OUT"},
 	}, nil},
 	{"rust", rustc, map[string][]string{
-		"tck/rust/mirror.wasm":     {rustLib, rustGuest + "tck/rust/mirror.rs -o OUT"},
-		"rust/examples/split.wasm": {rustLib, rustGuest + "rust/examples/split.rs -o OUT"},
+		"tck/rust/mirror.wasm":                {rustLib, rustGuest + "tck/rust/mirror.rs -o OUT"},
+		"rust/examples/split.wasm":            {rustLib, rustGuest + "rust/examples/split.rs -o OUT"},
+		"../plugins/dns-guard/dns-guard.wasm": {rustLib, rustGuest + "../plugins/dns-guard/dns-guard.rs -o OUT"},
 	}, []string{
+		"rustc --edition 2021 --test --crate-name callout rust/src/lib.rs -o OUT", "OUT",
 		"rustc --edition 2021 --crate-type lib --crate-name callout rust/src/lib.rs -o TMP/libcallout.rlib",
-		"rustc --edition 2021 --test --extern callout=TMP/libcallout.rlib rust/examples/split.rs -o OUT", "OUT",
+		rustTest + "rust/examples/split.rs -o OUT", "OUT",
+		rustTest + "../plugins/dns-guard/dns-guard.rs -o OUT", "OUT",
 	}},
 	{"assemblyscript", npm("asc", "assemblyscript/bin/asc.js"), map[string][]string{
 		"tck/assemblyscript/mirror.wasm":    {"node asc tck/assemblyscript/mirror.ts " + asc},
@@ -64,6 +67,7 @@ var languages = []language{
 const (
 	link      = "-nostdlib -mbulk-memory -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--strip-all"
 	rustLib   = "rustc --edition 2021 --crate-type lib --crate-name callout -C opt-level=3 -C panic=abort -C target-feature=+bulk-memory --remap-path-prefix DIR=. --target wasm32-unknown-unknown rust/src/lib.rs -o TMP/libcallout.rlib"
+	rustTest  = "rustc --edition 2021 --test -D warnings --extern callout=TMP/libcallout.rlib "
 	rustGuest = "rustc --edition 2021 --crate-type cdylib -C opt-level=3 -C panic=abort -C strip=symbols -C linker=wasm-ld -C target-feature=+bulk-memory --remap-path-prefix DIR=. --target wasm32-unknown-unknown --extern callout=TMP/libcallout.rlib "
 	asc       = "-O3 --runtime incremental --use abort= -o OUT"
 	zigTest   = "zig test --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout "

@@ -25,6 +25,7 @@
 
 pub mod abi;
 pub mod host;
+pub mod json;
 mod wire;
 
 /// The family of an address as the socket has it: a v4-mapped address of an IPv6
