@@ -17,9 +17,12 @@ calloutd itself. run ends with the code of its command.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newAttach(), newSim(), newTest(), newWhy(), newDiff(), newCheck(), newNew(), newBuild(), newInspect(),
-		newSchema(), newSpec(), newDoctor(), newVersion())
-	root.AddCommand(newRecord(), newReplay())
+	root.AddCommand(
+		newRun(), newAttach(), // enforce
+		newSim(), newTest(), newWhy(), newDiff(), newRecord(), newReplay(), newCheck(), // try out
+		newNew(), newBuild(), newInspect(), // make
+		newSchema(), newSpec(), newDoctor(), newMan(), newVersion(),
+	)
 	return root
 }
 
