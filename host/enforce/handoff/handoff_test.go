@@ -1,0 +1,208 @@
+package handoff
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/pires/go-proxyproto"
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	to4 = netip.MustParseAddrPort("198.51.100.7:443")
+	to6 = netip.MustParseAddrPort("[2001:db8::7]:443")
+)
+
+// A peer says what it was given, in pieces of at most piece bytes, and hears.
+type peer struct {
+	says  *bytes.Reader
+	piece int
+	heard bytes.Buffer
+	end   error
+}
+
+func (p *peer) Write(b []byte) (int, error) { return p.heard.Write(b) }
+
+func (p *peer) Read(b []byte) (int, error) {
+	n, err := p.says.Read(b[:min(len(b), p.piece)])
+	if err == io.EOF && p.end != nil {
+		err = p.end
+	}
+	return n, err
+}
+
+// A conversation is all that is said on a connection, and the outcome; what the
+// destination says right after the proxy must be left for the program.
+type conversation struct {
+	name  string
+	proxy Proxy
+	to    netip.AddrPort
+	says  string
+	heard string // empty: not looked at
+	cause Cause
+	why   string // empty: it succeeds
+}
+
+var conversations = []conversation{
+	{"socks IPv4", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00",
+		"\x05\x01\x00" + "\x05\x01\x00\x01\xc6\x33\x64\x07\x01\xbb", 0, ""},
+	{"socks IPv6", Proxy{Kind: SOCKS5}, to6, "\x05\x00" + "\x05\x00\x00\x04" + strings.Repeat("\x00", 18),
+		"\x05\x01\x00" + "\x05\x01\x00\x04\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07\x01\xbb", 0, ""},
+	{"socks v4-mapped is IPv4", Proxy{Kind: SOCKS5}, netip.MustParseAddrPort("[::ffff:198.51.100.7]:443"), "\x05\x00" + "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00",
+		"\x05\x01\x00" + "\x05\x01\x00\x01\xc6\x33\x64\x07\x01\xbb", 0, ""},
+	{"socks answers with a name", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x00\x00\x03\x04host\x00\x50", "", 0, ""},
+	{"socks password", Proxy{Kind: SOCKS5, User: "me", Password: "secret"}, to4, "\x05\x02\x01\x00" + "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00",
+		"\x05\x02\x00\x02" + "\x01\x02me\x06secret" + "\x05\x01\x00\x01\xc6\x33\x64\x07\x01\xbb", 0, ""},
+	{"socks needs no password", Proxy{Kind: SOCKS5, User: "me"}, to4, "\x05\x00" + "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00", "", 0, ""},
+	{"socks wrong password", Proxy{Kind: SOCKS5, User: "me"}, to4, "\x05\x02\x01\x01", "", NotAllowed, "does not take the credentials (status 1)"},
+	{"socks wants a password", Proxy{Kind: SOCKS5}, to4, "\x05\xff", "", NotAllowed, "wants to know who asks: give it credentials"},
+	{"socks wants a password that was not offered", Proxy{Kind: SOCKS5}, to4, "\x05\x02", "", NotAllowed, "wants to know who asks: give it credentials"},
+	{"socks takes nothing", Proxy{Kind: SOCKS5, User: "me"}, to4, "\x05\xff", "", NotAllowed, "takes neither a password nor none"},
+	{"socks GSSAPI", Proxy{Kind: SOCKS5}, to4, "\x05\x01", "", NotAllowed, "wants the authentication method 1, which was not offered"},
+	{"socks refused", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x05\x00\x01", "", Refused, "was refused by the destination"},
+	{"socks not allowed", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x02\x00\x01", "", NotAllowed, "does not allow it by its rules"},
+	{"socks unknown reply", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x63\x00\x01", "", Unknown, "failed (reply 99)"},
+	{"socks unknown address", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x00\x00\x09", "", Unknown, "answered with an address of the unknown kind 9"},
+	{"socks is HTTP", Proxy{Kind: SOCKS5}, to4, "HTTP/1.1 400", "", Unknown, "does not speak SOCKS5: it answered with byte 0x48"},
+	{"socks closes", Proxy{Kind: SOCKS5}, to4, "\x05", "", Unknown, "closed the connection without an answer"},
+	{"tunnel", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+		"CONNECT 198.51.100.7:443 HTTP/1.1\r\nHost: 198.51.100.7:443\r\n\r\n", 0, ""},
+	{"tunnel IPv6", Proxy{Kind: HTTPConnect}, to6, "HTTP/1.0 200 Connection established\r\n\r\n",
+		"CONNECT [2001:db8::7]:443 HTTP/1.1\r\nHost: [2001:db8::7]:443\r\n\r\n", 0, ""},
+	{"tunnel password", Proxy{Kind: HTTPConnect, User: "me", Password: "secret"}, to4, "HTTP/1.1 200 OK\r\n\r\n",
+		"CONNECT 198.51.100.7:443 HTTP/1.1\r\nHost: 198.51.100.7:443\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n\r\n", 0, ""},
+	{"tunnel interim answer", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "", 0, ""},
+	{"tunnel wants a password", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "", NotAllowed,
+		"does not take the credentials, or wants some: 407 Proxy Authentication Required"},
+	{"tunnel forbidden", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 403 Filtered\r\n\r\n", "", NotAllowed, "does not allow it: 403 Filtered"},
+	{"tunnel bad gateway", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 502 Bad Gateway\r\n\r\n", "", Refused, "did not connect: 502 Bad Gateway"},
+	{"tunnel timeout", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 504 Slow\r\n\r\n", "", TimedOut, "got no answer from the destination: 504 Slow"},
+	{"tunnel is no HTTP", Proxy{Kind: HTTPConnect}, to4, "SSH-2.0-x\r\n\r\n", "", Unknown, `does not speak HTTP: malformed HTTP response "SSH-2.0-x"`},
+	{"tunnel too long", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", maxReply), "", Unknown,
+		"answered with a header of more than 16384 bytes"},
+	{"tunnel colon", Proxy{Kind: HTTPConnect, User: "a:b"}, to4, "", "", NotAllowed, "takes no user with a colon in its name"},
+	{"no destination", Proxy{Kind: SOCKS5}, netip.AddrPort{}, "", "", Unknown, "was not asked: the destination is not known"},
+	{"unknown kind", Proxy{Kind: "socks4"}, to4, "", "", Unknown, "is of an unknown kind"},
+	{"socks long password", Proxy{Kind: SOCKS5, User: "u", Password: strings.Repeat("x", 256)}, to4, "", "", NotAllowed,
+		"takes names and passwords of up to 255 bytes"},
+}
+
+func TestConversations(t *testing.T) {
+	const banner = "220 the destination speaks first"
+	for _, c := range conversations {
+		for _, piece := range []int{1, 3, 1 << 20} {
+			says := c.says
+			if c.why == "" {
+				says += banner
+			}
+			p := &peer{says: bytes.NewReader([]byte(says)), piece: piece}
+			err := c.proxy.Introduce(p, &Request{Destination: c.to})
+			if c.heard != "" {
+				require.Equal(t, c.heard, p.heard.String(), c.name)
+			}
+			if c.why == "" {
+				require.NoError(t, err, c.name)
+				left, err := io.ReadAll(p.says)
+				require.NoError(t, err)
+				require.Equal(t, banner, string(left), "%s: what the destination says is the program's", c.name)
+				continue
+			}
+			var e *Error
+			require.ErrorAs(t, err, &e, c.name)
+			require.Equal(t, Error{c.proxy.Kind, c.cause, c.why}, *e, c.name)
+		}
+	}
+}
+
+func TestDeadlineIsTold(t *testing.T) {
+	p := &peer{says: bytes.NewReader(nil), piece: 1, end: os.ErrDeadlineExceeded}
+	var e *Error
+	require.ErrorAs(t, (&Proxy{Kind: SOCKS5}).Introduce(p, &Request{Destination: to4}), &e)
+	require.Equal(t, Error{SOCKS5, TimedOut, "did not answer in time"}, *e)
+	require.EqualError(t, e, "the socks5 proxy did not answer in time")
+	p = &peer{says: bytes.NewReader(nil), piece: 1, end: errors.New("cut")}
+	require.EqualError(t, (&Proxy{Kind: HTTPConnect}).Introduce(p, &Request{Destination: to4}), "the http-connect proxy did not answer: cut")
+}
+
+// The header as go-proxyproto reads it, with all that it can say.
+func TestProxyProtocol(t *testing.T) {
+	for _, c := range []struct{ name, from, to, wantFrom, wantTo string }{
+		{"IPv4", "192.0.2.1:1000", "198.51.100.7:443", "192.0.2.1:1000", "198.51.100.7:443"},
+		{"IPv6", "[2001:db8::1]:1000", "[2001:db8::7]:443", "[2001:db8::1]:1000", "[2001:db8::7]:443"},
+		{"v4-mapped", "[::ffff:192.0.2.1]:1000", "[::ffff:198.51.100.7]:443", "192.0.2.1:1000", "198.51.100.7:443"},
+		{"of two families", "127.0.0.1:1000", "[2001:db8::7]:443", "[::]:1000", "[2001:db8::7]:443"},
+		{"of two families", "[::1]:1000", "198.51.100.7:443", "0.0.0.0:1000", "198.51.100.7:443"},
+		{"zone", "[fe80::1%lo]:1000", "[fe80::2%lo]:443", "[fe80::1]:1000", "[fe80::2]:443"},
+	} {
+		p := &peer{says: bytes.NewReader(nil)}
+		require.NoError(t, (&Proxy{Kind: ProxyProtocol}).Introduce(p, &Request{Source: netip.MustParseAddrPort(c.from), Destination: netip.MustParseAddrPort(c.to),
+			Authority: "example.org", UniqueID: []byte("unique"), Records: []byte("sealed"), Context: []byte("context")}))
+		header := bytes.Clone(p.heard.Bytes())
+		h, err := proxyproto.Read(bufio.NewReader(&p.heard))
+		require.NoError(t, err)
+		require.Equal(t, []string{c.wantFrom, c.wantTo}, []string{h.SourceAddr.String(), h.DestinationAddr.String()}, c.name)
+		tlvs, err := h.TLVs()
+		require.NoError(t, err)
+		got := map[proxyproto.PP2Type]string{}
+		for _, t := range tlvs {
+			got[t.Type] = string(t.Value)
+		}
+		sum := binary.BigEndian.Uint32([]byte(got[proxyproto.PP2_TYPE_CRC32C]))
+		require.True(t, bytes.HasSuffix(header, []byte(got[proxyproto.PP2_TYPE_CRC32C])))
+		clear(header[len(header)-4:])
+		require.Equal(t, crc32.Checksum(header, crc32.MakeTable(crc32.Castagnoli)), sum)
+		delete(got, proxyproto.PP2_TYPE_CRC32C)
+		require.Equal(t, map[proxyproto.PP2Type]string{proxyproto.PP2_TYPE_AUTHORITY: "example.org", proxyproto.PP2_TYPE_UNIQUE_ID: "unique",
+			TypeRecords: "sealed", TypeContext: "context"}, got)
+	}
+}
+
+func TestProxyProtocolTooLong(t *testing.T) {
+	err := (&Proxy{Kind: ProxyProtocol}).Introduce(&peer{says: bytes.NewReader(nil)}, &Request{Destination: to4, Source: to4, Context: make([]byte, 1<<16)})
+	require.ErrorContains(t, err, "the proxy-protocol proxy was not told: ")
+}
+
+// Whatever a proxy answers, and however it is cut, the outcome is the same, no
+// byte more is read than belongs to the answer, and a failure has a reason.
+func FuzzReply(f *testing.F) {
+	for _, c := range conversations {
+		f.Add([]byte(c.says), c.proxy.Kind == SOCKS5, c.proxy.User != "")
+	}
+	f.Fuzz(func(t *testing.T, says []byte, isSocks, user bool) {
+		p := Proxy{Kind: HTTPConnect}
+		if isSocks {
+			p.Kind = SOCKS5
+		}
+		if user {
+			p.User = "me"
+		}
+		talk := func(piece int) (left int, heard string, err error) {
+			c := &peer{says: bytes.NewReader(says), piece: piece}
+			err = p.Introduce(c, &Request{Destination: to4})
+			return c.says.Len(), c.heard.String(), err
+		}
+		left, heard, err := talk(1)
+		left2, heard2, err2 := talk(1 << 20)
+		require.Equal(t, heard, heard2)
+		require.Equal(t, err, err2)
+		if err != nil {
+			require.NotEmpty(t, err.(*Error).Why)
+			return
+		}
+		require.Equal(t, left, left2)
+		consumed := says[:len(says)-left]
+		if isSocks {
+			require.GreaterOrEqual(t, len(consumed), 2+4+1+2, "the shortest has an empty name")
+		} else {
+			require.True(t, bytes.HasSuffix(consumed, []byte("\r\n\r\n")))
+		}
+	})
+}

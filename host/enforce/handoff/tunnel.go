@@ -1,0 +1,86 @@
+package handoff
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// maxReply bounds the header of an HTTP proxy's answer.
+const maxReply = 16 << 10
+
+// A tunnel is a conversation with an HTTP proxy.
+type tunnel struct {
+	exchange
+	header []byte
+}
+
+func newTunnel(p *Proxy, to netip.AddrPort) (*exchange, error) {
+	if strings.Contains(p.User, ":") {
+		return nil, &Error{Kind: HTTPConnect, Cause: NotAllowed, Why: "takes no user with a colon in its name"}
+	}
+	t := new(tunnel)
+	var b strings.Builder
+	fmt.Fprintf(&b, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n", to, to)
+	if p.User != "" {
+		fmt.Fprintf(&b, "Proxy-Authorization: Basic %s\r\n", base64.StdEncoding.EncodeToString([]byte(p.User+":"+p.Password)))
+	}
+	b.WriteString("\r\n")
+	t.out = []byte(b.String())
+	t.expect(len(endOfHeader), t.more)
+	return &t.exchange, nil
+}
+
+var endOfHeader = []byte("\r\n\r\n")
+
+// more takes a part of the header. What follows its end is the destination's, so
+// no more is read than what the end still lacks.
+func (t *tunnel) more() error {
+	t.header = append(t.header, t.got...)
+	lacks := 0
+	for ; !bytes.HasSuffix(t.header, endOfHeader[:len(endOfHeader)-lacks]); lacks++ {
+	}
+	switch {
+	case lacks == 0:
+		return t.answer()
+	case len(t.header) > maxReply:
+		return t.fail(Unknown, "answered with a header of more than %d bytes", maxReply)
+	}
+	t.expect(lacks, t.more)
+	return nil
+}
+
+func (t *tunnel) fail(cause Cause, format string, args ...any) error {
+	return &Error{Kind: HTTPConnect, Cause: cause, Why: fmt.Sprintf(format, args...)}
+}
+
+// answer is the whole header.
+func (t *tunnel) answer() error {
+	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(t.header)), &http.Request{Method: http.MethodConnect})
+	if err != nil {
+		return t.fail(Unknown, "does not speak HTTP: %v", err)
+	}
+	resp.Body.Close()
+	status := resp.Status[:min(len(resp.Status), 100)]
+	switch code := resp.StatusCode; {
+	case code >= 200 && code < 300:
+		t.expect(0, nil)
+		return nil
+	case code >= 100 && code < 200 && code != http.StatusSwitchingProtocols: // Another answer follows.
+		t.header = nil
+		t.expect(len(endOfHeader), t.more)
+		return nil
+	case code == http.StatusProxyAuthRequired:
+		return t.fail(NotAllowed, "does not take the credentials, or wants some: %s", status)
+	case code == http.StatusForbidden || code == http.StatusMethodNotAllowed:
+		return t.fail(NotAllowed, "does not allow it: %s", status)
+	case code == http.StatusGatewayTimeout:
+		return t.fail(TimedOut, "got no answer from the destination: %s", status)
+	default:
+		return t.fail(Refused, "did not connect: %s", status)
+	}
+}
