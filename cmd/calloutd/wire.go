@@ -10,6 +10,7 @@ import (
 
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce/handoff"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/redirect"
@@ -24,6 +25,7 @@ type world struct {
 	engine  *host.Engine
 	ale     *ale.Enforcer
 	proxies map[netip.AddrPort]policyfile.Proxy
+	handoff map[netip.AddrPort]*handoff.Proxy // those of the proxies that are others'
 	handles map[fwpm.CalloutID]redirect.Handle
 	running []*localproxy.Proxy
 	pid     uint32 // calloutd's
@@ -51,7 +53,7 @@ func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err
 	if err != nil {
 		return nil, err
 	}
-	w := &world{file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handles: map[fwpm.CalloutID]redirect.Handle{}}
+	w := &world{file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{}, handles: map[fwpm.CalloutID]redirect.Handle{}}
 	w.journals = !s.live || t.tape.records()
 	t.world = w
 	defer func() {
@@ -63,7 +65,7 @@ func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err
 	w.ale = ale.New(ale.Options{Classifier: t.tape.wrap(w, t), Store: memstore.New(0), OnRedirect: t.redirect})
 	var addrs map[string]netip.AddrPort
 	if s.live {
-		addrs, err = w.startProxies(ctx, t)
+		addrs, err = w.startProxies(ctx, filepath.Dir(path), t)
 	} else {
 		addrs = w.describeProxies(s)
 	}
@@ -78,7 +80,7 @@ func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err
 	return w, t.tape.begin(w, path, t)
 }
 
-func (w *world) startProxies(ctx context.Context, t *tracer) (map[string]netip.AddrPort, error) {
+func (w *world) startProxies(ctx context.Context, dir string, t *tracer) (map[string]netip.AddrPort, error) {
 	w.pid = uint32(os.Getpid())
 	client, err := w.register()
 	if err != nil {
@@ -87,6 +89,14 @@ func (w *world) startProxies(ctx context.Context, t *tracer) (map[string]netip.A
 	addrs := map[string]netip.AddrPort{}
 	var errs []error
 	for _, p := range w.file.Proxies {
+		if p.Kind.Foreign() {
+			h, err := handedTo(p, dir)
+			if err != nil {
+				errs = append(errs, w.file.At("proxy", p.ID, "credentials", err))
+			}
+			addrs[p.ID], w.proxies[p.Address], w.handoff[p.Address] = p.Address, p, h
+			continue
+		}
 		start := localproxy.Inspect
 		if p.Kind == policyfile.ProxyForward {
 			start = localproxy.Forward
@@ -125,6 +135,9 @@ func (w *world) describeProxies(s setup) map[string]netip.AddrPort {
 	addrs := map[string]netip.AddrPort{}
 	for i, p := range w.file.Proxies {
 		a := p.Listen
+		if p.Kind.Foreign() {
+			a = p.Address
+		}
 		if a.Port() == 0 {
 			a = netip.AddrPortFrom(a.Addr(), uint16(61001+i%4096))
 		}
@@ -139,6 +152,11 @@ func (w *world) describeProxies(s setup) map[string]netip.AddrPort {
 // proxyAt is the name of the policy's proxy at an address.
 func (w *world) proxyAt(a netip.AddrPort) string {
 	return w.proxies[netip.AddrPortFrom(a.Addr().Unmap(), a.Port())].ID
+}
+
+// kindAt is its kind.
+func (w *world) kindAt(a netip.AddrPort) policyfile.ProxyKind {
+	return w.proxies[netip.AddrPortFrom(a.Addr().Unmap(), a.Port())].Kind
 }
 
 func (w *world) filterName(id fwpm.FilterID) string {

@@ -21,6 +21,9 @@ type Target struct {
 	Remote netip.AddrPort
 	// Local is valid when a callout chose the source address (CH-07).
 	Local netip.AddrPort
+	// Records are those of a connection that is redirected to this host, the
+	// redirect itself last. They are valid during the call.
+	Records redirect.Records
 }
 
 // A ConnectFunc lets a connection go and returns the socket's local address, also
@@ -173,7 +176,7 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 		f.hold(p)
 		f.e.meet.begin(p.remote)
 	}
-	local, err := connect(ctx, Target{Remote: p.remote, Local: p.local})
+	local, err := connect(ctx, Target{Remote: p.remote, Local: p.local, Records: records})
 	going := err == nil || errors.Is(err, ErrInProgress)
 	if records != nil {
 		if going {

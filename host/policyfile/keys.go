@@ -41,7 +41,7 @@ var fileKeys = mapping{"A policy.", []key{
 	{"sets", false, list{&setKeys}, "Sets of networks that callouts ask about."},
 	{"tables", false, list{&tableKeys}, "Tables of networks that callouts look things up in."},
 	{"callouts", false, list{&calloutKeys}, "WebAssembly modules that filters ask."},
-	{"proxies", false, list{&proxyKeys}, "Local proxies that calloutd starts."},
+	{"proxies", false, list{&proxyKeys}, "Local proxies that calloutd starts, and proxies of others."},
 	{"filters", false, list{&filterKeys}, "What happens to which connections."},
 }}
 
@@ -132,10 +132,17 @@ func parseCapability(name string) uint32 {
 	return 1 << slices.Index(abi.Capabilities, name)
 }
 
-var proxyKeys = mapping{"A local proxy of calloutd.", []key{
+var proxyKeys = mapping{"A local proxy of calloutd, or one of somebody else that connections are handed to.", []key{
 	{"id", true, identifier{"proxy"}, "The name that ${proxy:ID} uses."},
-	{"kind", true, choice{"a proxy kind", words(string(ProxyInspect), string(ProxyForward))}, "inspect answers HTTP with what it learned about the connection; forward carries the connection to where it was going."},
-	{"listen", false, listen{}, "Where it listens. Port 0 (default: 127.0.0.1:0) lets the system choose."},
+	{"kind", true, choice{"a proxy kind", words(proxyKinds()...)}, "Of calloutd: inspect answers HTTP with what it learned about the connection; forward carries the connection to where it was going. Of others: proxy-protocol (version 2), socks5 and http-connect are told where the connection was going, and then it is the program's own."},
+	{"listen", false, listen{}, "Where a proxy of calloutd listens. Port 0 (default: 127.0.0.1:0) lets the system choose."},
+	{"address", false, listen{}, "Where a proxy of somebody else is."},
+	{"credentials", false, inner{&credentialKeys}, "What a socks5 or http-connect proxy is shown: user:password, which do not stand in the policy."},
+}}
+
+var credentialKeys = mapping{"Where user:password comes from. It has either file or env.", []key{
+	{"file", false, text{}, "A file with user:password on its first line, relative to the policy's folder."},
+	{"env", false, text{}, "An environment variable of calloutd."},
 }}
 
 var filterKeys = mapping{"FWPM_FILTER: what happens to connections for which every condition holds. Conditions on one field are alternatives.", []key{

@@ -2,7 +2,6 @@ package policyfile
 
 import (
 	"encoding/base64"
-	"net/netip"
 
 	"go.yaml.in/yaml/v4"
 
@@ -71,13 +70,4 @@ func (r *reader) object(n *yaml.Node, m *mapping, kind string) (fields, string) 
 		r.place(f, kind, id)
 	}
 	return f, id
-}
-
-func (r *reader) proxy(n *yaml.Node) {
-	f, id := r.object(n, &proxyKeys, "proxy")
-	px := Proxy{ID: id, Kind: ProxyKind(f.text("kind")), Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)}
-	if s := f.text("listen"); s != "" {
-		px.Listen = netip.MustParseAddrPort(s) // It has the form.
-	}
-	r.Proxies = append(r.Proxies, px)
 }

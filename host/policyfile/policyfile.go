@@ -55,22 +55,6 @@ type Limits struct {
 	Slots, Spares               int    // instances
 }
 
-// A ProxyKind is one of the built-in local proxies.
-type ProxyKind string
-
-// The built-in proxies.
-const (
-	ProxyInspect ProxyKind = "inspect" // answers with what it learned about the connection
-	ProxyForward ProxyKind = "forward" // carries the connection to where it was going
-)
-
-// A Proxy is a built-in proxy that the policy starts.
-type Proxy struct {
-	ID     string
-	Kind   ProxyKind
-	Listen netip.AddrPort // port zero lets the system choose
-}
-
 // Load reads a file and the files that its sets and tables are in. The error is
 // Errors, or that of reading the policy.
 func Load(path string) (*File, error) {

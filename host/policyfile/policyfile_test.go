@@ -134,6 +134,10 @@ func show(f *File) string {
 		fmt.Fprintf(&b, "provider context %s of %q: %q %q\n", c.ID, c.Provider, c.Name, c.Data)
 	}
 	for _, p := range f.Proxies {
+		if p.Kind.Foreign() {
+			fmt.Fprintf(&b, "proxy %s: %s of others at %s, credentials %q %q\n", p.ID, p.Kind, p.Address, p.Credentials.File, p.Credentials.Env)
+			continue
+		}
 		fmt.Fprintf(&b, "proxy %s: %s at %s\n", p.ID, p.Kind, p.Listen)
 	}
 	return b.String()

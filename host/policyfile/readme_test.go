@@ -41,7 +41,7 @@ func keyTables() string {
 	}{
 		{"The file", &fileKeys}, {"providers", &providerKeys}, {"provider_contexts", &contextKeys}, {"sublayers", &sublayerKeys},
 		{"callouts", &calloutKeys}, {"limits of callouts", &limitKeys}, {"sets", &setKeys}, {"tables", &tableKeys}, {"rows of tables", &rowKeys},
-		{"proxies", &proxyKeys}, {"filters", &filterKeys}, {"conditions of filters", &conditionKeys},
+		{"proxies", &proxyKeys}, {"credentials of proxies", &credentialKeys}, {"filters", &filterKeys}, {"conditions of filters", &conditionKeys},
 	} {
 		fmt.Fprintf(&b, "**%s.** %s\n\n| key | required | what |\n|---|---|---|\n", o.title, o.of.doc)
 		for _, k := range o.of.keys {

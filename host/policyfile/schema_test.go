@@ -73,6 +73,10 @@ func schemaOfMapping(o *mapping) m {
 		s["oneOf"] = []m{{"required": []string{"prefixes"}}, {"required": []string{"file"}}}
 	case &tableKeys:
 		s["oneOf"] = []m{{"required": []string{"rows"}}, {"required": []string{"file"}}}
+	case &credentialKeys:
+		s["oneOf"] = []m{{"required": []string{"file"}}, {"required": []string{"env"}}}
+	case &proxyKeys:
+		s["allOf"] = schemaOfProxies()
 	case &filterKeys:
 		s["allOf"] = append(schemaOfLayers(), schemaOfActions()...)
 	case &conditionKeys:
@@ -97,6 +101,18 @@ func schemaOfActions() []m {
 	return []m{
 		when("action", ask, m{"required": []string{"callout"}}),
 		when("action", decide, m{"properties": m{"callout": false, "permit_if_callout_unregistered": false}}),
+	}
+}
+
+func schemaOfProxies() []m {
+	var own []string
+	for _, k := range builtinKinds {
+		own = append(own, string(k))
+	}
+	return []m{
+		when("kind", own, m{"properties": m{"address": false, "credentials": false}}),
+		when("kind", proxyKinds()[len(own):], m{"required": []string{"address"}, "properties": m{"listen": false}}),
+		when("kind", []string{string(ProxyProtocol)}, m{"properties": m{"credentials": false}}),
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
+	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 	"github.com/calloutd/calloutd/host/fwpm"
 )
 
@@ -34,6 +35,8 @@ type Attachment struct {
 	listen []*net.TCPListener
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	carrier carry.Carrier
 
 	mu         sync.Mutex
 	generation uint32
@@ -53,7 +56,7 @@ func Attach(ctx context.Context, opts Options) (_ *Attachment, err error) {
 		opts.OnBlocked = func(enforce.Denial) {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	a := &Attachment{opts: opts, cancel: cancel}
+	a := &Attachment{opts: opts, cancel: cancel, carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())

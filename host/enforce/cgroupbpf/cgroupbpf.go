@@ -18,8 +18,11 @@
 package cgroupbpf
 
 import (
+	"net/netip"
+
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/handoff"
 	"github.com/calloutd/calloutd/host/fwpm"
 )
 
@@ -35,6 +38,9 @@ type Options struct {
 	// PinDir is a folder of a BPF file system where programs and maps are pinned,
 	// so that they outlive this process. Optional.
 	PinDir string
+	// Handoff has the proxies of others by their address: connections that are
+	// redirected there are handed over. Optional.
+	Handoff map[netip.AddrPort]*handoff.Proxy
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connect and datagram that was refused. Optional.

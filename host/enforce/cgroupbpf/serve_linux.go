@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
+	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 )
@@ -67,34 +67,10 @@ func (a *Attachment) answer(ctx context.Context, c *net.TCPConn) {
 		if established(c) { // Else its program is gone, and its record with it.
 			a.opts.Logf("cgroupbpf: connection from %s was not sent here by the kernel: %v", c.RemoteAddr(), err)
 		}
-		reset(c)
+		carry.Reset(c)
 		return
 	}
-	in := incoming(r)
-	var up *net.TCPConn
-	flow, err := a.opts.ALE.NewSocket(in).Connect(ctx, in.Remote, func(ctx context.Context, to ale.Target) (netip.AddrPort, error) {
-		var d net.Dialer
-		d.SetMultipathTCP(false)
-		if to.Local.IsValid() {
-			d.LocalAddr = net.TCPAddrFromAddrPort(to.Local)
-		}
-		conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(to.Remote.Addr().Unmap(), to.Remote.Port()).String())
-		if err != nil {
-			return netip.AddrPort{}, err
-		}
-		up = conn.(*net.TCPConn)
-		return up.LocalAddr().(*net.TCPAddr).AddrPort(), nil
-	})
-	if err != nil {
-		reset(c)
-		if b := (*ale.BlockedError)(nil); errors.As(err, &b) {
-			a.opts.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: err})
-		}
-		return
-	}
-	defer flow.Close()
-	defer up.Close()
-	relay(c, up)
+	a.carrier.Carry(ctx, c, incoming(r))
 }
 
 // established reports whether the other end is still there.
@@ -110,12 +86,6 @@ func established(c *net.TCPConn) bool {
 		there = err == nil && info.State == tcpEstablished
 	})
 	return err == nil && there
-}
-
-// reset closes a connection the way a refused one ends.
-func reset(c *net.TCPConn) {
-	_ = c.SetLinger(0) // The close that follows is all that can be done about it.
-	c.Close()
 }
 
 // take finds what the kernel noted about a connection, once.
@@ -176,25 +146,4 @@ func (a *Attachment) why(r *bpf.RedirectRecord, in *fwps.Incoming) error {
 	a.mu.Unlock()
 	e.Layer, e.Filter, e.Name, e.Rule, e.Why = c.layer, fwpm.FilterID(r.Filter), c.filterName, "ARB-01", "the policy blocks it"
 	return e
-}
-
-// relay copies both ways until both ends are done, passing each end's half-close
-// on. io.Copy between TCP connections is splice.
-func relay(a, b *net.TCPConn) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		half(a, b)
-	}()
-	half(b, a)
-	<-done
-}
-
-func half(dst, src *net.TCPConn) {
-	if _, err := io.Copy(dst, src); err != nil {
-		dst.Close()
-		src.Close()
-		return
-	}
-	_ = dst.CloseWrite() // It may be closed by the other direction.
 }

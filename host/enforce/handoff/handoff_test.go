@@ -82,6 +82,8 @@ var conversations = []conversation{
 	{"tunnel interim answer", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "", 0, ""},
 	{"tunnel wants a password", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "", NotAllowed,
 		"does not take the credentials, or wants some: 407 Proxy Authentication Required"},
+	{"tunnel wrong password", Proxy{Kind: HTTPConnect, User: "me"}, to4, "HTTP/1.1 401 Unauthorized\r\n\r\n", "", NotAllowed,
+		"does not take the credentials, or wants some: 401 Unauthorized"},
 	{"tunnel forbidden", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 403 Filtered\r\n\r\n", "", NotAllowed, "does not allow it: 403 Filtered"},
 	{"tunnel bad gateway", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 502 Bad Gateway\r\n\r\n", "", Refused, "did not connect: 502 Bad Gateway"},
 	{"tunnel timeout", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 504 Slow\r\n\r\n", "", TimedOut, "got no answer from the destination: 504 Slow"},

@@ -74,7 +74,7 @@ func (t *tunnel) answer() error {
 		t.header = nil
 		t.expect(len(endOfHeader), t.more)
 		return nil
-	case code == http.StatusProxyAuthRequired:
+	case code == http.StatusProxyAuthRequired || code == http.StatusUnauthorized: // tinyproxy says the latter
 		return t.fail(NotAllowed, "does not take the credentials, or wants some: %s", status)
 	case code == http.StatusForbidden || code == http.StatusMethodNotAllowed:
 		return t.fail(NotAllowed, "does not allow it: %s", status)

@@ -78,6 +78,9 @@ func (w *worker) perform(ctx context.Context, to ale.Target) (netip.AddrPort, er
 	if err != nil {
 		return noAddr, err
 	}
+	if p := w.s.opts.Handoff[unmapped(to.Remote)]; p != nil && to.Remote != w.in.Remote {
+		return w.handOff(p, to, sa)
+	}
 	if !to.Remote.Addr().Unmap().IsLoopback() && w.sock.blocking() {
 		w.s.relieve(w)
 	}
@@ -99,6 +102,9 @@ func (w *worker) toward(to netip.AddrPort) ([]byte, error) {
 	if netns(w.fd) != w.s.home {
 		return nil, errors.New("seccomp: the socket is in a network namespace of its own, from which a redirect does not arrive")
 	}
+	if w.sock.datagram() && w.s.opts.Handoff[unmapped(to)] != nil {
+		return nil, errors.New("seccomp: the proxy at " + to.String() + " takes connections only")
+	}
 	if to.Addr().Unmap().IsLoopback() && w.sock.reachLoopback() != 0 {
 		return nil, callErr(unix.ENETUNREACH)
 	}
@@ -110,12 +116,10 @@ func (w *worker) toward(to netip.AddrPort) ([]byte, error) {
 // is established; or a proxy is gone, and here it is known whose redirect that
 // was, while later only the program would hear of it.
 func (w *worker) soFar(redirected bool) unix.Errno {
-	const synSent, closed = 2, 7 // TCP_SYN_SENT, TCP_CLOSE
-	state := [1]byte{synSent}
-	switch getOption(w.fd, unix.IPPROTO_TCP, unix.TCP_INFO, &state); {
-	case state[0] == synSent, state[0] == closed && !redirected:
+	switch state := tcpState(w.fd); {
+	case state == tcpSynSent, state == tcpClose && !redirected:
 		return unix.EINPROGRESS
-	case state[0] != closed: // The peer may have ended it already.
+	case state != tcpClose: // The peer may have ended it already.
 		w.pending = unix.EINPROGRESS
 		return 0
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"time"
 
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/internal/doomed"
@@ -32,6 +33,9 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 	}
 	if opts.OnBlocked == nil {
 		opts.OnBlocked = func(enforce.Denial) {}
+	}
+	if opts.HandoffTime == 0 {
+		opts.HandoffTime = 15 * time.Second
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err

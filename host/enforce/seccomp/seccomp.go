@@ -17,8 +17,12 @@
 package seccomp
 
 import (
+	"net/netip"
+	"time"
+
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/handoff"
 )
 
 // Options configure Run.
@@ -32,6 +36,14 @@ type Options struct {
 	// ShowRequested makes getpeername and getsockname answer with what the program
 	// asked for, where a callout redirected it. Every such call is trapped then.
 	ShowRequested bool
+	// Handoff has the proxies of others by their address. A connection that is
+	// redirected there is handed over before its connect() returns, also on a
+	// socket that does not wait. Optional.
+	Handoff map[netip.AddrPort]*handoff.Proxy
+	// HandoffTime is how long such a proxy may take. Signal handlers of the
+	// program wait so long, too: a connect that was interrupted in the middle could
+	// not be taken up again. Optional: 15 s.
+	HandoffTime time.Duration
 	// Isolate runs the program in a user and network namespace of its own, from
 	// which nothing is reached. The sockets that it asks for are made outside, and
 	// no call that another thread could turn to an IP destination is its own.

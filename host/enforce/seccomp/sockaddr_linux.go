@@ -70,3 +70,5 @@ func putSockaddr(b []byte, domain int32, to netip.AddrPort) []byte {
 	binary.BigEndian.PutUint16(b[2:], to.Port())
 	return b
 }
+
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }

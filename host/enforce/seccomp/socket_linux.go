@@ -112,3 +112,16 @@ func (s *socket) reachLoopback() unix.Errno {
 	device = 0
 	return setOption(s.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, &device)
 }
+
+// States of tcp_states.h.
+const (
+	tcpEstablished = 1
+	tcpSynSent     = 2
+	tcpClose       = 7
+)
+
+func tcpState(fd int) byte {
+	state := [1]byte{tcpSynSent}
+	getOption(fd, unix.IPPROTO_TCP, unix.TCP_INFO, &state)
+	return state[0]
+}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,6 +33,7 @@ type supervisor struct {
 	targets   targets
 	datagrams datagrams
 	names     names
+	handed    carry.IDs
 	rights
 
 	restarts  restarts

@@ -53,6 +53,20 @@ func (w *worker) syscall(nr, a, b, c, d uintptr) (uintptr, unix.Errno) {
 // it returns.
 func (w *worker) park(events uint32, timeout int) unix.Errno {
 	w.patience(timeout)
+	return w.rest(events)
+}
+
+// await is park until a time, whatever signal waits.
+func (w *worker) await(events uint32, until time.Time) unix.Errno {
+	for {
+		w.asked, w.expires = time.Time{}, until
+		if e := w.rest(events); e != interrupted {
+			return e
+		}
+	}
+}
+
+func (w *worker) rest(events uint32) unix.Errno {
 	if err := w.s.park(w, events); err != nil { // Too many are watched: hold the thread.
 		time.Sleep(tickTime)
 		return w.check(time.Now())

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A stranger is a proxy that is not ours.
+type stranger struct {
+	tool string
+	kind string // of the policy
+	// config is written to a file, if there is any; %PORT is where to listen, %DIR
+	// a folder for what it needs.
+	config string
+	argv   []string // %FILE is the config file
+	env    string   // user:password
+	// shows is what the origin sees of the proxy.
+	shows func(t *testing.T, h http.Header)
+}
+
+var strangers = []stranger{
+	{tool: "nginx", kind: "proxy-protocol", argv: []string{"-c", "%FILE", "-e", "%DIR/error"}, config: `
+daemon off; master_process off; pid %DIR/pid; error_log %DIR/error;
+events {}
+http {
+  access_log off;
+  client_body_temp_path %DIR/b; proxy_temp_path %DIR/p; fastcgi_temp_path %DIR/f; uwsgi_temp_path %DIR/u; scgi_temp_path %DIR/s;
+  server {
+    listen 127.0.0.1:%PORT proxy_protocol;
+    location / {
+      proxy_pass http://$proxy_protocol_server_addr:$proxy_protocol_server_port;
+      proxy_set_header X-Client $proxy_protocol_addr;
+    }
+  }
+}`, shows: func(t *testing.T, h http.Header) { require.Equal(t, "127.0.0.1", h.Get("X-Client")) }},
+	// haproxy also checks the CRC32C.
+	{tool: "haproxy", kind: "proxy-protocol", argv: []string{"-db", "-f", "%FILE"}, config: `
+defaults
+  mode http
+  timeout connect 30s
+  timeout client 30s
+  timeout server 30s
+listen here
+  bind 127.0.0.1:%PORT accept-proxy
+  http-request set-header X-Unique %[fc_pp_unique_id,hex]
+  http-request set-header X-Destination %[dst]:%[dst_port]
+  server there 0.0.0.0:0
+`, shows: func(t *testing.T, h http.Header) {
+		require.Len(t, h.Get("X-Unique"), 32)
+		require.Regexp(t, `^127\.0\.0\.1:8\d+$`, h.Get("X-Destination"))
+	}},
+	{tool: "microsocks", kind: "socks5", argv: []string{"-i", "127.0.0.1", "-p", "%PORT"}},
+	{tool: "microsocks", kind: "socks5", argv: []string{"-i", "127.0.0.1", "-p", "%PORT", "-u", "me", "-P", "secret"}, env: "me:secret"},
+	{tool: "tinyproxy", kind: "http-connect", argv: []string{"-d", "-c", "%FILE"}, env: "me:secret", config: `
+Port %PORT
+Listen 127.0.0.1
+Timeout 30
+BasicAuth me secret
+LogLevel Critical
+`},
+}
+
+// start starts the proxy and returns where it listens. The port is free when it
+// is chosen; who loses it to another program tries the next.
+func (s stranger) start(t *testing.T) string {
+	t.Helper()
+	need(t, s.tool)
+	for range 5 {
+		if addr := s.try(t); addr != "" {
+			return addr
+		}
+	}
+	t.Fatalf("%s does not start", s.tool)
+	return ""
+}
+
+func (s stranger) try(t *testing.T) string {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addr := free.Addr().String()
+	free.Close()
+	_, port, _ := net.SplitHostPort(addr)
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o777)) // It may become another user.
+	file := filepath.Join(dir, "config")
+	fill := strings.NewReplacer("%PORT", port, "%DIR", dir, "%FILE", file)
+	require.NoError(t, os.WriteFile(file, []byte(fill.Replace(s.config)), 0o644))
+	var argv []string
+	for _, a := range s.argv {
+		argv = append(argv, fill.Replace(a))
+	}
+	cmd := exec.Command(s.tool, argv...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		if err, ok := <-ended; ok {
+			ended <- err
+		}
+	})
+	for {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			c.Close()
+			return addr
+		}
+		select {
+		case err := <-ended:
+			close(ended)
+			t.Logf("%s: %v\n%s", s.tool, err, out.String())
+			return ""
+		case <-time.After(5 * time.Millisecond): // It tells nobody that it listens.
+		}
+	}
+}
+
+// policy redirects a port to the proxy.
+func (s stranger) policy(t *testing.T, addr, port string) string {
+	plugin, err := filepath.Abs("../../plugins/proxy-redirect/proxy-redirect.wasm")
+	require.NoError(t, err)
+	credentials := ""
+	if s.env != "" {
+		credentials = ", credentials: {env: STRANGER}"
+	}
+	return policy(t, fmt.Sprintf(`version: 1
+proxies: [{id: stranger, kind: %s, address: %q%s}]
+callouts:
+  - id: redirect
+    wasm: %s
+    config: {rules: [{destinations: [127.0.0.0/8], ports: [%q], proxy: "${proxy:stranger}", proxy_pid: "${pid}"}]}
+filters:
+  - {name: to the stranger, layer: ALE_CONNECT_REDIRECT, action: callout, callout: redirect, conditions: [{field: IP_PROTOCOL, value: tcp}]}
+`, s.kind, addr, credentials, plugin, port))
+}
+
+// Proxies of others take connections of programs over that know nothing of them.
+func TestStrangers(t *testing.T) {
+	warm(t)
+	for _, s := range strangers {
+		t.Run(s.tool+" "+s.env, func(t *testing.T) {
+			addr := s.start(t)
+			seen := make(chan http.Header, 1)
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				seen <- r.Header
+				_, _ = io.WriteString(w, "origin says hello\n")
+			}))
+			srv.Listener.Close()
+			srv.Listener = origin(t)
+			srv.Start()
+			t.Cleanup(srv.Close)
+			to := srv.Listener.Addr().String()
+			_, port, _ := net.SplitHostPort(to)
+			p := s.policy(t, addr, port)
+			for _, client := range [][]string{
+				{"curl", "-sS", "--noproxy", "*", "http://" + to + "/"},
+				{"wget", "--no-proxy", "-qO-", "http://" + to + "/"},
+				{"python3", "-c", "import urllib.request as u; print(u.urlopen('http://" + to + "/').read().decode(), end='')"},
+			} {
+				need(t, client[0])
+				t.Setenv("STRANGER", s.env)
+				r := calloutd(t, append([]string{"run", "--policy", p, "--summary", "--"}, client...)...)
+				require.Zero(t, r.code, r.stderr)
+				require.Equal(t, "origin says hello\n", r.stdout, client[0])
+				require.Contains(t, r.stderr, "to "+to+": redirected to "+addr+" (proxy stranger)")
+				h := <-seen
+				if s.shows != nil {
+					s.shows(t, h)
+				}
+			}
+			if s.env == "" {
+				return
+			}
+			t.Setenv("STRANGER", "me:wrong")
+			r := calloutd(t, "run", "--policy", p, "--", "curl", "-sS", "--noproxy", "*", "http://"+to+"/")
+			require.Equal(t, 7, r.code, "curl's code for a failed connect: %s", r.stderr)
+			require.Regexp(t, `failed: redirected to \S+ \(proxy stranger\) by filter 1 "to the stranger".*, where: the \S+ proxy does not take the credentials`, r.stderr)
+			require.NotContains(t, r.stderr, "wrong")
+		})
+	}
+}
+
+// What is wrong with credentials is told at their place, and nothing of them.
+func TestCredentials(t *testing.T) {
+	const text = "version: 1\nproxies: [{id: p, kind: socks5, address: \"127.0.0.1:1\", credentials: {%s}}]\n"
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "good"), []byte("me:secret:more\r\nrest"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "bad"), []byte("secret\n"), 0o600))
+	t.Setenv("STRANGER", ":secret")
+	for value, want := range map[string]string{
+		"file: " + filepath.Join(dir, "good"): "",
+		"file: " + filepath.Join(dir, "bad"):  `:2:\d+: the first line of \S+ is not user:password$`,
+		"file: " + filepath.Join(dir, "none"): `:2:\d+: open \S+: no such file or directory$`,
+		"env: STRANGER":                       `:2:\d+: the environment variable STRANGER is not user:password$`,
+		"env: STRANGER_NONE":                  `:2:\d+: the environment variable STRANGER_NONE is not set$`,
+	} {
+		r := calloutd(t, "run", "--policy", policy(t, fmt.Sprintf(text, value)), "--", "true")
+		if want == "" {
+			require.Zero(t, r.code, r.stderr)
+			continue
+		}
+		require.Equal(t, codeTool, r.code)
+		require.Regexp(t, want, strings.TrimSpace(r.stderr))
+		require.NotContains(t, r.stderr, "secret")
+	}
+}

@@ -1,0 +1,138 @@
+// Package carry carries connections that were sent to this process to where the
+// layers let them go.
+package carry
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/handoff"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// A Carrier carries connections. Its fields are not to be changed once it does.
+type Carrier struct {
+	ALE       *ale.Enforcer                     // Required.
+	OnBlocked func(enforce.Denial)              // Required.
+	Handoff   map[netip.AddrPort]*handoff.Proxy // the proxies of others, by address. Optional.
+
+	ids IDs
+}
+
+// handoffTime is how long a proxy of somebody else may take.
+const handoffTime = 15 * time.Second
+
+// Carry decides the connection that in is about and carries it, from c. A block,
+// and a destination that is not reached, is a reset. It closes c.
+func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
+	var up *net.TCPConn
+	flow, err := r.ALE.NewSocket(in).Connect(ctx, in.Remote, func(ctx context.Context, to ale.Target) (netip.AddrPort, error) {
+		var err error
+		up, err = r.connect(ctx, &in, to)
+		if err != nil {
+			return netip.AddrPort{}, err
+		}
+		return up.LocalAddr().(*net.TCPAddr).AddrPort(), nil
+	})
+	if err != nil {
+		Reset(c)
+		if b := (*ale.BlockedError)(nil); errors.As(err, &b) {
+			r.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: err})
+		}
+		return
+	}
+	defer flow.Close()
+	defer up.Close()
+	defer c.Close()
+	Relay(c, up)
+}
+
+// connect connects to where a connection may go, and hands it over if that is a
+// proxy of somebody else.
+func (r *Carrier) connect(ctx context.Context, in *fwps.Incoming, to ale.Target) (*net.TCPConn, error) {
+	remote := netip.AddrPortFrom(to.Remote.Addr().Unmap(), to.Remote.Port())
+	var d net.Dialer
+	d.SetMultipathTCP(false)
+	if to.Local.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(to.Local)
+	}
+	conn, err := d.DialContext(ctx, "tcp", remote.String())
+	if err != nil {
+		return nil, err
+	}
+	up := conn.(*net.TCPConn)
+	p := r.Handoff[remote]
+	if p == nil || to.Remote == in.Remote {
+		return up, nil
+	}
+	request, err := Request(r.ALE, p, to)
+	if err == nil {
+		request.Source, request.Destination, request.UniqueID = up.LocalAddr().(*net.TCPAddr).AddrPort(), in.Remote, r.ids.Next()
+		err = errors.Join(up.SetDeadline(time.Now().Add(handoffTime)), p.Introduce(up, &request), up.SetDeadline(time.Time{}))
+	}
+	if err != nil {
+		up.Close()
+		return nil, err
+	}
+	return up, nil
+}
+
+// Request is what a proxy is told about the redirect of a connection.
+func Request(e *ale.Enforcer, p *handoff.Proxy, to ale.Target) (r handoff.Request, err error) {
+	if hop := to.Records.Last(); hop != nil && p.Kind == handoff.ProxyProtocol {
+		r.Context = hop.Context
+		r.Records, err = e.Seal(to.Records)
+	}
+	return r, err
+}
+
+// IDs numbers connections, differently in each process. The zero value works.
+type IDs struct {
+	once sync.Once
+	run  [8]byte
+	last atomic.Uint64
+}
+
+// Next returns an identity that no other connection has.
+func (n *IDs) Next() []byte {
+	n.once.Do(func() { _, _ = rand.Read(n.run[:]) }) // It never fails.
+	return binary.BigEndian.AppendUint64(bytes.Clone(n.run[:]), n.last.Add(1))
+}
+
+// Reset closes a connection the way a refused one ends.
+func Reset(c *net.TCPConn) {
+	_ = c.SetLinger(0) // The close that follows is all that can be done about it.
+	c.Close()
+}
+
+// Relay copies both ways until both ends are done, passing each end's half-close
+// on. io.Copy between TCP connections is splice.
+func Relay(a, b *net.TCPConn) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		half(a, b)
+	}()
+	half(b, a)
+	<-done
+}
+
+func half(dst, src *net.TCPConn) {
+	if _, err := io.Copy(dst, src); err != nil {
+		dst.Close()
+		src.Close()
+		return
+	}
+	_ = dst.CloseWrite() // It may be closed by the other direction.
+}
