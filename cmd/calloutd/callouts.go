@@ -83,11 +83,20 @@ func (l *loader) load(ctx context.Context, c policyfile.Callout) error {
 	if err != nil {
 		return bad("id", err)
 	}
-	l.handles[c.ID] = handle
+	l.handles[c.ID], l.modules[c.ID] = handle, &loadedModule{m, wasm, config}
 	// Refused while the callout is busy: then the engine goes with it.
 	l.closers = append(l.closers, func() { _ = unregister() })
 	return nil
 }
+
+// A loadedModule is a callout's, with what it was made of.
+type loadedModule struct {
+	*guest.Module
+	wasm, config []byte
+}
+
+// reload makes the same live again.
+func (m *loadedModule) reload(ctx context.Context) error { return m.Reload(ctx, m.wasm, m.config) }
 
 func (l *loader) options(c policyfile.Callout, config []byte) guest.ModuleOptions {
 	o := guest.ModuleOptions{Config: config, MaxFailures: c.MaxFailures, Withhold: ^c.Capabilities, Sets: c.Sets,

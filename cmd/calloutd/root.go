@@ -20,7 +20,7 @@ calloutd itself. run ends with the code of its command.`,
 	root.AddCommand(
 		newRun(), newAttach(), // enforce
 		newSim(), newTest(), newWhy(), newDiff(), newRecord(), newReplay(), newCheck(), // try out
-		newNew(), newBuild(), newInspect(), // make
+		newNew(), newBuild(), newInspect(), newBench(), // make
 		newSchema(), newSpec(), newDoctor(), newMan(), newVersion(),
 	)
 	return root

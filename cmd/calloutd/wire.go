@@ -27,6 +27,7 @@ type world struct {
 	proxies map[netip.AddrPort]policyfile.Proxy
 	handoff map[netip.AddrPort]*handoff.Proxy // those of the proxies that are others'
 	handles map[fwpm.CalloutID]redirect.Handle
+	modules map[fwpm.CalloutID]*loadedModule
 	running []*localproxy.Proxy
 	pid     uint32 // calloutd's
 	// journals: what callouts are told can be written down, or repeated.
@@ -53,7 +54,7 @@ func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err
 	if err != nil {
 		return nil, err
 	}
-	w := &world{file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{}, handles: map[fwpm.CalloutID]redirect.Handle{}}
+	w := &world{file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{}, handles: map[fwpm.CalloutID]redirect.Handle{}, modules: map[fwpm.CalloutID]*loadedModule{}}
 	w.journals = !s.live || t.tape.records()
 	t.world = w
 	defer func() {

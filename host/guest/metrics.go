@@ -64,6 +64,7 @@ type Stats struct {
 	Slices    uint64 // fuel that they took, in started slices of meter.SliceFuel
 	Failures  uint64 // decisions that the guest failed
 	Replaced  uint64 // instances that were thrown away
+	Memory    uint64 // bytes of the guests' memories, those of spares left out
 	// Generation counts the versions that were live, this one included.
 	Generation  uint64
 	Quarantines uint64

@@ -256,6 +256,9 @@ func (m *Module) Stats() Stats {
 		s.mu.Lock()
 		st.Decisions += s.decisions
 		st.Slices += s.slices
+		if s.inst != nil {
+			st.Memory += uint64(s.inst.mod.Memory().Size())
+		}
 		s.mu.Unlock()
 	}
 	return st

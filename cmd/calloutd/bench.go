@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/policytest"
+)
+
+func newBench() *cobra.Command {
+	var o benchOptions
+	cmd := &cobra.Command{
+		Use:   "bench POLICY",
+		Short: "Measure what decisions of a policy cost",
+		Long: `Bench decides the connections of the policy's cases again and again, or, where there are
+none, some at the boundaries of what it names. A decision is one layer that the policy has
+filters for. An empty policy decides the same ones in turns with it: the ratio of the two
+is the number to compare, since both suffer from whatever else the machine does.
+
+--soak decides that many times, or for that long, while every callout is loaded anew a
+hundred times, and draws the memory of the process, of Go's heap and of the guests over
+time. It ends with code 1 when memory grew.`,
+		Example: `  calloutd bench examples/quickstart/policy.yaml
+  calloutd bench policy.yaml --json
+  calloutd bench policy.yaml --soak 10000000 --plot soak.svg`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.bench(cmd, args[0]) },
+	}
+	jsonFlag(cmd, &o.json)
+	f := cmd.Flags()
+	f.DurationVar(&o.time, "time", time.Second, "how long to measure each of policy and empty policy")
+	f.StringVar(&o.soak, "soak", "", "decide so many times or so long, such as 10000000 or 10m, and watch memory")
+	f.StringVar(&o.plot, "plot", "soak.svg", "where --soak draws it")
+	_ = cmd.MarkFlagFilename("plot", "svg") // fails only for a flag that does not exist
+	return cmd
+}
+
+type benchOptions struct {
+	time       time.Duration
+	soak, plot string
+	json       bool
+}
+
+func (o *benchOptions) bench(cmd *cobra.Command, policy string) error {
+	if o.time <= 0 {
+		return fmt.Errorf("--time %v: expected more than nothing", o.time)
+	}
+	length, err := parseLength(o.soak)
+	if err != nil {
+		return err
+	}
+	w, err := open(cmd.Context(), policy, newTracer(io.Discard, false, false), false)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	x, err := w.mix(cmd.Context(), policy)
+	if err != nil {
+		return err
+	}
+	if o.soak != "" {
+		return o.runSoak(cmd, policy, w, x, length)
+	}
+	// The main goroutine keeps to its thread, which makes it slow to hand over.
+	done := make(chan *benchResult)
+	go func() { done <- measure(cmd.Context(), w, x, o.time) }()
+	r := <-done
+	r.Policy, r.Connections, r.Source = policy, x.connections, x.source
+	if o.json {
+		return encode(cmd.OutOrStdout(), r)
+	}
+	return r.write(cmd.OutOrStdout())
+}
+
+// A mix is what is decided again and again.
+type mix struct {
+	source      string // where it comes from
+	connections int
+	asked       []fwps.Incoming // one for each layer of each connection
+}
+
+// maxMix is how many connections the search gives.
+const maxMix = 1000
+
+// mix takes connections through the layers once, and keeps what was asked of
+// those that the policy has filters for, or of all if it has none.
+func (w *world) mix(ctx context.Context, policy string) (*mix, error) {
+	world := w.described()
+	x := &mix{source: "the boundaries of what it names"}
+	connections, err := w.casesOf(policy, world)
+	if err != nil {
+		return nil, err
+	}
+	if len(connections) > 0 {
+		x.source = "its cases"
+	} else {
+		policytest.Boundaries(world).Some(maxMix)(func(in fwps.Incoming) bool {
+			connections = append(connections, in)
+			return true
+		})
+	}
+	filtered := map[fwpm.LayerID]bool{}
+	for _, f := range w.file.Policy.Filters {
+		filtered[f.Layer] = true
+	}
+	for _, in := range connections {
+		asked := ways(ctx, world, in)
+		x.connections++
+		for k := range asked {
+			if len(filtered) == 0 || filtered[asked[k].In.Layer] {
+				x.asked = append(x.asked, asked[k].In)
+			}
+		}
+	}
+	if len(x.asked) == 0 {
+		return nil, fmt.Errorf("%s: none of its %d connections comes to a layer that it has filters for", policy, x.connections)
+	}
+	return x, nil
+}
+
+// ways is what a connection is asked for. That it is blocked, or that nobody is
+// there, ends it.
+func ways(ctx context.Context, world *policytest.World, in fwps.Incoming) []policytest.Classification {
+	r := world.Record()
+	if in.Inbound {
+		if f, err := r.Enforcer.Accept(ctx, in); err == nil {
+			f.Detach()
+		}
+		return r.Asked
+	}
+	if s, f, err := policytest.Connect(ctx, r.Enforcer, in); err == nil {
+		f.Detach()
+		s.Close()
+	}
+	return r.Asked
+}
+
+// casesOf are the connections of the cases beside a policy, but for those that
+// need the records of another.
+func (w *world) casesOf(policy string, world *policytest.World) (out []fwps.Incoming, err error) {
+	ext := filepath.Ext(policy)
+	path := strings.TrimSuffix(policy, ext) + "_test" + ext
+	src, err := readCases(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	suite, err := policytest.Parse(path, src)
+	if err != nil {
+		return nil, err
+	}
+	if err := suite.Bind(w.file, world.Proxies); err != nil {
+		return nil, err
+	}
+	for _, c := range suite.Cases {
+		for _, s := range c.Steps {
+			if !s.Listen && s.RecordsOf < 0 {
+				out = append(out, s.Incoming)
+			}
+		}
+	}
+	return slices.Clip(out), nil
+}
+
+// emptyEngine decides everything by default (ARB-09): the floor.
+func emptyEngine() *host.Engine { return host.New(host.Options{}) }
