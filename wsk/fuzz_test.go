@@ -16,6 +16,7 @@ func FuzzControlSocket(f *testing.F) {
 	w := open(f, wsk.Debug{})
 	f.Add(uint8(2), uint32(wsk.SIOQueryWFPConnectionRedirectRecords), uint32(0), []byte{}, uint16(1024))
 	f.Add(uint8(2), uint32(wsk.SIOSetWFPConnectionRedirectRecords), uint32(0), make([]byte, 104), uint16(0))
+	f.Add(uint8(2), uint32(wsk.SIOSetPeerTargetName), uint32(0), wsk.AppendPeerTargetName(nil, netip.AddrPort{}, "a.example"), uint16(0))
 	f.Add(uint8(2), uint32(wsk.SIOAddressListSort), uint32(0), wsk.AppendAddressList(nil, []netip.Addr{netip.IPv6Loopback()}), uint16(64))
 	f.Add(uint8(0), uint32(wsk.SOWSKEventCallback), uint32(0xFFFF), wsk.EventCallbackControl{NpiID: wsk.NPIWSKInterfaceID, EventMask: 0x40}.Append(nil), uint16(0))
 	f.Add(uint8(1), uint32(wsk.SOOriginalDst), uint32(0xFFFF), []byte{}, uint16(128))

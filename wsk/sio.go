@@ -28,6 +28,8 @@ var ioctls = map[uint32]*control{
 	SIOQueryWFPConnectionRedirectRecords: {name: "SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS", on: connects | DatagramSocket, run: (*Socket).queryRedirect},
 	SIOQueryWFPConnectionRedirectContext: {name: "SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT", on: connects | DatagramSocket, run: (*Socket).queryRedirect},
 	SIOSetWFPConnectionRedirectRecords:   {name: "SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS", on: connects | DatagramSocket, run: (*Socket).setRedirect},
+	SIOSetPeerTargetName:                 {name: "SIO_SET_PEER_TARGET_NAME", on: connects, run: (*Socket).setPeerTargetName},
+	SIODeletePeerTargetName:              {name: "SIO_DELETE_PEER_TARGET_NAME", on: connects, run: (*Socket).setPeerTargetName},
 	SIOQueryWFPALEEndpointHandle:         {name: "SIO_QUERY_WFP_ALE_ENDPOINT_HANDLE", irp: irpOptional, on: allSockets, sized: true, run: (*Socket).queryEndpointHandle},
 
 	SIOAddressListQuery:  {name: "SIO_ADDRESS_LIST_QUERY", irp: irpForbidden, on: allSockets, sized: true, run: (*Socket).queryAddressList},

@@ -153,7 +153,7 @@ func (s simulation) goes(verb string, asked, to netip.AddrPort) {
 func (s simulation) proxied(f *ale.Flow, in fwps.Incoming) error {
 	in = fwps.Incoming{Protocol: in.Protocol, AppID: "calloutd", ProcessID: s.pid, Local: f.Remote, Remote: f.Local}
 	acc, err := s.accept(in)
-	if err != nil || s.kindAt(f.Remote) != policyfile.ProxyForward {
+	if err != nil || s.kindAt(f.Remote) == policyfile.ProxyInspect {
 		return err
 	}
 	return s.connect(fwps.Incoming{Protocol: in.Protocol, AppID: in.AppID, ProcessID: in.ProcessID, Remote: f.Original, Records: acc.Records})

@@ -99,8 +99,11 @@ func (w *world) startProxies(ctx context.Context, dir string, t *tracer) (map[st
 			continue
 		}
 		start := localproxy.Inspect
-		if p.Kind == policyfile.ProxyForward {
+		switch p.Kind {
+		case policyfile.ProxyForward:
 			start = localproxy.Forward
+		case policyfile.ProxyPeek:
+			start = localproxy.Peek
 		}
 		px, err := start(ctx, localproxy.Options{Client: client, Listen: p.Listen, Open: w.ale.Open, Release: w.ale.Release, Logf: t.logf})
 		if err != nil {

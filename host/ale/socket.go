@@ -3,10 +3,12 @@ package ale
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 
+	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
@@ -86,6 +88,22 @@ func (s *Socket) SetRecords(rs redirect.Records) {
 	}
 	s.mu.Unlock()
 	s.e.Release(old)
+}
+
+// SetPeerName is what the socket's owner says that its peer is called:
+// FWPM_CONDITION_PEER_NAME of the connections that follow. Empty is not known.
+func (s *Socket) SetPeerName(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	other := maps.Clone(s.in.Other) // What is under way has the old one.
+	if other == nil {
+		other = map[fwpm.ConditionID]fwp.Value{}
+	}
+	delete(other, fwpm.ConditionPeerName)
+	if name != "" {
+		other[fwpm.ConditionPeerName] = fwp.Blob(name)
+	}
+	s.in.Other = other
 }
 
 // EndpointID is the FWPS_METADATA_FIELD_TRANSPORT_ENDPOINT_HANDLE of the socket.

@@ -169,6 +169,7 @@ func TestTooLarge(t *testing.T) {
 	m := load(t, "good", guest.ModuleOptions{Slots: 1})
 	for want, c := range map[string]*fwps.Call{
 		"path has 4097 bytes":   {In: &fwps.Incoming{AppID: strings.Repeat("p", abi.MaxApp+1)}},
+		"name has 257 bytes":    {In: &fwps.Incoming{Other: map[fwpm.ConditionID]fwp.Value{fwpm.ConditionPeerName: fwp.Blob(strings.Repeat("n", abi.MaxHostname+1))}}},
 		"record has 3457 bytes": {In: &fwps.Incoming{}, Hop: &redirect.Hop{Record: make([]byte, abi.MaxRecord+1)}},
 	} {
 		_, err := ask(m, c)

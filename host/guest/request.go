@@ -65,6 +65,15 @@ func encodeTail(b []byte, c *fwps.Call, present uint32) error {
 	}
 	at, bits := put(b, abi.RequestHeader, abi.ReqApp, c.In.AppID, abi.PresentApp)
 	present |= bits
+	if name := c.In.Other[fwpm.ConditionPeerName].Text; name != "" {
+		if len(name) > abi.MaxHostname {
+			return fmt.Errorf("the peer's name has %d bytes, a request holds %d", len(name), abi.MaxHostname)
+		}
+		le.PutUint16(b[abi.ReqHostname:], uint16(at))
+		le.PutUint16(b[abi.ReqHostname+2:], uint16(len(name)))
+		at = place(b, at, name)
+		present |= abi.PresentHostname
+	}
 	if c.Hop != nil {
 		if len(c.Hop.Record) > abi.MaxRecord {
 			return fmt.Errorf("the record has %d bytes, a request holds %d", len(c.Hop.Record), abi.MaxRecord)
@@ -106,9 +115,14 @@ func put[T string | []byte](b []byte, at, field int, item T, bit uint32) (int, u
 	if len(item) == 0 || len(item) > abi.ResponseOffset-at {
 		return at, 0
 	}
-	end := at + copy(b[at:], item)
 	le.PutUint32(b[field:], uint32(at))
+	return place(b, at, item), bit
+}
+
+// place copies an item and returns where the next one goes.
+func place[T string | []byte](b []byte, at int, item T) int {
+	end := at + copy(b[at:], item)
 	next := (end + 7) &^ 7
 	clear(b[end:next])
-	return next, bit
+	return next
 }

@@ -14,6 +14,7 @@ type ProxyKind string
 const (
 	ProxyInspect ProxyKind = "inspect" // answers with what it learned about the connection
 	ProxyForward ProxyKind = "forward" // carries the connection to where it was going
+	ProxyPeek    ProxyKind = "peek"    // the same, with the name that its first bytes ask for
 )
 
 // What proxies of others understand.
@@ -24,7 +25,7 @@ const (
 )
 
 var (
-	builtinKinds = []ProxyKind{ProxyInspect, ProxyForward}
+	builtinKinds = []ProxyKind{ProxyInspect, ProxyForward, ProxyPeek}
 	foreignKinds = []ProxyKind{ProxyProtocol, ProxySOCKS5, ProxyHTTPConnect}
 )
 

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
@@ -103,6 +104,12 @@ func (r *reader) protocol(v value, s *Step) {
 		r.bad(v, "tcp, udp or a number up to 255")
 	}
 	s.Incoming.Protocol = p
+}
+
+func (r *reader) peerName(v value, s *Step) {
+	if name, ok := r.text(v); ok {
+		s.Incoming.Other = map[fwpm.ConditionID]fwp.Value{fwpm.ConditionPeerName: fwp.Blob(name)}
+	}
 }
 
 // ParseProtocol reads an IP protocol: tcp, udp or a number.

@@ -1,6 +1,7 @@
-// Package localproxy holds the two proxies calloutd brings: inspect, which
-// answers with what it learned about a connection, and forward, which carries
-// it on to where it was going. Both are plain clients of wsk.
+// Package localproxy holds the proxies calloutd brings: inspect, which answers
+// with what it learned about a connection, forward, which carries it on to where
+// it was going, and peek, which looks at whom it asks for before it does. All are
+// plain clients of wsk.
 package localproxy
 
 import (
@@ -143,9 +144,14 @@ func (o *Options) report(ctx context.Context, c *wsknet.Conn) Report {
 // destination, with the redirect records set on its own socket, so that the
 // callouts know the connection as their own (RED-SET-04, SC-30).
 func Forward(ctx context.Context, o Options) (*Proxy, error) {
+	return o.serve(ctx, "forward", func(ctx context.Context, in *wsknet.Conn) error { return o.carry(ctx, in, nil, "") })
+}
+
+// serve hands each connection to a function of its own.
+func (o *Options) serve(ctx context.Context, kind string, carry func(context.Context, *wsknet.Conn) error) (*Proxy, error) {
 	ln, err := wsknet.Listen(ctx, o.Client, o.Listen.String())
 	if err != nil {
-		return nil, fmt.Errorf("forward: %w", err)
+		return nil, fmt.Errorf("%s: %w", kind, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	p := &Proxy{ln: ln, stop: cancel}
@@ -157,8 +163,8 @@ func Forward(ctx context.Context, o Options) (*Proxy, error) {
 			}
 			p.wg.Go(func() {
 				conn := c.(*wsknet.Conn)
-				if err := o.carry(ctx, conn); err != nil {
-					o.logf("forward: %v", err)
+				if err := carry(ctx, conn); err != nil {
+					o.logf("%s: %v", kind, err)
 					conn.Abort() // The client must not take it for an orderly end.
 				}
 				conn.Close()
@@ -168,7 +174,9 @@ func Forward(ctx context.Context, o Options) (*Proxy, error) {
 	return p, nil
 }
 
-func (o *Options) carry(ctx context.Context, in *wsknet.Conn) error {
+// carry connects to the original destination and relays. What was read of in
+// goes first; the name, if it is known, is what the destination is called.
+func (o *Options) carry(ctx context.Context, in *wsknet.Conn, read []byte, name string) error {
 	sealed, err := in.RedirectRecords(ctx)
 	if err != nil {
 		return fmt.Errorf("connection from %s was not redirected here: %w", in.RemoteAddr(), err)
@@ -181,7 +189,7 @@ func (o *Options) carry(ctx context.Context, in *wsknet.Conn) error {
 	if err != nil {
 		return fmt.Errorf("redirect context does not begin with the original destination: %w", err)
 	}
-	d := wsknet.Dialer{Client: o.Client, Control: winsock.Control(sealed)}
+	d := wsknet.Dialer{Client: o.Client, Control: named(name, to, winsock.Control(sealed))}
 	conn, err := d.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return fmt.Errorf("%s: %w", to, err)
@@ -190,6 +198,9 @@ func (o *Options) carry(ctx context.Context, in *wsknet.Conn) error {
 	defer out.Close()
 	stop := context.AfterFunc(ctx, func() { in.Abort(); out.Abort() })
 	defer stop()
+	if _, err := out.Write(read); err != nil {
+		return fmt.Errorf("%s: %w", to, err)
+	}
 	return relay(in, out)
 }
 

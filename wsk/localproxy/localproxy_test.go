@@ -26,6 +26,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+var loopback = netip.MustParseAddrPort("127.0.0.1:0")
+
 // A world has a callout that sends to a proxy what does not come from it.
 type world struct {
 	*wsktest.Client
@@ -40,7 +42,7 @@ func open(t *testing.T) *world {
 }
 
 func (w *world) start(start func(context.Context, localproxy.Options) (*localproxy.Proxy, error), withContext bool) *localproxy.Proxy {
-	p, err := start(w.t.Context(), localproxy.Options{Client: w.Client.Client, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Open: w.ALE.Open, Release: w.ALE.Release, Logf: w.logf})
+	p, err := start(w.t.Context(), localproxy.Options{Client: w.Client.Client, Listen: loopback, Open: w.ALE.Open, Release: w.ALE.Release, Logf: w.logf})
 	require.NoError(w.t, err)
 	w.t.Cleanup(p.Close)
 	w.AtConnect(w.t, func(c *fwps.Call, v *fwps.Verdict) {
@@ -140,8 +142,8 @@ func TestForwardFailures(t *testing.T) {
 		to      string
 		say     string
 	}{
-		"nobody at the origin": {true, "127.0.0.1:1", "forward: %v"},
-		"no context":           {false, "198.51.100.7:80", "forward: %v"},
+		"nobody at the origin": {true, "127.0.0.1:1", "%s: %v"},
+		"no context":           {false, "198.51.100.7:80", "%s: %v"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := open(t)

@@ -127,6 +127,14 @@ func (c *rawConn) SetRedirectRecords(ctx context.Context, sealed []byte) error {
 	return err
 }
 
+// SetPeerName says what the peer is called that the connection will reach.
+func (c *rawConn) SetPeerName(ctx context.Context, peer netip.AddrPort, name string) error {
+	_, err := do(ctx, "set peer target name", func(p *wsk.IRP) ntstatus.Status {
+		return c.s.ControlSocket(wsk.Ioctl, wsk.SIOSetPeerTargetName, 0, wsk.AppendPeerTargetName(nil, peer, name), nil, nil, p)
+	})
+	return err
+}
+
 func (c *rawConn) Control(func(uintptr)) error    { return errors.ErrUnsupported }
 func (c *rawConn) Read(func(uintptr) bool) error  { return errors.ErrUnsupported }
 func (c *rawConn) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
