@@ -51,7 +51,7 @@ func (e *Engine) RegisterCallout(id fwpm.CalloutID, c fwps.Callout) (h redirect.
 	case old != nil && old.callout != nil:
 		return 0, nil, fmt.Errorf("callout %q is registered already: %w", id, ntstatus.FWPAlreadyExists)
 	}
-	r := &registered{id: id, callout: c, slot: &arbitrate.Slot{ID: id}, handle: e.newHandle(string(id))}
+	r := &registered{id: id, callout: c, slot: &arbitrate.Slot{ID: id}, handle: e.calloutHandle(id)}
 	r.slot.Set(c, r.handle)
 	e.callouts[id] = r
 	if n := *e.live.Load(); n.objects.uses[key{kind: fwpm.KindCallout, name: string(id)}] > 0 {

@@ -447,6 +447,18 @@ func (d *tracking) Classify(_ context.Context, c *fwps.Call, v *fwps.Verdict) er
 
 func (d *tracking) FlowDelete(_ fwpm.LayerID, _ fwpm.CalloutID, n uint64) { d.live[n].Store(false) }
 
+// An engine that takes another one's place knows the callouts' redirects.
+func TestInheritedRedirectHandles(t *testing.T) {
+	e := host.New(host.Options{RedirectHandles: map[fwpm.CalloutID]redirect.Handle{"a": 7, "b": 3}})
+	other, _ := register(t, e, "other", answering(permit))
+	require.EqualValues(t, 8, other, "none that was had before")
+	a, unregister := register(t, e, "a", answering(permit))
+	require.EqualValues(t, 7, a)
+	require.NoError(t, unregister())
+	again, _ := register(t, e, "a", answering(permit))
+	require.EqualValues(t, 9, again, "RH-01")
+}
+
 func TestRedirectHandles(t *testing.T) {
 	e := host.New(host.Options{})
 	for flags, provider := range map[uint32]string{0: "", 1: "p"} {

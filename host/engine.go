@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,11 @@ type Options struct {
 	// redirect handle goes (AMB-18).
 	ReauthorizeOnHandleDestroy bool
 
+	// RedirectHandles are the handles that callouts had in an engine whose place
+	// this one takes: each gets its own again when it registers first, and knows
+	// what it redirected there. No other handle is one of these. Optional.
+	RedirectHandles map[fwpm.CalloutID]redirect.Handle
+
 	// Booting makes the engine begin before its host is ready: boot-time filters
 	// are enforced and persistent ones are not, until BootComplete (BFE-OBJ-07).
 	Booting bool
@@ -60,9 +66,11 @@ type Engine struct {
 	callouts map[fwpm.CalloutID]*registered
 	handles  map[redirect.Handle]string
 	handle   redirect.Handle // the newest
-	sessions map[string]*Session
-	changes  []*changeSubscriber
-	events   eventOptions
+	// Of Options.RedirectHandles, what nobody took yet.
+	inherited map[fwpm.CalloutID]redirect.Handle
+	sessions  map[string]*Session
+	changes   []*changeSubscriber
+	events    eventOptions
 }
 
 // live is what a classification can see: one value, swapped as a whole.
@@ -84,6 +92,10 @@ func New(opts Options) *Engine {
 	e := &Engine{opts: opts, stats: newCounters(), callouts: map[fwpm.CalloutID]*registered{},
 		handles: map[redirect.Handle]string{}, sessions: map[string]*Session{}, events: eventOptions{collect: true}}
 	e.lock = txnLock{now: opts.Now, after: opts.After, changed: make(chan struct{})}
+	e.inherited = maps.Clone(opts.RedirectHandles)
+	for _, h := range e.inherited {
+		e.handle = max(e.handle, h)
+	}
 	e.live.Store(&live{program: new(arbitrate.Program), objects: builtin(opts.Booting)})
 	return e
 }

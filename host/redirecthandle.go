@@ -28,6 +28,17 @@ func (e *Engine) newHandle(provider string) redirect.Handle {
 	return e.handle
 }
 
+// calloutHandle is the handle of a callout that registers. The caller holds e.mu.
+func (e *Engine) calloutHandle(id fwpm.CalloutID) redirect.Handle {
+	h, ok := e.inherited[id]
+	if !ok {
+		return e.newHandle(string(id))
+	}
+	delete(e.inherited, id)
+	e.handles[h] = string(id)
+	return h
+}
+
 // RedirectHandleDestroy is FwpsRedirectHandleDestroy0. Connections that were
 // redirected with the handle live on with their records, in the state
 // redirected-by-other for everybody (AMB-18). An unknown handle is no error.

@@ -86,6 +86,7 @@ func (l *loader) load(ctx context.Context, c policyfile.Callout) error {
 	l.handles[c.ID], l.modules[c.ID] = handle, &loadedModule{m, wasm, config}
 	// Refused while the callout is busy: then the engine goes with it.
 	l.closers = append(l.closers, func() { _ = unregister() })
+	l.leave = append(l.leave, unregister)
 	return nil
 }
 

@@ -214,7 +214,7 @@ func (w *world) described() *policytest.World {
 	out.NewTrace = func() policytest.Trace {
 		b := new(bytes.Buffer)
 		t := newTracer(b, false, true)
-		t.world = w
+		t.world.Store(w)
 		return writtenTrace{t, b}
 	}
 	return out

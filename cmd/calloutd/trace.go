@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -20,8 +21,8 @@ type tracer struct {
 	out   io.Writer
 	paint painter
 	json  bool
-	all   bool // not only what went wrong
-	world *world
+	all   bool                  // not only what went wrong
+	world atomic.Pointer[world] // the newest
 
 	log *eventLog // of --events; nil: nobody reads them
 	sum *summary  // of --summary; nil likewise
@@ -70,7 +71,7 @@ func (t *tracer) decision(in *fwps.Incoming, d *fwps.Decision) {
 	case in.Inbound:
 		from, to = to, from
 	}
-	e.From, e.To, e.Proxy = addr(from), addr(to), t.world.proxyAt(to)
+	e.From, e.To, e.Proxy = addr(from), addr(to), t.world.Load().proxyAt(to)
 	lines := []string{fmt.Sprintf("%-26s %s: %s", e.Layer, t.who(e, in), t.paint.word(e.Action))}
 	for i := range d.Steps {
 		s := t.step(in, d, i)
@@ -114,7 +115,7 @@ func program(app string, pid uint32) string {
 
 // to is an address, with the proxy of the policy that has it.
 func (t *tracer) to(a netip.AddrPort) string {
-	if p := t.world.proxyAt(a); p != "" {
+	if p := t.world.Load().proxyAt(a); p != "" {
 		return fmt.Sprintf("%s (proxy %s)", a, p)
 	}
 	return a.String()
@@ -122,9 +123,9 @@ func (t *tracer) to(a netip.AddrPort) string {
 
 func (t *tracer) step(in *fwps.Incoming, d *fwps.Decision, i int) step {
 	s := &d.Steps[i]
-	out := step{Filter: uint64(s.Filter), Name: s.Name, Place: t.world.file.Place(s.Filter), Sublayer: string(s.Sublayer),
+	out := step{Filter: uint64(s.Filter), Name: s.Name, Place: t.world.Load().file.Place(s.Filter), Sublayer: string(s.Sublayer),
 		Callout: string(s.Callout), Action: s.Action.String(), Hard: s.Hard, Veto: s.Veto, Rule: s.Rule, Why: s.Why}
-	if h, ok := t.world.handles[s.Callout]; ok && in.Layer.IsConnectRedirect() {
+	if h, ok := t.world.Load().handles[s.Callout]; ok && in.Layer.IsConnectRedirect() {
 		st, _ := in.Records.State(h)
 		out.State = st.String()
 	}
@@ -183,7 +184,7 @@ func (t *tracer) describe(s step) string {
 // redirect prints what became of the redirect that a callout asked for.
 func (t *tracer) redirect(ev ale.RedirectEvent) {
 	e := event{Event: "redirect", Layer: ev.Layer.String(), Program: ev.AppID, PID: ev.ProcessID, Original: addr(ev.Original), To: addr(ev.Target),
-		Proxy: t.world.proxyAt(ev.Target), Rule: ev.Rule, Why: ev.Why}
+		Proxy: t.world.Load().proxyAt(ev.Target), Rule: ev.Rule, Why: ev.Why}
 	by := t.blame(&e, ev.Filter, ev.Callout)
 	switch {
 	case ev.Err != nil:
@@ -205,7 +206,7 @@ func (t *tracer) blame(e *event, f fwpm.FilterID, c fwpm.CalloutID) string {
 	if f == 0 {
 		return ""
 	}
-	e.Filter, e.Name, e.Place, e.Callout = uint64(f), t.world.filterName(f), t.world.file.Place(f), string(c)
+	e.Filter, e.Name, e.Place, e.Callout = uint64(f), t.world.Load().filterName(f), t.world.Load().file.Place(f), string(c)
 	return e.by()
 }
 

@@ -9,27 +9,28 @@ import (
 	"path/filepath"
 
 	"github.com/calloutd/calloutd/host"
-	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/redirect"
-	"github.com/calloutd/calloutd/host/redirect/memstore"
-	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/localproxy"
 )
 
-// A world is one policy made live: the only place where all parts meet.
+// A world is one policy made live: with its ground the only place where all parts
+// meet.
 type world struct {
-	file    *policyfile.File
-	engine  *host.Engine
-	ale     *ale.Enforcer
-	proxies map[netip.AddrPort]policyfile.Proxy
-	handoff map[netip.AddrPort]*handoff.Proxy // those of the proxies that are others'
-	handles map[fwpm.CalloutID]redirect.Handle
-	modules map[fwpm.CalloutID]*loadedModule
-	running []*localproxy.Proxy
-	pid     uint32 // calloutd's
+	*ground
+	file       *policyfile.File
+	engine     *host.Engine
+	classifier fwps.Classifier // the engine, or what records it
+	proxies    map[netip.AddrPort]policyfile.Proxy
+	handoff    map[netip.AddrPort]*handoff.Proxy // those of the proxies that are others'
+	handles    map[fwpm.CalloutID]redirect.Handle
+	modules    map[fwpm.CalloutID]*loadedModule
+	leave      []func() error // unregister the callouts
+	running    []*localproxy.Proxy
+	pid        uint32 // calloutd's
 	// journals: what callouts are told can be written down, or repeated.
 	journals bool
 	closers  []func()
@@ -47,6 +48,7 @@ type setup struct {
 	live    bool
 	proxies map[string]netip.AddrPort // where described proxies listen; nil: from 61001 on
 	pid     uint32                    // calloutd's in a description; 0: 1
+	ground  *ground                   // of the world whose place this one is to take; nil: one of its own
 }
 
 func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err error) {
@@ -54,16 +56,23 @@ func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err
 	if err != nil {
 		return nil, err
 	}
-	w := &world{file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{}, handles: map[fwpm.CalloutID]redirect.Handle{}, modules: map[fwpm.CalloutID]*loadedModule{}}
+	w := &world{ground: s.ground, file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{},
+		handles: map[fwpm.CalloutID]redirect.Handle{}, modules: map[fwpm.CalloutID]*loadedModule{}}
 	w.journals = !s.live || t.tape.records()
-	t.world = w
+	if w.ground == nil {
+		w.ground = newGround(t)
+		w.closers = append(w.closers, w.ground.Close)
+	}
 	defer func() {
 		if err != nil {
 			w.Close()
 		}
 	}()
-	w.engine = host.New(host.Options{OnDecision: t.decision})
-	w.ale = ale.New(ale.Options{Classifier: t.tape.wrap(w, t), Store: memstore.New(0), OnRedirect: t.redirect})
+	w.engine = host.New(host.Options{OnDecision: t.decision, RedirectHandles: w.had})
+	w.classifier = t.tape.wrap(w, t)
+	if w.reign.Load() == nil {
+		w.enter(w, t)
+	}
 	var addrs map[string]netip.AddrPort
 	if s.live {
 		addrs, err = w.startProxies(ctx, filepath.Dir(path), t)
@@ -83,8 +92,7 @@ func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err
 
 func (w *world) startProxies(ctx context.Context, dir string, t *tracer) (map[string]netip.AddrPort, error) {
 	w.pid = uint32(os.Getpid())
-	client, err := w.register()
-	if err != nil {
+	if err := w.register(); err != nil {
 		return nil, fmt.Errorf("winsock kernel: %w", err)
 	}
 	addrs := map[string]netip.AddrPort{}
@@ -98,38 +106,15 @@ func (w *world) startProxies(ctx context.Context, dir string, t *tracer) (map[st
 			addrs[p.ID], w.proxies[p.Address], w.handoff[p.Address] = p.Address, p, h
 			continue
 		}
-		start := localproxy.Inspect
-		switch p.Kind {
-		case policyfile.ProxyForward:
-			start = localproxy.Forward
-		case policyfile.ProxyPeek:
-			start = localproxy.Peek
-		}
-		px, err := start(ctx, localproxy.Options{Client: client, Listen: p.Listen, Open: w.ale.Open, Release: w.ale.Release, Logf: t.logf})
+		px, err := w.proxy(ctx, p, t)
 		if err != nil {
 			errs = append(errs, w.file.At("proxy", p.ID, "listen", err))
 			continue
 		}
-		w.closers, w.running = append(w.closers, px.Close), append(w.running, px)
+		w.running = append(w.running, px)
 		addrs[p.ID], w.proxies[px.Addr()] = px.Addr(), p
 	}
 	return addrs, errors.Join(errs...)
-}
-
-// register makes the proxies a client of Winsock Kernel.
-func (w *world) register() (*wsk.Client, error) {
-	self, _ := os.Executable() // Diagnostic only: empty is "unknown program".
-	provider := wsk.NewProvider(wsk.Options{ALE: w.ale, Process: wsk.Process{ID: w.pid, AppID: self}})
-	reg, npi := new(wsk.Registration), wsk.ProviderNPI{}
-	if st := provider.Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, reg); !st.Ok() {
-		return nil, st.Err()
-	}
-	w.closers = append(w.closers, reg.Deregister)
-	if st := reg.CaptureProviderNPI(wsk.InfiniteWait, &npi); !st.Ok() {
-		return nil, st.Err()
-	}
-	w.closers = append(w.closers, reg.ReleaseProviderNPI)
-	return npi.Client, nil
 }
 
 // describeProxies gives the proxies that would get a port from the system one

@@ -45,9 +45,10 @@ func (o *Options) logf(format string, args ...any) {
 
 // A Proxy is a proxy that listens.
 type Proxy struct {
-	ln   *wsknet.Listener
-	stop func()
-	wg   sync.WaitGroup
+	ln    *wsknet.Listener
+	stop  func()
+	drain func(context.Context) error // waits for what wg does not count; optional
+	wg    sync.WaitGroup
 }
 
 // Addr is where the proxy listens.
@@ -59,6 +60,27 @@ func (p *Proxy) Close() {
 	p.stop()
 	p.ln.Abort()
 	p.wg.Wait()
+}
+
+// Shutdown stops listening and waits for what is being served to end in order. The
+// end of ctx ends it.
+func (p *Proxy) Shutdown(ctx context.Context) {
+	p.ln.Close()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if p.drain != nil {
+			_ = p.drain(ctx) // It fails only when ctx ends.
+		}
+		p.wg.Wait()
+		p.ln.Wait()
+	}()
+	select {
+	case <-served:
+	case <-ctx.Done():
+	}
+	p.Close()
+	<-served
 }
 
 // A Report is what inspect answers.
@@ -103,7 +125,7 @@ func Inspect(ctx context.Context, o Options) (*Proxy, error) {
 			_ = json.NewEncoder(w).Encode(rep)
 		}),
 	}
-	p := &Proxy{ln: ln, stop: func() { srv.Close() }}
+	p := &Proxy{ln: ln, stop: func() { srv.Close() }, drain: srv.Shutdown}
 	p.wg.Go(func() {
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			o.logf("inspect: %v", err)

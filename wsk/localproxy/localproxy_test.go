@@ -176,6 +176,54 @@ func TestCloseEndsConnections(t *testing.T) {
 	requireReset(t, err)
 }
 
+// Shutdown lets connections end in order, and ends those that do not.
+func TestShutdown(t *testing.T) {
+	w := open(t)
+	origin, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer origin.Close()
+	p := w.start(localproxy.Forward, true)
+	c := w.dial(origin.Addr().String())
+	defer c.Close()
+	far, err := origin.Accept()
+	require.NoError(t, err)
+	down := make(chan struct{})
+	go func() { defer close(down); p.Shutdown(t.Context()) }()
+	_, err = io.WriteString(far, "goodbye")
+	require.NoError(t, err)
+	require.NoError(t, far.(*net.TCPConn).CloseWrite())
+	got, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Equal(t, "goodbye", string(got))
+	require.NoError(t, c.CloseWrite())
+	_, err = io.ReadAll(far)
+	require.NoError(t, err)
+	far.Close()
+	c.Close()
+	<-down
+	_, err = (&wsknet.Dialer{Client: w.Client.Client}).DialContext(t.Context(), "tcp", origin.Addr().String())
+	require.Error(t, err, "it listens no more")
+}
+
+func TestShutdownHasAnEnd(t *testing.T) {
+	for name, start := range map[string]func(context.Context, localproxy.Options) (*localproxy.Proxy, error){"inspect": localproxy.Inspect, "forward": localproxy.Forward} {
+		t.Run(name, func(t *testing.T) {
+			w := open(t)
+			origin, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer origin.Close()
+			p := w.start(start, true)
+			c := w.dial(origin.Addr().String())
+			defer c.Abort()
+			_, err = io.WriteString(c, "GET / HT") // and no more
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			p.Shutdown(ctx)
+		})
+	}
+}
+
 // requireReset checks for a reset by the peer, which Windows numbers its own way.
 func requireReset(t *testing.T, err error) {
 	t.Helper()

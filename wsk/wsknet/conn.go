@@ -26,6 +26,8 @@ type Conn struct {
 	s   *wsk.Socket
 	tcp *net.TCPConn
 	cut context.Context // ends the lingering
+	// lingering counts what lingers of an accepted connection.
+	lingering *sync.WaitGroup
 
 	io   sync.RWMutex // held for reading while the transport is used
 	once sync.Once
@@ -200,6 +202,11 @@ func (c *Conn) linger() {
 			drain.Free()
 		}
 	}
+	gone := func() {}
+	if c.lingering != nil {
+		c.lingering.Add(1)
+		gone = c.lingering.Done
+	}
 	stop := context.AfterFunc(ctx, func() {
 		if users.Add(1) > 1 {
 			drain.Cancel()
@@ -208,6 +215,7 @@ func (c *Conn) linger() {
 	})
 	end.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
 		end.Free()
+		gone()
 		return ntstatus.MoreProcessingRequired
 	}, nil, wsk.InvokeAlways)
 	drain.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {

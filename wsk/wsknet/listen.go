@@ -18,6 +18,8 @@ type Listener struct {
 	conns context.Context // of what it accepted
 	abort context.CancelFunc
 
+	lingering sync.WaitGroup // of what it accepted
+
 	mu     sync.RWMutex // a close goes with no other call (WSK-CLOSE-01)
 	closed bool
 }
@@ -62,7 +64,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 	// A connection that is gone already says so when it is used.
 	_ = set(context.Background(), r.socket, "keep alive", wsk.SolSocket, wsk.SOKeepAlive, 1)
-	return newConn(l.conns, r.socket), nil
+	c := newConn(l.conns, r.socket)
+	c.lingering = &l.lingering
+	return c, nil
 }
 
 // Close ends the listener. Its connections go on.
@@ -80,6 +84,11 @@ func (l *Listener) Close() error {
 // Abort resets the connections that were accepted and are closed but still wait
 // for their peer to close too.
 func (l *Listener) Abort() { l.abort() }
+
+// Wait waits until the connections that were accepted and are closed have been
+// closed by their peers too, or have waited for it long enough. No other is to be
+// closed meanwhile.
+func (l *Listener) Wait() { l.lingering.Wait() }
 
 // Addr is where it listens.
 func (l *Listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
