@@ -1,7 +1,9 @@
 //! dns-guard: DNS goes to the chosen resolvers, and services that answer DNS over
 //! HTTPS are closed. See README.md for the configuration.
 
-use callout::json::{self, Value};
+#[path = "../config.rs"]
+mod config;
+
 use callout::{abi, block, error, host, proceed, Call, Policy, Verdict};
 
 struct Guard {
@@ -12,59 +14,22 @@ struct Guard {
     programs: Option<Vec<String>>,
 }
 
-/// Why a configuration is refused. It stays: the instance that refuses is gone.
-fn because(why: String) -> &'static str {
-    Box::leak(why.into_boxed_str())
-}
-
-fn number<T: TryFrom<i64>>(v: Value, key: &str, like: &str) -> Result<T, String> {
-    v.number().and_then(|n| T::try_from(n).ok()).ok_or_else(|| format!("{key}: expected {like}"))
-}
-
-fn list<'a>(v: Value<'a>, key: &'a str) -> Result<impl Iterator<Item = (String, Value<'a>)>, String> {
-    let items = v.items().ok_or_else(|| format!("{key}: expected a list"))?;
-    Ok(items.enumerate().map(move |(i, v)| (format!("{key}[{i}]"), v)))
-}
-
-fn ports(config: Value, key: &str, otherwise: &[u16]) -> Result<Vec<u16>, String> {
-    match config.get(key) {
-        None => Ok(otherwise.to_vec()),
-        Some(v) => list(v, key)?.map(|(at, v)| number(v, &at, "a port")).collect(),
-    }
-}
-
-fn program(at: &str, v: Value) -> Result<String, String> {
-    let path: String = v.text().ok_or_else(|| format!("{at}: expected a text"))?.chars().collect();
-    if path.starts_with('/') {
-        Ok(path)
-    } else {
-        Err(format!("{at}: {path:?} is not a whole path such as /usr/lib/systemd/systemd-resolved"))
-    }
-}
-
 impl Guard {
     const fn new() -> Self {
         Guard { resolvers: 0, doh: None, dns_ports: Vec::new(), doh_ports: Vec::new(), programs: None }
     }
 
     fn read(config: &[u8]) -> Result<Self, String> {
-        let config = json::parse(config).map_err(|at| format!("the configuration is no JSON at byte {at}"))?;
-        if config.members().is_none() {
-            return Err("the configuration: expected keys and values".into());
-        }
-        if let Some(key) = config.unknown(&["resolvers", "doh", "dns_ports", "doh_ports", "programs"]) {
-            return Err(format!("the configuration has no key {:?}", key.chars().collect::<String>()));
-        }
-        let resolvers = config.get("resolvers").ok_or("resolvers: required, as ${set:ID}")?;
+        let config = config::read(config)?;
+        config::keys(config, "the configuration", &["resolvers", "doh", "dns_ports", "doh_ports", "programs"])?;
+        let set = |v, at| config::number(v, at, "${set:ID}");
+        let ports = |key| config::list(config.get(key), key, |v, at| config::number(v, at, "a port"));
         Ok(Guard {
-            resolvers: number(resolvers, "resolvers", "${set:ID}")?,
-            doh: config.get("doh").map(|v| number(v, "doh", "${set:ID}")).transpose()?,
-            dns_ports: ports(config, "dns_ports", &[53, 853])?,
-            doh_ports: ports(config, "doh_ports", &[443])?,
-            programs: match config.get("programs") {
-                None => None,
-                Some(v) => Some(list(v, "programs")?.map(|(at, v)| program(&at, v)).collect::<Result<_, _>>()?),
-            },
+            resolvers: set(config::required(config, "", "resolvers", "as ${set:ID}")?, "resolvers")?,
+            doh: config.get("doh").map(|v| set(v, "doh")).transpose()?,
+            dns_ports: ports("dns_ports")?.unwrap_or_else(|| vec![53, 853]),
+            doh_ports: ports("doh_ports")?.unwrap_or_else(|| vec![443]),
+            programs: config::list(config.get("programs"), "programs", config::program)?,
         })
     }
 
@@ -103,7 +68,7 @@ impl Policy for Guard {
     const REQUIRED: u32 = abi::CAP_SETS;
 
     fn configure(&mut self, config: &[u8], _: u32) -> Result<(), &'static str> {
-        *self = Guard::read(config).map_err(because)?;
+        *self = Guard::read(config).map_err(config::because)?;
         Ok(())
     }
 

@@ -40,13 +40,15 @@ var languages = []language{
 		"tck/cpp/mirror.wasm": {"clang++ --target=wasm32 -O2 -std=c++17 -fno-exceptions -fno-rtti -Wall -Wextra -Wno-missing-field-initializers -Werror " + link + " -Ic tck/cpp/mirror.cc -o OUT"},
 	}, nil},
 	{"rust", rustc, map[string][]string{
-		"tck/rust/mirror.wasm":                {rustLib, rustGuest + "tck/rust/mirror.rs -o OUT"},
-		"rust/examples/split.wasm":            {rustLib, rustGuest + "rust/examples/split.rs -o OUT"},
-		"../plugins/dns-guard/dns-guard.wasm": {rustLib, rustGuest + "../plugins/dns-guard/dns-guard.rs -o OUT"},
+		"tck/rust/mirror.wasm":                  {rustLib, rustGuest + "tck/rust/mirror.rs -o OUT"},
+		"rust/examples/split.wasm":              {rustLib, rustGuest + "rust/examples/split.rs -o OUT"},
+		"../plugins/allow-list/allow-list.wasm": {rustLib, rustGuest + "../plugins/allow-list/allow-list.rs -o OUT"},
+		"../plugins/dns-guard/dns-guard.wasm":   {rustLib, rustGuest + "../plugins/dns-guard/dns-guard.rs -o OUT"},
 	}, []string{
 		"rustc --edition 2021 --test --crate-name callout rust/src/lib.rs -o OUT", "OUT",
 		"rustc --edition 2021 --crate-type lib --crate-name callout rust/src/lib.rs -o TMP/libcallout.rlib",
 		rustTest + "rust/examples/split.rs -o OUT", "OUT",
+		rustTest + "../plugins/allow-list/allow-list.rs -o OUT", "OUT",
 		rustTest + "../plugins/dns-guard/dns-guard.rs -o OUT", "OUT",
 	}},
 	{"assemblyscript", npm("asc", "assemblyscript/bin/asc.js"), map[string][]string{
