@@ -12,6 +12,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf"
+	"github.com/calloutd/calloutd/host/enforce/nftgateway"
 )
 
 // A finding is what doctor says about one thing.
@@ -54,7 +55,7 @@ the others say so themselves. sim, check and test work without any.`,
 
 func examine() []finding {
 	var found []finding
-	for _, c := range slices.Concat(enforce.Probe(), cgroupbpf.Probe()) {
+	for _, c := range slices.Concat(enforce.Probe(), cgroupbpf.Probe(), nftgateway.Probe()) {
 		found = append(found, finding{Command: c.Command, Name: c.Name, Present: c.Supported, Need: c.Need, For: c.Detail, Missing: c.Why,
 			Remedy: c.Remedy, MinimumKernel: c.MinimumKernel})
 	}
@@ -100,7 +101,7 @@ func prescribe(out io.Writer, found []finding) {
 			fmt.Fprintf(out, "      what helps: %s\n", f.Remedy)
 		}
 	}
-	for _, c := range []string{enforce.CommandRun, enforce.CommandIsolate, enforce.CommandAttach} {
+	for _, c := range []string{enforce.CommandRun, enforce.CommandIsolate, enforce.CommandAttach, enforce.CommandGateway} {
 		can := "can work here"
 		if !works(found, c) {
 			can = "cannot work here: something required is missing"

@@ -18,7 +18,7 @@ calloutd itself. run ends with the code of its command.`,
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		newRun(), newAttach(), // enforce
+		newRun(), newAttach(), newGateway(), // enforce
 		newSim(), newTest(), newWhy(), newDiff(), newRecord(), newReplay(), newCheck(), // try out
 		newNew(), newBuild(), newInspect(), newBench(), // make
 		newSchema(), newSpec(), newDoctor(), newMan(), newVersion(),

@@ -31,7 +31,9 @@ func (b backend) Run(ctx context.Context, s enforcetest.Site, cmd *exec.Cmd) err
 	return cmd.Run()
 }
 
-func (backend) Abilities() enforcetest.Abilities { return enforcetest.Abilities{} }
+func (backend) Abilities() enforcetest.Abilities {
+	return enforcetest.Abilities{SeesPrograms: true, DecidesDatagrams: true}
+}
 
 func TestSuite(t *testing.T) {
 	enforcetest.Run(t, backend{newSite(t, &fwpm.Policy{}, nil).cgroup})

@@ -42,10 +42,12 @@ func (w *world) cases(can Abilities) []testCase {
 	var list []testCase
 	add := func(name, network, how string, addr netip.Addr, port uint16, want string) {
 		to := netip.AddrPortFrom(addr, port)
-		if want == redirected {
-			if want += to.String(); strings.HasPrefix(network, "udp") && !can.RedirectsDatagrams {
-				return
-			}
+		datagram := strings.HasPrefix(network, "udp")
+		switch {
+		case datagram && (!can.DecidesDatagrams || want == redirected && !can.RedirectsDatagrams), port == appPort && !can.SeesPrograms:
+			return
+		case want == redirected:
+			want += to.String()
 		}
 		list = append(list, testCase{name: name + " " + network + " " + how, network: network, how: how, to: to, want: want})
 	}

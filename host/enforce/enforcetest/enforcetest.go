@@ -29,6 +29,13 @@ type Backend interface {
 	Abilities() Abilities
 }
 
+// A Placer is a backend whose programs have another network than the test.
+type Placer interface {
+	// Place calls listen where servers are that the programs reach, with their
+	// address there.
+	Place(network string, listen func(host string))
+}
+
 // A Site is what a backend enforces.
 type Site struct {
 	ALE       *ale.Enforcer
@@ -44,6 +51,10 @@ type Abilities struct {
 	// BlocksWithErrno: what is blocked fails with EACCES at its system call. Else
 	// it may be reset.
 	BlocksWithErrno bool
+	// SeesPrograms: a filter can ask which program it is.
+	SeesPrograms bool
+	// DecidesDatagrams: UDP is decided. Else it is not in the list.
+	DecidesDatagrams bool
 	// RedirectsDatagrams: UDP flows are redirected, with their records.
 	RedirectsDatagrams bool
 }
@@ -51,7 +62,7 @@ type Abilities struct {
 // Run runs the suite.
 func Run(t *testing.T, b Backend) {
 	can := b.Abilities()
-	w := newWorld(t)
+	w := newWorld(t, b)
 	list := w.cases(can)
 
 	simulated := w.newSite(t)

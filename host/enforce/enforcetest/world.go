@@ -31,37 +31,49 @@ type world struct {
 	exe                      string
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, b Backend) *world {
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	w := &world{exe: exe, origin: map[string]netip.AddrPort{}, forbidden: map[string]netip.AddrPort{}, proxy: map[string]netip.AddrPort{},
 		listeners: map[string]net.Listener{}, packets: map[string]net.PacketConn{}}
+	place := here
+	if p, ok := b.(Placer); ok {
+		place = p.Place
+	}
 	for _, n := range networks {
-		l, p := open(t, n)
+		l, p := open(t, n, place)
 		w.origin[n] = answer(t, l, p, func(net.Addr, net.Addr) string { return permitted })
-		l, p = open(t, n)
+		l, p = open(t, n, place)
 		w.forbidden[n] = answer(t, l, p, func(net.Addr, net.Addr) string { return "forbidden" })
-		l, p = open(t, n)
+		l, p = open(t, n, here)
 		w.listeners[n], w.packets[n], w.proxy[n] = l, p, addrOf(l, p)
 	}
 	return w
 }
 
-func open(t *testing.T, network string) (net.Listener, net.PacketConn) {
-	host := "127.0.0.1:0"
+// here is where the proxies are, and the servers of a backend that is no Placer.
+func here(network string, listen func(host string)) {
+	host := "127.0.0.1"
 	if strings.HasSuffix(network, "6") {
-		host = "[::1]:0"
+		host = "::1"
 	}
-	if strings.HasPrefix(network, "udp") {
-		p, err := net.ListenPacket(network, host)
+	listen(host)
+}
+
+func open(t *testing.T, network string, place func(string, func(string))) (l net.Listener, p net.PacketConn) {
+	place(network, func(host string) {
+		at := net.JoinHostPort(host, "0")
+		var err error
+		if strings.HasPrefix(network, "udp") {
+			p, err = net.ListenPacket(network, at)
+		} else {
+			lc := net.ListenConfig{}
+			lc.SetMultipathTCP(false)
+			l, err = lc.Listen(t.Context(), network, at)
+		}
 		require.NoError(t, err)
-		return nil, p
-	}
-	lc := net.ListenConfig{}
-	lc.SetMultipathTCP(false)
-	l, err := lc.Listen(t.Context(), network, host)
-	require.NoError(t, err)
-	return l, nil
+	})
+	return l, p
 }
 
 func addrOf(l net.Listener, p net.PacketConn) netip.AddrPort {

@@ -19,7 +19,7 @@ func (b backend) Run(ctx context.Context, s enforcetest.Site, cmd *exec.Cmd) err
 }
 
 func (backend) Abilities() enforcetest.Abilities {
-	return enforcetest.Abilities{AsksEngine: true, BlocksWithErrno: true, RedirectsDatagrams: true}
+	return enforcetest.Abilities{AsksEngine: true, BlocksWithErrno: true, SeesPrograms: true, DecidesDatagrams: true, RedirectsDatagrams: true}
 }
 
 func TestSuite(t *testing.T) {

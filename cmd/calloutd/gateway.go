@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host/enforce/nftgateway"
+)
+
+type gatewayOptions struct {
+	policy, name        string
+	interfaces          []string
+	transparent, remove bool
+	json, trace         bool
+}
+
+func newGateway() *cobra.Command {
+	var o gatewayOptions
+	cmd := &cobra.Command{
+		Use:   "gateway --policy FILE --interface NAME...",
+		Short: "Enforce the policy on what others connect through this system (Linux, root)",
+		Long: `Gateway enforces the policy on every TCP connection that comes in on the interfaces and goes
+further, until it is interrupted: on a router, or for the containers behind a bridge. It makes
+an nftables table of its own and removes it at the end. If it dies the table stays, and
+connections are reset until the next gateway of that name; --remove takes it away.
+
+Only addresses and ports are known of a connection, no program and no user. A block is a
+reset. What is not TCP is refused. Connections to this system itself are left alone.`,
+		Example: `  calloutd gateway -p policy.yaml --interface docker0
+  calloutd gateway -p policy.yaml --interface eth1 --interface eth2 --transparent`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.remove {
+				return nftgateway.Remove(o.name)
+			}
+			return o.run(cmd)
+		},
+	}
+	cmd.Flags().StringVarP(&o.policy, "policy", "p", "", "policy file (required)")
+	_ = cmd.MarkFlagFilename("policy", "yaml", "yml") // fails only for a flag that does not exist
+	jsonFlag(cmd, &o.json)
+	f := cmd.Flags()
+	f.StringSliceVar(&o.interfaces, "interface", nil, "interface that connections come in on (required)")
+	f.BoolVar(&o.transparent, "transparent", false, "use TPROXY: no address is translated")
+	f.StringVar(&o.name, "name", "", "tells gateways of one system apart")
+	f.BoolVar(&o.remove, "remove", false, "take away what a gateway that died has left, and end")
+	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
+	cmd.MarkFlagsOneRequired("policy", "remove")
+	cmd.MarkFlagsMutuallyExclusive("policy", "remove")
+	return cmd
+}
+
+func (o *gatewayOptions) run(cmd *cobra.Command) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
+	w, err := open(ctx, o.policy, t, true)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	// Its connections end when it is closed, after the rules: not with the signal.
+	g, err := nftgateway.Start(context.WithoutCancel(ctx), nftgateway.Options{Interfaces: o.interfaces, ALE: w.ale, Transparent: o.transparent,
+		Name: o.name, Handoff: w.handoff, Logf: t.logf, OnBlocked: t.onBlocked})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: gateway for %s; interrupt to end\n", strings.Join(o.interfaces, ", "))
+	<-ctx.Done()
+	return g.Close()
+}

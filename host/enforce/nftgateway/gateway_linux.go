@@ -1,0 +1,223 @@
+package nftgateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/internal/carry"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// A Gateway decides connections until it is closed.
+type Gateway struct {
+	opts    Options
+	carrier carry.Carrier
+	lock    net.Listener // held as long as this gateway runs
+	listen  []*net.TCPListener
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+}
+
+// Start begins to decide what comes in on the interfaces. Rules that an earlier
+// gateway of the same name left are replaced.
+func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
+	if opts.ALE == nil {
+		panic("nftgateway: Options.ALE is required")
+	}
+	if opts.Logf == nil {
+		opts.Logf = func(string, ...any) {}
+	}
+	if opts.OnBlocked == nil {
+		opts.OnBlocked = func(enforce.Denial) {}
+	}
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
+	for _, name := range opts.Interfaces {
+		if _, err := net.InterfaceByName(name); err != nil {
+			return nil, fmt.Errorf("nftgateway: interface %s: %w", name, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	g := &Gateway{opts: opts, cancel: cancel, carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff}}
+	if g.lock, err = alone(&opts); err != nil {
+		cancel()
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(supported(err), g.Close())
+		}
+	}()
+	p, err := g.serve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if opts.Transparent {
+		if err := addRoutes(opts.mark()); err != nil {
+			return nil, err
+		}
+	}
+	return g, install(&opts, p)
+}
+
+// alone makes sure that no other process is the gateway of that name: the name of
+// an abstract socket belongs to the network namespace, as the table does, and goes
+// with its process.
+func alone(o *Options) (net.Listener, error) {
+	l, err := net.Listen("unix", "@calloutd-gateway-"+o.tableName())
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, fmt.Errorf("nftgateway: another gateway with the table %s is running here; give this one another name", o.tableName())
+	}
+	return l, err
+}
+
+// supported says what is missing when the kernel refused.
+func supported(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ENOENT) {
+		return &enforce.UnsupportedError{Name: "nftables", MinimumKernel: "5.2", Why: err.Error() + " (it needs root, and the kernel's redir, tproxy, fib and reject)"}
+	}
+	return err
+}
+
+// serve listens for the connections that the rules send. A system without IPv6
+// has one listener; there is nothing to send to the other.
+func (g *Gateway) serve(ctx context.Context) (p ports, err error) {
+	lc := net.ListenConfig{}
+	if g.opts.Transparent {
+		lc.Control = transparent
+	}
+	lc.SetMultipathTCP(false) // It knows no original destination.
+	for i, network := range []string{"tcp4", "tcp6"} {
+		l, err := lc.Listen(ctx, network, ":0")
+		if err != nil && i == 0 {
+			return p, fmt.Errorf("nftgateway: %w", err)
+		}
+		if err != nil {
+			g.opts.Logf("nftgateway: no IPv6: %v", err)
+			continue
+		}
+		port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+		if p.v4 = port; i == 1 {
+			p.v4, p.v6 = g.listen[0].Addr().(*net.TCPAddr).AddrPort().Port(), port
+		}
+		g.listen = append(g.listen, l.(*net.TCPListener))
+		g.wg.Go(func() { g.accept(ctx, l.(*net.TCPListener)) })
+	}
+	return p, nil
+}
+
+// transparent lets a listener have the connections to addresses of others.
+func transparent(network, _ string, c syscall.RawConn) error {
+	level, option := unix.SOL_IP, unix.IP_TRANSPARENT
+	if network == "tcp6" {
+		level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	var err error
+	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) }); e != nil {
+		return e
+	}
+	return os.NewSyscallError("setsockopt IP_TRANSPARENT", err)
+}
+
+func (g *Gateway) accept(ctx context.Context, l *net.TCPListener) {
+	for {
+		c, err := l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			g.opts.Logf("nftgateway: accept: %v", err)
+			continue
+		}
+		g.wg.Go(func() { g.answer(ctx, c, l.Addr().(*net.TCPAddr).AddrPort().Port()) })
+	}
+}
+
+// answer decides one connection and carries it. One that the rules did not send
+// was meant for the port itself, where nothing is.
+func (g *Gateway) answer(ctx context.Context, c *net.TCPConn, port uint16) {
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	to, err := g.wanted(c)
+	here := c.LocalAddr().(*net.TCPAddr).AddrPort()
+	if err != nil || to == plain(here) && to.Port() == port && ours(to.Addr()) {
+		g.opts.Logf("nftgateway: connection from %s to %s was not sent here by the rules", c.RemoteAddr(), here)
+		carry.Reset(c)
+		return
+	}
+	g.carrier.Carry(ctx, c, fwps.Incoming{Protocol: fwps.ProtocolTCP, Local: plain(c.RemoteAddr().(*net.TCPAddr).AddrPort()), Remote: to})
+}
+
+// ours reports whether an address is this system's.
+func ours(a netip.Addr) bool {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return true // Refuse rather than carry to ourselves.
+	}
+	for _, addr := range addrs {
+		if n, ok := addr.(*net.IPNet); ok {
+			if own, ok := netip.AddrFromSlice(n.IP); ok && own.Unmap() == a {
+				return true
+			}
+		}
+	}
+	return a.IsLoopback()
+}
+
+// wanted is where a connection was going.
+func (g *Gateway) wanted(c *net.TCPConn) (netip.AddrPort, error) {
+	here := plain(c.LocalAddr().(*net.TCPAddr).AddrPort())
+	if g.opts.Transparent {
+		return here, nil
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	var to netip.AddrPort
+	if e := raw.Control(func(fd uintptr) { to, err = originalDestination(int(fd), here.Addr().Is4()) }); e != nil {
+		return to, e
+	}
+	return to, err
+}
+
+func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// Close removes the rules and ends the connections.
+func (g *Gateway) Close() error {
+	errs := []error{uninstall(&g.opts)}
+	if g.opts.Transparent {
+		errs = append(errs, removeRoutes(g.opts.mark()))
+	}
+	g.cancel()
+	for _, l := range g.listen {
+		errs = append(errs, l.Close())
+	}
+	g.wg.Wait()
+	return errors.Join(append(errs, g.lock.Close())...)
+}
+
+// Remove removes what a gateway that died has left.
+func Remove(name string) error {
+	o := Options{Name: name, Interfaces: []string{"any"}}
+	if err := o.check(); err != nil {
+		return err
+	}
+	lock, err := alone(&o)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return errors.Join(uninstall(&o), removeRoutes(o.mark()))
+}

@@ -1,0 +1,78 @@
+// Package nftgateway decides the connections that others make through this
+// system: on a router, or for the containers behind a bridge. It needs root.
+//
+// An nftables rule set of its own sends every TCP connection that comes in on the
+// named interfaces and goes further to this process, which learns where it was
+// going, asks the engine and carries it. What is not TCP is refused, since nobody
+// decided it. Connections to this system itself are left alone, and so are those
+// that come from elsewhere to whom is behind the interfaces.
+//
+// The rules stay when this process dies: connections are reset then, and the next
+// Start takes the rules over. Close removes them.
+//
+// It knows addresses only: no program, no user, no process. A filter that asks
+// for one of these does not match. A block is a reset after connect() succeeded.
+package nftgateway
+
+import (
+	"fmt"
+	"hash/crc32"
+	"net/netip"
+	"regexp"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/handoff"
+)
+
+// Options configure a Gateway.
+type Options struct {
+	// Interfaces are those that connections come in on. Required.
+	Interfaces []string
+	// ALE decides. Required.
+	ALE *ale.Enforcer
+	// Transparent uses TPROXY in the place of REDIRECT: no address is translated,
+	// and the rules and a route of their own mark are made.
+	Transparent bool
+	// Name tells gateways of one system apart: it is in the name of the table.
+	// Letters, digits and underscores. Optional.
+	Name string
+	// Handoff has the proxies of others by their address. Optional.
+	Handoff map[netip.AddrPort]*handoff.Proxy
+	// Logf hears of what somebody may need to look into. Optional.
+	Logf func(format string, args ...any)
+	// OnBlocked hears of every connection that was refused. Optional.
+	OnBlocked func(enforce.Denial)
+}
+
+// tableName is what the table of a gateway is called.
+func (o *Options) tableName() string {
+	if o.Name == "" {
+		return "calloutd"
+	}
+	return "calloutd_" + o.Name
+}
+
+// mark is what its connections are marked and routed by where they are
+// transparent: another one for each table.
+func (o *Options) mark() uint32 {
+	const ours, low = 0xca110000, 0xffff
+	return ours | crc32.ChecksumIEEE([]byte(o.tableName()))&low
+}
+
+var isName = regexp.MustCompile(`^[A-Za-z0-9_]{0,32}$`).MatchString
+
+func (o *Options) check() error {
+	switch {
+	case len(o.Interfaces) == 0:
+		return fmt.Errorf("nftgateway: no interface is named")
+	case !isName(o.Name):
+		return fmt.Errorf("nftgateway: the name %q: expected up to 32 letters, digits and underscores", o.Name)
+	}
+	for _, i := range o.Interfaces {
+		if i == "" || len(i) > 15 {
+			return fmt.Errorf("nftgateway: the interface %q: expected a name of up to 15 bytes", i)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package nftgateway
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/enforce"
+)
+
+// Probe asks the running kernel for what Start needs. It makes a table of its own
+// with rules for an interface that there is not, and removes it at once.
+func Probe() []enforce.Capability {
+	cs := []enforce.Capability{
+		{Name: "nftables with redirect", MinimumKernel: "5.2", Need: enforce.Required, Detail: "sends connections to calloutd"},
+		{Name: "nftables with tproxy", MinimumKernel: "5.2", Need: enforce.Optional, Detail: "does so without address translation (--transparent)"},
+		{Name: "forwarding", Need: enforce.Optional, Detail: "answers of connections that come from elsewhere go through"},
+	}
+	errs := []error{probeRules(false), probeRules(true), forwarding()}
+	for i, err := range errs {
+		cs[i].Command = enforce.CommandGateway
+		cs[i].Found(err)
+		switch {
+		case err == nil:
+		case i == 2:
+			cs[i].Remedy = "as root, sysctl net.ipv4.ip_forward=1"
+		case errors.Is(err, unix.EPERM):
+			cs[i].Remedy = "run it as root, or with CAP_NET_ADMIN"
+		default:
+			cs[i].Remedy = "a kernel with nft_redir, nft_tproxy, nft_fib_inet, nft_reject_inet and nf_conntrack"
+		}
+	}
+	return cs
+}
+
+func probeRules(transparent bool) error {
+	o := Options{Interfaces: []string{"calloutd-probe"}, Name: fmt.Sprintf("probe_%d", os.Getpid()), Transparent: transparent}
+	if c, err := nftables.New(); err != nil {
+		return err
+	} else if _, err := c.ListTables(); err != nil {
+		return err
+	}
+	if err := install(&o, ports{1, 1}); err != nil {
+		return err
+	}
+	return uninstall(&o)
+}
+
+func forwarding() error {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(string(b)) != "1" {
+		return errors.New("net.ipv4.ip_forward is 0")
+	}
+	return nil
+}

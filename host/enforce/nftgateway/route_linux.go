@@ -1,0 +1,73 @@
+package nftgateway
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// What TPROXY takes has the address of somebody else, and a packet with it is
+// routed away. With the mark it is looked up in a table of our own, which has the
+// number of the mark and where every address is this system's.
+
+var families = map[int]*net.IPNet{
+	unix.AF_INET:  {IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)},
+	unix.AF_INET6: {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
+}
+
+// addRoutes makes marked packets this system's. What is there already stays.
+func addRoutes(mark uint32) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("nftgateway: lo: %w", err)
+	}
+	for family, all := range families {
+		route := netlink.Route{LinkIndex: lo.Attrs().Index, Dst: all, Table: int(mark), Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Family: family}
+		if err := netlink.RouteReplace(&route); err != nil && !absent(family, err) {
+			return fmt.Errorf("nftgateway: route of marked packets: %w", err)
+		}
+		if err := netlink.RuleAdd(rule(family, mark)); err != nil && !errors.Is(err, unix.EEXIST) && !absent(family, err) {
+			return fmt.Errorf("nftgateway: rule of marked packets: %w", err)
+		}
+	}
+	return nil
+}
+
+// absent reports whether a system has no IPv6.
+func absent(family int, err error) bool {
+	return family == unix.AF_INET6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP))
+}
+
+func rule(family int, mark uint32) *netlink.Rule {
+	r := netlink.NewRule()
+	r.Family, r.Mark, r.Table, r.Priority = family, mark, int(mark), 100
+	return r
+}
+
+// removeRoutes undoes addRoutes, as far as there is anything to undo.
+func removeRoutes(mark uint32) error {
+	var errs []error
+	for family := range families {
+		for {
+			if err := netlink.RuleDel(rule(family, mark)); err != nil {
+				if !errors.Is(err, unix.ENOENT) && !absent(family, err) {
+					errs = append(errs, fmt.Errorf("nftgateway: rule of marked packets: %w", err))
+				}
+				break
+			}
+		}
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: int(mark), Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		if err != nil && !absent(family, err) {
+			errs = append(errs, fmt.Errorf("nftgateway: route of marked packets: %w", err))
+		}
+		for i := range routes {
+			if err := netlink.RouteDel(&routes[i]); err != nil && !errors.Is(err, unix.ESRCH) {
+				errs = append(errs, fmt.Errorf("nftgateway: route of marked packets: %w", err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

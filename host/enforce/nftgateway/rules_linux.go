@@ -1,0 +1,135 @@
+package nftgateway
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// ports are where the gateway listens; zero: not for that family.
+type ports struct{ v4, v6 uint16 }
+
+// A chain is one of the table, with its rules.
+type chain struct {
+	nftables.Chain
+	rules [][]expr.Any
+}
+
+// chains is the rule set: what comes in on the interfaces, goes further and is
+// TCP is sent to the ports, and the rest is refused.
+func chains(o *Options, p ports) []chain {
+	take := chain{Chain: nftables.Chain{Name: "take", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest}}
+	send := redirectTo
+	if o.Transparent {
+		take.Type, take.Priority, send = nftables.ChainTypeFilter, nftables.ChainPriorityMangle, deliverTo(o.mark())
+	}
+	refuse := chain{Chain: nftables.Chain{Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}}
+	for _, name := range o.Interfaces {
+		for family, port := range map[byte]uint16{unix.NFPROTO_IPV4: p.v4, unix.NFPROTO_IPV6: p.v6} {
+			if port != 0 {
+				take.rules = append(take.rules, join(from(name), is(meta(expr.MetaKeyNFPROTO), family), is(meta(expr.MetaKeyL4PROTO), unix.IPPROTO_TCP),
+					original(), elsewhere(), send(family, port)))
+			}
+		}
+		refuse.rules = append(refuse.rules, join(from(name), unknown(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}))
+	}
+	return []chain{take, refuse}
+}
+
+func join(parts ...[]expr.Any) (all []expr.Any) {
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+const register = 1
+
+func meta(key expr.MetaKey) expr.Any { return &expr.Meta{Key: key, Register: register} }
+
+func is(load expr.Any, value byte) []expr.Any {
+	return []expr.Any{load, &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{value}}}
+}
+
+// from matches what comes in on an interface.
+func from(name string) []expr.Any {
+	b := make([]byte, unix.IFNAMSIZ)
+	copy(b, name)
+	return []expr.Any{meta(expr.MetaKeyIIFNAME), &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: b}}
+}
+
+// original matches packets in the direction of who connected.
+func original() []expr.Any { return is(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: register}, 0) }
+
+// elsewhere matches what is not for this system: it is an address of somebody
+// else, one to be routed.
+func elsewhere() []expr.Any {
+	const unicast = 1 // RTN_UNICAST
+	return []expr.Any{&expr.Fib{Register: register, ResultADDRTYPE: true, FlagDADDR: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binaryutil.NativeEndian.PutUint32(unicast)}}
+}
+
+// unknown matches packets of no connection that there is already.
+func unknown() []expr.Any {
+	known := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+	return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: known, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: make([]byte, 4)}}
+}
+
+// redirectTo sends a connection to a port of the interface that it came in on.
+func redirectTo(_ byte, port uint16) []expr.Any {
+	return []expr.Any{&expr.Immediate{Register: register, Data: binaryutil.BigEndian.PutUint16(port)}, &expr.Redir{RegisterProtoMin: register}}
+}
+
+// deliverTo gives a connection to a port as it is, with the mark by which it is
+// routed to this system.
+func deliverTo(mark uint32) func(family byte, port uint16) []expr.Any {
+	return func(family byte, port uint16) []expr.Any {
+		return []expr.Any{&expr.Immediate{Register: register, Data: binaryutil.BigEndian.PutUint16(port)},
+			&expr.TProxy{Family: family, TableFamily: byte(nftables.TableFamilyINet), RegPort: register},
+			&expr.Immediate{Register: register, Data: binaryutil.NativeEndian.PutUint32(mark)},
+			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register},
+			&expr.Verdict{Kind: expr.VerdictAccept}}
+	}
+}
+
+// install puts the rule set in the place of the one that is there, in one step.
+func install(o *Options, p ports) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftgateway: %w", err)
+	}
+	table := &nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyINet}
+	c.AddTable(table) // So that there is one to delete.
+	c.DelTable(table)
+	c.AddTable(table)
+	for _, ch := range chains(o, p) {
+		ch.Table = table
+		added := c.AddChain(&ch.Chain)
+		for _, r := range ch.rules {
+			c.AddRule(&nftables.Rule{Table: table, Chain: added, Exprs: r})
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("nftgateway: table %s: %w", table.Name, err)
+	}
+	return nil
+}
+
+// uninstall removes the rule set, if there is one.
+func uninstall(o *Options) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftgateway: %w", err)
+	}
+	c.DelTable(&nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyINet})
+	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("nftgateway: table %s: %w", o.tableName(), err)
+	}
+	return nil
+}
