@@ -3,6 +3,7 @@ package arbitrate
 import (
 	"cmp"
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -55,46 +56,22 @@ type ace struct {
 }
 
 // compileTests makes the filter's conditions ready: some go into its brief, the
-// others are sorted by field, cheap ones first. Tests are in one slab, and equal
-// texts and users share what they need more.
+// others are sorted by field, cheap ones first.
 func (c *compiler) compileTests(f *filter) {
-	n := len(f.Conditions)
-	if cap(c.tests)-len(c.tests) < n {
-		c.tests = make([]test, 0, max(n, min(4096, 2*cap(c.tests))))
-	}
-	from := len(c.tests)
+	ts := c.tests[:0]
 	for i := range f.Conditions {
 		t := compileTest(&f.Conditions[i])
 		if t.kind == textEnds && c.opts.PrefixMatchesStart {
 			t.kind = textStarts
 		}
-		c.share(&t)
-		c.tests = append(c.tests, t)
+		ts = append(ts, t)
 	}
-	ts := c.tests[from:]
+	c.tests = ts
 	slices.SortStableFunc(ts, func(a, b test) int {
 		return cmp.Or(cmp.Compare(a.cost(), b.cost()), cmp.Compare(a.field, b.field))
 	})
-	f.tests = f.take(ts)
-	c.tests = c.tests[:from+len(f.tests)]
-	f.tests = f.tests[:len(f.tests):len(f.tests)]
-}
-
-// share puts the same rest of a test in the place of an equal one.
-func (c *compiler) share(t *test) {
-	switch {
-	case t.kind == textIs:
-		if m := c.texts[t.more.text]; m != nil {
-			t.more = m
-		} else {
-			c.texts[t.more.text] = t.more
-		}
-	case t.kind == granted && len(t.more.aces) == 1 && t.more.aces[0].user():
-		if m := c.users[t.more.aces[0].id]; m != nil {
-			t.more = m
-		} else {
-			c.users[t.more.aces[0].id] = t.more
-		}
+	if rest := f.take(ts); len(rest) > 0 {
+		f.tests = slices.Clone(rest)
 	}
 }
 
@@ -113,8 +90,12 @@ func (t *test) cost() int {
 }
 
 func compileTest(c *fwpm.Condition) test {
-	t := test{field: c.Field, not: c.Match == fwp.MatchNotEqual || c.Match == fwp.MatchNotPrefix, more: new(more)}
-	switch v := &c.Value; {
+	t := test{field: c.Field, not: c.Match == fwp.MatchNotEqual || c.Match == fwp.MatchNotPrefix}
+	v := &c.Value
+	if !v.Type.Unsigned() && v.Type != fwp.V4AddrMask && v.Type != fwp.Empty && (v.Type != fwp.RangeType || !v.Range.Low.Type.Unsigned()) {
+		t.more = new(more)
+	}
+	switch {
 	case v.Type == fwp.Empty:
 		t.kind = isEmpty
 	case v.Type == fwp.V4AddrMask:
@@ -133,9 +114,6 @@ func compileTest(c *fwpm.Condition) test {
 		t.address6(c.Match, v.Addr)
 	default:
 		t.number(c.Match, v.Uint, v.Type.Max())
-	}
-	if t.kind <= anySet {
-		t.more = nil
 	}
 	return t
 }
@@ -170,17 +148,14 @@ func putWords(b *[16]byte, hi, lo uint64) {
 	binary.BigEndian.PutUint64(b[8:], lo)
 }
 
+// mask6 is the mask of an IPv6 prefix.
+func mask6(bits uint8) (hi, lo uint64) {
+	return ^uint64(0) << (64 - min(bits, 64)), ^uint64(0) << (128 - max(bits, 64))
+}
+
 func (t *test) mask6(p netip.Prefix) {
 	t.kind = masked6
-	n := p.Bits()
-	t.high = ^uint64(0) << (64 - min(n, 64))
-	t.more.high2 = ^uint64(0) << (128 - max(n, 64))
-	if n == 0 {
-		t.high = 0
-	}
-	if n <= 64 {
-		t.more.high2 = 0
-	}
+	t.high, t.more.high2 = mask6(uint8(p.Bits()))
 	hi, lo := words(p.Addr())
 	t.low, t.more.low2 = hi&t.high, lo&t.more.high2
 }
@@ -259,8 +234,50 @@ func aces(sd *fwp.SecurityDescriptor) []ace {
 	return out
 }
 
-// matches reports whether every field meets one of its conditions (BFE-CND-01).
+// A prefix is an address test: IPv4 in lo.
+type prefix struct {
+	hi, lo uint64
+	bits   uint8
+	six    bool
+}
+
+// prefix says which prefix a test is, false if it is another test.
+func (t *test) prefix() (prefix, bool) {
+	switch {
+	case t.not:
+	case t.kind == masked && contiguous(t.high):
+		return prefix{lo: t.low, bits: uint8(bits.OnesCount32(uint32(t.high)))}, true
+	case t.kind == inRange && t.low == t.high:
+		return prefix{lo: t.low, bits: 32}, true
+	case t.kind == masked6:
+		return prefix{t.low, t.more.low2, uint8(bits.OnesCount64(t.high) + bits.OnesCount64(t.more.high2)), true}, true
+	case t.kind == inRange6 && t.low == t.high && t.more.low2 == t.more.high2:
+		return prefix{t.low, t.more.low2, 128, true}, true
+	}
+	return prefix{}, false
+}
+
+// contiguous reports whether a mask is that of a prefix: FWP_MATCH_FLAGS_* makes
+// others.
+func contiguous(mask uint64) bool {
+	return bits.OnesCount32(^uint32(mask)) == bits.Len32(^uint32(mask))
+}
+
+func (t *test) oneNumber() bool { return t.kind == inRange && t.low == t.high }
+
+func (t *test) oneUser() bool {
+	return t.kind == granted && len(t.more.aces) == 1 && t.more.aces[0].user()
+}
+
+// user reports whether the entry lets exactly one Unix user match.
+func (a *ace) user() bool { return !a.deny && !a.everyone && !a.group && a.sid == "" }
+
+// matches reports whether every field meets one of its conditions (BFE-CND-01),
+// those aside that are in the brief.
 func (f *filter) matches(in *fwps.Incoming) bool {
+	if f.app != "" && f.app != in.AppID {
+		return false
+	}
 	for i := 0; i < len(f.tests); {
 		field, met := f.tests[i].field, false
 		for ; i < len(f.tests) && f.tests[i].field == field; i++ {

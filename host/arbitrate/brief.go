@@ -1,0 +1,113 @@
+package arbitrate
+
+import (
+	"math/bits"
+
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// A code is a weight in half its size: of two codes the larger is of the heavier,
+// but two weights can have one code. Those of the engine's own making are exact.
+type code uint32
+
+const codeBits = 26 // of a weight, after its highest
+
+func codeOf(weight uint64) code {
+	if weight>>codeBits == 0 {
+		return code(weight)
+	}
+	n := bits.Len64(weight) - 1 // the highest bit, codeBits at least
+	return code(n-codeBits+1)<<codeBits | code(weight>>(n-codeBits))&(1<<codeBits-1)
+}
+
+// A brief is the part of a filter's conditions that most filters have. It stands
+// for the tests that it was made from, but for IPv6 prefixes, of which it has the
+// first 32 bits.
+type brief struct {
+	addr      uint32 // remote: an IPv4 prefix, or the beginning of an IPv6 one
+	user      uint32
+	weight    code
+	low, high uint16 // remote port
+	free      uint8  // bits of addr that do not count
+	protocol  uint8
+	place     uint8 // of the sublayer in its group
+	has       facts
+}
+
+// facts say which fields a brief is about, or which are known.
+type facts uint8
+
+const (
+	hasAddr facts = 1 << iota
+	hasUser
+	hasPort
+	hasProtocol
+	hasMore // the filter has a program or tests
+)
+
+// meets reports whether the search is for what the brief says.
+func (b *brief) meets(q *search) bool {
+	return b.has&^q.known == 0 && (b.addr^q.addr)>>b.free == 0 && q.port-b.low <= b.high-b.low &&
+		(b.has&hasUser == 0 || b.user == q.user) && (b.has&hasProtocol == 0 || b.protocol == q.protocol)
+}
+
+// take puts into the filter what its brief can hold of the tests, and the program,
+// and returns the other tests. Tests are sorted by field.
+func (f *filter) take(tests []test) (rest []test) {
+	f.free, f.high = 32, 1<<16-1
+	rest = tests[:0]
+	for i := range tests {
+		t := tests[i]
+		alternatives := i > 0 && tests[i-1].field == t.field || i < len(tests)-1 && tests[i+1].field == t.field
+		if t.not || alternatives || !f.absorb(&t) {
+			rest = append(rest, t)
+		}
+	}
+	if len(rest) > 0 || f.app != "" {
+		f.has |= hasMore
+	}
+	return rest
+}
+
+// absorb reports whether the test needs no keeping.
+func (f *filter) absorb(t *test) bool {
+	switch t.field {
+	case fwpm.ConditionIPRemotePort:
+		if t.kind == inRange {
+			f.low, f.high, f.has = uint16(t.low), uint16(t.high), f.has|hasPort
+			return true
+		}
+	case fwpm.ConditionIPProtocol:
+		if t.kind == inRange && t.low == t.high {
+			f.protocol, f.has = uint8(t.low), f.has|hasProtocol
+			return true
+		}
+	case fwpm.ConditionALEUserID:
+		if t.oneUser() {
+			f.user, f.has = t.more.aces[0].id, f.has|hasUser
+			return true
+		}
+	case fwpm.ConditionALEAppID:
+		if t.kind == textIs && t.more.text != "" {
+			f.app = t.more.text
+			return true
+		}
+	case fwpm.ConditionIPRemoteAddress:
+		return f.absorbAddress(t)
+	}
+	return false
+}
+
+func (f *filter) absorbAddress(t *test) bool {
+	p, ok := t.prefix()
+	if !ok {
+		return false
+	}
+	f.has |= hasAddr
+	if p.six {
+		f.addr, f.free = uint32(p.hi>>32), uint8(32-min(p.bits, 32))
+		return false
+	}
+	f.addr, f.free = uint32(p.lo), 32-p.bits
+	return true
+}

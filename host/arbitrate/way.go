@@ -1,0 +1,229 @@
+package arbitrate
+
+import (
+	"hash/maphash"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+// A way leads from a node to filters by exact values of a field.
+type way uint8
+
+// The ways, the most selective first.
+const (
+	byApp way = iota
+	byNear
+	byUser
+	byLocalPort
+	byMiddle
+	byPort
+	byFar
+	byBin // of remote ports: ranges of them
+	ways
+)
+
+// Three ways are by remote prefix: one of a few addresses tells more than a user,
+// one of half the world less than a port.
+const (
+	farBits4, middleBits4 = 8, 16
+	farBits6, middleBits6 = 16, 32
+)
+
+// A wayset are the ways that were gone to come to a bucket.
+type wayset uint8
+
+const byRemote = 1<<byNear | 1<<byMiddle | 1<<byFar
+
+// with is s and w; prefixes are gone by once.
+func (s wayset) with(w way) wayset {
+	s |= 1 << w
+	if s&byRemote != 0 {
+		s |= byRemote
+	}
+	return s
+}
+
+// reach is the most selective way to a filter that is not used yet, ways if there
+// is none.
+func (f *filter) reach(used wayset) way {
+	for w := range ways {
+		if used&(1<<w) == 0 && f.exact(w) {
+			return w
+		}
+	}
+	return ways
+}
+
+// exact reports whether a way leads to the filter: whether it names a few values.
+func (f *filter) exact(w way) bool {
+	switch w {
+	case byApp:
+		return f.app != "" || f.few(fwpm.ConditionALEAppID, func(t *test) bool { return t.kind == textIs })
+	case byNear, byMiddle, byFar:
+		return f.remoteWay() == w
+	case byUser:
+		return f.has&hasUser != 0 || f.few(fwpm.ConditionALEUserID, (*test).oneUser)
+	case byLocalPort:
+		return f.few(fwpm.ConditionIPLocalPort, (*test).oneNumber)
+	case byPort:
+		return f.has&hasPort != 0 && f.low == f.high || f.few(fwpm.ConditionIPRemotePort, (*test).oneNumber)
+	}
+	return f.has&hasPort != 0 && f.low < f.high && f.high/portBin-f.low/portBin < manyValues
+}
+
+// group returns the tests on one field.
+func (f *filter) group(field fwpm.ConditionID) []test {
+	from := slices.IndexFunc(f.tests, func(t test) bool { return t.field == field })
+	if from < 0 {
+		return nil
+	}
+	to := from
+	for to < len(f.tests) && f.tests[to].field == field {
+		to++
+	}
+	return f.tests[from:to]
+}
+
+// few reports whether there are tests on a field, not too many, all of a kind.
+func (f *filter) few(field fwpm.ConditionID, is func(*test) bool) bool {
+	g := f.group(field)
+	if len(g) == 0 || len(g) > manyValues {
+		return false
+	}
+	for i := range g {
+		if g[i].not || !is(&g[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// remoteWay is the way by the filter's remote prefixes, as vague as the shortest of
+// them, ways if it names none.
+func (f *filter) remoteWay() way {
+	if f.has&hasAddr != 0 && f.group(fwpm.ConditionIPRemoteAddress) == nil {
+		return remoteWay(32-f.free, farBits4, middleBits4)
+	}
+	g := f.group(fwpm.ConditionIPRemoteAddress)
+	vaguest := ways
+	for i := range g {
+		p, ok := g[i].prefix()
+		if !ok || len(g) > manyValues {
+			return ways
+		}
+		w := remoteWay(p.bits, farBits4, middleBits4)
+		if p.six {
+			w = remoteWay(p.bits, farBits6, middleBits6)
+		}
+		if vaguest == ways || w > vaguest {
+			vaguest = w
+		}
+	}
+	return vaguest
+}
+
+func remoteWay(bits, far, middle uint8) way {
+	switch {
+	case bits <= far:
+		return byFar
+	case bits <= middle:
+		return byMiddle
+	}
+	return byNear
+}
+
+// A target is a bucket below a node: its key, and the length of its prefix if it is
+// one.
+type target struct {
+	key    uint64
+	bits   uint8
+	prefix bool
+}
+
+// targets appends the buckets below a node to which a way leads for the filter.
+func (f *filter) targets(to []target, w way, node uint64) []target {
+	add := func(key uint64) {
+		if !slices.ContainsFunc(to, func(t target) bool { return t.key == key }) { // The same value twice is one.
+			to = append(to, target{key: key})
+		}
+	}
+	switch {
+	case w == byApp && f.app != "":
+		add(key(node, w, appHash(f.app)))
+		return to
+	case w == byUser && f.has&hasUser != 0:
+		add(key(node, w, uint64(f.user)))
+		return to
+	case w == byPort && f.has&hasPort != 0:
+		add(key(node, w, uint64(f.low)))
+		return to
+	case w == byBin:
+		for bin := f.low / portBin; bin <= f.high/portBin; bin++ {
+			add(key(node, w, uint64(bin)))
+		}
+		return to
+	case byRemote&(1<<w) != 0:
+		return f.prefixes(to, node)
+	}
+	g := f.group([ways]fwpm.ConditionID{byApp: fwpm.ConditionALEAppID, byUser: fwpm.ConditionALEUserID,
+		byLocalPort: fwpm.ConditionIPLocalPort, byPort: fwpm.ConditionIPRemotePort}[w])
+	for i := range g {
+		switch w {
+		case byApp:
+			add(key(node, w, appHash(g[i].more.text)))
+		case byUser:
+			add(key(node, w, uint64(g[i].more.aces[0].id)))
+		default:
+			add(key(node, w, g[i].low))
+		}
+	}
+	return to
+}
+
+// prefixes is targets of remote prefixes.
+func (f *filter) prefixes(to []target, node uint64) []target {
+	g := f.group(fwpm.ConditionIPRemoteAddress)
+	if len(g) == 0 {
+		n := 32 - f.free
+		return append(to, target{prefixKey(node, n, uint64(f.addr)), n, true})
+	}
+	for i := range g {
+		p, _ := g[i].prefix()
+		value := p.lo
+		if p.six {
+			value = fold(p.hi, p.lo)
+		}
+		t := target{prefixKey(node, p.bits, value), p.bits, true}
+		if !slices.Contains(to, t) {
+			to = append(to, t)
+		}
+	}
+	return to
+}
+
+// The hashes are of this process alone, so that nobody can choose filters that meet
+// in one bucket.
+var (
+	appSeed      = maphash.MakeSeed()
+	seedA, seedB = rand.Uint64() | 1, rand.Uint64() | 1
+)
+
+func appHash(s string) uint64 { return maphash.String(appSeed, s) }
+
+// key is the hash of a way from a node by a value.
+func key(node uint64, w way, value uint64) uint64 {
+	return fold(node^uint64(w+1)<<56, value)
+}
+
+func prefixKey(node uint64, bits uint8, value uint64) uint64 {
+	return fold(node^uint64(bits)<<48^1<<63, value)
+}
+
+// fold mixes two words.
+func fold(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a^seedA, b^seedB)
+	return hi ^ lo
+}
