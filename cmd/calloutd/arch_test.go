@@ -34,7 +34,7 @@ var imports = map[string]string{
 	"host/internal/sample":         "host/fwp host/fwpm host/fwps",
 	"host/arbitrate":               "host/fwp host/fwpm host/fwps host/redirect host/internal/trie",
 	"host/policyfile":              "host/fwp host/fwpm host/arbitrate sdk/abi",
-	"host/policytest":              "host/ale host/arbitrate host/flight host/fwp host/fwpm host/fwps host/journal host/policyfile host/redirect host/redirect/memstore sdk/go/sockaddr",
+	"host/policytest":              "host/ale host/arbitrate host/flight host/fwp host/fwpm host/fwps host/guest/meter host/journal host/policyfile host/redirect host/redirect/memstore sdk/go/sockaddr",
 	"host/journal":                 "",
 	"host/flight":                  "host/journal host/redirect",
 	"host/flight/recorder":         "host/flight host/fwp host/fwpm host/fwps host/journal",

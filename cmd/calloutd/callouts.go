@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/calloutd/calloutd/host/guest"
@@ -65,25 +66,32 @@ func (l *loader) load(ctx context.Context, c policyfile.Callout) error {
 	if c.GoPackage != "" {
 		key, source = "go", buildModule
 	}
-	wasm, err := source(ctx, policyfile.Under(l.dir, c.Wasm+c.GoPackage))
+	file := policyfile.Under(l.dir, c.Wasm+c.GoPackage)
+	wasm, err := source(ctx, file)
 	if err != nil {
 		return bad(key, err)
+	}
+	options, m := l.options(c, config), &measured{callout: string(c.ID), module: file}
+	if l.measures {
+		if wasm, m.source, err = l.measure(ctx, c, wasm, &options); err != nil {
+			return bad(key, err)
+		}
+		l.measured = append(l.measured, m)
 	}
 	rt, err := l.runtime(ctx, c.Limits.MemoryMiB)
 	if err != nil {
 		return bad("limits", err)
 	}
-	m, err := rt.Load(ctx, string(c.ID), wasm, l.options(c, config))
-	if err != nil {
+	if m.guest, err = rt.Load(ctx, string(c.ID), wasm, options); err != nil {
 		return bad(key, err)
 	}
 	// Before the runtime: a spare instance may still be starting.
-	l.closers = append(l.closers, func() { m.Close(context.WithoutCancel(ctx)) })
-	handle, unregister, err := l.engine.RegisterCallout(c.ID, m)
+	l.closers = append(l.closers, func() { m.guest.Close(context.WithoutCancel(ctx)) })
+	handle, unregister, err := l.engine.RegisterCallout(c.ID, m.guest)
 	if err != nil {
 		return bad("id", err)
 	}
-	l.handles[c.ID], l.modules[c.ID] = handle, &loadedModule{m, wasm, config}
+	l.handles[c.ID], l.modules[c.ID] = handle, &loadedModule{m.guest, wasm, config}
 	// Refused while the callout is busy: then the engine goes with it.
 	l.closers = append(l.closers, func() { _ = unregister() })
 	l.leave = append(l.leave, unregister)
@@ -134,6 +142,11 @@ func buildModule(ctx context.Context, folder string) ([]byte, error) {
 	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("%s is not a folder with Go source", folder)
 	}
+	return goBuild(ctx, folder)
+}
+
+// goBuild builds the package of a folder, with more flags.
+func goBuild(ctx context.Context, folder string, flags ...string) ([]byte, error) {
 	tmp, err := os.MkdirTemp("", "calloutd-build-")
 	if err != nil {
 		return nil, err
@@ -145,6 +158,7 @@ func buildModule(ctx context.Context, folder string) ([]byte, error) {
 	for _, word := range project.GoBuild {
 		args = append(args, build.Replace(word))
 	}
+	args = slices.Insert(args, 2, flags...) // after go build
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")

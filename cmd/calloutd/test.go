@@ -44,27 +44,32 @@ there is nothing to run or a file has mistakes.`,
 	f := cmd.Flags()
 	f.StringVar(&o.run, "run", "", "run only cases whose name matches this regular expression")
 	f.StringVar(&o.junit, "junit", "", "write a JUnit report to this file")
+	f.StringVar(&o.html, "html", "", "write a page that shows what was reached to this file")
+	f.StringVar(&o.lcov, "lcov", "", "write what ran of callouts' sources to this file, in lcov's form")
 	f.BoolVar(&o.tap, "tap", false, "print the Test Anything Protocol")
 	f.BoolVar(&o.update, "update", false, "take what came for what is wanted: rewrites expectations and nothing else")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "print cases that passed too")
 	f.IntVar(&o.parallel, "parallel", runtime.GOMAXPROCS(0), "how many cases run at a time")
-	f.Float64Var(&o.min, "min", 0, "least percent of each policy's filters and conditions that cases must reach")
+	f.Float64Var(&o.min, "min", 0, "least percent of each policy's filters and conditions, and of each callout's code, that cases must reach")
 	cmd.MarkFlagsMutuallyExclusive("json", "tap")
 	_ = cmd.MarkFlagFilename("junit", "xml") // fails only for a flag that does not exist
 	return cmd
 }
 
 type testOptions struct {
-	run, junit                 string
+	run, junit, html, lcov     string
 	json, tap, update, verbose bool
 	parallel                   int
 	min                        float64
 }
 
-// A policyCoverage is what the cases of one policy reached.
-type policyCoverage struct {
-	policy string
-	policytest.Summary
+// An outcome is what came of all files.
+type outcome struct {
+	results  []policytest.Result
+	policies []policytest.PolicyCoverage
+	codes    []policytest.Code // of each module, by all policies that use it
+	failed   int
+	low      []string // what is below --min
 }
 
 func (o *testOptions) test(cmd *cobra.Command, args []string) error {
@@ -76,21 +81,29 @@ func (o *testOptions) test(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	var results []policytest.Result
-	var reached []policyCoverage
+	var out outcome
 	var errs []error
 	for _, file := range files {
-		rs, c, err := o.file(cmd.Context(), file, only)
-		results, reached = append(results, rs...), append(reached, c...)
-		errs = append(errs, err)
+		errs = append(errs, o.file(cmd.Context(), file, only, &out))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if len(results) == 0 {
+	if len(out.results) == 0 {
 		return fmt.Errorf("no case matches --run %q", o.run)
 	}
-	return o.report(cmd.OutOrStdout(), results, reached)
+	return o.report(cmd.OutOrStdout(), &out)
+}
+
+// add puts the code of a callout to that of the same module elsewhere.
+func (o *outcome) add(c policytest.Code) {
+	for i := range o.codes {
+		if o.codes[i].Module == c.Module {
+			o.codes[i].Add(c)
+			return
+		}
+	}
+	o.codes = append(o.codes, c)
 }
 
 // caseFiles lists the files of cases that the arguments stand for.
@@ -142,28 +155,29 @@ func isCases(path string) bool {
 }
 
 // file runs the cases of one file.
-func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp) ([]policytest.Result, []policyCoverage, error) {
+func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp, out *outcome) error {
 	src, err := readCases(path)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	suite, err := policytest.Parse(path, src)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	ext := filepath.Ext(path)
 	policy := strings.TrimSuffix(path, "_test"+ext) + ext
 	if suite.Policy != "" {
 		policy = policyfile.Under(filepath.Dir(path), suite.Policy)
 	}
-	w, err := open(ctx, policy, newTracer(io.Discard, false, false), false)
+	w, err := openAs(ctx, policy, newTracer(io.Discard, false, false), setup{measure: true})
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	defer w.Close()
 	world := w.described()
+	world.Configure = w.configure
 	if err := suite.Bind(w.file, world.Proxies); err != nil {
-		return nil, nil, err
+		return err
 	}
 	var cases []*policytest.Case
 	for i := range suite.Cases {
@@ -176,7 +190,12 @@ func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp
 	if o.update {
 		results, err = update(suite, path, results)
 	}
-	return results, []policyCoverage{{policy, c.Summary()}}, err
+	out.results = append(out.results, results...)
+	out.policies = append(out.policies, policytest.PolicyCoverage{Policy: policy, Summary: c.Summary()})
+	for _, m := range w.measured {
+		out.add(m.code())
+	}
+	return err
 }
 
 // readCases reads a file, of one byte more than the limit if it is too long.
@@ -239,77 +258,112 @@ func (w writtenTrace) Redirect(ev ale.RedirectEvent)                { w.t.redire
 func (w writtenTrace) Blocked(b *ale.BlockedError)                  { w.t.blocked(b, netip.AddrPort{}) }
 func (w writtenTrace) String() string                               { return w.b.String() }
 
-func (o *testOptions) report(out io.Writer, rs []policytest.Result, reached []policyCoverage) error {
-	if o.junit != "" {
+func (o *testOptions) report(out io.Writer, all *outcome) error {
+	all.count(o.min)
+	for _, file := range []struct {
+		flag, name string
+		write      func(io.Writer) error
+	}{
+		{"--junit", o.junit, func(w io.Writer) error { return policytest.WriteJUnit(w, all.results) }},
+		{"--html", o.html, func(w io.Writer) error { return policytest.WriteHTML(w, all.policies, all.codes) }},
+		{"--lcov", o.lcov, func(w io.Writer) error { return policytest.WriteLCOV(w, all.codes) }},
+	} {
+		if file.name == "" {
+			continue
+		}
 		var b bytes.Buffer
-		if err := policytest.WriteJUnit(&b, rs); err != nil {
-			return fmt.Errorf("--junit: %w", err)
+		err := file.write(&b)
+		if err == nil {
+			err = os.WriteFile(file.name, b.Bytes(), 0o666)
 		}
-		if err := os.WriteFile(o.junit, b.Bytes(), 0o666); err != nil {
-			return fmt.Errorf("--junit: %w", err)
-		}
-	}
-	failed := 0
-	for i := range rs {
-		if !rs[i].Passed() {
-			failed++
+		if err != nil {
+			return fmt.Errorf("%s: %w", file.flag, err)
 		}
 	}
-	low := slices.DeleteFunc(slices.Clone(reached), func(c policyCoverage) bool { return c.Percent() >= o.min })
-	if err := o.write(out, rs, reached, low, failed); err != nil {
+	if err := o.write(out, all); err != nil {
 		return err
 	}
-	if failed > 0 || len(low) > 0 {
+	if all.failed > 0 || len(all.low) > 0 {
 		return exitCode(codeNo)
 	}
 	return nil
 }
 
-func (o *testOptions) write(out io.Writer, rs []policytest.Result, reached, low []policyCoverage, failed int) error {
+// count finds what failed and what is below least percent.
+func (o *outcome) count(least float64) {
+	for i := range o.results {
+		if !o.results[i].Passed() {
+			o.failed++
+		}
+	}
+	below := func(what string, percent float64) {
+		if percent < least {
+			o.low = append(o.low, fmt.Sprintf("FAIL %s: %.1f %% reached, --min is %g %%\n", what, percent, least))
+		}
+	}
+	for i := range o.policies {
+		below(o.policies[i].Policy, o.policies[i].Percent())
+	}
+	for i := range o.codes {
+		if o.codes[i].Known() {
+			below(o.codes[i].Module, o.codes[i].Percent())
+		}
+	}
+}
+
+func (o *testOptions) write(out io.Writer, all *outcome) error {
 	switch {
 	case o.json:
-		return o.writeJSON(out, rs, reached, failed)
+		return o.writeJSON(out, all)
 	case o.tap:
-		policytest.WriteTAP(out, rs)
+		policytest.WriteTAP(out, all.results)
 		var b bytes.Buffer
-		o.writeSummary(&b, reached, low, len(rs), failed)
+		all.writeSummary(&b)
 		for line := range strings.Lines(b.String()) {
 			fmt.Fprint(out, "# "+line)
 		}
 		return nil
 	}
-	for i := range rs {
-		rs[i].WriteText(out, o.verbose)
+	for i := range all.results {
+		all.results[i].WriteText(out, o.verbose)
 	}
-	o.writeSummary(out, reached, low, len(rs), failed)
+	all.writeSummary(out)
 	return nil
 }
 
-func (o *testOptions) writeJSON(out io.Writer, rs []policytest.Result, reached []policyCoverage, failed int) error {
-	for i := range rs {
-		if err := rs[i].WriteJSON(out); err != nil {
+func (o *testOptions) writeJSON(out io.Writer, all *outcome) error {
+	for i := range all.results {
+		if err := all.results[i].WriteJSON(out); err != nil {
 			return err
 		}
 	}
-	for i := range reached {
-		if err := reached[i].WriteJSON(out, reached[i].policy); err != nil {
+	for i := range all.policies {
+		if err := all.policies[i].WriteJSON(out, all.policies[i].Policy); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(out, `{"event":"summary","cases":%d,"failed":%d}`+"\n", len(rs), failed)
+	for i := range all.codes {
+		if err := all.codes[i].WriteJSON(out); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(out, `{"event":"summary","cases":%d,"failed":%d}`+"\n", len(all.results), all.failed)
 	return err
 }
 
-func (o *testOptions) writeSummary(out io.Writer, reached, low []policyCoverage, all, failed int) {
-	for i := range reached {
-		reached[i].WriteText(out, reached[i].policy)
+func (o *outcome) writeSummary(out io.Writer) {
+	for i := range o.policies {
+		o.policies[i].WriteText(out, o.policies[i].Policy)
 	}
-	for _, c := range low {
-		fmt.Fprintf(out, "FAIL %s: %.1f %% reached, --min is %g %%\n", c.policy, c.Percent(), o.min)
+	for i := range o.codes {
+		o.codes[i].WriteText(out)
 	}
-	if failed > 0 {
-		fmt.Fprintf(out, "FAIL %d of %d cases\n", failed, all)
+	for _, line := range o.low {
+		fmt.Fprint(out, line)
+	}
+	if o.failed > 0 {
+		fmt.Fprintf(out, "FAIL %d of %d cases\n", o.failed, len(o.results))
 		return
 	}
-	fmt.Fprintf(out, "ok   %d cases\n", all)
+	fmt.Fprintf(out, "ok   %d cases\n", len(o.results))
 }

@@ -33,6 +33,9 @@ type world struct {
 	pid        uint32 // calloutd's
 	// journals: what callouts are told can be written down, or repeated.
 	journals bool
+	// measures: callouts' code is measured.
+	measures bool
+	measured []*measured
 	closers  []func()
 }
 
@@ -49,6 +52,7 @@ type setup struct {
 	proxies map[string]netip.AddrPort // where described proxies listen; nil: from 61001 on
 	pid     uint32                    // calloutd's in a description; 0: 1
 	ground  *ground                   // of the world whose place this one is to take; nil: one of its own
+	measure bool                      // the code of callouts
 }
 
 func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err error) {
@@ -58,6 +62,7 @@ func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err
 	}
 	w := &world{ground: s.ground, file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{},
 		handles: map[fwpm.CalloutID]redirect.Handle{}, modules: map[fwpm.CalloutID]*loadedModule{}}
+	w.measures = s.measure
 	w.journals = !s.live || t.tape.records()
 	if w.ground == nil {
 		w.ground = newGround(t)

@@ -12,13 +12,16 @@ import (
 
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/guest/meter"
 )
 
 // A source is what instances are made of.
 type source struct {
 	compiled wazero.CompiledModule
 	config   []byte
-	needs    uint32 // the capabilities of what it imports
+	needs    uint32        // the capabilities of what it imports
+	blocks   []meter.Block // of the covered form
+	counts   bool          // what an instance does that is only tried is covered
 }
 
 func (s *source) close() {
@@ -65,7 +68,7 @@ func newGeneration(m *Module, src *source, number uint64) (*generation, error) {
 		slots: make([]slot, m.opts.Slots), spares: make(chan *instance, m.opts.Spares),
 		housed: make(chan *slot, m.opts.Slots), wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	g.hints.New = func() any { return &hint{g.assigned.Add(1) % uint32(len(g.slots))} }
-	if err := g.try(); err != nil {
+	if err := m.try(src); err != nil {
 		return nil, err
 	}
 	for k := range g.slots {
@@ -86,13 +89,13 @@ var canned = fwps.Call{In: &fwps.Incoming{Layer: fwpm.LayerALEConnectRedirectV4,
 	Remote: netip.MustParseAddrPort("192.0.2.1:1"), AppID: "/calloutd/self-test"}}
 
 // try starts an instance, asks it, and throws it away.
-func (g *generation) try() error {
-	i, err := g.m.start(g.src, true)
+func (m *Module) try(src *source) error {
+	i, err := m.start(src, true)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
 	defer i.close()
-	if err := encode(i.block, &canned, g.m.rt.clock.read()); err != nil {
+	if err := encode(i.block, &canned, m.rt.clock.read()); err != nil {
 		return err
 	}
 	if err := i.ask(&canned, new(fwps.Verdict)); err != nil {

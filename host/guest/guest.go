@@ -99,7 +99,7 @@ func (r *Runtime) Load(ctx context.Context, name string, wasm []byte, o ModuleOp
 
 // compile turns a panic of the compiler into an error: the module is the
 // input of somebody else.
-func (r *Runtime) compile(ctx context.Context, wasm []byte, unguarded bool) (_ *source, err error) {
+func (r *Runtime) compile(ctx context.Context, wasm []byte, f form) (_ *source, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the compiler failed: %v", p)
@@ -112,11 +112,11 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, unguarded bool) (_ *
 	defer cancel()
 	// With workers the compiler looks at the context between functions.
 	ctx = experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0)))
-	compiled, err := r.compileMetered(ctx, wasm, unguarded)
-	if err != nil {
+	src := new(source)
+	if src.compiled, src.blocks, err = r.compileMetered(ctx, wasm, f); err != nil {
 		return nil, err
 	}
-	src := &source{compiled: compiled}
+	compiled := src.compiled
 	for _, f := range compiled.ImportedFunctions() {
 		module, name, _ := f.Import()
 		src.needs |= hostModules[module][name].need
@@ -124,32 +124,49 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, unguarded bool) (_ *
 	return src, nil
 }
 
-func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, unguarded bool) (wazero.CompiledModule, error) {
-	if metered := r.metered.get(r.pages, wasm); metered != nil && !unguarded {
+// A form is what is made of a module before it is compiled.
+type form int
+
+const (
+	guarded form = iota
+	unguarded
+	covered
+)
+
+func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (wazero.CompiledModule, []meter.Block, error) {
+	if metered := r.metered.get(r.pages, wasm); metered != nil && f == guarded {
 		if compiled, err := r.rt.CompileModule(ctx, metered); err == nil {
-			return compiled, nil
+			return compiled, nil, nil
 		} // What is in the cache is damaged.
 	}
 	if err := check(ctx, wasm, r.pages); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	rewrite := meter.Rewrite
-	if unguarded {
-		rewrite = meter.Strip
-	}
-	metered, err := rewrite(wasm)
+	metered, blocks, err := rewrite(wasm, f)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	compiled, err := r.rt.CompileModule(ctx, metered)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	if !unguarded {
+	if f == guarded {
 		r.metered.put(r.pages, wasm, metered)
 	}
-	return compiled, nil
+	return compiled, blocks, nil
+}
+
+func rewrite(wasm []byte, f form) (out []byte, blocks []meter.Block, err error) {
+	switch f {
+	case unguarded:
+		out, err = meter.Strip(wasm)
+	case covered:
+		return meter.Cover(wasm)
+	default:
+		out, err = meter.Rewrite(wasm)
+	}
+	return out, nil, err
 }

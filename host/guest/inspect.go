@@ -67,7 +67,7 @@ func (r *Report) try(ctx context.Context, rt *Runtime, wasm, config []byte) erro
 	if err := o.defaults(); err != nil {
 		return err
 	}
-	src, err := rt.compile(ctx, wasm, false)
+	src, err := rt.compile(ctx, wasm, guarded)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,7 @@ type instance struct {
 	toldVersion uint64
 	texts       map[string]string
 	names       []byte
+	probes      probes
 }
 
 // start makes an instance that is ready to be asked.
@@ -79,8 +80,10 @@ func (m *Module) begin(src *source, trial bool) (_ *instance, err error) {
 	i.budget = budget
 	i.classify, i.idle = i.mod.ExportedFunction(abi.ExportClassify), i.mod.ExportedFunction(abi.ExportIdle)
 	i.notify = i.mod.ExportedFunction(abi.ExportNotify)
-	_, err = i.call(abi.ExportInitialize)
-	return i, err
+	if _, err = i.call(abi.ExportInitialize); err != nil {
+		return i, err
+	}
+	return i, m.probe(i, src)
 }
 
 // prepare agrees on capabilities and hands over the configuration.
@@ -192,4 +195,9 @@ func (i *instance) ask(c *fwps.Call, v *fwps.Verdict) error {
 	return i.decode(i.stack[0], c, v)
 }
 
-func (i *instance) close() { _ = i.mod.Close(context.Background()) }
+func (i *instance) close() {
+	if i.probes.counts {
+		i.m.coverage.gather(i)
+	}
+	_ = i.mod.Close(context.Background())
+}

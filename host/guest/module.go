@@ -21,15 +21,16 @@ var errClosed = errors.New("the module is closed")
 
 // A Module is a callout. It is a fwps.Callout.
 type Module struct {
-	name    string
-	rt      *Runtime
-	opts    ModuleOptions
-	log     limiter
-	store   store
-	metrics metrics
-	filters filters
-	sets    []lpm.Table[struct{}]
-	tables  []lpm.Table[int32]
+	name     string
+	rt       *Runtime
+	opts     ModuleOptions
+	log      limiter
+	store    store
+	metrics  metrics
+	coverage coverage
+	filters  filters
+	sets     []lpm.Table[struct{}]
+	tables   []lpm.Table[int32]
 
 	live       atomic.Pointer[generation] // nil: closed
 	quarantine atomic.Pointer[QuarantineError]
@@ -78,10 +79,11 @@ func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o Modu
 
 // build compiles a version and starts it.
 func (m *Module) build(ctx context.Context, wasm, config []byte) (*generation, error) {
-	src, err := m.rt.compile(ctx, wasm, m.opts.unguarded)
+	src, err := m.rt.compile(ctx, wasm, m.opts.form())
 	if err != nil {
 		return nil, err
 	}
+	m.coverage.reset(src.blocks)
 	src.config = config
 	g, err := newGeneration(m, src, m.count+1)
 	if err != nil {

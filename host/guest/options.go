@@ -57,6 +57,10 @@ type ModuleOptions struct {
 	// FuelSlices is the budget of one decision in slices of meter.SliceFuel:
 	// 256 if zero. InitFuelSlices is that of each step of starting an instance.
 	FuelSlices, InitFuelSlices int
+	// Cover notes which blocks of the guest run, for Module.Coverage. Counters are
+	// arrays that the guest counts in besides.
+	Cover    bool
+	Counters []Counter
 	// Journals makes decisions look for a journal.Journal in their context.
 	Journals bool
 	// Logf hears of what the guest prints and of instances that were replaced,
@@ -104,4 +108,14 @@ func (o *ModuleOptions) defaults() error {
 		o.OnEvent = func(Event) {}
 	}
 	return nil
+}
+
+func (o *ModuleOptions) form() form {
+	switch {
+	case o.unguarded:
+		return unguarded
+	case o.Cover:
+		return covered
+	}
+	return guarded
 }

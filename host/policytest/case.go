@@ -24,6 +24,8 @@ type Case struct {
 	Name  string
 	Place Place
 	Steps []Step
+	// Refusal is what is tried in the place of steps; the only one holds the reason.
+	Refusal *Refusal
 }
 
 // A Step is one connection and what is expected of it.

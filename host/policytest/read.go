@@ -17,7 +17,7 @@ import (
 // Parse reads a file of cases; name is how errors call it. It is strict, so that
 // a case that is misspelt cannot pass. The error is policyfile.Errors.
 func Parse(name string, src []byte) (*Suite, error) {
-	root, err := policyfile.Document(name, src, "a file of cases", "version, cases, tables")
+	root, err := policyfile.Document(name, src, "a file of cases", "version, cases, tables, refusals")
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func ordinary() Step {
 }
 
 func (r *reader) root(n *yaml.Node) {
-	vs := r.mapping(n, "the file", []string{"version", "policy", "defaults", "cases", "tables"})
+	vs := r.mapping(n, "the file", []string{"version", "policy", "defaults", "cases", "tables", "refusals"})
 	if v, ok := get(vs, "version"); !ok && n.Kind == yaml.MappingNode {
 		r.fail(n, "", "version is missing: this format is version 1")
 	} else if ok && v.Value != "1" {
@@ -155,10 +155,14 @@ func (r *reader) root(n *yaml.Node) {
 			for _, t := range r.list(v) {
 				r.table(t, base)
 			}
+		case "refusals":
+			for _, c := range r.list(v) {
+				r.refusal(c)
+			}
 		}
 	}
 	if len(r.Cases) == 0 && len(r.problems) == 0 {
-		r.fail(n, "", "there are no cases: expected cases or tables")
+		r.fail(n, "", "there are no cases: expected cases, tables or refusals")
 	}
 	r.unique()
 }

@@ -56,6 +56,9 @@ func Run(ctx context.Context, w *World, s *Suite, cases []*Case, parallel int, r
 }
 
 func (w *World) run(ctx context.Context, s *Suite, c *Case) Result {
+	if c.Refusal != nil {
+		return w.refuse(ctx, s, c)
+	}
 	began := time.Now()
 	res := Result{Suite: s, Case: c}
 	run := running{world: w, Recorder: w.Record(), flows: make([]*ale.Flow, len(c.Steps))}

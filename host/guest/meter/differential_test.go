@@ -45,7 +45,7 @@ func same(rt wazero.Runtime) func(*rapid.T) {
 		plain, want := run(t, rt, wasm, types)
 		defer plain.Close(context.Background())
 		for name, rewrite := range map[string]func([]byte) ([]byte, error){
-			"rewritten": meter.Rewrite, "counted": meter.Counted, "threaded": meter.Threaded,
+			"rewritten": meter.Rewrite, "counted": meter.Counted, "threaded": meter.Threaded, "covered": covered,
 		} {
 			out, err := rewrite(wasm)
 			require.NoError(t, err)
@@ -57,6 +57,11 @@ func same(rt wazero.Runtime) func(*rapid.T) {
 			require.NoError(t, mod.Close(context.Background()))
 		}
 	}
+}
+
+func covered(wasm []byte) ([]byte, error) {
+	out, _, err := meter.Cover(wasm)
+	return out, err
 }
 
 func pays(t *rapid.T, mod api.Module, calls int) {

@@ -61,6 +61,11 @@ func (l *lines) read() {
 	if err != nil {
 		return
 	}
+	for _, more := range []string{".debug_line_str", ".debug_addr", ".debug_str_offsets", ".debug_rnglists"} { // of version 5
+		if s[more] != nil && d.AddSection(more, s[more]) != nil {
+			return
+		}
+	}
 	files, positions := map[string]int{}, map[position]uint32{}
 	r := d.Reader()
 	for {

@@ -10,7 +10,7 @@ const (
 	opLocalGet, opLocalSet, opLocalTee                  = 0x20, 0x21, 0x22
 	opGlobalGet, opGlobalSet                            = 0x23, 0x24
 	opMemoryGrow, opI32Const                            = 0x40, 0x41
-	opI32LtS, opI32Add, opI32Sub, opI32And              = 0x48, 0x6a, 0x6b, 0x71
+	opI32LtS, opI32Add, opI32Sub, opI32And, opI32Or     = 0x48, 0x6a, 0x6b, 0x71, 0x72
 	opI32ShrS, opI32ShrU                                = 0x75, 0x76
 	opRefFunc, opMisc, opVector                         = 0xd2, 0xfc, 0xfd
 	void                                                = 0x40 // the block type without values
