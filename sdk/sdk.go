@@ -8,5 +8,5 @@ import "embed"
 //
 //go:embed abi/abi.go abi/zabi.go go/callout/*.go
 //go:embed c/callout.h rust/Cargo.toml rust/src rust/examples/split.rs zig/*.zig
-//go:embed assemblyscript/assembly/*.ts
+//go:embed assemblyscript/assembly/*.ts js/engine.wasm
 var Files embed.FS

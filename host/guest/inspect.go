@@ -130,6 +130,7 @@ var tells = []struct {
 	bytes    string
 	language string
 }{
+	{"callout-script-1", "JavaScript, run by QuickJS"},
 	{"c\x00a\x00l\x00l\x00o\x00u\x00t\x00", "AssemblyScript"}, // Its SDK's texts are UTF-16.
 	{"library/core/src/", "Rust"},
 	{"src/wire.rs", "Rust"}, // a file of its SDK

@@ -22,7 +22,7 @@ func inspect(t *testing.T, file, config string) *guest.Report {
 func TestInspectTellsTheLanguage(t *testing.T) {
 	for file, want := range map[string]string{
 		"testdata/lines.wasm": "C99", "testdata/good.wasm": "",
-		"../../sdk/rust/examples/split.wasm": "Rust", "../../sdk/assemblyscript/example/split.wasm": "AssemblyScript", proxyRedirect: "Go",
+		"../../sdk/rust/examples/split.wasm": "Rust", "../../sdk/assemblyscript/example/split.wasm": "AssemblyScript",
 	} {
 		require.Equal(t, want, inspect(t, file, "").Language, file)
 	}

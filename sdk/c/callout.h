@@ -201,14 +201,27 @@ typedef struct {
     uint8_t ip_version;
     uint32_t pid;
     uint8_t address[16];
+    uint64_t cookie;
     callout_bytes record, context, reason;
 } callout_verdict;
+
+/* What a policy hears of that defines CALLOUT_NOTIFY before the include. */
+typedef struct {
+    uint32_t kind; /* CALLOUT_EVENT_* */
+    uint16_t layer;
+    uint64_t filter; /* of an event about a filter */
+    uint64_t cookie; /* of a flow that ended */
+} callout_event;
 
 /* What the policy defines. They are static, with or without the word there, so
  * that the compiler makes one function of policy and header: what the policy does
  * not look at is not read. */
 static callout_verdict callout_decide(const callout_call *call);
 static const char *callout_configure(const uint8_t *config, uint32_t len);
+#ifdef CALLOUT_NOTIFY
+/* Returns NULL, or why a filter that is added is refused. */
+static const char *callout_notified(const callout_event *event);
+#endif
 
 static inline callout_bytes callout_span(const void *ptr, uint32_t len) {
     callout_bytes b;
@@ -299,6 +312,13 @@ static inline callout_verdict callout_with_reason(callout_verdict v, const char 
 /* Adds CALLOUT_FLAG_*, such as CALLOUT_FLAG_HARD. */
 static inline callout_verdict callout_with_flags(callout_verdict v, uint16_t flags) {
     v.flags |= flags;
+    return v;
+}
+
+/* Makes a number, not zero, the context of an established flow: it comes back in
+ * the event FLOW_DELETED. */
+static inline callout_verdict callout_with_cookie(callout_verdict v, uint64_t cookie) {
+    v.cookie = cookie;
     return v;
 }
 
@@ -414,11 +434,12 @@ CALLOUT_INLINE uint64_t callout_write(uint8_t *b, callout_verdict v) {
         v = callout_error("the context is over the limit of 4096 bytes");
     uint32_t room = CALLOUT_BLOCK_SIZE - CALLOUT_RESPONSE_OFFSET - CALLOUT_RESPONSE_HEADER - v.record.len - v.context.len;
     v.reason = callout_cut(v.reason, room < CALLOUT_MAX_REASON ? room : CALLOUT_MAX_REASON);
-    if (v.action != CALLOUT_ACTION_REDIRECT && !v.reason.len)
+    if (v.action != CALLOUT_ACTION_REDIRECT && !v.reason.len && !v.cookie)
         return v.action | (uint64_t)v.flags << CALLOUT_PACK_FLAGS;
     uint32_t at = CALLOUT_RESPONSE_OFFSET + CALLOUT_RESPONSE_HEADER;
     callout_put32(r + CALLOUT_RESP_ACTION, v.action);
     callout_put32(r + CALLOUT_RESP_FLAGS, v.flags);
+    callout_put64(r + CALLOUT_RESP_COOKIE, v.cookie);
     if (v.action == CALLOUT_ACTION_REDIRECT) {
         callout_put16(r + CALLOUT_RESP_PORT, v.port);
         r[CALLOUT_RESP_IP_VERSION] = v.ip_version;
@@ -484,6 +505,26 @@ CALLOUT_EXPORT(callout_classify) uint64_t callout_classify(void) {
     return callout_write(callout_state.block, callout_decide(&call));
 }
 
+/* Writes why something is refused, and returns the code for it. */
+static inline int32_t callout_refuse(const char *why) {
+    __builtin_memset(callout_state.block + CALLOUT_RESPONSE_OFFSET, 0, CALLOUT_RESPONSE_HEADER);
+    callout_write(callout_state.block, callout_error(why));
+    return -1;
+}
+
+#ifdef CALLOUT_NOTIFY
+CALLOUT_EXPORT(callout_notify) int32_t callout_notify(uint32_t kind) {
+    const uint8_t *b = callout_state.block;
+    callout_event e;
+    e.kind = kind;
+    e.layer = callout_get16(b + CALLOUT_REQ_LAYER);
+    e.filter = callout_get64(b + CALLOUT_REQ_FILTER);
+    e.cookie = callout_get64(b + CALLOUT_RESPONSE_OFFSET + CALLOUT_RESP_COOKIE);
+    const char *why = callout_notified(&e);
+    return why ? callout_refuse(why) : 0;
+}
+#endif
+
 CALLOUT_EXPORT(callout_init) int32_t callout_init(uint32_t arg) {
     uint32_t n = arg & ~(uint32_t)CALLOUT_INIT_MORE;
     const char *why = NULL;
@@ -497,11 +538,7 @@ CALLOUT_EXPORT(callout_init) int32_t callout_init(uint32_t arg) {
             return 0;
         why = callout_configure(callout_state.config, callout_state.config_len);
     }
-    if (!why)
-        return 0;
-    __builtin_memset(callout_state.block + CALLOUT_RESPONSE_OFFSET, 0, CALLOUT_RESPONSE_HEADER);
-    callout_write(callout_state.block, callout_error(why));
-    return -1;
+    return why ? callout_refuse(why) : 0;
 }
 
 #endif /* __wasm__ */

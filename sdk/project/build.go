@@ -58,23 +58,39 @@ func Build(ctx context.Context, dir string, out io.Writer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	tools, err := l.Find(ctx, dir)
+	path := filepath.Join(dir, Wasm)
+	if l.make != nil {
+		wasm, err := l.make(dir, l.Main)
+		if err != nil {
+			return "", err
+		}
+		return path, replace(path, wasm)
+	}
+	built, err := l.compile(ctx, dir, out)
 	if err != nil {
 		return "", err
 	}
+	return path, replace(path, built)
+}
+
+// compile runs the commands.
+func (l *Language) compile(ctx context.Context, dir string, out io.Writer) ([]byte, error) {
+	tools, err := l.Find(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
 	tmp, err := os.MkdirTemp("", "calloutd-build-")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer os.RemoveAll(tmp)
 	built := filepath.Join(tmp, "out.wasm")
 	for _, command := range l.Build {
 		if err := l.run(ctx, dir, tmp, built, tools, command, out); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
-	path := filepath.Join(dir, Wasm)
-	return path, replace(path, built)
+	return os.ReadFile(built)
 }
 
 // Find finds the tools for a project in dir, or says all that is missing.
@@ -118,18 +134,14 @@ func (l *Language) run(ctx context.Context, dir, tmp, built string, tools map[st
 	return err
 }
 
-// replace copies built to path, whole or not at all.
-func replace(path, built string) error {
-	wasm, err := os.ReadFile(built)
-	if err != nil {
-		return err
-	}
+// replace writes a file, whole or not at all.
+func replace(path string, content []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".policy-*.wasm")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(tmp.Name()) // It has another name by then, if all went well.
-	_, err = tmp.Write(wasm)
+	_, err = tmp.Write(content)
 	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
 	if err != nil {
 		return err

@@ -20,8 +20,9 @@ type Language struct {
 	Tools  []Tool   // that build it
 	Env    []string // of the commands
 	Build  [][]string
-	Kit    string            // the folder in a project that the SDK goes to
-	Vendor map[string]string // what goes there: files and folders of the SDKs, and where
+	make   func(dir, main string) ([]byte, error) // in the place of commands
+	Kit    string                                 // the folder in a project that the SDK goes to
+	Vendor map[string]string                      // what goes there: files and folders of the SDKs, and where
 }
 
 // A Tool is a program that a language needs.
@@ -78,6 +79,7 @@ var Languages = []Language{
 		Kit: "sdk", Vendor: map[string]string{"zig": "."}},
 	{Name: "wat", Title: "the text format of WebAssembly", Main: "policy.wat", Word: "(i64.const 4)", Build: words("wat2wasm --debug-names policy.wat -o OUT"),
 		Tools: []Tool{{Name: "wat2wasm", At: []string{"wat2wasm"}, Install: "wat2wasm of wabt (Debian: apt-get install wabt; npm: npm install --global wabt)"}}},
+	{Name: "js", Title: "JavaScript", Main: "policy.js", Word: "proceed()", make: scripted},
 }
 
 // words splits commands in which no word has a space.
@@ -106,6 +108,9 @@ func ByName(name string) *Language {
 
 // Makefile is what the project's own build file has to say: the same commands.
 func (l *Language) Makefile() []string {
+	if l.make != nil {
+		return []string{"calloutd build ."}
+	}
 	var out []string
 	for _, command := range l.Build {
 		line := slices.Clone(l.Env)

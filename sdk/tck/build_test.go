@@ -60,6 +60,12 @@ var languages = []language{
 		"zig/example/split.wasm":                        {zigBuild + "zig/example/split.zig -femit-bin=OUT"},
 		"../plugins/metadata-guard/metadata-guard.wasm": {zigBuild + "../plugins/metadata-guard/metadata-guard.zig -femit-bin=OUT"},
 	}, []string{"zig fmt --check ./zig tck/zig ../plugins", zigTest + "zig/example/split.zig", zigTest + "../plugins/metadata-guard/metadata-guard.zig"}},
+	{"js", quickjs, map[string][]string{"js/engine.wasm": {
+		"clang -c -Wall -Wextra -Wno-cast-function-type -Werror -Ic " + wasi + "js/engine.c -o TMP/engine.o",
+		"clang -c --target=wasm32-wasi -O2 -Wall -Wextra -Werror js/prelude.cc -o TMP/prelude.o",
+		"clang -w " + wasi + "-mexec-model=reactor -Wl,--stack-first -Wl,-z,stack-size=524288 -Wl,--strip-all TMP/engine.o TMP/prelude.o " +
+			"QUICKJS/quickjs.c QUICKJS/libregexp.c QUICKJS/libunicode.c QUICKJS/cutils.c QUICKJS/libbf.c -o OUT",
+	}}, []string{"node --test js/test/"}},
 	{"wat", onPath("wat2wasm", "1.", "wabt"), map[string][]string{
 		"tck/wat/mirror.wasm": {"wat2wasm tck/wat/mirror.wat -o OUT"},
 		"wat/split.wasm":      {"wat2wasm wat/split.wat -o OUT"},
@@ -73,7 +79,11 @@ const (
 	rustGuest = "rustc --edition 2021 --crate-type cdylib -C opt-level=3 -C panic=abort -C strip=symbols -C linker=wasm-ld -C target-feature=+bulk-memory --remap-path-prefix DIR=. --target wasm32-unknown-unknown --extern callout=TMP/libcallout.rlib "
 	asc       = "-O3 --runtime incremental --use abort= -o OUT"
 	zigTest   = "zig test --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout "
-	zigBuild  = "zig build-lib -target wasm32-freestanding -dynamic -rdynamic -O ReleaseFast -fstrip --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout "
+	// QuickJS thinks of Emscripten when it is not to use the stack's address and
+	// atomics; the rounding modes are those that a machine without others has.
+	wasi = "--target=wasm32-wasi -O2 -mbulk-memory -std=gnu11 -ffile-prefix-map=QUICKJS=. -DNDEBUG -D_GNU_SOURCE -DCONFIG_VERSION=\"2021-03-27\" " +
+		"-DCONFIG_BIGNUM -DEMSCRIPTEN -DFE_DOWNWARD=0 -DFE_UPWARD=0 -isystem QUICKJS -include js/wide.h "
+	zigBuild = "zig build-lib -target wasm32-freestanding -dynamic -rdynamic -O ReleaseFast -fstrip --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout "
 )
 
 // TestCommitted builds every guest and compares it with the committed module.
@@ -126,7 +136,7 @@ func run(t *testing.T, command string, tools map[string]string, tmp, out string)
 		if tool, ok := tools[w]; ok {
 			w = tool
 		}
-		words[i] = strings.NewReplacer("TMP", tmp, "OUT", out, "DIR", dir).Replace(w)
+		words[i] = strings.NewReplacer("TMP", tmp, "OUT", out, "DIR", dir, "QUICKJS", tools["QUICKJS"]).Replace(w)
 	}
 	cmd := exec.CommandContext(t.Context(), words[0], words[1:]...)
 	cmd.Dir = ".."
@@ -172,7 +182,18 @@ func rustc(t *testing.T) map[string]string {
 	return nil
 }
 
-// npm finds a compiler that npm installs.
+// quickjs finds the sources of QuickJS, and what else it takes to build them.
+func quickjs(t *testing.T) map[string]string {
+	onPath("clang", "clang version 14", "clang")(t)
+	for pkg, file := range map[string]string{"wasi-libc": "/usr/include/wasm32-wasi/stdio.h", "libclang-rt-dev-wasm32": "/usr/lib/llvm-14/lib/clang/14.0.6/lib/wasi/libclang_rt.builtins-wasm32.a"} {
+		if _, err := os.Stat(file); err != nil {
+			absent(t, "the package "+pkg+" is not installed")
+		}
+	}
+	return npm("QUICKJS", "qjsc/deps/quickjs_2021_03_27")(t)
+}
+
+// npm finds what npm installs.
 func npm(name, path string) func(*testing.T) map[string]string {
 	return func(t *testing.T) map[string]string {
 		modules, why := toolchain.Modules(t, *install)

@@ -84,7 +84,25 @@ func newKit(t *testing.T, wasm []byte) *kit {
 	require.NoError(t, err)
 	k.compiled, err = k.rt.CompileModule(t.Context(), wasm)
 	require.NoError(t, err)
+	k.deny(t)
 	return k
+}
+
+// deny is a host that grants nothing: every function that the guest imports is
+// there and says so.
+func (k *kit) deny(t *testing.T) {
+	b := k.rt.NewHostModuleBuilder(abi.ImportModule)
+	denied := api.GoFunc(func(_ context.Context, stack []uint64) {
+		code := int64(abi.ErrDenied)
+		stack[0] = uint64(code)
+	})
+	for _, f := range k.compiled.ImportedFunctions() {
+		if module, name, _ := f.Import(); module == abi.ImportModule {
+			b.NewFunctionBuilder().WithGoFunction(denied, f.ParamTypes(), f.ResultTypes()).Export(name)
+		}
+	}
+	_, err := b.Instantiate(t.Context())
+	require.NoError(t, err)
 }
 
 // A guest is an instance under test.

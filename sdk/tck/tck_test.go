@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/sdk/project"
 	"github.com/calloutd/calloutd/sdk/tck"
 )
 
@@ -29,6 +30,15 @@ func TestMirrors(t *testing.T) {
 			tck.Run(t, wasm, g.opts)
 		})
 	}
+	t.Run("js", func(t *testing.T) {
+		engine, err := os.ReadFile("../js/engine.wasm")
+		require.NoError(t, err)
+		script, err := os.ReadFile("js/mirror.js")
+		require.NoError(t, err)
+		wasm, err := project.WithScript(engine, script)
+		require.NoError(t, err)
+		tck.Run(t, wasm, tck.Options{})
+	})
 	t.Run("go", func(t *testing.T) { // too large to be committed
 		out := filepath.Join(t.TempDir(), "mirror.wasm")
 		cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-buildmode=c-shared", "-o", out, "./go")

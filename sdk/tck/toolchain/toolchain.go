@@ -4,11 +4,13 @@ package toolchain
 import (
 	"crypto/sha256"
 	_ "embed" // package.json
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/lockedfile"
@@ -52,9 +54,31 @@ func fill(t testing.TB, root string) {
 	require.NoError(t, err)
 	defer os.RemoveAll(tmp)
 	require.NoError(t, os.WriteFile(filepath.Join(tmp, "package.json"), list, 0o644))
-	cmd := exec.CommandContext(t.Context(), "npm", "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund")
-	cmd.Dir = tmp
+	run(t, tmp, "npm", "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund")
+	var what struct{ Sources []string }
+	require.NoError(t, json.Unmarshal(list, &what))
+	for _, source := range what.Sources {
+		unpack(t, tmp, source)
+	}
+	require.NoError(t, os.Rename(filepath.Join(tmp, "node_modules"), filepath.Join(root, "node_modules")))
+}
+
+// unpack takes a package without what it depends on.
+func unpack(t testing.TB, dir, source string) {
+	name, _, _ := strings.Cut(source, "@")
+	to := filepath.Join(dir, "node_modules", name)
+	require.NoError(t, os.MkdirAll(to, 0o755))
+	run(t, dir, "npm", "pack", "--ignore-scripts", source)
+	archives, err := filepath.Glob(filepath.Join(dir, "*.tgz"))
+	require.NoError(t, err)
+	require.Len(t, archives, 1)
+	run(t, dir, "tar", "-xzf", archives[0], "-C", to, "--strip-components=1")
+	require.NoError(t, os.Remove(archives[0]))
+}
+
+func run(t testing.TB, dir, command string, args ...string) {
+	cmd := exec.CommandContext(t.Context(), command, args...)
+	cmd.Dir = dir
 	msg, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", msg)
-	require.NoError(t, os.Rename(filepath.Join(tmp, "node_modules"), filepath.Join(root, "node_modules")))
 }
