@@ -51,7 +51,7 @@ func TestQuarantine(t *testing.T) {
 	require.NoError(t, err, "a new version ends the quarantine")
 	st := m.Stats()
 	assert.Empty(t, st.Quarantined)
-	assert.Equal(t, guest.Stats{Decisions: 2, Slices: st.Slices, Failures: 5, Replaced: 5, Generation: 2, Quarantines: 1, Metrics: map[string]int64{}}, st)
+	assert.Equal(t, guest.Stats{Decisions: 2, Slices: st.Slices, Memory: st.Memory, Failures: 5, Replaced: 5, Generation: 2, Quarantines: 1, Metrics: map[string]int64{}}, st)
 }
 
 func TestLastGoodVersionComesBack(t *testing.T) {
