@@ -54,7 +54,7 @@ func (e *Engine) RegisterCallout(id fwpm.CalloutID, c fwps.Callout) (h redirect.
 	r := &registered{id: id, callout: c, slot: &arbitrate.Slot{ID: id}, handle: e.calloutHandle(id)}
 	r.slot.Set(c, r.handle)
 	e.callouts[id] = r
-	if n := *e.live.Load(); n.objects.uses[key{kind: fwpm.KindCallout, name: string(id)}] > 0 {
+	if n := *e.live.Load(); n.objects.uses.get(key{kind: fwpm.KindCallout, name: string(id)}) > 0 {
 		if err := e.compile(n); err != nil {
 			return 0, nil, errors.Join(err, e.dismiss(r))
 		}
@@ -85,17 +85,23 @@ func (e *Engine) dismiss(r *registered) error {
 // callouts left in their filters. The caller holds e.mu.
 func (e *Engine) enforced(w *objects) *fwpm.Policy {
 	p := new(fwpm.Policy)
-	for _, o := range w.byKey {
-		if o.builtin || o.filter != nil && !w.enforced(o) {
-			continue
-		}
-		appendTo(p, o)
-		if o.filter != nil {
-			f := &p.Filters[len(p.Filters)-1]
-			f.EffectiveWeight, f.Context = o.weight, e.context(o)
+	for o := range w.all() {
+		switch {
+		case o.builtin:
+		case o.filter == nil:
+			appendTo(p, o)
+		case w.enforced(o):
+			p.Filters = append(p.Filters, *e.compiled(o))
 		}
 	}
 	return p
+}
+
+// compiled is a filter as programs have it. The caller holds e.mu.
+func (e *Engine) compiled(o *object) *fwpm.Filter {
+	f := *o.filter
+	f.EffectiveWeight, f.Context = o.weight, e.context(o)
+	return &f
 }
 
 // context is what a filter's callout left in it, unless that registration is

@@ -11,7 +11,7 @@ import (
 // admit says whether o may be added. What is right about an object by itself, and
 // about what it refers to, arbitrate knows: it is shown a policy of just those.
 func (w *objects) admit(o *object) error {
-	if w.byKey[o.key] != nil {
+	if w.get(o.key) != nil {
 		return o.fail("", fwp.ErrAlreadyExists)
 	}
 	if w.count[o.kind] >= kinds[o.kind].limit {
@@ -38,7 +38,7 @@ func (w *objects) closure(p *fwpm.Policy, o *object, seen map[key]bool) {
 	}
 	seen[o.key] = true
 	for _, r := range o.refs {
-		w.closure(p, w.byKey[r.key], seen)
+		w.closure(p, w.get(r.key), seen)
 	}
 	if o.filter == nil && !o.builtin {
 		appendTo(p, o)
@@ -62,7 +62,7 @@ func (o *object) flags() error {
 func (w *objects) lifetimes(o *object) error {
 	var errs []error
 	for _, r := range o.refs {
-		if to := w.byKey[r.key]; to != nil && !outlives(to, o) {
+		if to := w.get(r.key); to != nil && !outlives(to, o) {
 			errs = append(errs, o.fail(r.field, fwp.ErrLifetimeMismatch))
 		}
 	}

@@ -96,7 +96,9 @@ func New(opts Options) *Engine {
 	for _, h := range e.inherited {
 		e.handle = max(e.handle, h)
 	}
-	e.live.Store(&live{program: new(arbitrate.Program), objects: builtin(opts.Booting)})
+	if err := e.compile(live{objects: builtin(opts.Booting)}); err != nil {
+		panic(err) // There is no filter that could be wrong.
+	}
 	return e
 }
 
@@ -174,17 +176,61 @@ func (e *Engine) publish(next *objects, d difference) error {
 			n.policyAt[l] = max(n.policyAt[l], n.handleAt[l]) + 1
 		}
 	}
+	old := n.objects
 	n.objects = next
-	return e.compile(n)
+	if old.booting != next.booting {
+		return e.compile(n)
+	}
+	ch, err := e.change(old, next, d)
+	if err != nil {
+		return err
+	}
+	ch.Generations = n.generations()
+	if n.program, err = n.program.Change(ch); err != nil { // The program is not that of old.
+		return e.compile(n)
+	}
+	e.live.Store(&n)
+	return nil
+}
+
+// change is what a program needs to know of a difference. The caller holds e.mu.
+func (e *Engine) change(old, next *objects, d difference) (ch arbitrate.Change, err error) {
+	others := false
+	for _, o := range d.gone {
+		if others = others || o.filter == nil; o.filter != nil && old.enforced(o) {
+			ch.Gone = append(ch.Gone, o.filter)
+		}
+	}
+	for _, o := range d.came {
+		if others = others || o.filter == nil; o.filter != nil && next.enforced(o) {
+			ch.Came = append(ch.Came, e.compiled(o))
+		}
+	}
+	if !others {
+		return ch, nil
+	}
+	p := new(fwpm.Policy)
+	for o := range next.named.all() {
+		if !o.builtin {
+			appendTo(p, o)
+		}
+	}
+	ch.Objects, err = arbitrate.NewChecker(p)
+	return ch, err
+}
+
+// generations are what tells that a layer changed.
+func (n *live) generations() (of [fwpm.NumLayers]uint64) {
+	for l := range of {
+		of[l] = max(n.policyAt[l], n.handleAt[l])
+	}
+	return of
 }
 
 // compile makes n's program and swaps n in. The caller holds e.mu.
 func (e *Engine) compile(n live) (err error) {
 	o := arbitrate.Options{Lookup: e.slot, PrefixMatchesStart: e.opts.PrefixMatchesStart,
-		FaultContinues: e.opts.FaultContinues, PendTimeout: e.opts.PendTimeout}
-	for l := range o.Generations {
-		o.Generations[l] = max(n.policyAt[l], n.handleAt[l])
-	}
+		FaultContinues: e.opts.FaultContinues, PendTimeout: e.opts.PendTimeout, Generations: n.generations()}
 	if n.program, err = arbitrate.Compile(e.enforced(n.objects), o); err == nil {
 		e.live.Store(&n)
 	}

@@ -136,7 +136,7 @@ func (w *objects) byArbitration(a, b *object) int {
 		case fwpm.SublayerInspection: // below all others (BFE-SUB-03)
 			return -1
 		default:
-			return int(w.byKey[key{kind: fwpm.KindSublayer, name: string(id)}].value.(*fwpm.Sublayer).Weight)
+			return int(w.get(key{kind: fwpm.KindSublayer, name: string(id)}).value.(*fwpm.Sublayer).Weight)
 		}
 	}
 	return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(b.weight, a.weight), cmp.Compare(a.filter.ID, b.filter.ID))

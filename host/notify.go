@@ -89,7 +89,7 @@ func (e *Engine) later(r *registered, t fwps.NotifyType, o *object) {
 // is not in it hear that it is gone. The caller holds e.mu.
 func (t *txn) forget(kept *objects) {
 	for _, o := range t.told {
-		if r := t.e.current(o); r == o.told && kept.byKey[o.key] != o {
+		if r := t.e.current(o); r == o.told && kept.get(o.key) != o {
 			t.e.later(r, fwps.NotifyDeleteFilter, o)
 		}
 	}

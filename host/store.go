@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"fmt"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/calloutd/calloutd/host/arbitrate"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/internal/trie"
 )
 
 // A key names an object: keys are unique within a kind (BFE-OBJ-01).
@@ -134,11 +136,16 @@ func (o *object) ofFilter(v *fwpm.Filter) {
 	o.value, o.filter = f, f
 }
 
-// objects is the object store: a value that is copied to change it.
+// objects is the object store: a value that is copied to change it, at no cost that
+// grows with it.
 type objects struct {
-	byKey map[key]*object
-	uses  map[key]int // how many objects refer to it
-	count [fwpm.NumKinds]int
+	named   table[*object] // all but filters
+	filters table[*object]
+	uses    table[int] // how many objects refer to a key
+	count   [fwpm.NumKinds]int
+
+	edit    *trie.Edit
+	touched map[key]bool // what may not be as in the store that this one is a copy of
 
 	booting  bool
 	disabled map[key]bool // since BootComplete (BFE-OBJ-06)
@@ -146,7 +153,7 @@ type objects struct {
 
 // builtin is the store of a new engine: its built-in objects.
 func builtin(booting bool) *objects {
-	w := &objects{byKey: map[key]*object{}, uses: map[key]int{}, booting: booting}
+	w := &objects{edit: new(trie.Edit), touched: map[key]bool{}, booting: booting}
 	for _, s := range []fwpm.Sublayer{
 		{ID: fwpm.SublayerUniversal, Name: "FWPM_SUBLAYER_UNIVERSAL", Persistent: true, Weight: fwpm.SublayerUniversalWeight},
 		{ID: fwpm.SublayerInspection, Name: "FWPM_SUBLAYER_INSPECTION", Persistent: true},
@@ -160,32 +167,60 @@ func builtin(booting bool) *objects {
 
 func (w *objects) clone() *objects {
 	c := *w
-	c.byKey, c.uses, c.disabled = maps.Clone(w.byKey), maps.Clone(w.uses), maps.Clone(w.disabled)
+	c.disabled = maps.Clone(w.disabled)
+	c.edit, c.touched = new(trie.Edit), map[key]bool{}
 	return &c
 }
 
+// of is the table of a kind.
+func (w *objects) of(k fwpm.Kind) *table[*object] {
+	if k == fwpm.KindFilter {
+		return &w.filters
+	}
+	return &w.named
+}
+
+// get is the object of a key, nil if there is none.
+func (w *objects) get(k key) *object { return w.of(k.kind).get(k) }
+
+// all are the objects in no order.
+func (w *objects) all() iter.Seq[*object] {
+	return func(yield func(*object) bool) {
+		for o := range w.named.all() {
+			if !yield(o) {
+				return
+			}
+		}
+		w.filters.all()(yield)
+	}
+}
+
 func (w *objects) insert(o *object) {
-	w.byKey[o.key] = o
+	w.touched[o.key] = true
+	w.of(o.kind).set(w.edit, o.key, o)
 	w.count[o.kind]++
 	for _, r := range o.refs {
-		w.uses[r.key]++
+		w.uses.set(w.edit, r.key, w.uses.get(r.key)+1)
 	}
 }
 
 func (w *objects) remove(o *object) {
-	delete(w.byKey, o.key)
+	w.touched[o.key] = true
+	w.of(o.kind).remove(w.edit, o.key)
 	delete(w.disabled, o.key)
 	w.count[o.kind]--
 	for _, r := range o.refs {
-		if w.uses[r.key]--; w.uses[r.key] == 0 {
-			delete(w.uses, r.key)
+		if n := w.uses.get(r.key) - 1; n > 0 {
+			w.uses.set(w.edit, r.key, n)
+		} else {
+			w.uses.remove(w.edit, r.key)
 		}
 	}
 }
 
 // sorted lists the objects in the order of adding.
 func (w *objects) sorted() []*object {
-	return slices.SortedFunc(maps.Values(w.byKey), byAge)
+	return slices.SortedFunc(w.all(), byAge)
 }
 
 func byAge(a, b *object) int {
@@ -242,13 +277,13 @@ func each(p *fwpm.Policy, f func(value any)) {
 // boot ends the start-up (BFE-OBJ-06, BFE-OBJ-07).
 func (w *objects) boot(autoStart func(string) bool) {
 	w.booting, w.disabled = false, map[key]bool{}
-	for k, o := range w.byKey {
-		p, ok := w.byKey[key{kind: fwpm.KindProvider, name: string(o.provider)}]
-		if !ok || !o.stored || autoStart == nil {
+	for o := range w.all() {
+		p := w.get(key{kind: fwpm.KindProvider, name: string(o.provider)})
+		if p == nil || !o.stored || autoStart == nil {
 			continue
 		}
 		if service := p.value.(*fwpm.Provider).ServiceName; service != "" && !autoStart(service) {
-			w.disabled[k] = true
+			w.disabled[o.key] = true
 		}
 	}
 }

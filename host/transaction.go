@@ -81,7 +81,7 @@ func (e *Engine) sweep(t *txn) {
 
 // disown deletes the dynamic objects of a session (BFE-SES-02).
 func (t *txn) disown(s *Session) {
-	for _, o := range t.view().byKey {
+	for o := range t.view().all() { // As it was: what is removed is removed from a copy.
 		if o.owner == s {
 			t.write().remove(o)
 		}
@@ -129,7 +129,7 @@ func (t *txn) insert(w *objects, o *object) {
 // delete removes an object (BFE-OBJ-04).
 func (t *txn) delete(k key) error {
 	w := t.view()
-	o := w.byKey[k]
+	o := w.get(k)
 	switch {
 	case o == nil:
 		return k.fail("", kinds[k.kind].missing)
@@ -137,7 +137,7 @@ func (t *txn) delete(k key) error {
 		return k.fail("", fwp.ErrBuiltinObject)
 	case o.owner != nil && o.owner != t.by:
 		return k.fail("", fwp.ErrWrongSession)
-	case w.uses[k] > 0:
+	case w.uses.get(k) > 0:
 		return k.fail("", fwp.ErrInUse)
 	}
 	t.write().remove(o)
@@ -159,29 +159,32 @@ func (t *txn) assignID() (fwpm.FilterID, error) {
 // are, with their owner; errors are all that is wrong, joined.
 func (t *txn) replace(p *fwpm.Policy) error {
 	errs := []error{check(p)}
-	w := builtin(t.base.booting)
-	w.disabled = map[key]bool{}
+	w := t.base.clone()
 	var added []*object
+	stay := map[key]bool{}
 	each(p, func(value any) {
 		o := newObject(value)
-		if w.byKey[o.key] != nil {
+		old := t.base.get(o.key)
+		if stay[o.key] || old != nil && old.builtin {
 			return // check has said so.
 		}
-		old := t.base.byKey[o.key]
-		if old != nil && reflect.DeepEqual(old.value, o.value) {
-			w.insert(old)
-			if t.base.disabled[o.key] {
-				w.disabled[o.key] = true
-			}
-			return
-		}
+		stay[o.key] = true
 		if old != nil {
+			if reflect.DeepEqual(old.value, o.value) {
+				return
+			}
 			o.owner = old.owner
+			w.remove(old)
 		}
 		t.insert(w, o)
 		added = append(added, o)
 	})
-	for _, o := range w.byKey {
+	for o := range t.base.all() {
+		if !o.builtin && !stay[o.key] {
+			w.remove(o)
+		}
+	}
+	for o := range w.all() {
 		errs = append(errs, w.lifetimes(o))
 	}
 	for _, o := range added {

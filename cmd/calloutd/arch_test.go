@@ -41,7 +41,7 @@ var imports = map[string]string{
 	"host/flight/importer":         "host/flight host/fwps",
 	"host/guest/meter":             "",
 	"host/guest":                   "host/fwp host/fwpm host/fwps host/guest/meter host/internal/lpm host/journal sdk/abi",
-	"host":                         "host/arbitrate host/fwp host/fwpm host/fwps host/redirect wsk/ntstatus",
+	"host":                         "host/arbitrate host/fwp host/fwpm host/fwps host/internal/trie host/redirect wsk/ntstatus",
 	"host/conformance":             "host host/ale host/arbitrate host/fwp host/fwpm host/fwps host/redirect host/redirect/memstore wsk/ntstatus",
 	"host/ale":                     "host/fwp host/fwpm host/fwps host/redirect wsk/ntstatus",
 	"host/enforce/internal/doomed": "",

@@ -59,15 +59,15 @@ func (p *Program) same(objects *Checker) bool {
 // filters are all filters of the program, in no order.
 func (p *Program) filters() (out []*fwpm.Filter) {
 	for l := range p.layers {
-		out = append(out, all(p.layers[l])...)
+		out = append(out, p.layers[l].filters()...)
 	}
 	return out
 }
 
-func all(groups []group) (out []*fwpm.Filter) {
+func (l *layer) filters() (out []*fwpm.Filter) {
 	seen := map[*filter]bool{}
-	for i := range groups {
-		groups[i].index.each(func(f *filter) {
+	for _, g := range l.groups {
+		g.index.each(func(f *filter) {
 			if !seen[f] {
 				seen[f], out = true, append(out, f.Filter)
 			}
@@ -78,52 +78,38 @@ func all(groups []group) (out []*fwpm.Filter) {
 
 // A compiler changes a program that nobody else sees yet.
 type compiler struct {
-	p      *Program
-	opts   *Options
-	own    trie.Edit
-	mine   [fwpm.NumLayers]bool                    // layers whose groups are not shared any more
-	places [fwpm.NumLayers]map[fwpm.SublayerID]int // where there are many
-	refs   bool                                    // callouts are not shared any more
-	slab   []filter                                // a filter of its own would cost an allocation
-	tests  []test
+	p     *Program
+	opts  *Options
+	own   trie.Edit
+	mine  [fwpm.NumLayers]bool // layers whose slices of groups are not shared any more
+	refs  bool                 // callouts are not
+	slab  []filter             // a filter of its own would cost an allocation
+	tests []test
 }
 
 func newCompiler(p *Program, filters int) *compiler {
 	return &compiler{p: p, opts: &p.opts, slab: make([]filter, 0, min(filters, 1024))}
 }
 
-// groups are the groups of a layer, to be changed.
-func (c *compiler) groups(l fwpm.LayerID) []group {
+// index is the one of the group of a place, to be changed.
+func (c *compiler) index(l fwpm.LayerID, at int) *index {
+	layer := &c.p.layers[l]
 	if !c.mine[l] {
-		c.mine[l], c.p.layers[l] = true, slices.Clone(c.p.layers[l])
+		c.mine[l], layer.groups = true, slices.Clone(layer.groups)
 	}
-	return c.p.layers[l]
-}
-
-// at is the place of a sublayer in a layer, counted through its groups; -1 if it
-// has none.
-func (c *compiler) at(l fwpm.LayerID, id fwpm.SublayerID) int {
-	if groups := c.p.layers[l]; len(groups) <= 1 {
-		return slices.Index(subs(groups), id)
+	g := &layer.groups[at/together]
+	if (*g).owner != &c.own {
+		*g = &group{&c.own, (*g).subs, (*g).index}
 	}
-	if c.places[l] == nil {
-		c.places[l] = map[fwpm.SublayerID]int{}
-		for i, id := range subs(c.p.layers[l]) {
-			c.places[l][id] = i
-		}
-	}
-	if at, ok := c.places[l][id]; ok {
-		return at
-	}
-	return -1
+	return &(*g).index
 }
 
 func (c *compiler) remove(filters []*fwpm.Filter) error {
 	for _, f := range filters {
-		at := c.at(f.Layer, sublayerOf(f))
+		at, ok := c.p.layers[f.Layer].places[sublayerOf(f)]
 		gone := filter{}
 		c.fill(&gone, f)
-		if at < 0 || !(&edit{&c.groups(f.Layer)[at/together].index, &c.own}).remove(&gone) {
+		if !ok || !(&edit{c.index(f.Layer, at), &c.own}).remove(&gone) {
 			return fmt.Errorf("filter %d is not in the program, or with other conditions", f.ID)
 		}
 	}
@@ -134,7 +120,8 @@ func (c *compiler) remove(filters []*fwpm.Filter) error {
 func (c *compiler) add(filters []*fwpm.Filter) {
 	var fresh [fwpm.NumLayers]map[fwpm.SublayerID]bool
 	for _, f := range filters {
-		if id := sublayerOf(f); c.at(f.Layer, id) < 0 {
+		id := sublayerOf(f)
+		if _, ok := c.p.layers[f.Layer].places[id]; !ok {
 			if fresh[f.Layer] == nil {
 				fresh[f.Layer] = map[fwpm.SublayerID]bool{}
 			}
@@ -152,7 +139,7 @@ func (c *compiler) add(filters []*fwpm.Filter) {
 }
 
 func (c *compiler) insert(f *fwpm.Filter) {
-	at := c.at(f.Layer, sublayerOf(f))
+	at := c.p.layers[f.Layer].places[sublayerOf(f)]
 	if len(c.slab) == cap(c.slab) {
 		c.slab = make([]filter, 0, 1024)
 	}
@@ -163,7 +150,7 @@ func (c *compiler) insert(f *fwpm.Filter) {
 	if f.Action.CallsOut() {
 		out.callout = c.callout(f.Callout)
 	}
-	(&edit{&c.groups(f.Layer)[at/together].index, &c.own}).add(out)
+	(&edit{c.index(f.Layer, at), &c.own}).add(out)
 }
 
 // fill makes a checked filter ready.
@@ -191,7 +178,7 @@ func (c *compiler) callout(id fwpm.CalloutID) *calloutRef {
 // reorder makes layers again whose sublayers are in another order now.
 func (c *compiler) reorder() {
 	for l := range c.p.layers {
-		if !slices.IsSortedFunc(subs(c.p.layers[l]), c.p.earlier) {
+		if !slices.IsSortedFunc(c.p.layers[l].subs(), c.p.earlier) {
 			c.arrange(fwpm.LayerID(l), nil)
 		}
 	}
@@ -202,36 +189,41 @@ func (p *Program) earlier(a, b fwpm.SublayerID) int {
 	return cmp.Or(cmp.Compare(p.order(b), p.order(a)), cmp.Compare(a, b))
 }
 
-// subs are the sublayers of groups, in order.
-func subs(groups []group) (ids []fwpm.SublayerID) {
-	if len(groups) == 1 {
-		return groups[0].subs
-	}
-	for i := range groups {
-		ids = append(ids, groups[i].subs...)
+// subs are the layer's sublayers, in order.
+func (l *layer) subs() (ids []fwpm.SublayerID) {
+	for _, g := range l.groups {
+		ids = append(ids, g.subs...)
 	}
 	return ids
 }
 
 // arrange gives more sublayers their places in a layer. Where they do not come
 // after all others the layer's index is made again.
-func (c *compiler) arrange(l fwpm.LayerID, more []fwpm.SublayerID) {
-	groups := c.groups(l)
-	old := subs(groups)
+func (c *compiler) arrange(id fwpm.LayerID, more []fwpm.SublayerID) {
+	l := &c.p.layers[id]
+	old := l.subs()
 	ids := append(slices.Clone(old), more...)
+	if len(old) == 0 && !slices.Contains(ids, fwpm.SublayerUniversal) {
+		ids = append(ids, fwpm.SublayerUniversal) // It is before most others, and filters come to it.
+	}
 	slices.SortFunc(ids, c.p.earlier)
+	groups := l.groups
 	var moved []*fwpm.Filter
 	if !slices.Equal(ids[:len(old)], old) {
-		moved, groups = all(groups), nil
+		moved, groups = l.filters(), nil
 	}
-	for i, some := range slices.Collect(slices.Chunk(ids, together)) {
-		if i < len(groups) {
-			groups[i].subs = some
-			continue
+	next := layer{places: make(map[fwpm.SublayerID]int, len(ids))}
+	for some := range slices.Chunk(ids, together) {
+		g := &group{owner: &c.own, subs: some}
+		if i := len(next.groups); i < len(groups) {
+			g.index = groups[i].index
 		}
-		groups = append(groups, group{subs: some})
+		next.groups = append(next.groups, g)
 	}
-	c.p.layers[l], c.places[l] = groups, nil
+	for at, id := range ids {
+		next.places[id] = at
+	}
+	*l, c.mine[id] = next, true
 	for _, f := range moved {
 		c.insert(f)
 	}

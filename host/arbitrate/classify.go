@@ -67,9 +67,7 @@ func (r *run) pass() {
 		return
 	}
 	decided := false
-	groups := r.p.layers[r.in.Layer]
-	for i := range groups {
-		g := &groups[i]
+	for _, g := range r.p.layers[r.in.Layer].groups {
 		in := r.in
 		q := newSearch(in, uint8(1<<len(g.subs)-1), cursor{})
 		g.index.find(&q)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/internal/trie"
 )
 
 // Options say how a policy is compiled.
@@ -28,14 +29,21 @@ type Options struct {
 
 // A Program is a policy made ready to classify. It is immutable.
 type Program struct {
-	layers   [fwpm.NumLayers][]group
+	layers   [fwpm.NumLayers]layer
 	opts     Options
 	objects  *Checker // what the filters refer to
 	callouts map[fwpm.CalloutID]*calloutRef
 }
 
-// A group is up to as many sublayers as share an index, in order.
+// A layer has its sublayers in groups, in order.
+type layer struct {
+	groups []*group
+	places map[fwpm.SublayerID]int // of the sublayers, counted through the groups
+}
+
+// A group is up to as many sublayers as share an index.
 type group struct {
+	owner *trie.Edit
 	subs  []fwpm.SublayerID
 	index index
 }

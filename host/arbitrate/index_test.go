@@ -56,11 +56,7 @@ func holds(f *fwpm.Filter, in *fwps.Incoming) bool {
 func (m *mirror) check(t *testing.T, prog *Program, ins []fwps.Incoming) {
 	for i := range ins {
 		in := &ins[i]
-		groups := prog.layers[in.Layer]
-		found := 0
-		for j := range groups {
-			g := &groups[j]
-			found += len(g.subs)
+		for _, g := range prog.layers[in.Layer].groups {
 			for place, id := range g.subs {
 				var want, got []fwpm.FilterID
 				for _, f := range m.lists[id] {
@@ -75,7 +71,7 @@ func (m *mirror) check(t *testing.T, prog *Program, ins []fwps.Incoming) {
 			}
 		}
 		for id := range m.lists {
-			require.Contains(t, subs(groups), id)
+			require.Contains(t, prog.layers[in.Layer].places, id)
 		}
 	}
 }
@@ -156,8 +152,8 @@ func TestChangeIsCompile(t *testing.T) {
 			require.Len(t, v.prog.filters(), len(v.p.Filters))
 		}
 		require.Empty(t, prog.filters())
-		for i := range prog.layers[l] {
-			require.Equal(t, index{}, prog.layers[l][i].index, "nothing is left behind")
+		for _, g := range prog.layers[l].groups {
+			require.Equal(t, index{}, g.index, "nothing is left behind")
 		}
 	}
 }
