@@ -33,8 +33,10 @@ func (r *run) call(f *filter, a *answer) {
 	if inFlow {
 		r.in.Flow.Leave()
 	}
-	if v, err = r.held(f, v, err); r.again {
-		return
+	if p, op := r.d.Pended(); p != nil || op != nil {
+		if v, err = r.held(f, v, err); r.again {
+			return
+		}
 	}
 	if err == nil {
 		err = check(v)
@@ -115,9 +117,6 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 // IS_REAUTHORIZE then (ALE-LAY-13).
 func (r *run) held(f *filter, v *fwps.Verdict, err error) (*fwps.Verdict, error) {
 	p, op := r.d.Pended()
-	if p == nil && op == nil {
-		return v, err
-	}
 	defer f.callout.slot.pended.Add(-1)
 	if err != nil {
 		return v, err

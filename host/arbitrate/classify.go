@@ -41,7 +41,8 @@ type answer struct {
 // d (ARB-01..ARB-10, spec 8.5). It has no error result: a failure is a block. It
 // waits while a callout pends, and no longer than ctx.
 func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {
-	r := run{p: p, ctx: ctx, in: in, d: d}
+	var r run
+	r.p, r.ctx, r.in, r.d = p, ctx, in, d
 	d.Reset(in)
 	for round := 1; ; round++ {
 		r.pass()
@@ -69,19 +70,21 @@ func (r *run) pass() {
 	decided := false
 	for _, g := range r.p.layers[r.in.Layer].groups {
 		in := r.in
-		q := newSearch(in, uint8(1<<len(g.subs)-1), cursor{})
+		var q search
+		q.begin(in, uint8(1<<len(g.subs)-1))
 		g.index.find(&q)
 		for place := range g.subs {
 			first := q.best[place]
 			if r.in != in { // A callout pended: what follows is a reauthorization.
 				first = g.next(r.in, place, cursor{})
 			}
-			a := r.sublayer(g, place, first)
+			var a answer
+			r.sublayer(g, place, first, &a)
 			if r.again {
 				return
 			}
 			if a.action != 0 {
-				r.combine(a, &decided)
+				r.combine(&a, &decided)
 			}
 		}
 	}
@@ -90,13 +93,15 @@ func (r *run) pass() {
 // next is the first matching filter of a sublayer after a place, nil if there is
 // none.
 func (g *group) next(in *fwps.Incoming, place int, after cursor) *filter {
-	q := newSearch(in, 1<<place, after)
+	var q search
+	q.begin(in, 1<<place)
+	q.after = after
 	g.index.find(&q)
 	return q.best[place]
 }
 
 // combine is ARB-05: the state so far and the decision of one more sublayer.
-func (r *run) combine(a answer, decided *bool) {
+func (r *run) combine(a *answer, decided *bool) {
 	d := r.d
 	s := &d.Steps[a.step]
 	s.Hard = a.hard
@@ -119,25 +124,24 @@ func (r *run) combine(a answer, decided *bool) {
 }
 
 // sublayer asks the matching filters of a sublayer, from the first on, until one
-// decides (ARB-01).
-func (r *run) sublayer(g *group, place int, f *filter) answer {
+// decides (ARB-01). a is empty.
+func (r *run) sublayer(g *group, place int, f *filter, a *answer) {
 	for ; f != nil; f = g.next(r.in, place, cursor{f.weight, f.ID, true}) {
-		a := answer{step: r.step(g.subs[place], f)}
+		a.step = r.step(g.subs[place], f)
 		if f.Action.CallsOut() {
-			r.call(f, &a)
+			r.call(f, a)
 		} else {
 			a.action, a.hard = f.Action, f.Action == fwp.ActionBlock || f.ClearActionRight // ARB-03, ARB-04
 		}
 		if a.action != 0 || r.again {
-			return a
+			return
 		}
 	}
-	return answer{}
 }
 
 func (r *run) step(s fwpm.SublayerID, f *filter) int {
-	r.d.Steps = append(r.d.Steps, fwps.Step{Layer: r.in.Layer, Sublayer: s, Filter: f.ID, Name: f.Name, Callout: f.Callout,
-		Rule: "ARB-01", Action: f.Action, Reauth: r.in.Flags&fwp.FlagIsReauthorize != 0})
+	step := r.d.PushStep(r.in.Layer, s, f.Filter)
+	step.Reauth = r.in.Flags&fwp.FlagIsReauthorize != 0
 	return len(r.d.Steps) - 1
 }
 

@@ -41,9 +41,10 @@ type search struct {
 	touched  code
 }
 
-// newSearch reads what the index needs of the incoming values once.
-func newSearch(in *fwps.Incoming, subs uint8, after cursor) search {
-	q := search{in: in, subs: subs, after: after, port: in.Remote.Port(), protocol: in.Protocol, user: in.UserID, known: hasProtocol | hasMore}
+// begin reads what the index needs of the incoming values once, into an empty
+// search.
+func (q *search) begin(in *fwps.Incoming, subs uint8) {
+	q.in, q.subs, q.port, q.protocol, q.user, q.known = in, subs, in.Remote.Port(), in.Protocol, in.UserID, hasProtocol|hasMore
 	if in.UserKnown {
 		q.known |= hasUser
 	}
@@ -61,7 +62,6 @@ func newSearch(in *fwps.Incoming, subs uint8, after cursor) search {
 			q.lo = uint64(q.addr)
 		}
 	}
-	return q
 }
 
 // find walks to every list that can have a first match.

@@ -2,6 +2,7 @@ package fwps
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -57,6 +58,20 @@ type Decision struct {
 	reauth    Incoming
 }
 
+// PushStep adds a step with nothing but the filter that was asked and the rule by
+// which its action counts. It is the classifier's.
+func (d *Decision) PushStep(l fwpm.LayerID, sub fwpm.SublayerID, f *fwpm.Filter) *Step {
+	n := len(d.Steps)
+	if n == cap(d.Steps) {
+		d.Steps = append(d.Steps, Step{})
+	}
+	d.Steps = d.Steps[:n+1]
+	s := &d.Steps[n]
+	s.Layer, s.Sublayer, s.Filter, s.Name, s.Callout, s.Action = l, sub, f.ID, f.Name, f.Callout, f.Action
+	s.Redirected, s.Hard, s.Veto, s.Absorb, s.Reauth, s.Rule, s.Why = false, false, false, false, false, "ARB-01", ""
+	return s
+}
+
 // Reset empties d for a classification of in and keeps its buffers. Classify
 // does it first.
 func (d *Decision) Reset(in *Incoming) {
@@ -77,9 +92,11 @@ func (d *Decision) Reset(in *Incoming) {
 func (d *Decision) Question(in *Incoming, f *fwpm.Filter) (*Call, *Verdict) {
 	d.acq.held, d.acq.touched, d.acq.reauthorize, d.acq.before = false, false, false, d.nversion
 	d.pended, d.operation, d.misuse = nil, nil, ""
-	d.call = Call{In: in, Filter: f, Connect: d.Connect, Bind: d.Bind, Rights: d.Rights, d: d}
+	c := &d.call
+	c.In, c.Filter, c.Connect, c.Bind, c.Rights, c.d = in, f, d.Connect, d.Bind, d.Rights, d
+	c.State, c.Hop, c.RedirectHandle, c.FlowContext, c.flows, c.holds = 0, nil, 0, 0, nil, nil
 	d.verdict.Reset()
-	return &d.call, &d.verdict
+	return c, &d.verdict
 }
 
 // Reauthorize returns a copy of in with IS_REAUTHORIZE, which lives in d.
@@ -158,7 +175,10 @@ func (d *Decision) PushConnect() *ConnectRequest {
 	}
 	r := &d.connects[d.nversion]
 	d.nversion++
-	*r = ConnectRequest{Record: r.Record[:0], LocalRedirectContext: r.LocalRedirectContext[:0], Previous: d.Connect}
+	r.Local, r.Remote, r.PortReservationToken = netip.AddrPort{}, netip.AddrPort{}, 0
+	r.LocalRedirectTargetPID, r.LocalRedirectHandle = 0, 0
+	r.Record, r.LocalRedirectContext, r.Previous = r.Record[:0], r.LocalRedirectContext[:0], d.Connect
+	r.ModifierFilterID, r.ModifierCallout, r.ModifierProvider = 0, "", ""
 	if d.Connect != nil {
 		r.Local = d.Connect.Local
 	}
