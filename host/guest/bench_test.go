@@ -100,20 +100,20 @@ func BenchmarkClassify(b *testing.B) {
 	b.Run("native", func(b *testing.B) { classify(b, sample.Native()) })
 	b.Run("empty", emptyCall)
 	for _, s := range splits {
-		compare(b, s.name, s.file, sample.Config(), sample.Redirected)
+		b.Run(s.name, func(b *testing.B) { compare(b, s.file, sample.Config(), sample.Redirected) })
 	}
-	compare(b, "go", proxyRedirect, proxyConfig(), 1)
+	b.Run("go", func(b *testing.B) { compare(b, proxyRedirect, proxyConfig(), 1) })
 }
 
 // compare runs a guest with and without its guard.
-func compare(b *testing.B, name, file string, config []byte, redirects int) {
+func compare(b *testing.B, file string, config []byte, redirects int) {
 	o := guest.ModuleOptions{Config: config, Slots: 1}
 	plain := loadFile(b, file, guest.Unguarded(o))
 	decides(b, plain, redirects)
-	b.Run(name+"/unguarded", func(b *testing.B) { classify(b, plain) })
+	b.Run("unguarded", func(b *testing.B) { classify(b, plain) })
 	m := loadFile(b, file, o)
 	decides(b, m, redirects)
-	b.Run(name+"/guarded", func(b *testing.B) { classify(b, m) })
+	b.Run("guarded", func(b *testing.B) { classify(b, m) })
 }
 
 // decides makes sure that a guest does what is measured: split redirects four

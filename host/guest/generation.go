@@ -98,7 +98,7 @@ func (m *Module) try(src *source) error {
 	if err := encode(i.block, &canned, m.rt.clock.read()); err != nil {
 		return err
 	}
-	if err := i.ask(&canned, new(fwps.Verdict)); err != nil {
+	if _, err := i.ask(&canned, new(fwps.Verdict)); err != nil {
 		return fmt.Errorf("self-test: %w", err)
 	}
 	return nil

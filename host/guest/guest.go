@@ -17,6 +17,7 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/calloutd/calloutd/host/guest/meter"
+	"github.com/calloutd/calloutd/sdk/abi"
 )
 
 const (
@@ -162,11 +163,11 @@ func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (waze
 func rewrite(wasm []byte, f form) (out []byte, blocks []meter.Block, err error) {
 	switch f {
 	case unguarded:
-		out, err = meter.Strip(wasm)
+		out, err = meter.Unmetered(wasm)
 	case covered:
-		return meter.Cover(wasm)
+		return meter.Cover(wasm, abi.ExportClassify)
 	default:
-		out, err = meter.Rewrite(wasm)
+		out, err = meter.Rewrite(wasm, abi.ExportClassify)
 	}
 	return out, nil, err
 }

@@ -104,10 +104,11 @@ func (i *instance) canned() *Canned {
 			return c
 		}
 		before := left(fuel)
-		if c.Err = i.ask(&canned, v); c.Err != nil {
+		slices, err := i.ask(&canned, v)
+		if c.Err = err; err != nil {
 			return c
 		}
-		c.Fuel = before - left(fuel) + int(i.used(i.m.opts.FuelSlices))*meter.SliceFuel
+		c.Fuel = before - left(fuel) + int(slices)*meter.SliceFuel
 	}
 	c.Action, c.Reason = v.Action.String(), v.Reason
 	if v.Redirect {

@@ -25,12 +25,14 @@ type instance struct {
 	notify   api.Function // nil: none
 	budget   api.MutableGlobal
 	block    []byte // the exchange block, a view of the guest's memory
-	stack    [1]uint64
-	granted  uint32 // capabilities
-	store    *store
-	trial    bool // it is only tried: nothing of it stays
-	calls    int  // decisions since the last housekeeping
-	seen     int  // calls when the housekeeper last looked
+	// stack is for classify: the budget, then the answer and what is left of the
+	// budget.
+	stack   [2]uint64
+	granted uint32 // capabilities
+	store   *store
+	trial   bool // it is only tried: nothing of it stays
+	calls   int  // decisions since the last housekeeping
+	seen    int  // calls when the housekeeper last looked
 	// hostCalls is what is left of them, asked the call that is being decided.
 	hostCalls int
 	asked     *fwps.Call
@@ -78,7 +80,10 @@ func (m *Module) begin(src *source, trial bool) (_ *instance, err error) {
 		return nil, errors.New("the metered module lost its budget")
 	}
 	i.budget = budget
-	i.classify, i.idle = i.mod.ExportedFunction(abi.ExportClassify), i.mod.ExportedFunction(abi.ExportIdle)
+	i.classify, i.idle = i.mod.ExportedFunction(meter.Entry(abi.ExportClassify)), i.mod.ExportedFunction(abi.ExportIdle)
+	if m.opts.unguarded {
+		i.classify = i.mod.ExportedFunction(abi.ExportClassify)
+	}
 	i.notify = i.mod.ExportedFunction(abi.ExportNotify)
 	if _, err = i.call(abi.ExportInitialize); err != nil {
 		return i, err
@@ -175,24 +180,18 @@ func (i *instance) refill(slices int) {
 	i.hostCalls = hostCallBudget
 }
 
-// used is how many slices were started since a refill with so many.
-func (i *instance) used(slices int) uint64 {
-	if i.budget == nil {
-		return 0
-	}
-	return uint64(int64(slices) - int64(int32(i.budget.Get())))
-}
-
-// ask runs one decision. The request has been written.
-func (i *instance) ask(c *fwps.Call, v *fwps.Verdict) error {
-	i.refill(i.m.opts.FuelSlices)
-	i.asked = c
-	err := i.classify.CallWithStack(&i.ctx, i.stack[:])
+// ask runs one decision and returns how many slices it started. The request has
+// been written.
+func (i *instance) ask(c *fwps.Call, v *fwps.Verdict) (slices uint64, err error) {
+	full := i.m.opts.FuelSlices
+	i.stack[0], i.stack[1] = uint64(full), uint64(full)
+	i.hostCalls, i.asked = hostCallBudget, c
+	err = i.classify.CallWithStack(&i.ctx, i.stack[:])
 	i.asked = nil
 	if err != nil {
-		return i.cause(err)
+		return 0, i.cause(err)
 	}
-	return i.decode(i.stack[0], c, v)
+	return uint64(int64(full) - int64(int32(i.stack[1]))), i.decode(i.stack[0], c, v)
 }
 
 func (i *instance) close() {

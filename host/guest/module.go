@@ -140,13 +140,13 @@ func (m *Module) classify(g *generation, s *slot, j *journal.Journal, c *fwps.Ca
 		return fmt.Errorf("callout %q was not asked: %w", m.name, err)
 	}
 	i.journal = j
-	err := i.ask(c, v)
+	slices, err := i.ask(c, v)
 	i.journal = nil
 	if err != nil {
 		return m.failed(g, s, err)
 	}
 	s.decisions++
-	s.slices += i.used(m.opts.FuelSlices)
+	s.slices += slices
 	if i.calls++; i.calls >= idleEvery && i.idle != nil {
 		g.due(s)
 	}

@@ -45,6 +45,9 @@ func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 	if c.In.Flow != nil {
 		i.associate(c)
 	}
+	if le.Uint32(b[abi.ResponseOffset+abi.RespReason+4:]) == 0 {
+		return nil
+	}
 	text, err := reasonText(b)
 	v.Reason = i.text(text)
 	return err
@@ -133,14 +136,16 @@ func decodeRedirect(b []byte, packed uint64, c *fwps.Call, v *fwps.Verdict) erro
 
 // address is the new destination.
 func address(r []byte) (netip.AddrPort, error) {
-	addr := netip.AddrFrom16([16]byte(r[abi.RespAddress:]))
+	a := r[abi.RespAddress : abi.RespAddress+16]
+	var addr netip.Addr
 	switch r[abi.RespIPVersion] {
 	case 4:
-		if !addr.Is4In6() {
+		if le.Uint64(a) != 0 || le.Uint32(a[8:]) != 0xffff0000 {
 			return netip.AddrPort{}, errors.New("the new address says version 4 but is not v4-mapped")
 		}
-		addr = addr.Unmap()
+		addr = netip.AddrFrom4([4]byte(a[12:]))
 	case 6:
+		addr = netip.AddrFrom16([16]byte(a))
 	default:
 		return netip.AddrPort{}, fmt.Errorf("the new address has IP version %d", r[abi.RespIPVersion])
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/calloutd/calloutd/host/guest/meter"
 )
 
 // A TrapError is a guest that failed; its instance is gone.
@@ -33,8 +35,9 @@ func brief(text string) string {
 		switch line := strings.TrimSpace(line); {
 		case line == "" || len(frames) > maxFrames:
 		case strings.HasPrefix(line, "."): // .name(i32) i32
-			name, _, _ := strings.Cut(line[1:], "(")
-			frames = append(frames, name)
+			if name, _, _ := strings.Cut(line[1:], "("); !strings.HasPrefix(name, meter.Prefix) {
+				frames = append(frames, name)
+			}
 		case strings.HasPrefix(line, "0x") && len(frames) > 0: // 0x1f: file.c:12:3
 			if _, place, ok := strings.Cut(line, ": "); ok {
 				frames[len(frames)-1] += " (" + strings.TrimSuffix(place, " (inlined)") + ")"

@@ -38,7 +38,7 @@ func run(ctx context.Context) error {
 	}
 	var chosen []variant
 	for _, v := range variants() {
-		if v.name == nativeName || strings.Contains(v.name, *only) {
+		if v.name == nativeName || strings.Contains(v.name+"$", *only) {
 			chosen = append(chosen, v)
 		}
 	}

@@ -30,15 +30,18 @@ type Block struct {
 
 // Cover is Rewrite with bits that say which blocks ran. They cost no fuel: what a
 // guest is let do is the same.
-func Cover(wasm []byte) (_ []byte, _ []Block, err error) {
+func Cover(wasm []byte, entries ...string) (_ []byte, _ []Block, err error) {
 	defer guard(&err)
 	m := parse(wasm)
 	c := &cover{m: m, names: map[uint32]string{}}
 	for _, n := range m.names {
 		c.names[n.index] = string(n.name)
 	}
-	f := newFuel(m)
-	return m.write(new(thread), c, f), c.blocks, nil
+	p, err := m.passes(entries)
+	if err != nil {
+		return nil, nil, err
+	}
+	return m.write(p.all(c)...), c.blocks, nil
 }
 
 // cover is the pass that counts blocks. A block begins where a branch can lead to

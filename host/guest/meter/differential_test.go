@@ -21,13 +21,19 @@ type outcome struct {
 	memory  string
 }
 
-func run(t *rapid.T, rt wazero.Runtime, wasm []byte, types []int) (api.Module, outcome) {
+func run(t *rapid.T, rt wazero.Runtime, wasm []byte, types []int, entries bool) (api.Module, outcome) {
 	mod, err := rt.InstantiateWithConfig(context.Background(), wasm, wazero.NewModuleConfig().WithName(""))
 	require.NoError(t, err)
 	var o outcome
 	for k, ft := range types {
 		args := []uint64{7, 1 << 40}[:params(ft)]
-		got, err := mod.ExportedFunction(strconv.Itoa(k)).Call(context.Background(), args...)
+		call := func() ([]uint64, error) {
+			return mod.ExportedFunction(strconv.Itoa(k)).Call(context.Background(), args...)
+		}
+		if entries {
+			call = func() ([]uint64, error) { return enter(t, mod, strconv.Itoa(k), args) }
+		}
+		got, err := call()
 		o.results = append(o.results, got...)
 		o.causes = append(o.causes, cause(err))
 	}
@@ -37,19 +43,43 @@ func run(t *rapid.T, rt wazero.Runtime, wasm []byte, types []int) (api.Module, o
 	return mod, o
 }
 
+// names are those of the functions.
+func names(types []int) (out []string) {
+	for k := range types {
+		out = append(out, strconv.Itoa(k))
+	}
+	return out
+}
+
+// enter calls a function by its entry.
+func enter(t *rapid.T, mod api.Module, name string, args []uint64) ([]uint64, error) {
+	const budget = 1 << 20
+	got, err := mod.ExportedFunction(meter.Entry(name)).Call(context.Background(), append([]uint64{budget}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	left := got[len(got)-1]
+	require.Equal(t, mod.ExportedGlobal(meter.BudgetGlobal).Get(), left)
+	require.LessOrEqual(t, left, uint64(budget))
+	return got[:len(got)-1], nil
+}
+
+func metered(wasm []byte) ([]byte, error) { return meter.Rewrite(wasm) }
+
 // same checks that what a module does is not changed by any pass, and that its
 // fuel pays for all that it runs.
 func same(rt wazero.Runtime) func(*rapid.T) {
 	return func(t *rapid.T) {
 		wasm, types := module(t, true)
-		plain, want := run(t, rt, wasm, types)
+		plain, want := run(t, rt, wasm, types, false)
 		defer plain.Close(context.Background())
 		for name, rewrite := range map[string]func([]byte) ([]byte, error){
-			"rewritten": meter.Rewrite, "counted": meter.Counted, "threaded": meter.Threaded, "covered": covered,
+			"counted": meter.Counted, "unmetered": meter.Unmetered, "covered": covered,
+			"entered": func(wasm []byte) ([]byte, error) { return meter.Rewrite(wasm, names(types)...) },
 		} {
 			out, err := rewrite(wasm)
 			require.NoError(t, err)
-			mod, got := run(t, rt, out, types)
+			mod, got := run(t, rt, out, types, name == "entered")
 			require.Equal(t, want, got, name)
 			if name == "counted" {
 				pays(t, mod, len(types))

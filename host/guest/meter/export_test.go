@@ -27,14 +27,8 @@ func Counted(wasm []byte) (_ []byte, err error) {
 	m := parse(wasm)
 	c := &count{m.addGlobal(0)}
 	m.addExport(CountGlobal, kindGlobal, c.global)
-	return m.write(new(thread), c, newFuel(m)), nil
+	return m.write(new(thread), address{m}, c, newFuel(m), new(branch)), nil
 }
 
 // Slack is what a function may run that pays for nothing.
 const Slack = leafLimit
-
-// Threaded is the module after the first pass only.
-func Threaded(wasm []byte) (_ []byte, err error) {
-	defer guard(&err)
-	return parse(wasm).write(new(thread)), nil
-}

@@ -36,7 +36,7 @@ func newFuel(m *module) *fuel {
 	p.fuel, p.budget = m.addGlobal(0), m.addGlobal(InitialSlices)
 	m.addExport(BudgetGlobal, kindGlobal, p.budget)
 	m.addExport(FuelGlobal, kindGlobal, p.fuel)
-	p.refill = m.addFunc(p.refillCode())
+	p.refill = m.addFunc([]byte{0x60, 0, 0}, p.refillCode())
 	return p
 }
 
@@ -45,7 +45,7 @@ func newFuel(m *module) *fuel {
 // memory.grow 0 returns to Go for a moment: that is where a garbage collection
 // can stop the guest.
 func (p *fuel) refillCode() []byte {
-	b := []byte{opI32Const, 0, opMemoryGrow, 0, opDrop}
+	b := []byte{0, opI32Const, 0, opMemoryGrow, 0, opDrop}
 	b = uleb(append(b, opGlobalGet), p.budget)
 	b = uleb(append(b, opGlobalGet), p.fuel)
 	b = append(b, opI32Const, sliceShift, opI32ShrS, opI32Add)

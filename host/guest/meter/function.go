@@ -25,7 +25,7 @@ type function struct {
 
 // decode reads the body of function index. It uses the memory of f again.
 func (f *function) decode(m *module, index uint32, r *reader) {
-	params := m.types[m.funcs[index]].params
+	params := len(m.types[m.funcs[index]].params)
 	begin := *r
 	begin.count()
 	groups, n := readLocals(r)
@@ -94,7 +94,7 @@ func (f *function) open(r *reader, i instr) uint32 {
 	l := label{op: i.op, void: len(i.raw) == 2 && i.raw[1] == void}
 	if t := int32(i.n); t >= 0 {
 		f.m.has(r, "type", uint32(t), len(f.m.types))
-		l.params = f.m.types[t].params > 0
+		l.params = len(f.m.types[t].params) > 0
 	}
 	return f.label(l)
 }

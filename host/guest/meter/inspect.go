@@ -63,12 +63,12 @@ var sectionNames = []string{"custom", "type", "import", "function", "table", "me
 func Inspect(wasm []byte) (_ *Summary, err error) {
 	defer guard(&err)
 	m := parse(wasm)
-	t, f := new(thread), newFuel(m)
+	p, _ := m.passes(nil)
 	s := &Summary{Imports: m.imports, Functions: len(m.funcs) - m.imported, Globals: int(m.globals), Names: len(m.names) > 0}
-	s.Inserted.Bytes = len(m.write(t, f))
+	s.Inserted.Bytes = len(m.write(p.all()...))
 	s.Lines = len(m.lines.old) > 0
-	f.inserted.Bytes, f.inserted.Jumps = s.Inserted.Bytes, t.jumps
-	s.Inserted = f.inserted
+	p.fuel.inserted.Bytes, p.fuel.inserted.Jumps = s.Inserted.Bytes, p.thread.jumps
+	s.Inserted = p.fuel.inserted
 	s.readSections(wasm)
 	return s, nil
 }

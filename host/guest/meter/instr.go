@@ -9,11 +9,12 @@ const (
 	opCall, opCallIndirect, opDrop                      = 0x10, 0x11, 0x1a
 	opLocalGet, opLocalSet, opLocalTee                  = 0x20, 0x21, 0x22
 	opGlobalGet, opGlobalSet                            = 0x23, 0x24
-	opMemoryGrow, opI32Const                            = 0x40, 0x41
+	opI32Load8U, opMemoryGrow, opI32Const               = 0x2d, 0x40, 0x41
 	opI32LtS, opI32Add, opI32Sub, opI32And, opI32Or     = 0x48, 0x6a, 0x6b, 0x71, 0x72
 	opI32ShrS, opI32ShrU                                = 0x75, 0x76
 	opRefFunc, opMisc, opVector                         = 0xd2, 0xfc, 0xfd
 	void                                                = 0x40 // the block type without values
+	typeI32                                             = 0x7f
 	opRaw                                               = 0x06 // bytes that a pass made; no instruction of a module is that
 )
 

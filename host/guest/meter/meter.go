@@ -6,9 +6,11 @@
 // Compiled guest code is not preemptible. Without this one looping guest stops
 // the next garbage collection, and with it the whole process.
 //
-// The rewriter is a row of passes over functions (pass.go): one makes the jumps
-// of Go guests direct (thread.go), one meters (fuel.go). What may run between
-// two payments is found by cost.go and graph.go, and proved by the tests.
+// The rewriter is a row of passes over functions (pass.go). One meters (fuel.go):
+// what may run between two payments is found by cost.go and graph.go, and proved
+// by the tests. The others write code so that it is compiled better: jumps of Go
+// guests (thread.go), accesses to static data (address.go) and conditional
+// branches (branch.go).
 package meter
 
 // Names that the rewritten module exports. A module that exports one with this
@@ -20,7 +22,7 @@ const (
 )
 
 // Version changes with what Rewrite makes of a module.
-const Version = 2
+const Version = 3
 
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the
@@ -58,9 +60,44 @@ func Strip(wasm []byte) (_ []byte, err error) {
 // Rewrite returns the metered form of a core module. Of its custom sections only
 // the names of functions and the source lines are left, for traps.
 // The original must have been validated; what is malformed is an *Error all the
-// same.
-func Rewrite(wasm []byte) (_ []byte, err error) {
+// same. Entries are names of exported functions that get an Entry.
+func Rewrite(wasm []byte, entries ...string) (_ []byte, err error) {
 	defer guard(&err)
 	m := parse(wasm)
-	return m.write(new(thread), newFuel(m)), nil
+	p, err := m.passes(entries)
+	if err != nil {
+		return nil, err
+	}
+	return m.write(p.all()...), nil
+}
+
+// Unmetered is what Rewrite makes of a module but for the metering, for
+// comparison: nothing stops it.
+func Unmetered(wasm []byte) (_ []byte, err error) {
+	defer guard(&err)
+	m := parse(wasm)
+	return m.write(new(thread), address{m}, new(branch)), nil
+}
+
+// passes are those of Rewrite that have something to tell afterwards.
+type passes struct {
+	m      *module
+	thread *thread
+	fuel   *fuel
+}
+
+func (m *module) passes(entries []string) (p passes, err error) {
+	p = passes{m, new(thread), newFuel(m)}
+	for _, name := range entries {
+		if err := p.fuel.addEntry(name); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// all are in their order. Those that look at the guest's own code come before
+// those that write for the compiler.
+func (p passes) all(look ...pass) []pass {
+	return append(append([]pass{p.thread}, look...), address{p.m}, p.fuel, new(branch))
 }

@@ -1,6 +1,7 @@
 package meter_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -79,14 +80,70 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+func TestAnEntryIsOfAnExportedFunction(t *testing.T) {
+	b := newBuilder()
+	b.function()
+	b.export("f", 0)
+	_, err := meter.Rewrite(b.bytes(), "g")
+	var bad *meter.Error
+	require.ErrorAs(t, err, &bad)
+	require.ErrorContains(t, err, "no function g is exported")
+}
+
+// What a guest reads from fixed addresses, at the end of its memory and beyond,
+// before it grows and after, and in a loop.
+func TestStaticDataIsWhereItWas(t *testing.T) {
+	load := func(at ...byte) []byte { return append(append([]byte{0x41, 0, 0x28, 0}, at...), 0x1a) } // i32.const 0, i32.load, drop
+	last, beyond := load(0xfc, 0xff, 3), load(0xfd, 0xff, 3)
+	grow := []byte{0x41, 1, 0x40, 0, 0x1a}
+	loop := append(append([]byte{0x03, 0x40}, last...), 0x41, 0, 0x0d, 0, 0x0b)
+	for name, c := range map[string]struct {
+		code  [][]byte
+		traps bool
+	}{
+		"the last bytes":          {[][]byte{last, last}, false},
+		"a byte beyond":           {[][]byte{last, beyond}, true},
+		"a byte beyond, grown":    {[][]byte{last, grow, beyond}, false},
+		"grown too late":          {[][]byte{last, beyond, grow}, true},
+		"a byte beyond in a loop": {[][]byte{last, loop, beyond}, true},
+		"after a loop":            {[][]byte{loop, last}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBuilder()
+			b.function(bytes.Join(c.code, nil)...)
+			b.export("f", 0)
+			for _, rewrite := range []func([]byte) ([]byte, error){metered, meter.Unmetered, meter.Strip} {
+				out, err := rewrite(b.bytes())
+				require.NoError(t, err)
+				rt := wazero.NewRuntime(t.Context())
+				defer rt.Close(context.Background())
+				mod, err := rt.Instantiate(t.Context(), out)
+				require.NoError(t, err)
+				_, err = mod.ExportedFunction("f").Call(t.Context())
+				if c.traps {
+					require.ErrorContains(t, err, "out of bounds memory access")
+				} else {
+					require.NoError(t, err)
+				}
+			}
+		})
+	}
+}
+
 // What a cache holds is found by Version, so it must change with the output.
 func TestVersionChangesWithTheOutput(t *testing.T) {
-	wasm, err := os.ReadFile("testdata/endless.wasm")
-	require.NoError(t, err)
-	out, err := meter.Rewrite(wasm)
-	require.NoError(t, err)
-	hash := sha256.Sum256(out)
-	assert.Equal(t, map[int]string{2: "07cb59c743500567"}, map[int]string{meter.Version: fmt.Sprintf("%x", hash[:8])},
+	h := sha256.New()
+	for _, f := range []struct {
+		file    string
+		entries []string
+	}{{"testdata/endless.wasm", nil}, {"../testdata/good.wasm", []string{"callout_classify"}}} {
+		wasm, err := os.ReadFile(f.file)
+		require.NoError(t, err)
+		out, err := meter.Rewrite(wasm, f.entries...)
+		require.NoError(t, err)
+		h.Write(out)
+	}
+	assert.Equal(t, map[int]string{3: "986d9edbcdf198e5"}, map[int]string{meter.Version: fmt.Sprintf("%x", h.Sum(nil)[:8])},
 		"raise meter.Version and note the new hash here")
 }
 

@@ -34,21 +34,23 @@ type section struct {
 // A signature is a function type. Equal ones have the same number, since a
 // call_indirect accepts any of them.
 type signature struct {
-	params uint32
-	same   uint32
+	params, results []byte
+	same            uint32
 }
 
 // A module is what the rewriting needs to know of one.
 type module struct {
-	sections []section
-	imports  []Import
-	types    []signature
-	funcs    []uint32 // type of each function, imports first
-	imported int
-	globals  uint32
-	memory   bool
-	exported []uint32 // functions
-	refs     []uint32 // functions that a table can hold
+	sections  []section
+	imports   []Import
+	types     []signature
+	funcs     []uint32 // type of each function, imports first
+	imported  int
+	globals   uint32
+	memory    bool
+	pages     uint64            // that the memory has from the start
+	exported  []uint32          // functions
+	functions map[string]uint32 // that are exported, by name
+	refs      []uint32          // functions that a table can hold
 	// open says that another module can change a table of this one.
 	open  bool
 	names []functionName
@@ -62,7 +64,7 @@ func parse(wasm []byte) *module {
 		r.fail("not a core WebAssembly module")
 	}
 	r.off = len(header)
-	m, last := &module{added: map[byte]*addition{}}, 0
+	m, last := &module{added: map[byte]*addition{}, functions: map[string]uint32{}}, 0
 	var custom []section
 	for r.off < r.end {
 		id := r.u8()
@@ -112,7 +114,7 @@ func (m *module) read(s section) {
 	case secFunc:
 		each(&r, m.readFunc)
 	case secMemory:
-		m.memory = m.memory || r.count() > 0
+		each(&r, m.readMemory)
 	case secGlobal:
 		each(&r, m.readGlobal)
 	case secExport:
@@ -137,6 +139,11 @@ func (m *module) readFunc(r *reader) {
 	m.funcs = append(m.funcs, t)
 }
 
+func (m *module) readMemory(r *reader) {
+	low, _, _ := limits(r)
+	m.memory, m.pages = true, uint64(low)
+}
+
 func each(r *reader, read func(*reader)) {
 	for range r.count() {
 		read(r)
@@ -150,14 +157,12 @@ func (m *module) readTypes(r *reader) {
 		if r.u8() != 0x60 {
 			r.fail("not a function type")
 		}
-		n := r.u32()
-		r.take(n)
-		r.take(r.u32())
+		params, results := r.take(r.u32()), r.take(r.u32())
 		text := string(r.b[at:r.off])
 		if _, known := same[text]; !known {
 			same[text] = i
 		}
-		m.types = append(m.types, signature{n, same[text]})
+		m.types = append(m.types, signature{params, results, same[text]})
 	}
 }
 
@@ -175,8 +180,7 @@ func (m *module) readImport(r *reader) {
 		m.open = true
 	case kindMemory:
 		i.Kind = "memory"
-		limits(r)
-		m.memory = true
+		m.readMemory(r)
 	case kindGlobal:
 		i.Kind = "global"
 		r.take(2)
@@ -194,12 +198,14 @@ func (m *module) readGlobal(r *reader) {
 }
 
 func (m *module) readExport(r *reader) {
-	if name := string(r.take(r.u32())); strings.HasPrefix(name, Prefix) {
+	name := string(r.take(r.u32()))
+	if strings.HasPrefix(name, Prefix) {
 		r.fail("export name %q is reserved", name)
 	}
 	switch kind, n := r.u8(), r.u32(); kind {
 	case kindFunc:
 		m.exported = append(m.exported, n)
+		m.functions[name] = n
 	case kindTable:
 		m.open = true
 	case kindMemory:

@@ -28,14 +28,14 @@ func (m *module) add(section byte, item []byte) uint32 {
 
 // addGlobal adds a mutable i32.
 func (m *module) addGlobal(value int32) uint32 {
-	item := append(sleb([]byte{0x7f, 1, opI32Const}, value), opEnd)
+	item := append(sleb([]byte{typeI32, 1, opI32Const}, value), opEnd)
 	return m.globals + m.add(secGlobal, item)
 }
 
-// addFunc adds a function without parameters, results and locals.
-func (m *module) addFunc(code []byte) uint32 {
-	t := uint32(len(m.types)) + m.add(secType, []byte{0x60, 0, 0})
-	m.add(secCode, vec(nil, append([]byte{0}, code...)))
+// addFunc adds a function of a type; code begins with its locals.
+func (m *module) addFunc(signature, code []byte) uint32 {
+	t := uint32(len(m.types)) + m.add(secType, signature)
+	m.add(secCode, vec(nil, code))
 	return uint32(len(m.funcs)) + m.add(secFunc, uleb(nil, t))
 }
 

@@ -7,7 +7,7 @@
  */
 #include "callout.h"
 
-static struct {
+static struct network {
     uint32_t net, mask;
 } networks[256];
 static uint32_t count, proxy_port, proxy_pid;
@@ -49,8 +49,8 @@ const char *callout_configure(const uint8_t *config, uint32_t len) {
 }
 
 static bool listed(uint32_t address) {
-    for (uint32_t i = 0; i < count; i++)
-        if ((address & networks[i].mask) == networks[i].net)
+    for (const struct network *n = networks, *end = networks + count; n < end; n++)
+        if ((address & n->mask) == n->net)
             return true;
     return false;
 }
@@ -64,8 +64,7 @@ static void remember(const callout_call *call) {
     record[22] = call->protocol;
     record[23] = call->ip_version;
     callout_put32(record + 24, call->pid);
-    callout_put32(record + 40, (uint32_t)call->connection);
-    callout_put32(record + 44, (uint32_t)(call->connection >> 32));
+    callout_put64(record + 40, call->connection);
 }
 
 callout_verdict callout_decide(const callout_call *call) {

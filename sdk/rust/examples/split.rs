@@ -5,7 +5,7 @@
 //! 198.51.100.0/24 on each line.
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
-use callout::{permit, redirect, Call, Policy, State, Verdict, Version};
+use callout::{begins, permit, redirect, Call, Policy, State, Verdict, Version};
 
 #[cfg(target_arch = "wasm32")]
 #[panic_handler]
@@ -74,6 +74,7 @@ impl Policy for Split {
         Ok(())
     }
 
+    #[inline(always)]
     fn classify<'a>(&'a mut self, call: &Call<'a>) -> Verdict<'a> {
         match call.state() {
             State::RedirectedBySelf | State::PreviouslyRedirectedBySelf => return permit().with_reason("the proxy's own connection"),
@@ -83,7 +84,7 @@ impl Policy for Split {
         if call.protocol != 6
             || call.version() != Version::V4
             || call.remote_port != 443
-            || !call.app.starts_with(b"/usr/bin/")
+            || !begins(call.app, "/usr/bin/")
             || self.listed(v4)
         {
             return permit();

@@ -114,11 +114,39 @@ impl Call<'_> {
 /// The IPv4 address of 16 bytes, if it is one.
 #[inline]
 pub fn v4(address: &[u8; 16]) -> Option<u32> {
-    let (prefix, rest) = address.split_at(12);
-    if prefix != [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff] {
-        return None;
+    let mapped = word(address) == 0 && address[8..12] == [0, 0, 0xff, 0xff];
+    mapped.then(|| (word(&address[8..]) >> 32) as u32).map(u32::swap_bytes)
+}
+
+/// The first eight bytes as a little-endian number. It must have them.
+#[inline(always)]
+fn word(b: &[u8]) -> u64 {
+    let mut w = [0; 8];
+    w.copy_from_slice(&b[..8]);
+    u64::from_le_bytes(w)
+}
+
+/// Whether bytes begin with a text: `starts_with`, eight bytes at a time. WebAssembly
+/// has no instruction that compares memory, and the library's function goes byte by byte.
+#[inline(always)]
+pub fn begins(bytes: &[u8], prefix: &str) -> bool {
+    let (prefix, mut i) = (prefix.as_bytes(), 0);
+    if bytes.len() < prefix.len() {
+        return false;
     }
-    Some(u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]))
+    while prefix.len() - i >= 8 {
+        if word(&bytes[i..]) != word(&prefix[i..]) {
+            return false;
+        }
+        i += 8;
+    }
+    while i < prefix.len() {
+        if bytes[i] != prefix[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
 }
 
 /// An answer.
