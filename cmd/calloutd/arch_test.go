@@ -71,6 +71,7 @@ var imports = map[string]string{
 	"plugins/proxy-redirect":       "sdk/go/callout sdk/go/sockaddr sdk/abi",
 	"examples/allow-list":          "sdk/abi sdk/go/callout",
 	"examples/embed":               "host host/ale host/fwp host/fwpm host/fwps host/redirect/memstore wsk wsk/wsknet",
+	"examples/tls-inspect":         "host host/ale host/fwp host/fwpm host/fwps host/redirect host/redirect/memstore wsk wsk/winsock wsk/wsknet",
 	"examples/first-callout":       "sdk/go/callout",
 	"cmd/calloutd":                 "*",
 }
