@@ -39,6 +39,8 @@ const goModule = "\x08language\x01\x02Go"
 func (l *loader) measure(ctx context.Context, c policyfile.Callout, wasm []byte, o *guest.ModuleOptions) ([]byte, *goSource, error) {
 	folder := ""
 	switch {
+	case l.searches:
+		o.Slots, o.MaxFailures = 1, -1
 	case c.GoPackage != "":
 		folder = policyfile.Under(l.dir, c.GoPackage)
 	case bytes.Contains(wasm, []byte(goModule)):

@@ -35,6 +35,7 @@ type world struct {
 	journals bool
 	// measures: callouts' code is measured.
 	measures bool
+	searches bool
 	measured []*measured
 	closers  []func()
 }
@@ -53,6 +54,7 @@ type setup struct {
 	pid     uint32                    // calloutd's in a description; 0: 1
 	ground  *ground                   // of the world whose place this one is to take; nil: one of its own
 	measure bool                      // the code of callouts
+	search  bool                      // by blocks, one instance of each, whatever fails
 }
 
 func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err error) {
@@ -62,7 +64,7 @@ func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err
 	}
 	w := &world{ground: s.ground, file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{},
 		handles: map[fwpm.CalloutID]redirect.Handle{}, modules: map[fwpm.CalloutID]*loadedModule{}}
-	w.measures = s.measure
+	w.measures, w.searches = s.measure, s.search
 	w.journals = !s.live || t.tape.records()
 	if w.ground == nil {
 		w.ground = newGround(t)

@@ -43,6 +43,7 @@ var fileKeys = mapping{"A policy.", []key{
 	{"callouts", false, list{&calloutKeys}, "WebAssembly modules that filters ask."},
 	{"proxies", false, list{&proxyKeys}, "Local proxies that calloutd starts, and proxies of others."},
 	{"filters", false, list{&filterKeys}, "What happens to which connections."},
+	{"invariants", false, list{&invariantKeys}, "What must always be so. calloutd fuzz and cases that expect sound look for connections for which it is not."},
 }}
 
 var providerKeys = mapping{"FWPM_PROVIDER: who owns objects.", []key{
@@ -158,6 +159,18 @@ var filterKeys = mapping{"FWPM_FILTER: what happens to connections for which eve
 	{"hard", false, truth{}, "Lighter sublayers cannot change the decision (FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT)."},
 	{"permit_if_callout_unregistered", false, truth{}, "Permit instead of block while the callout is not registered."},
 	{"conditions", false, list{&conditionKeys}, "When it matches. None: always."},
+}}
+
+var invariantKeys = mapping{"What must become of all connections that are so. Nothing enforces it.", []key{
+	{"name", true, text{}, "What reports call it."},
+	{"program", false, text{}, "Of this program; a path that ends in / is a folder and all below."},
+	{"user", false, number{0, math.MaxUint32}, "Of the user with this number."},
+	{"protocol", false, choice{"a protocol", words("tcp", "udp")}, "Of this protocol."},
+	{"to", false, several{prefix{}}, "To these networks."},
+	{"not_to", false, several{prefix{}}, "To none of these networks."},
+	{"ports", false, several{number{1, math.MaxUint16}}, "To these ports."},
+	{"must", true, several{choice{"an outcome", words("permit", "block", "redirect")}}, "One of these must become of it."},
+	{"proxies", false, several{reference{"proxy"}}, "A redirect must go to one of these proxies."},
 }}
 
 var weightKeys = mapping{"A whole weight.", []key{

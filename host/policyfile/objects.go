@@ -17,6 +17,7 @@ func (r *reader) root(n *yaml.Node) {
 	}{
 		{"providers", r.provider}, {"provider_contexts", r.context}, {"sublayers", r.sublayer}, {"proxies", r.proxy},
 		{"sets", r.set}, {"tables", r.table}, {"callouts", r.callout}, {"filters", r.filter},
+		{"invariants", r.invariant},
 	} {
 		for _, n := range top.list(section.key) {
 			section.read(n)

@@ -15,6 +15,8 @@ type File struct {
 	Policy   fwpm.Policy
 	Callouts []Callout
 	Proxies  []Proxy
+	// Invariants are what must be so of all connections.
+	Invariants []Invariant
 
 	name   string
 	places map[object]place

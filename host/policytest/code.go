@@ -56,6 +56,16 @@ const byHand = 200
 // libraries of its language count as well.
 func (c *Code) Known() bool { return !c.Stripped }
 
+// Own reports whether a block is the callout's as far as its name and lines say.
+func Own(b *meter.Block) bool {
+	for _, l := range b.Lines {
+		if !foreignFile(l.File) {
+			return true
+		}
+	}
+	return len(b.Lines) == 0 && !foreignName(b.Name) && !strings.HasPrefix(b.Name, "runtime.")
+}
+
 // linesOf are lines: one ran when any of its blocks did.
 func linesOf(blocks []meter.Block, ran []bool) (parts []CodePart) {
 	at := map[meter.Line]int{}

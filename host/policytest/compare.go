@@ -32,6 +32,8 @@ func compare(s *Step, o *Outcome) []Difference {
 		switch w.Key {
 		case "action":
 			d.Got = o.Action
+		case "sound":
+			d.Got = o.sound
 		case "destination":
 			d.Got = None
 			if o.Destination.IsValid() {

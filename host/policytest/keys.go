@@ -34,6 +34,7 @@ var expectationKeys = []key{
 	{"rule", "the rule that made it so, such as ARB-06", (*reader).word},
 	{"reason", "a part of the reason", (*reader).word},
 	{"redirect_state", "what the callout is told of the connection", (*reader).state},
+	{"sound", "true: no callout fails, the answer is always the same, nothing loops through a proxy, and every invariant holds; action is not needed then", (*reader).sound},
 }
 
 func names(keys []key, more ...string) []string {

@@ -17,6 +17,8 @@ type Outcome struct {
 	// Reasons are what made it so. A block and a redirect have one; a permit has
 	// every filter that was asked on the way, those that decided first.
 	Reasons []Reason
+
+	sound string // "true", or what is wrong; empty if nobody asked
 }
 
 // A Reason is a filter's, a layer's or the host's part in an outcome.

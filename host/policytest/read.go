@@ -276,7 +276,7 @@ func (r *reader) complete(n *yaml.Node, s *Step) {
 	case in.Local.IsValid() && in.Remote.IsValid() && in.Local.Addr().Is4() != in.Remote.Addr().Is4():
 		r.fail(n, "", "from %s and to %s are of two address families", in.Local, in.Remote)
 	}
-	if !slices.ContainsFunc(s.Want, func(w Want) bool { return w.Key == "action" }) {
+	if !slices.ContainsFunc(s.Want, func(w Want) bool { return w.Key == "action" || w.Key == "sound" }) {
 		r.fail(n, "", "expect needs an action: permit, block or redirect")
 	}
 }

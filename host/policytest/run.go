@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
@@ -116,7 +118,23 @@ func (r *running) step(ctx context.Context, c *Case, i int) (Outcome, error) {
 		f, err = r.connect(ctx, s)
 	}
 	r.flows[i] = f
-	return r.outcome(r.world, from, f, err)
+	o, err := r.outcome(r.world, from, f, err)
+	if err == nil && s.wants("sound") {
+		o.sound, err = r.sound(ctx, in)
+	}
+	return o, err
+}
+
+func (s *Step) wants(key string) bool {
+	return slices.ContainsFunc(s.Want, func(w Want) bool { return w.Key == key })
+}
+
+func (r *running) sound(ctx context.Context, in fwps.Incoming) (string, error) {
+	f, err := r.world.Sound(ctx, in)
+	if err != nil || f == nil {
+		return "true", err
+	}
+	return f.String(), nil
 }
 
 func (r *running) connect(ctx context.Context, s *Step) (*ale.Flow, error) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"iter"
 	"maps"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -43,6 +44,21 @@ func Boundaries(worlds ...*World) *Space {
 		}
 	}
 	return s
+}
+
+// Numbers takes constants of callouts' code: those that can be ports, and those
+// that can be addresses, in either order of their bytes.
+func (s *Space) Numbers(ns []uint32) {
+	for _, n := range ns {
+		switch {
+		case n == 0:
+		case n <= 0xffff:
+			insert(&s.ports, uint16(n))
+		default:
+			insert(&s.addresses, address4(uint64(n)))
+			insert(&s.addresses, address4(uint64(bits.ReverseBytes32(n))))
+		}
+	}
 }
 
 func insert[T comparable](list *[]T, v T) {

@@ -202,6 +202,8 @@ func (r *reader) state(v value, s *Step) {
 	r.oneOf(v, s, "a redirect state", known...)
 }
 
+func (r *reader) sound(v value, s *Step) { r.oneOf(v, s, "true", "true") }
+
 // blob reads the bytes of a context or record.
 func (r *reader) blob(v value, s *Step) {
 	if v.Kind == yaml.ScalarNode {

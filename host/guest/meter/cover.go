@@ -26,6 +26,8 @@ type Block struct {
 	// cannot be, and nothing can reach them and go on.
 	Traps bool
 	Lines []Line // where the debugging information has them
+	// Constants are the numbers that stand in it, of 32 bits.
+	Constants []uint32
 }
 
 // Cover is Rewrite with bits that say which blocks ran. They cost no fuel: what a
@@ -74,6 +76,9 @@ func (p *cover) function(f *function) {
 		}
 		if inside {
 			p.line(i)
+		}
+		if b := len(p.blocks) - 1; inside && i.op == opI32Const && i.n != 0 {
+			p.blocks[b].Constants = append(p.blocks[b].Constants, i.n)
 		}
 		out = append(out, *i)
 		switch i.op {

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host/policyfuzz"
+	"github.com/calloutd/calloutd/host/policytest"
+)
+
+func newFuzz() *cobra.Command {
+	var o fuzzOptions
+	cmd := &cobra.Command{
+		Use:   "fuzz POLICY",
+		Short: "Search for connections that a policy decides in a way that cannot be meant",
+		Long: `Fuzz tries connections at the boundaries of the policy and changes those that reach
+something new: a filter, an answer, or code of a callout. It looks for callouts that
+fail or do not end, proxies' connections that come back to the proxy, questions that
+have two answers, and the policy's invariants. Each fault is shown once, with the
+smallest connection that has it, and written as a case that calloutd test runs.
+Nothing is connected.
+
+The same seed tries the same connections. It ends with code 1 when it found something.`,
+		Example: `  calloutd fuzz policy.yaml
+  calloutd fuzz policy.yaml --seed 7 --limit 1000000 --out -`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.fuzz(cmd, args[0]) },
+	}
+	jsonFlag(cmd, &o.json)
+	f := cmd.Flags()
+	f.Uint64Var(&o.seed, "seed", 1, "where the search begins")
+	f.IntVar(&o.limit, "limit", 50000, "how many connections are tried")
+	f.StringVarP(&o.out, "out", "o", "", "file of cases to add findings to; - writes none (default: POLICY_fuzz_test.yaml beside it)")
+	return cmd
+}
+
+type fuzzOptions struct {
+	seed  uint64
+	limit int
+	out   string
+	json  bool
+}
+
+func (o *fuzzOptions) fuzz(cmd *cobra.Command, policy string) error {
+	if o.limit < 1 {
+		return fmt.Errorf("--limit %d: expected a number from 1", o.limit)
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
+	defer stop()
+	w, err := openAs(ctx, policy, newTracer(io.Discard, false, false), setup{measure: true, search: true})
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	bar, tried := newProgress(cmd.ErrOrStderr(), int64(o.limit)), 0
+	found, err := policyfuzz.Search(ctx, policyfuzz.Options{World: w.described(), Seed: o.seed, Limit: o.limit, Progress: w.ran, Numbers: w.constants(),
+		Tried: func(n int) { tried = n; bar.at(int64(n), n) }})
+	bar.end()
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	if err := o.report(cmd.OutOrStdout(), found, tried); err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	if err := o.keep(cmd, policy, found); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	return exitCode(codeNo)
+}
+
+// ran is how many blocks of callouts' code ran.
+func (w *world) ran() (n int) {
+	for _, m := range w.measured {
+		for _, ran := range m.guest.Coverage().Ran {
+			if ran {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// maxConstants bounds the numbers of a callout that are tried.
+const maxConstants = 256
+
+// constants are the numbers in the code of callouts that is theirs. Where libraries
+// cannot be told apart there are too many to try.
+func (w *world) constants() (all []uint32) {
+	for _, m := range w.measured {
+		var own []uint32
+		for _, b := range m.guest.Coverage().Blocks {
+			if policytest.Own(&b) {
+				own = append(own, b.Constants...)
+			}
+		}
+		slices.Sort(own)
+		if own = slices.Compact(own); len(own) <= maxConstants {
+			all = append(all, own...)
+		}
+	}
+	return all
+}
+
+func (o *fuzzOptions) report(out io.Writer, found []policyfuzz.Finding, tried int) error {
+	for i := range found {
+		f := &found[i]
+		if o.json {
+			if err := encode(out, map[string]any{"event": "fault", "kind": f.Kind, "who": f.Who, "why": f.Why, "connection": policytest.Describe(&f.In), "tried": f.Tried}); err != nil {
+				return err
+			}
+			continue
+		}
+		fmt.Fprintf(out, "%s\n  %s\n", clean(policytest.Describe(&f.In)), clean(f.Fault.String()))
+	}
+	if o.json {
+		return encode(out, map[string]any{"event": "summary", "connections": tried, "faults": len(found)})
+	}
+	_, err := fmt.Fprintf(out, "%s tried, %d faults\n", connections(tried), len(found))
+	return err
+}
+
+// keep adds findings to a file of cases, unless it has them.
+func (o *fuzzOptions) keep(cmd *cobra.Command, policy string, found []policyfuzz.Finding) error {
+	if o.out == "-" {
+		return nil
+	}
+	file := o.out
+	if file == "" {
+		file = strings.TrimSuffix(policy, filepath.Ext(policy)) + "_fuzz_test.yaml"
+	}
+	src, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if src, err = beginCases(file, policy); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	text, added := strings.TrimRight(string(src), "\n")+"\n", 0
+	for i := range found {
+		if !strings.Contains(text, fmt.Sprintf("name: %q\n", found[i].Title())) {
+			text, added = text+found[i].Case(), added+1
+		}
+	}
+	if _, err := policytest.Parse(file, []byte(text)); err != nil {
+		return fmt.Errorf("the cases do not fit into the file: %w", err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %d cases added to %s\n", added, file)
+	return nil
+}
+
+// beginCases is a file of cases without any, which names the policy as seen from it.
+func beginCases(file, policy string) ([]byte, error) {
+	at, err1 := filepath.Abs(filepath.Dir(file))
+	to, err2 := filepath.Abs(policy)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	if near, err := filepath.Rel(at, to); err == nil {
+		to = near
+	}
+	return []byte(policyfuzz.Begin(filepath.ToSlash(to))), nil
+}
