@@ -100,8 +100,6 @@ func TestChangeIsCompile(t *testing.T) {
 		for i := range 20 {
 			p.Sublayers = append(p.Sublayers, fwpm.Sublayer{ID: fwpm.SublayerID(fmt.Sprint("s", i)), Weight: uint16(g.Rand.IntN(5))})
 		}
-		objects, err := NewChecker(p)
-		require.NoError(t, err)
 		prog, err := Compile(p, Options{})
 		require.NoError(t, err)
 		type version struct {
@@ -136,7 +134,7 @@ func TestChangeIsCompile(t *testing.T) {
 			if round%5 == 4 {
 				p.Sublayers = slices.Clone(p.Sublayers)
 				p.Sublayers[g.Rand.IntN(20)].Weight = uint16(g.Rand.IntN(5))
-				objects, err = NewChecker(p)
+				objects, err := NewChecker(p)
 				require.NoError(t, err)
 				ch.Objects = objects
 			}

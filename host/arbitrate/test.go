@@ -143,11 +143,6 @@ func words(a netip.Addr) (hi, lo uint64) {
 	return binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])
 }
 
-func putWords(b *[16]byte, hi, lo uint64) {
-	binary.BigEndian.PutUint64(b[:], hi)
-	binary.BigEndian.PutUint64(b[8:], lo)
-}
-
 // mask6 is the mask of an IPv6 prefix.
 func mask6(bits uint8) (hi, lo uint64) {
 	return ^uint64(0) << (64 - min(bits, 64)), ^uint64(0) << (128 - max(bits, 64))
