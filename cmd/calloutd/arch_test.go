@@ -39,6 +39,7 @@ var imports = map[string]string{
 	"host/flight":                  "host/journal host/redirect",
 	"host/flight/recorder":         "host/flight host/fwp host/fwpm host/fwps host/journal",
 	"host/flight/importer":         "host/flight host/fwps",
+	"host/policydraft":             "host/flight host/fwps",
 	"host/policyfuzz":              "host/fwps host/policytest",
 	"host/guest/meter":             "",
 	"host/guest":                   "host/fwp host/fwpm host/fwps host/guest/meter host/internal/lpm host/journal sdk/abi",

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host/enforce/seccomp"
+	"github.com/calloutd/calloutd/host/flight"
+	"github.com/calloutd/calloutd/host/policydraft"
+	"github.com/calloutd/calloutd/host/policytest"
+)
+
+func newLearn() *cobra.Command {
+	var o learnOptions
+	cmd := &cobra.Command{
+		Use:   "learn --out FILE [-- COMMAND [ARGS...]]",
+		Short: "Watch a command and draft the policy that permits what it did",
+		Long: `Learn runs a command with everything permitted (Linux), or reads a flight file (every
+system), and writes a policy that permits the connections there were and blocks all
+others, and cases for it. One program's connections to the same addresses are one filter;
+of many addresses it takes the networks. Read the draft before you rely on it.
+
+With --extend it decides with the policy that is there, adds filters for what that would
+block and leaves the rest of the file as it is. What a filter cannot permit, because
+another one decides before it, is told.`,
+		Example: `  calloutd learn --out make.yaml -- make test
+  calloutd learn --extend make.yaml -- make install
+  calloutd learn --from make.flight --out make.yaml`,
+		RunE: func(cmd *cobra.Command, args []string) error { return o.learn(cmd, args) },
+	}
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	f.StringVarP(&o.out, "out", "o", "", "policy to write")
+	f.StringVar(&o.extend, "extend", "", "policy to add filters to")
+	f.StringVar(&o.from, "from", "", "flight file to learn from instead of a command")
+	cmd.MarkFlagsMutuallyExclusive("out", "extend")
+	cmd.MarkFlagsOneRequired("out", "extend")
+	// They fail only for a flag that does not exist.
+	_ = cmd.MarkFlagFilename("out", "yaml", "yml")
+	_ = cmd.MarkFlagFilename("extend", "yaml", "yml")
+	return cmd
+}
+
+type learnOptions struct{ out, extend, from string }
+
+func (o *learnOptions) learn(cmd *cobra.Command, args []string) error {
+	if (o.from == "") == (len(args) == 0) {
+		return errors.New("expected either a command to watch or --from with a flight file")
+	}
+	if _, err := os.Stat(o.out); o.out != "" && err == nil {
+		return fmt.Errorf("--out: %s is there already: --extend adds to it", o.out)
+	}
+	of, code := strings.Join(args, " "), error(nil)
+	if o.from == "" {
+		tmp, err := os.MkdirTemp("", "calloutd-learn-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(tmp)
+		o.from = filepath.Join(tmp, "seen.flight")
+		if code, err = watch(cmd, args, tmp, o.from); err != nil {
+			return err
+		}
+	} else {
+		of = o.from
+	}
+	seen, err := seenIn(o.from, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	if err := o.write(cmd, of, seen); err != nil {
+		return err
+	}
+	return code
+}
+
+// watch runs a command with everything permitted and keeps its connections in a
+// flight file. What the command returned is the first error.
+func watch(cmd *cobra.Command, args []string, tmp, file string) (code, err error) {
+	all := filepath.Join(tmp, "open.yaml")
+	if err := os.WriteFile(all, []byte("version: 1\n"), 0o600); err != nil {
+		return nil, err
+	}
+	t := newTracer(cmd.ErrOrStderr(), false, false)
+	t.tape = &tape{file: file}
+	w, err := open(cmd.Context(), all, t, true)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	child := exec.Command(args[0], args[1:]...)
+	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
+	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: w.ale, Logf: t.logf, OnBlocked: t.onBlocked}, child)
+	if err != nil {
+		return nil, notRun(args[0], err)
+	}
+	if c := shellCode(state); c != 0 {
+		return exitCode(c), nil
+	}
+	return nil, nil
+}
+
+// maxSeen bounds the different connections that a draft is made of.
+const maxSeen = 100_000
+
+// anyPort stands for a port that the system chose.
+const anyPort = 60001
+
+// seenIn are the connections of a file, each once: neither their process, nor when,
+// nor a port that the system chose makes a difference.
+func seenIn(file string, errs io.Writer) (seen []*flight.Entry, err error) {
+	f, err := openFlight(file, errs)
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]bool{}
+	for e, err := range f.entries() {
+		if err != nil {
+			return nil, err
+		}
+		plain := &flight.Entry{Protocol: e.Protocol, Inbound: e.Inbound, Program: e.Program, User: e.User, UserKnown: e.UserKnown, Groups: e.Groups, Remote: e.Remote}
+		if e.Inbound {
+			plain.Local, plain.Remote = e.Local, netip.AddrPortFrom(e.Remote.Addr(), anyPort)
+		}
+		if key := fmt.Sprint(*plain); !known[key] && len(seen) < maxSeen {
+			known[key] = true
+			seen = append(seen, plain)
+		}
+	}
+	if len(seen) == 0 {
+		return nil, errors.New("there was no connection, so there is nothing to permit")
+	}
+	return seen, nil
+}
+
+func (o *learnOptions) write(cmd *cobra.Command, of string, seen []*flight.Entry) error {
+	policy, needed := o.out, seen
+	var src []byte
+	if o.extend != "" {
+		policy = o.extend
+		old, err := os.ReadFile(policy)
+		if err != nil {
+			return fmt.Errorf("--extend: %w", err)
+		}
+		if needed, err = blockedBy(cmd.Context(), policy, seen); err != nil {
+			return err
+		}
+		if len(needed) == 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s permits all that was seen: nothing is added\n", policy)
+			return nil
+		}
+		if src, err = policydraft.Extend(old, policydraft.Filters(needed)); err != nil {
+			return fmt.Errorf("--extend: %s: %w", policy, err)
+		}
+	} else {
+		src = policydraft.Policy(of, policydraft.Filters(needed))
+	}
+	if err := os.WriteFile(policy, src, 0o666); err != nil {
+		return err
+	}
+	cases := strings.TrimSuffix(policy, filepath.Ext(policy)) + "_test.yaml"
+	if _, err := os.Stat(cases); !errors.Is(err, fs.ErrNotExist) {
+		cases = strings.TrimSuffix(policy, filepath.Ext(policy)) + "_learned_test.yaml"
+	}
+	if err := os.WriteFile(cases, policydraft.Cases(of, filepath.Base(policy), seen, o.extend == ""), 0o666); err != nil {
+		return err
+	}
+	still, err := blockedBy(cmd.Context(), policy, seen)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %d filters written to %s, what was seen to %s\n", len(policydraft.Filters(needed)), policy, cases)
+	for _, e := range still {
+		in := new(policytest.World).Incoming(e)
+		fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s is blocked all the same: calloutd why says by what\n", clean(policytest.Describe(&in)))
+	}
+	return nil
+}
+
+// blockedBy are those that a policy blocks.
+func blockedBy(ctx context.Context, policy string, seen []*flight.Entry) (out []*flight.Entry, err error) {
+	w, err := open(ctx, policy, newTracer(io.Discard, false, false), false)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	asked := w.described().Quiet()
+	for _, e := range seen {
+		o, err := asked.Decide(ctx, asked.Record(), asked.Incoming(e))
+		if err != nil {
+			return nil, err
+		}
+		if o.Action == policytest.Block {
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
