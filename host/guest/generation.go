@@ -59,15 +59,19 @@ type slot struct {
 	_                 [88]byte
 }
 
-// A hint is the index of the slot to try first.
-type hint struct{ slot uint32 }
+// A hint is the index of the slot to try first. It has a cache line of its own:
+// what is smaller is allocated beside others.
+type hint struct {
+	slot uint32
+	_    [60]byte
+}
 
 // newGeneration starts the instances, after one that is only tried.
 func newGeneration(m *Module, src *source, number uint64) (*generation, error) {
 	g := &generation{m: m, number: number, src: src,
 		slots: make([]slot, m.opts.Slots), spares: make(chan *instance, m.opts.Spares),
 		housed: make(chan *slot, m.opts.Slots), wake: make(chan struct{}, 1), stop: make(chan struct{})}
-	g.hints.New = func() any { return &hint{g.assigned.Add(1) % uint32(len(g.slots))} }
+	g.hints.New = func() any { return &hint{slot: g.assigned.Add(1) % uint32(len(g.slots))} }
 	if err := m.try(src); err != nil {
 		return nil, err
 	}

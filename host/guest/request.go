@@ -14,7 +14,8 @@ var le = binary.LittleEndian
 
 // encode writes the request. The response is zeroed first, so that an answer
 // left over from the last call cannot be read as this one's.
-func encode(b []byte, c *fwps.Call, now int64) error {
+func encode(block []byte, c *fwps.Call, now int64) error {
+	b := (*[abi.BlockSize]byte)(block)[:] // Of a length that the compiler knows.
 	clear(b[:abi.RequestHeader])
 	clear(b[abi.ResponseOffset : abi.ResponseOffset+abi.ResponseHeader])
 	in, local, remote := c.In, c.In.Local, c.In.Remote
@@ -48,9 +49,11 @@ func encode(b []byte, c *fwps.Call, now int64) error {
 		le.PutUint32(b[abi.ReqUID:], in.UserID)
 		present |= abi.PresentUID
 	}
-	if index, known := in.Other[fwpm.ConditionInterfaceIndex]; known {
-		le.PutUint32(b[abi.ReqInterface:], uint32(index.Uint))
-		present |= abi.PresentInterface
+	if len(in.Other) > 0 {
+		if index, known := in.Other[fwpm.ConditionInterfaceIndex]; known {
+			le.PutUint32(b[abi.ReqInterface:], uint32(index.Uint))
+			present |= abi.PresentInterface
+		}
 	}
 	return encodeTail(b, c, present)
 }
@@ -65,14 +68,17 @@ func encodeTail(b []byte, c *fwps.Call, present uint32) error {
 	}
 	at, bits := put(b, abi.RequestHeader, abi.ReqApp, c.In.AppID, abi.PresentApp)
 	present |= bits
-	if name := c.In.Other[fwpm.ConditionPeerName].Text; name != "" {
+	if len(c.In.Other) > 0 {
+		name := c.In.Other[fwpm.ConditionPeerName].Text
 		if len(name) > abi.MaxHostname {
 			return fmt.Errorf("the peer's name has %d bytes, a request holds %d", len(name), abi.MaxHostname)
 		}
-		le.PutUint16(b[abi.ReqHostname:], uint16(at))
-		le.PutUint16(b[abi.ReqHostname+2:], uint16(len(name)))
-		at = place(b, at, name)
-		present |= abi.PresentHostname
+		if name != "" {
+			le.PutUint16(b[abi.ReqHostname:], uint16(at))
+			le.PutUint16(b[abi.ReqHostname+2:], uint16(len(name)))
+			at = place(b, at, name)
+			present |= abi.PresentHostname
+		}
 	}
 	if c.Hop != nil {
 		if len(c.Hop.Record) > abi.MaxRecord {
@@ -126,10 +132,10 @@ func put[T string | []byte](b []byte, at, field int, item T, bit uint32) (int, u
 	return place(b, at, item), bit
 }
 
-// place copies an item and returns where the next one goes.
+// place copies an item, which is not empty and has room, and returns where the next one goes.
 func place[T string | []byte](b []byte, at int, item T) int {
-	end := at + copy(b[at:], item)
-	next := (end + 7) &^ 7
-	clear(b[end:next])
+	next := (at + len(item) + 7) &^ 7
+	le.PutUint64(b[next-8:], 0) // What the item does not fill.
+	copy(b[at:], item)
 	return next
 }

@@ -15,7 +15,7 @@ const knownFlags = abi.FlagHard | abi.FlagKeepContext | abi.FlagNoRecord | abi.F
 
 // decode reads the packed answer and, where it says there is more, the response.
 func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
-	b := i.block
+	b := (*[abi.BlockSize]byte)(i.block)[:]
 	action, flags := packed&0xffff, packed>>abi.PackFlags
 	if flags&^knownFlags != 0 {
 		return fmt.Errorf("the answer has unknown flags %#x", flags&^knownFlags)
@@ -130,7 +130,10 @@ func decodeRedirect(b []byte, packed uint64, c *fwps.Call, v *fwps.Verdict) erro
 	if flags&abi.FlagKeepContext != 0 && c.Hop != nil {
 		ctx = c.Hop.Context
 	}
-	v.Record, v.Context = append(v.Record[:0], rec...), append(v.Context[:0], ctx...)
+	v.Record, v.Context = append(v.Record[:0], rec...), v.Context[:0]
+	if len(ctx) > 0 {
+		v.Context = append(v.Context, ctx...)
+	}
 	return nil
 }
 

@@ -29,8 +29,8 @@ func run(ctx context.Context) error {
 	asJSON := flag.Bool("json", false, "print JSON")
 	var o options
 	flag.DurationVar(&o.batch, "time", 20*time.Millisecond, "how long to measure a variant in each round")
-	flag.IntVar(&o.rounds, "rounds", 25, "how many rounds; the least of them counts")
-	only := flag.String("only", "", "measure only variants that have this in their name, and the closure")
+	flag.IntVar(&o.rounds, "rounds", 25, "how many rounds; the least of them is ns")
+	only := flag.String("only", "", "measure only the closure and variants that have this in their name and a $ after it")
 	flag.Parse()
 	if flag.NArg() > 0 || o.batch <= 0 || o.rounds <= 0 {
 		flag.Usage()

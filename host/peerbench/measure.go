@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/calloutd/calloutd/host/fwps"
@@ -22,6 +23,7 @@ type row struct {
 	Kind   string  `json:"kind"`
 	Host   string  `json:"by_the_host,omitempty"`
 	Ns     float64 `json:"ns"`
+	Median float64 `json:"median_ns"`
 	Bytes  float64 `json:"bytes"`
 	Allocs float64 `json:"allocs"`
 	Ratio  float64 `json:"to_closure"`
@@ -34,13 +36,14 @@ type runner struct {
 	calls []*fwps.Call
 	v     fwps.Verdict
 	next  int
-	batch int // decisions in a round
+	batch int       // decisions in a round
+	took  []float64 // by round
 	row   row
 }
 
 // measure starts all variants, makes sure that they decide the same, and then
 // runs them in turn, round after round, so that a time when the machine is busy
-// hits all alike; the least of each counts.
+// hits all alike.
 func measure(ctx context.Context, vs []variant, o options) (*report, error) {
 	var all []*runner
 	defer func() {
@@ -66,11 +69,13 @@ func measure(ctx context.Context, vs []variant, o options) (*report, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", r.name, err)
 			}
-			r.row.Ns = min(r.row.Ns, took)
+			r.took = append(r.took, took)
 		}
 	}
 	out := &report{Go: runtime.Version(), Processors: runtime.GOMAXPROCS(0), Rounds: o.rounds}
 	for _, r := range all {
+		slices.Sort(r.took)
+		r.row.Ns, r.row.Median = r.took[0], r.took[len(r.took)/2]
 		r.row.Ratio = r.row.Ns / all[0].row.Ns
 		out.Rows = append(out.Rows, r.row)
 	}
@@ -99,7 +104,7 @@ func (r *runner) prepare(batch time.Duration) error {
 			return err
 		}
 		if total := time.Duration(took * float64(n)); total >= batch/4 {
-			r.row.Ns, r.batch = took, max(8, int(float64(batch)/took))
+			r.batch = max(8, int(float64(batch)/took))
 			break
 		}
 	}

@@ -23,9 +23,9 @@ func (r *report) json(w io.Writer) error {
 
 // table prints a table that is Markdown too.
 func (r *report) table(w io.Writer) error {
-	lines := [][]string{{"", "ns", "B", "allocs", "to the closure", "done by the host"}}
+	lines := [][]string{{"", "ns", "median", "B", "allocs", "to the closure", "done by the host"}}
 	for _, x := range r.Rows {
-		lines = append(lines, []string{x.Name, number(x.Ns), number(x.Bytes), number(x.Allocs), number(x.Ratio), x.Host})
+		lines = append(lines, []string{x.Name, number(x.Ns), number(x.Median), number(x.Bytes), number(x.Allocs), number(x.Ratio), x.Host})
 	}
 	width := make([]int, len(lines[0]))
 	for _, l := range lines {
