@@ -106,7 +106,18 @@ func (s *Socket) outgoing(remote netip.AddrPort) fwps.Incoming {
 	if in.OriginalAppID == "" {
 		in.OriginalAppID = in.AppID
 	}
+	s.e.name(&in)
 	return in
+}
+
+// name fills in what the peer is called, if that is known. It allocates only then.
+func (e *Enforcer) name(in *fwps.Incoming) {
+	if e.opts.PeerName == nil || in.Other[fwpm.ConditionPeerName].Text != "" {
+		return
+	}
+	if name := e.opts.PeerName(in.Remote.Addr().Unmap()); name != "" {
+		in.Other = withPeerName(in.Other, name)
+	}
 }
 
 // associate is connect() of a datagram socket: it sets the peer only.

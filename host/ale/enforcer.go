@@ -23,6 +23,9 @@ type Options struct {
 	// OnRedirect hears of every redirect that was applied or refused (AMB-45).
 	// Optional; called on the goroutine of the operation.
 	OnRedirect func(RedirectEvent)
+	// PeerName says what an address is called: FWPM_CONDITION_PEER_NAME of the
+	// connections that go there, unless their owner has said it. Optional.
+	PeerName func(netip.Addr) string
 	// IsLocal tells what counts as this host (AMB-41). Optional: loopback and
 	// the unspecified address.
 	IsLocal func(netip.Addr) bool

@@ -95,7 +95,12 @@ func (s *Socket) SetRecords(rs redirect.Records) {
 func (s *Socket) SetPeerName(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	other := maps.Clone(s.in.Other) // What is under way has the old one.
+	s.in.Other = withPeerName(s.in.Other, name) // What is under way has the old one.
+}
+
+// withPeerName returns a copy with the name; empty takes it out.
+func withPeerName(other map[fwpm.ConditionID]fwp.Value, name string) map[fwpm.ConditionID]fwp.Value {
+	other = maps.Clone(other)
 	if other == nil {
 		other = map[fwpm.ConditionID]fwp.Value{}
 	}
@@ -103,7 +108,7 @@ func (s *Socket) SetPeerName(name string) {
 	if name != "" {
 		other[fwpm.ConditionPeerName] = fwp.Blob(name)
 	}
-	s.in.Other = other
+	return other
 }
 
 // EndpointID is the FWPS_METADATA_FIELD_TRANSPORT_ENDPOINT_HANDLE of the socket.

@@ -1,0 +1,257 @@
+package dnsnames
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// Options configure a Proxy.
+type Options struct {
+	ALE   *ale.Enforcer // Required: of the connections that are redirected here.
+	Names *Names        // Required: what learns.
+	// Listen is where it listens, with UDP and TCP. Required; port zero lets the
+	// system choose.
+	Listen netip.AddrPort
+	// Resolver is asked in the place of the one that the program meant. Optional.
+	Resolver netip.AddrPort
+	// Trusted are the resolvers whose answers are remembered, apart from Resolver:
+	// those that the system has configured. Optional.
+	Trusted []netip.Addr
+	// ProcessID and AppID are this process's.
+	ProcessID uint32
+	AppID     string
+	// Logf reports queries that could not be carried. Optional.
+	Logf func(format string, args ...any)
+}
+
+const (
+	maxQueries = 256 // under way at a time; others wait
+	patience   = 10 * time.Second
+)
+
+// A Proxy carries DNS queries to where they were going and remembers the answers.
+type Proxy struct {
+	opts    Options
+	udp     net.PacketConn
+	tcp     *listener
+	socket  *ale.Socket // of udp
+	servers []*dns.Server
+	slots   chan struct{}
+	ctx     context.Context
+	cancel  context.CancelFunc
+	serving sync.WaitGroup
+}
+
+// Start starts a proxy.
+func Start(ctx context.Context, opts Options) (*Proxy, error) {
+	if opts.Logf == nil {
+		opts.Logf = func(string, ...any) {}
+	}
+	p := &Proxy{opts: opts, slots: make(chan struct{}, maxQueries)}
+	udp, tcp, err := listen(ctx, opts.Listen)
+	if err != nil {
+		return nil, err
+	}
+	p.udp = udp
+	p.ctx, p.cancel = context.WithCancel(ctx)
+	in := fwps.Incoming{ProcessID: opts.ProcessID, AppID: opts.AppID, Local: p.Addr(), Protocol: fwps.ProtocolUDP}
+	p.socket = opts.ALE.NewSocket(in)
+	in.Protocol = fwps.ProtocolTCP
+	p.tcp = &listener{TCPListener: tcp, socket: opts.ALE.NewSocket(in), ctx: p.ctx}
+	handler := dns.HandlerFunc(p.answer)
+	p.servers = []*dns.Server{{PacketConn: udp, Handler: handler, UDPSize: dns.MaxMsgSize}, {Listener: p.tcp, Handler: handler}}
+	for _, s := range p.servers {
+		started := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(started) }
+		p.serving.Go(func() {
+			if err := s.ActivateAndServe(); err != nil && p.ctx.Err() == nil {
+				opts.Logf("dns: %v", err)
+			}
+		})
+		<-started
+	}
+	return p, nil
+}
+
+// listen takes a port that is free for both protocols.
+func listen(ctx context.Context, at netip.AddrPort) (net.PacketConn, *net.TCPListener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	for try := 0; ; try++ {
+		tcp, err := lc.Listen(ctx, "tcp", at.String())
+		if err != nil {
+			return nil, nil, err
+		}
+		udp, err := lc.ListenPacket(ctx, "udp", tcp.Addr().String())
+		if err == nil {
+			return udp, tcp.(*net.TCPListener), nil
+		}
+		tcp.Close()
+		if at.Port() != 0 || try == 10 {
+			return nil, nil, err
+		}
+	}
+}
+
+// Addr is where the proxy listens.
+func (p *Proxy) Addr() netip.AddrPort { return p.udp.LocalAddr().(*net.UDPAddr).AddrPort() }
+
+// Close ends it and what is under way.
+func (p *Proxy) Close() {
+	p.cancel()
+	for _, s := range p.servers {
+		_ = s.ShutdownContext(p.ctx) // The context is done: it closes and does not wait.
+	}
+	p.serving.Wait()
+	for range maxQueries { // All that is under way has ended then.
+		p.slots <- struct{}{}
+	}
+	p.socket.Close()
+	p.tcp.socket.Close()
+}
+
+// answer carries one query.
+func (p *Proxy) answer(w dns.ResponseWriter, q *dns.Msg) {
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-p.ctx.Done():
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	r, err := p.carry(ctx, w, q)
+	if err != nil {
+		p.opts.Logf("dns: query of %s: %v", w.RemoteAddr(), err)
+		rcode := dns.RcodeServerFailure
+		if b := (*ale.BlockedError)(nil); errors.As(err, &b) || errors.Is(err, errNowhere) {
+			rcode = dns.RcodeRefused
+		}
+		r = new(dns.Msg).SetRcode(q, rcode)
+	}
+	_ = w.WriteMsg(r) // The program may be gone.
+}
+
+var errNowhere = errors.New("it was not redirected here, and the policy names no resolver")
+
+// carry asks the resolver that a query was meant for.
+func (p *Proxy) carry(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) (*dns.Msg, error) {
+	flow, protocol, err := p.flow(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	to := p.opts.Resolver
+	if !to.IsValid() {
+		if !flow.Redirected {
+			return nil, errNowhere
+		}
+		to = netip.AddrPortFrom(flow.Original.Addr().Unmap(), flow.Original.Port())
+	}
+	r, err := p.ask(ctx, flow, protocol, to, q)
+	if err != nil {
+		return nil, err
+	}
+	if a, ok := read(q, r); ok && (to == p.opts.Resolver || slices.Contains(p.opts.Trusted, to.Addr())) {
+		now := time.Now()
+		p.opts.Names.Learn(a.name, a.addrs, a.ttl, now)
+	}
+	return r, nil
+}
+
+// flow is what is known about how a query came here.
+func (p *Proxy) flow(ctx context.Context, w dns.ResponseWriter) (f *ale.Flow, protocol uint8, err error) {
+	switch from := w.RemoteAddr().(type) {
+	case *net.UDPAddr:
+		_, f, _, err = p.socket.ReceiveFrom(ctx, from.AddrPort())
+		return f, fwps.ProtocolUDP, err
+	case *net.TCPAddr:
+		if f, ok := p.tcp.flows.Load(from.AddrPort()); ok {
+			return f.(*ale.Flow), fwps.ProtocolTCP, nil
+		}
+	}
+	return nil, 0, errors.New("its connection is closed")
+}
+
+// ask asks a resolver as a proxy does: with the records that the query came with,
+// through the layers.
+func (p *Proxy) ask(ctx context.Context, flow *ale.Flow, protocol uint8, to netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
+	in := fwps.Incoming{ProcessID: p.opts.ProcessID, AppID: p.opts.AppID, Protocol: protocol, Local: unspecified(to)}
+	socket := p.opts.ALE.NewSocket(in)
+	defer socket.Close()
+	if len(flow.Records) > 0 {
+		sealed, err := p.opts.ALE.Seal(flow.Records)
+		if err != nil {
+			return nil, err
+		}
+		records, err := p.opts.ALE.Open(sealed)
+		if err != nil {
+			return nil, err
+		}
+		socket.SetRecords(records)
+	}
+	var d net.Dialer
+	if protocol == fwps.ProtocolUDP {
+		at, _, _, err := socket.SendTo(ctx, to)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := d.DialContext(ctx, "udp", at.String())
+		if err != nil {
+			return nil, err
+		}
+		return exchange(ctx, conn, q)
+	}
+	var conn net.Conn
+	up, err := socket.Connect(ctx, to, func(ctx context.Context, at ale.Target) (_ netip.AddrPort, err error) {
+		if conn, err = d.DialContext(ctx, "tcp", at.Remote.String()); err != nil {
+			return netip.AddrPort{}, err
+		}
+		return conn.LocalAddr().(*net.TCPAddr).AddrPort(), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer up.Close()
+	return exchange(ctx, conn, q)
+}
+
+// exchange asks on a connection, which it closes; the end of ctx does, too.
+func exchange(ctx context.Context, conn net.Conn, q *dns.Msg) (*dns.Msg, error) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	r, _, err := (&dns.Client{Timeout: patience}).ExchangeWithConn(q, &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize})
+	return r, err
+}
+
+func unspecified(like netip.AddrPort) netip.AddrPort {
+	if like.Addr().Is4() {
+		return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	}
+	return netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+}
+
+// SystemResolvers are those that the system has configured, whose answers nobody
+// who runs a program chooses.
+func SystemResolvers(file string) []netip.Addr {
+	c, err := dns.ClientConfigFromFile(file)
+	if err != nil {
+		return nil
+	}
+	var addrs []netip.Addr
+	for _, s := range c.Servers {
+		if a, err := netip.ParseAddr(s); err == nil {
+			addrs = append(addrs, a.Unmap())
+		}
+	}
+	return addrs
+}
