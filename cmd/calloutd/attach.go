@@ -41,7 +41,7 @@ next attach. --detach takes it away.`,
 			}
 			defer w.Close()
 			a, err := cgroupbpf.Attach(ctx, cgroupbpf.Options{Cgroup: cgroup, ALE: w.ale, Policy: w.engine.Policy(), PinDir: pin, Logf: t.logf,
-				OnBlocked: t.onBlocked, Handoff: w.handoff})
+				OnBlocked: t.onBlocked, Handoff: w.foreign})
 			if err != nil {
 				return err
 			}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/sdk/abi"
 	"github.com/calloutd/calloutd/sdk/project"
 )
 
@@ -113,6 +114,10 @@ func (l *loader) options(c policyfile.Callout, config []byte) guest.ModuleOption
 		Logf: l.t.logf, OnEvent: l.t.callout, Journals: l.journals}
 	if c.ContinueOnFailure {
 		o.OnFailure = guest.FailContinue
+	}
+	if l.learns {
+		o.Withhold &^= abi.CapNames
+		o.Names = l.names.Append
 	}
 	for _, rows := range c.Tables {
 		table := make([]guest.Row, len(rows))

@@ -22,6 +22,7 @@ type event struct {
 	Steps    []step `json:"steps,omitempty"`
 
 	Protocol string   `json:"protocol,omitempty"`
+	PeerName string   `json:"peer_name,omitempty"` // what the destination is called, if that is known
 	Inbound  bool     `json:"inbound,omitempty"`
 	Flags    []string `json:"flags,omitempty"`
 

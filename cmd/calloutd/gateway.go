@@ -67,7 +67,7 @@ func (o *gatewayOptions) run(cmd *cobra.Command) error {
 	defer w.Close()
 	// Its connections end when it is closed, after the rules: not with the signal.
 	g, err := nftgateway.Start(context.WithoutCancel(ctx), nftgateway.Options{Interfaces: o.interfaces, ALE: w.ale, Transparent: o.transparent,
-		Name: o.name, Handoff: w.handoff, Logf: t.logf, OnBlocked: t.onBlocked})
+		Name: o.name, Handoff: w.foreign, Logf: t.logf, OnBlocked: t.onBlocked})
 	if err != nil {
 		return err
 	}

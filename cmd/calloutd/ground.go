@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce/dnsnames"
+	"github.com/calloutd/calloutd/host/enforce/handoff"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -26,8 +29,16 @@ type ground struct {
 	reign  atomic.Pointer[reign]
 	client *wsk.Client                        // of the proxies; nil until there is one
 	had    map[fwpm.CalloutID]redirect.Handle // of all callouts there were
-	listen map[policyfile.Proxy]*localproxy.Proxy
+	listen map[policyfile.Proxy]localProxy
+	names  dnsnames.Names // what addresses are called
 	undo   []func()
+}
+
+// A localProxy is one of calloutd that listens.
+type localProxy interface {
+	Addr() netip.AddrPort
+	Close()
+	Shutdown(context.Context)
 }
 
 // A reign is the time in which one world decides. Its generations begin where those
@@ -41,8 +52,8 @@ type reign struct {
 var _ fwps.Classifier = (*ground)(nil)
 
 func newGround(t *tracer) *ground {
-	g := &ground{had: map[fwpm.CalloutID]redirect.Handle{}, listen: map[policyfile.Proxy]*localproxy.Proxy{}}
-	g.ale = ale.New(ale.Options{Classifier: g, Store: memstore.New(0), OnRedirect: t.redirect})
+	g := &ground{had: map[fwpm.CalloutID]redirect.Handle{}, listen: map[policyfile.Proxy]localProxy{}}
+	g.ale = ale.New(ale.Options{Classifier: g, Store: memstore.New(0), OnRedirect: t.redirect, PeerName: g.names.Name})
 	return g
 }
 
@@ -99,18 +110,11 @@ func (g *ground) register() error {
 }
 
 // proxy starts a proxy, or returns the one that runs already.
-func (g *ground) proxy(ctx context.Context, p policyfile.Proxy, t *tracer) (*localproxy.Proxy, error) {
+func (g *ground) proxy(ctx context.Context, p policyfile.Proxy, t *tracer) (localProxy, error) {
 	if px := g.listen[p]; px != nil {
 		return px, nil
 	}
-	start := localproxy.Inspect
-	switch p.Kind {
-	case policyfile.ProxyForward:
-		start = localproxy.Forward
-	case policyfile.ProxyPeek:
-		start = localproxy.Peek
-	}
-	px, err := start(ctx, localproxy.Options{Client: g.client, Listen: p.Listen, Open: g.ale.Open, Release: g.ale.Release, Logf: t.logf})
+	px, err := g.start(ctx, p, t)
 	if err != nil {
 		return nil, err
 	}
@@ -118,9 +122,27 @@ func (g *ground) proxy(ctx context.Context, p policyfile.Proxy, t *tracer) (*loc
 	return px, nil
 }
 
+func (g *ground) start(ctx context.Context, p policyfile.Proxy, t *tracer) (localProxy, error) {
+	start := localproxy.Inspect
+	switch p.Kind {
+	case policyfile.ProxyForward:
+		start = localproxy.Forward
+	case policyfile.ProxyPeek:
+		start = localproxy.Peek
+	case policyfile.ProxyDNS:
+		self, _ := os.Executable() // Diagnostic only.
+		return dnsnames.Start(ctx, dnsnames.Options{ALE: g.ale, Names: &g.names, Listen: p.Listen, Resolver: p.Address, ProcessID: uint32(os.Getpid()),
+			AppID: self, Trusted: dnsnames.SystemResolvers("/etc/resolv.conf"), Logf: t.logf})
+	}
+	return start(ctx, localproxy.Options{Client: g.client, Listen: p.Listen, Open: g.ale.Open, Release: g.ale.Release, Logf: t.logf})
+}
+
+// foreign returns the reigning world's proxy of others at an address.
+func (g *ground) foreign(a netip.AddrPort) *handoff.Proxy { return g.reign.Load().world.handoff[a] }
+
 // unused takes the proxies out that the reigning world has not.
-func (g *ground) unused() []*localproxy.Proxy {
-	var out []*localproxy.Proxy
+func (g *ground) unused() []localProxy {
+	var out []localProxy
 	for p, px := range g.listen {
 		if !slices.Contains(g.reign.Load().world.file.Proxies, p) {
 			delete(g.listen, p)

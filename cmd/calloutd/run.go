@@ -90,7 +90,7 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	}
 	child := exec.Command(args[0], args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
-	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: w.ale, Logf: t.logf, OnBlocked: t.onBlocked, Handoff: w.handoff,
+	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: w.ale, Logf: t.logf, OnBlocked: t.onBlocked, Handoff: w.foreign,
 		Isolate: o.isolate, ShowRequested: o.requested}, child)
 	if o.summary {
 		t.sum.print(t)

@@ -102,9 +102,11 @@ func rowOf(e event) (r row, n int) {
 	}
 	switch e.family() {
 	case "ALE_AUTH_CONNECT":
-		r.outcome = "permitted"
-		if e.Original != "" {
+		if r.outcome = "permitted"; e.Original != "" {
 			r.outcome = redirected(e)
+		}
+		if e.PeerName != "" {
+			r.peer = clean(e.PeerName) + " (" + r.peer + ")"
 		}
 	case "ALE_AUTH_RECV_ACCEPT":
 		r.way, r.peer, r.outcome = "from", hostOf(e.From), "permitted at "+e.To

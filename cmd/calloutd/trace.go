@@ -63,7 +63,7 @@ func (t *tracer) decision(in *fwps.Incoming, d *fwps.Decision) {
 		return
 	}
 	e := event{Event: "classify", Layer: in.Layer.String(), Program: in.AppID, PID: in.ProcessID, Action: d.Action.String(),
-		Protocol: protocolName(in.Protocol), Inbound: in.Inbound, Flags: in.ConditionFlags().Names(), Original: addr(in.OriginalDestination)}
+		Protocol: protocolName(in.Protocol), Inbound: in.Inbound, Flags: in.ConditionFlags().Names(), Original: addr(in.OriginalDestination), PeerName: in.Other[fwpm.ConditionPeerName].Text}
 	from, to := in.Local, in.Remote
 	switch {
 	case !in.Layer.Offers(fwpm.ConditionIPRemoteAddress):

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
@@ -14,7 +15,6 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/redirect"
-	"github.com/calloutd/calloutd/wsk/localproxy"
 )
 
 // A world is one policy made live: with its ground the only place where all parts
@@ -29,10 +29,12 @@ type world struct {
 	handles    map[fwpm.CalloutID]redirect.Handle
 	modules    map[fwpm.CalloutID]*loadedModule
 	leave      []func() error // unregister the callouts
-	running    []*localproxy.Proxy
+	running    []localProxy
 	pid        uint32 // calloutd's
 	// journals: what callouts are told can be written down, or repeated.
 	journals bool
+	// learns: a proxy learns what addresses are called.
+	learns bool
 	// measures: callouts' code is measured.
 	measures bool
 	searches bool
@@ -65,6 +67,7 @@ func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err
 	w := &world{ground: s.ground, file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{},
 		handles: map[fwpm.CalloutID]redirect.Handle{}, modules: map[fwpm.CalloutID]*loadedModule{}}
 	w.measures, w.searches = s.measure, s.search
+	w.learns = slices.ContainsFunc(file.Proxies, func(p policyfile.Proxy) bool { return p.Kind == policyfile.ProxyDNS })
 	w.journals = !s.live || t.tape.records()
 	if w.ground == nil {
 		w.ground = newGround(t)

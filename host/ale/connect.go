@@ -21,6 +21,8 @@ type Target struct {
 	Remote netip.AddrPort
 	// Local is valid when a callout chose the source address (CH-07).
 	Local netip.AddrPort
+	// PeerName is what the destination is called, if that is known.
+	PeerName string
 	// Records are those of a connection that is redirected to this host, the
 	// redirect itself last. They are valid during the call.
 	Records redirect.Records
@@ -187,7 +189,7 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 		f.hold(p)
 		f.e.meet.begin(p.remote)
 	}
-	local, err := connect(ctx, Target{Remote: p.remote, Local: p.local, Records: records})
+	local, err := connect(ctx, Target{Remote: p.remote, Local: p.local, PeerName: in.Other[fwpm.ConditionPeerName].Text, Records: records})
 	going := err == nil || errors.Is(err, ErrInProgress)
 	if records != nil {
 		if going {

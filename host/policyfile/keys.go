@@ -135,9 +135,9 @@ func parseCapability(name string) uint32 {
 
 var proxyKeys = mapping{"A local proxy of calloutd, or one of somebody else that connections are handed to.", []key{
 	{"id", true, identifier{"proxy"}, "The name that ${proxy:ID} uses."},
-	{"kind", true, choice{"a proxy kind", words(proxyKinds()...)}, "Of calloutd: inspect answers HTTP with what it learned about the connection; forward carries the connection to where it was going; peek does so too, once it knows the name that the client asks for (TLS SNI, HTTP Host), which is PEER_NAME of its own connection. Of others: proxy-protocol (version 2), socks5 and http-connect are told where the connection was going, and then it is the program's own."},
+	{"kind", true, choice{"a proxy kind", words(proxyKinds()...)}, "Of calloutd: inspect answers HTTP with what it learned about the connection; forward carries the connection to where it was going; peek does so too, once it knows the name that the client asks for (TLS SNI, HTTP Host), which is PEER_NAME of its own connection; dns carries DNS queries and remembers the answers: they are PEER_NAME of connections to those addresses. Of others: proxy-protocol (version 2), socks5 and http-connect are told where the connection was going, and then it is the program's own."},
 	{"listen", false, listen{}, "Where a proxy of calloutd listens. Port 0 (default: 127.0.0.1:0) lets the system choose."},
-	{"address", false, listen{}, "Where a proxy of somebody else is."},
+	{"address", false, listen{}, "Where a proxy of somebody else is. Of a dns proxy: the resolver that it asks, in the place of the one that the program asked."},
 	{"credentials", false, inner{&credentialKeys}, "What a socks5 or http-connect proxy is shown: user:password, which do not stand in the policy."},
 }}
 

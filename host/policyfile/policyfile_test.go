@@ -138,7 +138,11 @@ func show(f *File) string {
 			fmt.Fprintf(&b, "proxy %s: %s of others at %s, credentials %q %q\n", p.ID, p.Kind, p.Address, p.Credentials.File, p.Credentials.Env)
 			continue
 		}
-		fmt.Fprintf(&b, "proxy %s: %s at %s\n", p.ID, p.Kind, p.Listen)
+		fmt.Fprintf(&b, "proxy %s: %s at %s", p.ID, p.Kind, p.Listen)
+		if p.Address.IsValid() {
+			fmt.Fprintf(&b, " asks %s", p.Address)
+		}
+		b.WriteByte('\n')
 	}
 	return b.String()
 }

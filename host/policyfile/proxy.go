@@ -15,6 +15,7 @@ const (
 	ProxyInspect ProxyKind = "inspect" // answers with what it learned about the connection
 	ProxyForward ProxyKind = "forward" // carries the connection to where it was going
 	ProxyPeek    ProxyKind = "peek"    // the same, with the name that its first bytes ask for
+	ProxyDNS     ProxyKind = "dns"     // carries DNS queries to where they were going, and remembers the answers
 )
 
 // What proxies of others understand.
@@ -25,7 +26,7 @@ const (
 )
 
 var (
-	builtinKinds = []ProxyKind{ProxyInspect, ProxyForward, ProxyPeek}
+	builtinKinds = []ProxyKind{ProxyInspect, ProxyForward, ProxyPeek, ProxyDNS}
 	foreignKinds = []ProxyKind{ProxyProtocol, ProxySOCKS5, ProxyHTTPConnect}
 )
 
@@ -45,7 +46,7 @@ type Proxy struct {
 	ID      string
 	Kind    ProxyKind
 	Listen  netip.AddrPort // of a built-in one; port zero lets the system choose
-	Address netip.AddrPort // of one of somebody else
+	Address netip.AddrPort // of one of somebody else; of the resolver that a dns proxy asks, if it is set
 	// Credentials are for a proxy of somebody else. Optional.
 	Credentials Credentials
 }
@@ -69,10 +70,11 @@ func (r *reader) proxy(n *yaml.Node) {
 		r.foreign(f, &px)
 	default:
 		for _, key := range []string{"address", "credentials"} {
-			if k := f.keys[key]; k != nil {
+			if k := f.keys[key]; k != nil && (key != "address" || px.Kind != ProxyDNS) {
 				r.fail(at(k), "", "%s: only proxies of others have it, and %s is calloutd's own", key, px.Kind)
 			}
 		}
+		r.address(f, &px)
 	}
 	r.Proxies = append(r.Proxies, px)
 }
@@ -82,15 +84,10 @@ func (r *reader) foreign(f fields, px *Proxy) {
 	if k := f.keys["listen"]; k != nil {
 		r.fail(at(k), "", "listen is for proxies of calloutd: a %s proxy has an address", px.Kind)
 	}
-	switch v := f.vals["address"]; {
-	case f.keys["address"] == nil:
+	if f.keys["address"] == nil {
 		r.fail(at(f.node), "", "address is missing: where the %s proxy is", px.Kind)
-	case v != nil:
-		px.Address = netip.MustParseAddrPort(v.Value)
-		if px.Address.Port() == 0 || px.Address.Addr().IsUnspecified() {
-			r.fail(at(v), "", "address: expected an address and a port to connect to, found %s", describe(v))
-		}
 	}
+	r.address(f, px)
 	if f.keys["credentials"] == nil {
 		return
 	}
@@ -101,5 +98,16 @@ func (r *reader) foreign(f fields, px *Proxy) {
 		r.fail(at(k), "", "a proxy-protocol proxy asks for no credentials")
 	case c.node != nil && c.node.Kind == yaml.MappingNode && (c.keys["file"] == nil) == (c.keys["env"] == nil):
 		r.fail(at(k), "", "credentials have either file or env")
+	}
+}
+
+func (r *reader) address(f fields, px *Proxy) {
+	v := f.vals["address"]
+	if v == nil {
+		return
+	}
+	px.Address = netip.MustParseAddrPort(v.Value) // It has the form.
+	if px.Address.Port() == 0 || px.Address.Addr().IsUnspecified() {
+		r.fail(at(v), "", "address: expected an address and a port to connect to, found %s", describe(v))
 	}
 }

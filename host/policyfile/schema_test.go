@@ -105,12 +105,15 @@ func schemaOfActions() []m {
 }
 
 func schemaOfProxies() []m {
-	var own []string
+	var own, noAddress []string
 	for _, k := range builtinKinds {
-		own = append(own, string(k))
+		if own = append(own, string(k)); k != ProxyDNS {
+			noAddress = append(noAddress, string(k))
+		}
 	}
 	return []m{
-		when("kind", own, m{"properties": m{"address": false, "credentials": false}}),
+		when("kind", own, m{"properties": m{"credentials": false}}),
+		when("kind", noAddress, m{"properties": m{"address": false}}),
 		when("kind", proxyKinds()[len(own):], m{"required": []string{"address"}, "properties": m{"listen": false}}),
 		when("kind", []string{string(ProxyProtocol)}, m{"properties": m{"credentials": false}}),
 	}

@@ -18,8 +18,6 @@
 package cgroupbpf
 
 import (
-	"net/netip"
-
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
@@ -38,9 +36,9 @@ type Options struct {
 	// PinDir is a folder of a BPF file system where programs and maps are pinned,
 	// so that they outlive this process. Optional.
 	PinDir string
-	// Handoff has the proxies of others by their address: connections that are
-	// redirected there are handed over. Optional.
-	Handoff map[netip.AddrPort]*handoff.Proxy
+	// Handoff returns the proxy of others at an address, nil if there is none:
+	// connections that are redirected there are handed over. Optional.
+	Handoff handoff.Finder
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connect and datagram that was refused. Optional.

@@ -10,6 +10,7 @@
 package dnsnames
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
@@ -29,6 +30,8 @@ const (
 // Names remembers. The zero value works; it is safe for concurrent use, and
 // asking takes no lock.
 type Names struct {
+	Now func() time.Time // Optional: time.Now. Not to be changed once it is asked.
+
 	byAddr sync.Map // netip.Addr: []named, never changed in place, the newest last
 
 	mu    sync.Mutex
@@ -41,7 +44,8 @@ type named struct {
 }
 
 // Learn notes that a name was resolved to addresses.
-func (n *Names) Learn(name string, addrs []netip.Addr, ttl time.Duration, now time.Time) {
+func (n *Names) Learn(name string, addrs []netip.Addr, ttl time.Duration) {
+	now := n.now()
 	until := now.Add(min(max(ttl, minLife), maxLife))
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -50,6 +54,13 @@ func (n *Names) Learn(name string, addrs []netip.Addr, ttl time.Duration, now ti
 			n.learn(a, named{name, until}, now)
 		}
 	}
+}
+
+func (n *Names) now() time.Time {
+	if n.Now == nil {
+		return time.Now()
+	}
+	return n.Now()
 }
 
 // learn keeps the names that are still good, with the new one last.
@@ -81,26 +92,34 @@ func speakable(a netip.Addr) bool {
 var shared = netip.MustParsePrefix("100.64.0.0/10")
 
 // Name is what an address was called last, empty if it is not known.
-func (n *Names) Name(a netip.Addr, now time.Time) string {
-	names, _ := n.byAddr.Load(a.Unmap())
-	list, _ := names.([]named)
-	for _, c := range slices.Backward(list) {
-		if c.until.After(now) {
-			return c.name
-		}
+func (n *Names) Name(a netip.Addr) string {
+	for name := range n.all(a) {
+		return name
 	}
 	return ""
 }
 
+// all are the names of an address that are still good, the newest first.
+func (n *Names) all(a netip.Addr) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		names, ok := n.byAddr.Load(a.Unmap())
+		if !ok {
+			return // Most are not known: the clock is not looked at.
+		}
+		now := n.now()
+		for _, c := range slices.Backward(names.([]named)) {
+			if c.until.After(now) && !yield(c.name) {
+				return
+			}
+		}
+	}
+}
+
 // Append appends all names of an address to b, the newest first, each with a zero
 // byte after it.
-func (n *Names) Append(a netip.Addr, b []byte, now time.Time) []byte {
-	names, _ := n.byAddr.Load(a.Unmap())
-	list, _ := names.([]named)
-	for _, c := range slices.Backward(list) {
-		if c.until.After(now) {
-			b = append(append(b, c.name...), 0)
-		}
+func (n *Names) Append(a netip.Addr, b []byte) []byte {
+	for name := range n.all(a) {
+		b = append(append(b, name...), 0)
 	}
 	return b
 }

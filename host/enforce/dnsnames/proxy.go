@@ -50,6 +50,7 @@ type Proxy struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	serving sync.WaitGroup
+	once    sync.Once
 }
 
 // Start starts a proxy.
@@ -106,19 +107,21 @@ func listen(ctx context.Context, at netip.AddrPort) (net.PacketConn, *net.TCPLis
 // Addr is where the proxy listens.
 func (p *Proxy) Addr() netip.AddrPort { return p.udp.LocalAddr().(*net.UDPAddr).AddrPort() }
 
-// Close ends it and what is under way.
+// Close ends it and what is under way. Later calls do nothing.
 func (p *Proxy) Close() {
-	p.cancel()
-	for _, s := range p.servers {
-		_ = s.ShutdownContext(p.ctx) // The context is done: it closes and does not wait.
-	}
-	p.serving.Wait()
-	for range maxQueries { // All that is under way has ended then.
-		p.slots <- struct{}{}
-	}
-	p.socket.Close()
-	p.tcp.socket.Close()
+	p.once.Do(func() {
+		p.cancel()
+		for _, s := range p.servers {
+			_ = s.ShutdownContext(p.ctx) // The context is done: it closes and does not wait.
+		}
+		p.serving.Wait() // They have waited for all queries then.
+		p.socket.Close()
+		p.tcp.socket.Close()
+	})
 }
+
+// Shutdown is Close: a query that is cut off is asked again.
+func (p *Proxy) Shutdown(context.Context) { p.Close() }
 
 // answer carries one query.
 func (p *Proxy) answer(w dns.ResponseWriter, q *dns.Msg) {
@@ -162,8 +165,7 @@ func (p *Proxy) carry(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) (*d
 		return nil, err
 	}
 	if a, ok := read(q, r); ok && (to == p.opts.Resolver || slices.Contains(p.opts.Trusted, to.Addr())) {
-		now := time.Now()
-		p.opts.Names.Learn(a.name, a.addrs, a.ttl, now)
+		p.opts.Names.Learn(a.name, a.addrs, a.ttl)
 	}
 	return r, nil
 }

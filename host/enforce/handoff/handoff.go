@@ -13,6 +13,27 @@ import (
 	"net/netip"
 )
 
+// A Finder returns the proxy at an address, nil if there is none.
+type Finder func(netip.AddrPort) *Proxy
+
+// Find is the proxy at an address; a nil Finder has none.
+func (f Finder) Find(a netip.AddrPort) *Proxy {
+	if f == nil {
+		return nil
+	}
+	return f(a)
+}
+
+// Only is the Finder of one proxy.
+func Only(at netip.AddrPort, p *Proxy) Finder {
+	return func(a netip.AddrPort) *Proxy {
+		if a == at {
+			return p
+		}
+		return nil
+	}
+}
+
 // A Kind is what a proxy understands.
 type Kind string
 

@@ -17,7 +17,6 @@ package nftgateway
 import (
 	"fmt"
 	"hash/crc32"
-	"net/netip"
 	"regexp"
 
 	"github.com/calloutd/calloutd/host/ale"
@@ -37,8 +36,9 @@ type Options struct {
 	// Name tells gateways of one system apart: it is in the name of the table.
 	// Letters, digits and underscores. Optional.
 	Name string
-	// Handoff has the proxies of others by their address. Optional.
-	Handoff map[netip.AddrPort]*handoff.Proxy
+	// Handoff returns the proxy of others at an address, nil if there is none.
+	// Optional.
+	Handoff handoff.Finder
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connection that was refused. Optional.

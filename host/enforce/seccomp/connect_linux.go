@@ -78,7 +78,7 @@ func (w *worker) perform(ctx context.Context, to ale.Target) (netip.AddrPort, er
 	if err != nil {
 		return noAddr, err
 	}
-	if p := w.s.opts.Handoff[unmapped(to.Remote)]; p != nil && to.Remote != w.in.Remote {
+	if p := w.s.opts.Handoff.Find(unmapped(to.Remote)); p != nil && to.Remote != w.in.Remote {
 		return w.handOff(p, to, sa)
 	}
 	if !to.Remote.Addr().Unmap().IsLoopback() && w.sock.blocking() {
@@ -102,7 +102,7 @@ func (w *worker) toward(to netip.AddrPort) ([]byte, error) {
 	if netns(w.fd) != w.s.home {
 		return nil, errors.New("seccomp: the socket is in a network namespace of its own, from which a redirect does not arrive")
 	}
-	if w.sock.datagram() && w.s.opts.Handoff[unmapped(to)] != nil {
+	if w.sock.datagram() && w.s.opts.Handoff.Find(unmapped(to)) != nil {
 		return nil, errors.New("seccomp: the proxy at " + to.String() + " takes connections only")
 	}
 	if to.Addr().Unmap().IsLoopback() && w.sock.reachLoopback() != 0 {

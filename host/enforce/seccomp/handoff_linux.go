@@ -86,11 +86,11 @@ func (c handoffConn) introduce(p *handoff.Proxy, to ale.Target) (netip.AddrPort,
 	if e != 0 {
 		return noAddr, callErr(e)
 	}
-	r, err := carry.Request(c.w.s.opts.ALE, p, to)
+	r, err := carry.Request(c.w.s.opts.ALE, p, &c.w.in, to)
 	if err != nil {
 		return noAddr, err
 	}
-	r.Source, r.Destination, r.UniqueID = local, c.w.in.Remote, c.w.s.handed.Next()
+	r.Source, r.UniqueID = local, c.w.s.handed.Next()
 	own := &counter{ReadWriter: c}
 	if err := p.Introduce(own, &r); err != nil {
 		return noAddr, &handoffError{err, callError{errnoFor(err)}}

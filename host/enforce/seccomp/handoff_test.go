@@ -100,7 +100,7 @@ func handedTo(u netip.AddrPort, told *[]error) Options {
 			*told = append(*told, ev.Err)
 		}
 	}})
-	return Options{ALE: e, Handoff: map[netip.AddrPort]*handoff.Proxy{u: {Kind: handoff.SOCKS5}}, HandoffTime: time.Minute}
+	return Options{ALE: e, Handoff: handoff.Only(u, &handoff.Proxy{Kind: handoff.SOCKS5}), HandoffTime: time.Minute}
 }
 
 // The program's connect returns when the proxy has taken over, with what the
@@ -232,7 +232,7 @@ func TestHandOffTellsTheRecords(t *testing.T) {
 		_, _ = c.Write([]byte("proxy"))
 	}()
 	e := redirecting(t, u)
-	opts := Options{ALE: e, Handoff: map[netip.AddrPort]*handoff.Proxy{u: {Kind: handoff.ProxyProtocol}}}
+	opts := Options{ALE: e, Handoff: handoff.Only(u, &handoff.Proxy{Kind: handoff.ProxyProtocol})}
 	out, _ := supervise(t, opts, helper("dial", test4))
 	require.Equal(t, "ok proxy\n", out)
 	b := <-header

@@ -17,7 +17,6 @@
 package seccomp
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/calloutd/calloutd/host/ale"
@@ -36,10 +35,10 @@ type Options struct {
 	// ShowRequested makes getpeername and getsockname answer with what the program
 	// asked for, where a callout redirected it. Every such call is trapped then.
 	ShowRequested bool
-	// Handoff has the proxies of others by their address. A connection that is
-	// redirected there is handed over before its connect() returns, also on a
-	// socket that does not wait. Optional.
-	Handoff map[netip.AddrPort]*handoff.Proxy
+	// Handoff returns the proxy of others at an address, nil if there is none. A
+	// connection that is redirected there is handed over before its connect()
+	// returns, also on a socket that does not wait. Optional.
+	Handoff handoff.Finder
 	// HandoffTime is how long such a proxy may take. Signal handlers of the
 	// program wait so long, too: a connect that was interrupted in the middle could
 	// not be taken up again. Optional: 15 s.

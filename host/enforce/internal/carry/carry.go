@@ -23,9 +23,9 @@ import (
 
 // A Carrier carries connections. Its fields are not to be changed once it does.
 type Carrier struct {
-	ALE       *ale.Enforcer                     // Required.
-	OnBlocked func(enforce.Denial)              // Required.
-	Handoff   map[netip.AddrPort]*handoff.Proxy // the proxies of others, by address. Optional.
+	ALE       *ale.Enforcer        // Required.
+	OnBlocked func(enforce.Denial) // Required.
+	Handoff   handoff.Finder       // Optional.
 
 	ids IDs
 }
@@ -72,13 +72,13 @@ func (r *Carrier) connect(ctx context.Context, in *fwps.Incoming, to ale.Target)
 		return nil, err
 	}
 	up := conn.(*net.TCPConn)
-	p := r.Handoff[remote]
+	p := r.Handoff.Find(remote)
 	if p == nil || to.Remote == in.Remote {
 		return up, nil
 	}
-	request, err := Request(r.ALE, p, to)
+	request, err := Request(r.ALE, p, in, to)
 	if err == nil {
-		request.Source, request.Destination, request.UniqueID = up.LocalAddr().(*net.TCPAddr).AddrPort(), in.Remote, r.ids.Next()
+		request.Source, request.UniqueID = up.LocalAddr().(*net.TCPAddr).AddrPort(), r.ids.Next()
 		err = errors.Join(up.SetDeadline(time.Now().Add(handoffTime)), p.Introduce(up, &request), up.SetDeadline(time.Time{}))
 	}
 	if err != nil {
@@ -89,7 +89,8 @@ func (r *Carrier) connect(ctx context.Context, in *fwps.Incoming, to ale.Target)
 }
 
 // Request is what a proxy is told about the redirect of a connection.
-func Request(e *ale.Enforcer, p *handoff.Proxy, to ale.Target) (r handoff.Request, err error) {
+func Request(e *ale.Enforcer, p *handoff.Proxy, in *fwps.Incoming, to ale.Target) (r handoff.Request, err error) {
+	r.Destination, r.Authority = in.Remote, to.PeerName
 	if hop := to.Records.Last(); hop != nil && p.Kind == handoff.ProxyProtocol {
 		r.Context = hop.Context
 		r.Records, err = e.Seal(to.Records)

@@ -132,14 +132,14 @@ func TestCarryHandsOver(t *testing.T) {
 	}
 	proxy := socks(0)
 	c, _ := site(t, proxy)
-	c.Handoff = map[netip.AddrPort]*handoff.Proxy{proxy: {Kind: handoff.SOCKS5}}
+	c.Handoff = handoff.Only(proxy, &handoff.Proxy{Kind: handoff.SOCKS5})
 	got, err := through(t, c, wanted)
 	require.NoError(t, err)
 	require.Equal(t, "203.0.113.10 hello", got)
 
 	proxy = socks(5)
 	c, _ = site(t, proxy)
-	c.Handoff = map[netip.AddrPort]*handoff.Proxy{proxy: {Kind: handoff.SOCKS5}}
+	c.Handoff = handoff.Only(proxy, &handoff.Proxy{Kind: handoff.SOCKS5})
 	_, err = through(t, c, wanted)
 	require.Error(t, err, "reset")
 }

@@ -1,0 +1,211 @@
+package dnsnames
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// resolver answers every question with one address, on both protocols; silent
+// ones not at all.
+func resolver(t *testing.T, silent bool) netip.AddrPort {
+	udp, tcp, err := listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+	require.NoError(t, err)
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		if silent {
+			return
+		}
+		m := new(dns.Msg).SetReply(q)
+		rr, err := dns.NewRR(q.Question[0].Name + " 60 IN A 198.51.100.7")
+		require.NoError(t, err)
+		m.Answer = []dns.RR{rr}
+		_ = w.WriteMsg(m)
+	})
+	var serving sync.WaitGroup
+	t.Cleanup(serving.Wait)
+	for _, s := range []*dns.Server{{PacketConn: udp, Handler: handler}, {Listener: tcp, Handler: handler}} {
+		started := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(started) }
+		serving.Go(func() { _ = s.ActivateAndServe() })
+		<-started
+		t.Cleanup(func() { _ = s.Shutdown() })
+	}
+	return udp.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// A site redirects what goes to resolvers to the proxy, unless it comes from there.
+type site struct {
+	ale   *ale.Enforcer
+	proxy *Proxy
+	names *Names
+	mu    sync.Mutex
+	asked []string // by the proxy: where it connects, in which redirect state
+}
+
+func newSite(t *testing.T, opts Options, block bool) *site {
+	s := &site{names: &Names{}}
+	e := host.New(host.Options{})
+	var handle redirect.Handle
+	handle, _, err := e.RegisterCallout("c", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		v.Action = fwp.ActionPermit
+		state, _ := c.In.Records.State(handle)
+		if c.In.ProcessID == 1 {
+			s.mu.Lock()
+			s.asked = append(s.asked, c.In.Remote.String()+" "+state.String())
+			s.mu.Unlock()
+			return nil
+		}
+		v.Redirect, v.To, v.TargetPID = true, s.proxy.Addr(), uint32(os.Getpid())
+		return nil
+	}))
+	require.NoError(t, err)
+	require.NoError(t, e.Update(func(p *fwpm.Policy) error {
+		p.Callouts = []fwpm.Callout{{ID: "c", Name: "c"}}
+		p.Filters = []fwpm.Filter{{ID: 1, Name: "to the proxy", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutTerminating, Callout: "c"}}
+		if block {
+			p.Filters = append(p.Filters, fwpm.Filter{ID: 2, Name: "no such resolver", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock,
+				Conditions: []fwpm.Condition{{Field: fwpm.ConditionALEAppID, Match: fwp.MatchEqual, Value: fwp.Blob("/proxy")}}})
+		}
+		return nil
+	}))
+	s.ale = ale.New(ale.Options{Classifier: e, Store: memstore.New(0), PeerName: s.names.Name})
+	opts.ALE, opts.Names, opts.ProcessID, opts.AppID, opts.Listen = s.ale, s.names, 1, "/proxy", netip.MustParseAddrPort("127.0.0.1:0")
+	s.proxy, err = Start(t.Context(), opts)
+	require.NoError(t, err)
+	t.Cleanup(s.proxy.Close)
+	return s
+}
+
+// ask asks as a program does that means to ask a resolver.
+func (s *site) ask(t *testing.T, network string, resolver netip.AddrPort, name string) *dns.Msg {
+	q := new(dns.Msg).SetQuestion(name, dns.TypeA)
+	in := fwps.Incoming{Protocol: fwps.ProtocolUDP, ProcessID: 7, AppID: "/bin/app"}
+	if network == "tcp" {
+		in.Protocol = fwps.ProtocolTCP
+	}
+	var c net.Conn
+	connect := func(to netip.AddrPort) netip.AddrPort {
+		var err error
+		c, err = net.Dial(network, to.String())
+		require.NoError(t, err)
+		local, err := netip.ParseAddrPort(c.LocalAddr().String())
+		require.NoError(t, err)
+		return local
+	}
+	if network == "udp" {
+		in.Local = connect(s.proxy.Addr())
+	}
+	socket := s.ale.NewSocket(in)
+	defer socket.Close()
+	if network == "udp" {
+		to, _, _, err := socket.SendTo(t.Context(), resolver)
+		require.NoError(t, err)
+		require.Equal(t, s.proxy.Addr(), to)
+	} else {
+		flow, err := socket.Connect(t.Context(), resolver, func(_ context.Context, to ale.Target) (netip.AddrPort, error) { return connect(to.Remote), nil })
+		require.NoError(t, err)
+		defer flow.Close()
+	}
+	defer c.Close()
+	r, _, err := new(dns.Client).ExchangeWithConn(q, &dns.Conn{Conn: c})
+	require.NoError(t, err)
+	return r
+}
+
+// A query reaches the resolver that the program meant, as the proxy's own
+// connection, and the answer the program.
+func TestProxyCarries(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		to := resolver(t, false)
+		s := newSite(t, Options{Trusted: []netip.Addr{to.Addr()}, Logf: t.Logf}, false)
+		r := s.ask(t, network, to, "App.Example.")
+		require.Equal(t, "App.Example.\t60\tIN\tA\t198.51.100.7", r.Answer[0].String())
+		require.Equal(t, []string{to.String() + " redirected-by-self"}, s.asked, network)
+		require.Equal(t, "app.example", s.names.Name(web))
+		s.proxy.Close()
+		require.Zero(t, s.ale.LiveHops(), "no record is left")
+	}
+}
+
+// The answer of a resolver that the program chose is carried and not believed.
+func TestProxyDoesNotTrust(t *testing.T) {
+	s := newSite(t, Options{Trusted: []netip.Addr{netip.MustParseAddr("192.0.2.53")}, Logf: t.Logf}, false)
+	require.Len(t, s.ask(t, "udp", resolver(t, false), "bank.example.").Answer, 1)
+	require.Empty(t, s.names.Name(web))
+}
+
+// The resolver of the policy is asked in the place of all others.
+func TestPolicyResolver(t *testing.T) {
+	to := resolver(t, false)
+	s := newSite(t, Options{Resolver: to, Logf: t.Logf}, false)
+	require.Len(t, s.ask(t, "udp", netip.MustParseAddrPort("192.0.2.53:53"), "app.example.").Answer, 1)
+	require.Equal(t, "app.example", s.names.Name(web))
+	r, err := dns.Exchange(new(dns.Msg).SetQuestion("other.example.", dns.TypeA), s.proxy.Addr().String())
+	require.NoError(t, err)
+	require.Len(t, r.Answer, 1, "also for who asks the proxy itself")
+}
+
+func TestProxyRefuses(t *testing.T) {
+	var mu sync.Mutex
+	var logged []string
+	logf := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		logged = append(logged, format)
+		for _, a := range args {
+			if err, ok := a.(error); ok {
+				logged = append(logged, err.Error())
+			}
+		}
+	}
+	s := newSite(t, Options{Logf: logf}, true)
+	require.Equal(t, dns.RcodeRefused, s.ask(t, "udp", netip.MustParseAddrPort("192.0.2.53:53"), "a.example.").Rcode, "the policy blocks the proxy")
+	r, err := dns.Exchange(new(dns.Msg).SetQuestion("a.example.", dns.TypeA), s.proxy.Addr().String())
+	require.NoError(t, err)
+	require.Equal(t, dns.RcodeRefused, r.Rcode, "nobody knows whom it was for")
+	s.proxy.Close()
+	text := strings.Join(logged, "\n")
+	require.Contains(t, text, "no such resolver")
+	require.Contains(t, text, errNowhere.Error())
+}
+
+// Close does not wait for a resolver that does not answer.
+func TestCloseEndsWhatIsUnderWay(t *testing.T) {
+	s := newSite(t, Options{Resolver: resolver(t, true), Logf: t.Logf}, false)
+	c, err := net.Dial("udp", s.proxy.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	b, err := new(dns.Msg).SetQuestion("a.example.", dns.TypeA).Pack()
+	require.NoError(t, err)
+	_, err = c.Write(b)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return len(s.proxy.slots) == 1 }, time.Minute, time.Millisecond)
+	s.proxy.Close()
+}
+
+func TestSystemResolvers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	require.NoError(t, os.WriteFile(file, []byte("nameserver 192.0.2.53\nnameserver 2001:db8::53\nnameserver fe80::1%lo\nsearch example\n"), 0o644))
+	require.Equal(t, []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::1%lo")}, SystemResolvers(file))
+	require.Empty(t, SystemResolvers(file+".none"))
+}
