@@ -81,7 +81,7 @@ func inspection(file string, r *guest.Report) map[string]any {
 		"imports": importNames(r), "exports": exportNames(r), "functions": r.Functions, "custom": custom, "sections": sections, "producers": append([]meter.Producer{}, r.Producers...),
 		"memory": bounds(r.Memories), "tables": bounds(r.Tables), "pages": r.Pages, "names": r.Names, "dwarf": r.Lines, "start": r.Start,
 		"inserted": map[string]int{"entries": r.Inserted.Entries, "loops": r.Inserted.Loops, "batches": r.Inserted.Batches,
-			"paths": r.Inserted.Paths, "bulk": r.Inserted.Bulk, "jumps": r.Inserted.Jumps, "bytes": r.Inserted.Bytes}}
+			"paths": r.Inserted.Paths, "bulk": r.Inserted.Bulk, "depths": r.Inserted.Depths, "jumps": r.Inserted.Jumps, "bytes": r.Inserted.Bytes}}
 	if r.Refused != nil {
 		out["refused"] = r.Refused.Error()
 	} else {
@@ -130,8 +130,8 @@ func writeReport(out io.Writer, r *guest.Report) error {
 	row("custom sections", "%s", or(customNames(r), "none"))
 	row("a trap names", "%s", traps(r))
 	i := r.Inserted
-	row("inserted", "payments at %d functions, %d loops, %d small loops, %d long paths, %d bulk operations; %d jumps made direct",
-		i.Entries, i.Loops, i.Batches, i.Paths, i.Bulk, i.Jumps)
+	row("inserted", "payments at %d functions, %d loops, %d small loops, %d long paths, %d bulk operations; %d functions count how deep calls nest; %d jumps made direct",
+		i.Entries, i.Loops, i.Batches, i.Paths, i.Bulk, i.Depths, i.Jumps)
 	if c := r.Canned; c != nil && c.Err == nil {
 		row("canned call", "%s, %s%s", c.Action, fuel(c.Fuel), because(c.Reason))
 	}

@@ -257,7 +257,7 @@ func TestRefused(t *testing.T) {
 func TestContained(t *testing.T) {
 	bad, good := load(t, "bad", guest.ModuleOptions{Slots: 1, MaxFailures: -1}), load(t, "good", guest.ModuleOptions{Slots: 1})
 	for port, want := range map[uint16]string{
-		10: "fuel", 11: "", 12: "unreachable", 13: "fuel", 14: "fuel", 15: "fuel", 16: "fuel", 17: "fuel",
+		10: "fuel", 11: "call depth", 12: "unreachable", 13: "fuel", 14: "fuel", 15: "fuel", 16: "fuel", 17: "fuel",
 		18: "too many calls", 19: "proc_exit", 20: "response does not", 21: "no answer", 22: "pend", 23: "guest error",
 		24: "unknown action 6", 25: "IP version 5", 26: "outside", 27: "outside", 28: "limit", 29: "limit", 30: "UTF-8", 31: "outside",
 		32: "unknown flags 0x10", 33: "says port 1, the response 0", 34: "record of 1 bytes, the response 0", 35: "flags 0x1, the response 0x0",

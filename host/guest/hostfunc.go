@@ -24,6 +24,7 @@ const (
 	maxRandom      = 64 << 10
 	maxPrint       = 1024 // bytes of one line
 	bytesPerCall   = 256  // work on as many bytes counts as one more call
+	randomPerCall  = 64   // but random ones are dear
 )
 
 var errHostCalls = errors.New("too many calls to the host in one decision")
@@ -147,6 +148,7 @@ func hostRandom(i *instance, mem api.Memory, s []uint64) uint64 {
 	if !inside {
 		return failed(abi.ErrPointer)
 	}
+	i.spendHost(len(b) / randomPerCall)
 	_, _ = rand.Read(b) // It never fails.
 	return 0
 }

@@ -67,7 +67,7 @@ func (m *Module) begin(src *source, trial bool) (_ *instance, err error) {
 	}
 	i.ctx = callContext{context.Background(), i}
 	cfg := wazero.NewModuleConfig().WithName("").WithStartFunctions()
-	if i.mod, err = m.rt.rt.InstantiateModule(&i.ctx, src.compiled, cfg); err != nil {
+	if i.mod, err = m.rt.rt.InstantiateModule(withMemory(&i.ctx), src.compiled, cfg); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -32,6 +32,17 @@ func misbehave(b *testing.B, port uint16) (stop func()) {
 	return func() { over.Store(true); wg.Wait() }
 }
 
+// busy is what a guest is compared with: work in Go, which can be preempted.
+func busy() (stop func()) {
+	var over atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for !over.Load() {
+		}
+	})
+	return func() { over.Store(true); wg.Wait() }
+}
+
 // misdeeds of bad.wat, by port.
 var misdeeds = []struct {
 	name string
@@ -42,6 +53,10 @@ var misdeeds = []struct {
 func BenchmarkNeighbour(b *testing.B) {
 	m := loadFile(b, splits[0].file, guest.ModuleOptions{Config: sample.Config()})
 	b.Run("alone", func(b *testing.B) { latencies(b, m) })
+	b.Run("beside a busy goroutine", func(b *testing.B) {
+		defer busy()()
+		latencies(b, m)
+	})
 	for _, d := range misdeeds {
 		b.Run("beside "+d.name, func(b *testing.B) {
 			defer misbehave(b, d.port)()
@@ -72,6 +87,10 @@ func latencies(b *testing.B, m *guest.Module) {
 // to let it in.
 func BenchmarkCollection(b *testing.B) {
 	b.Run("alone", collect)
+	b.Run("beside a busy goroutine", func(b *testing.B) {
+		defer busy()()
+		collect(b)
+	})
 	for _, d := range misdeeds {
 		b.Run("beside "+d.name, func(b *testing.B) {
 			defer misbehave(b, d.port)()

@@ -50,10 +50,18 @@ func brief(text string) string {
 	return msg + " in " + strings.Join(frames[:min(len(frames), maxFrames)], " < ")
 }
 
-var errFuel = errors.New("the fuel budget is spent (endless loop or recursion?)")
+var (
+	errFuel  = errors.New("the fuel budget is spent (endless loop or recursion?)")
+	errDepth = errors.New("the call depth is over the limit (recursion?)")
+)
 
-// cause tells a spent budget from other traps: both are unreachable.
+// cause tells a spent budget and calls that nest too deep from other traps: all
+// are unreachable.
 func (i *instance) cause(err error) error {
+	if g := i.mod.ExportedGlobal(meter.DepthGlobal); g != nil && int32(g.Get()) < 0 {
+		_, trace, _ := strings.Cut(err.Error(), "\nwasm stack trace:")
+		return fmt.Errorf("%w\nwasm stack trace:%s", errDepth, trace)
+	}
 	if i.budget == nil || int32(i.budget.Get()) >= 0 {
 		return err
 	}

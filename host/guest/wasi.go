@@ -148,6 +148,7 @@ func randomGet(i *instance, mem api.Memory, s []uint64) uint32 {
 	if !fine {
 		return errnoFault
 	}
+	i.spendHost(len(buf) / randomPerCall)
 	_, _ = rand.Read(buf) // It never fails.
 	return errnoSuccess
 }

@@ -54,12 +54,14 @@ func names(types []int) (out []string) {
 // enter calls a function by its entry.
 func enter(t *rapid.T, mod api.Module, name string, args []uint64) ([]uint64, error) {
 	const budget = 1 << 20
+	deep := mod.ExportedGlobal(meter.DepthGlobal).Get()
 	got, err := mod.ExportedFunction(meter.Entry(name)).Call(context.Background(), append([]uint64{budget}, args...)...)
 	if err != nil {
 		return nil, err
 	}
 	left := got[len(got)-1]
 	require.Equal(t, mod.ExportedGlobal(meter.BudgetGlobal).Get(), left)
+	require.Equal(t, deep, mod.ExportedGlobal(meter.DepthGlobal).Get(), "every way out gives the depth back")
 	require.LessOrEqual(t, left, uint64(budget))
 	return got[:len(got)-1], nil
 }

@@ -13,6 +13,11 @@ const (
 	leadLimit = 64
 	// A unit of fuel pays for this many bytes of a bulk operation, as a shift.
 	bulkShift = 4
+	// A page that memory.grow asks for costs a slice, as a shift: the system clears
+	// it when it is first used, which takes as long. More than mostPages are paid as
+	// so many.
+	growShift = sliceShift
+	mostPages = 1<<12 - 1
 )
 
 // fuel is the pass that meters. Every loop pays for its rounds, every function
@@ -130,8 +135,8 @@ func (e *editor) instruction(k int, i instr) int {
 	switch {
 	case i.op == opLoop && e.f.labels[i.n].used:
 		return e.loop(k)
-	case i.bulk:
-		e.bulk()
+	default:
+		e.size(&i)
 	}
 	e.out = append(e.out, i)
 	return k + 1
@@ -228,14 +233,31 @@ func (e *editor) body(from, to int, loop, next uint32) {
 			}
 			i.table = t
 		}
-		if i.bulk {
-			e.bulk()
-		}
+		e.size(&i)
 		e.out = append(e.out, i)
 	}
 }
 
-// bulk pays for the operation whose size is on the stack.
+// size pays for an operation whose size is on the stack.
+func (e *editor) size(i *instr) {
+	switch {
+	case i.bulk:
+		e.bulk()
+	case i.op == opMemoryGrow:
+		e.grow()
+	}
+}
+
+func (e *editor) grow() {
+	e.inserted.Bulk++
+	scratch := e.local(&e.scratch)
+	b := uleb([]byte{opLocalTee}, scratch)
+	b = uleb(append(b, opGlobalGet), e.fuel.fuel)
+	b = sleb(append(uleb(append(b, opLocalGet), scratch), opI32Const), mostPages)
+	b = sleb(append(uleb(append(b, opLocalGet), scratch), opI32Const), mostPages)
+	e.take(append(b, opI32LtU, opSelect, opI32Const, growShift, opI32Shl))
+}
+
 func (e *editor) bulk() {
 	e.inserted.Bulk++
 	scratch := e.local(&e.scratch)

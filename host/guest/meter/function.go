@@ -19,6 +19,7 @@ type function struct {
 	decl   []byte // the declarations of the locals, without their count
 	extra  uint32 // i32 locals that passes added
 	cyclic bool   // it may be entered again before it returns
+	again  bool   // it is one of those that close circles
 	code   []instr
 	labels []label
 }

@@ -9,12 +9,15 @@ type graph struct {
 	// those that may be entered again before they return.
 	up     []uint32
 	cyclic []bool
+	// again are functions that a walk comes back to while it is behind them: every
+	// circle has one.
+	again []bool
 }
 
 func newGraph(m *module, bodies []reader, f *function) *graph {
 	nf, nt := uint32(len(m.funcs)), uint32(len(m.types))
 	outside := nf + nt
-	g := &graph{edges: make([][]uint32, outside+1), cyclic: make([]bool, nf)}
+	g := &graph{edges: make([][]uint32, outside+1), cyclic: make([]bool, nf), again: make([]bool, nf)}
 	for k := range bodies {
 		r := bodies[k]
 		index := uint32(m.imported + k)
@@ -67,7 +70,7 @@ func (f *function) callees(types uint32) []uint32 {
 // depth of the graph is the module's choice.
 func (g *graph) components(funcs, imported uint32) {
 	n := len(g.edges)
-	low, num, on := make([]int, n), make([]int, n), make([]bool, n)
+	low, num, on, behind := make([]int, n), make([]int, n), make([]bool, n), make([]bool, n)
 	var stack []uint32
 	type visit struct {
 		node uint32
@@ -80,6 +83,7 @@ func (g *graph) components(funcs, imported uint32) {
 		num[v], low[v], on[v] = count, count, true
 		stack = append(stack, v)
 		path = append(path, visit{v, 0})
+		behind[v] = true
 	}
 	for root := range uint32(n) {
 		if num[root] == 0 {
@@ -91,6 +95,9 @@ func (g *graph) components(funcs, imported uint32) {
 			if p.next < len(g.edges[v]) {
 				w := g.edges[v][p.next]
 				p.next++
+				if behind[w] {
+					g.back(v, w, funcs, imported)
+				}
 				if num[w] == 0 {
 					enter(w)
 				} else if on[w] {
@@ -102,6 +109,7 @@ func (g *graph) components(funcs, imported uint32) {
 				continue
 			}
 			path = path[:len(path)-1]
+			behind[v] = false
 			if len(path) > 0 {
 				up := path[len(path)-1].node
 				low[up] = min(low[up], low[v])
@@ -109,6 +117,18 @@ func (g *graph) components(funcs, imported uint32) {
 			if low[v] == num[v] {
 				stack = g.pop(stack, v, on, funcs, imported)
 			}
+		}
+	}
+}
+
+// back notes an edge that closes a circle, at the end that is a function with
+// a body. One that has none at either end goes through the host, which does not
+// call back.
+func (g *graph) back(v, w, funcs, imported uint32) {
+	for _, f := range []uint32{w, v} {
+		if f >= imported && f < funcs {
+			g.again[f] = true
+			return
 		}
 	}
 }

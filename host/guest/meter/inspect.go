@@ -52,6 +52,7 @@ type Inserted struct {
 	Batches int // small loops, which pay for many rounds at once
 	Paths   int // payments in long code without a loop
 	Bulk    int // operations that pay by their size
+	Depths  int // functions that count how deep calls nest
 	Jumps   int // jumps over a dispatch loop that were made direct
 	Bytes   int // size of what it makes
 }
@@ -67,7 +68,7 @@ func Inspect(wasm []byte) (_ *Summary, err error) {
 	s := &Summary{Imports: m.imports, Functions: len(m.funcs) - m.imported, Globals: int(m.globals), Names: len(m.names) > 0}
 	s.Inserted.Bytes = len(m.write(p.all()...))
 	s.Lines = len(m.lines.old) > 0
-	p.fuel.inserted.Bytes, p.fuel.inserted.Jumps = s.Inserted.Bytes, p.thread.jumps
+	p.fuel.inserted.Bytes, p.fuel.inserted.Jumps, p.fuel.inserted.Depths = s.Inserted.Bytes, p.thread.jumps, p.depth.counted
 	s.Inserted = p.fuel.inserted
 	s.readSections(wasm)
 	return s, nil

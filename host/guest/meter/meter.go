@@ -3,6 +3,8 @@
 // and by bulk operations; the Go runtime is let in every few thousand units,
 // and the module traps when its budget is gone.
 //
+// Calls nest so deep and no deeper (depth.go).
+//
 // Compiled guest code is not preemptible. Without this one looping guest stops
 // the next garbage collection, and with it the whole process.
 //
@@ -19,10 +21,11 @@ const (
 	Prefix       = "__calloutd_"
 	BudgetGlobal = Prefix + "budget" // i32: slices left; negative means trapped
 	FuelGlobal   = Prefix + "fuel"   // i32: what is left of the slice that was begun
+	DepthGlobal  = Prefix + "depth"  // i32: how much deeper calls may nest; negative means trapped
 )
 
 // Version changes with what Rewrite makes of a module.
-const Version = 3
+const Version = 4
 
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the
@@ -84,10 +87,11 @@ type passes struct {
 	m      *module
 	thread *thread
 	fuel   *fuel
+	depth  *depth
 }
 
 func (m *module) passes(entries []string) (p passes, err error) {
-	p = passes{m, new(thread), newFuel(m)}
+	p = passes{m, new(thread), newFuel(m), newDepth(m)}
 	for _, name := range entries {
 		if err := p.fuel.addEntry(name); err != nil {
 			return p, err
@@ -99,5 +103,5 @@ func (m *module) passes(entries []string) (p passes, err error) {
 // all are in their order. Those that look at the guest's own code come before
 // those that write for the compiler.
 func (p passes) all(look ...pass) []pass {
-	return append(append([]pass{p.thread}, look...), address{p.m}, p.fuel, new(branch))
+	return append(append([]pass{p.thread}, look...), address{p.m}, p.fuel, p.depth, new(branch))
 }

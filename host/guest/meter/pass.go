@@ -105,7 +105,7 @@ func (m *module) code(passes []pass) (out, debug []byte) {
 		k := int(index) - m.imported
 		r := bodies[k]
 		f.decode(m, index, &r)
-		f.cyclic = g.cyclic[index]
+		f.cyclic, f.again = g.cyclic[index], g.again[index]
 		for _, p := range passes {
 			p.function(&f)
 		}

@@ -30,8 +30,8 @@
     (if (call $port (i32.const 12)) (then unreachable))
     (if (call $port (i32.const 13)) (then (loop $l (drop (memory.grow (i32.const 1))) (br $l))))
     (if (call $port (i32.const 14)) (then
-      (drop (memory.grow (i32.const 255)))
-      (loop $l (memory.fill (i32.const 16384) (i32.const 1) (i32.const 0xff0000)) (br $l))))
+      (drop (memory.grow (i32.const 100)))
+      (loop $l (memory.fill (i32.const 16384) (i32.const 1) (i32.const 0x640000)) (br $l))))
     (if (call $port (i32.const 15)) (then (memory.fill (i32.const 0) (i32.const 1) (i32.const -1))))
     (if (call $port (i32.const 16)) (then
       (loop $l (memory.copy (i32.const 16384) (i32.const 16385) (i32.const 16384)) (br $l))))
