@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ianlancetaylor/demangle"
+
 	"github.com/calloutd/calloutd/host/guest/meter"
 )
 
@@ -40,10 +42,11 @@ func BlocksOf(module string, blocks []meter.Block, ran []bool) Code {
 	named := slices.ContainsFunc(blocks, func(b meter.Block) bool { return b.Name != "" })
 	c := Code{Module: module, Unit: "blocks", Stripped: !named && len(blocks) > byHand}
 	for i, b := range blocks {
-		if b.Traps || foreignName(b.Name) || goes && !strings.HasPrefix(b.Name, "main.") {
+		name := readable(b.Name)
+		if b.Traps || foreignName(name) || goes && !strings.HasPrefix(name, "main.") {
 			continue
 		}
-		c.Parts = append(c.Parts, CodePart{Function: cmp.Or(b.Name, fmt.Sprint("function ", b.Function)), Size: 1, Ran: ran[i]})
+		c.Parts = append(c.Parts, CodePart{Function: cmp.Or(name, fmt.Sprint("function ", b.Function)), Size: 1, Ran: ran[i]})
 	}
 	return c
 }
@@ -63,7 +66,7 @@ func Own(b *meter.Block) bool {
 			return true
 		}
 	}
-	return len(b.Lines) == 0 && !foreignName(b.Name) && !strings.HasPrefix(b.Name, "runtime.")
+	return len(b.Lines) == 0 && !foreignName(readable(b.Name)) && !strings.HasPrefix(b.Name, "runtime.")
 }
 
 // linesOf are lines: one ran when any of its blocks did.
@@ -87,10 +90,17 @@ func linesOf(blocks []meter.Block, ran []bool) (parts []CodePart) {
 	return parts
 }
 
+// readable is a name as its source has it: Rust's and C++'s are mangled.
+func readable(name string) string { return demangle.Filter(name, demangle.NoClones) }
+
 // foreignName says that a function is a library's or the compiler's.
 func foreignName(name string) bool {
-	for _, prefix := range []string{"~lib/", "core::", "alloc::", "std::", "compiler_builtins::", "callout::", "calloutd::", "sdk/"} {
-		if strings.HasPrefix(strings.TrimPrefix(name, "<"), prefix) {
+	if typ, _, ok := strings.Cut(name, " as "); ok && strings.HasPrefix(name, "<") && !strings.Contains(typ, "::") {
+		return true // A trait of a type of the language.
+	}
+	for _, prefix := range []string{"~lib/", "core::", "alloc::", "std::", "compiler_builtins::", "callout::", "calloutd::", "sdk/",
+		"__", "memcmp", "memcpy", "memmove", "memset"} {
+		if strings.HasPrefix(strings.TrimLeft(name, "<&"), prefix) {
 			return true
 		}
 	}

@@ -20,7 +20,7 @@ func TestALineRanWhenAnyOfItsBlocksDid(t *testing.T) {
 		return out
 	}
 	c := policytest.BlocksOf("m.wasm", []meter.Block{{Lines: at("a.c", 1, 2)}, {Lines: at("a.c", 2, 3, 4)}, {Lines: at("a.c", 9)}, {Lines: at("sdk/callout.h", 7)},
-		{Lines: at("/x/lib/std/json.zig", 1)}, {}}, []bool{true, false, false, false, false, false})
+		{Lines: at("/x/lib/std/json.zig", 1)}, {}}, []bool{true, false, false, false, false, false, false, false, false, false})
 	require.Equal(t, "lines", c.Unit)
 	ran, all := c.Count()
 	require.Equal(t, []int{2, 5}, []int{ran, all}, "what the SDK and libraries do is not the callout's")
@@ -28,8 +28,9 @@ func TestALineRanWhenAnyOfItsBlocksDid(t *testing.T) {
 }
 
 func TestWithoutLinesBlocksCount(t *testing.T) {
-	blocks := []meter.Block{{Name: "decide"}, {Name: "decide"}, {Name: "decide", Traps: true}, {Name: "~lib/rt/alloc"}, {Name: "core::fmt::write"}, {Function: 7}}
-	c := policytest.BlocksOf("m.wasm", blocks, []bool{true, false, false, false, false, false})
+	blocks := []meter.Block{{Name: "decide"}, {Name: "decide"}, {Name: "decide", Traps: true}, {Name: "~lib/rt/alloc"}, {Name: "core::fmt::write"}, {Function: 7},
+		{Name: "_ZN4core3fmt5write17h7d6e1ee86dc7a26cE"}, {Name: "_ZN41_$LT$char$u20$as$u20$core..fmt..Debug$GT$3fmt17h63243453bc5ca1beE"}, {Name: "memcmp"}, {Name: "__multi3"}}
+	c := policytest.BlocksOf("m.wasm", blocks, []bool{true, false, false, false, false, false, false, false, false, false})
 	require.Equal(t, "blocks", c.Unit)
 	require.InDelta(t, 33.3, c.Percent(), 0.1)
 	require.Equal(t, []policytest.CodeGap{{"decide", "1 of 2 blocks never ran"}, {"function 7", "never ran"}}, c.Gaps())
