@@ -48,7 +48,7 @@ var imports = map[string]string{
 	"host/ale":                     "host/fwp host/fwpm host/fwps host/redirect wsk/ntstatus",
 	"host/enforce/internal/doomed": "",
 	"host/enforce/cgroupbpf/bpf":   "",
-	"host/enforce/cgroupbpf":       "host/ale host/arbitrate host/fwp host/fwpm host/fwps host/enforce host/enforce/cgroupbpf/bpf host/enforce/handoff host/enforce/internal/carry",
+	"host/enforce/cgroupbpf":       "host/ale host/arbitrate host/fwp host/fwpm host/fwps host/redirect host/enforce host/enforce/cgroupbpf/bpf host/enforce/handoff host/enforce/internal/carry",
 	"host/enforce":                 "host/enforce/internal/doomed",
 	"host/enforce/enforcetest":     "host host/ale host/enforce host/fwp host/fwpm host/fwps host/redirect/memstore",
 	"host/enforce/handoff":         "",
@@ -79,6 +79,10 @@ var imports = map[string]string{
 	"examples/tls-inspect":         "host host/ale host/fwp host/fwpm host/fwps host/redirect host/redirect/memstore wsk wsk/winsock wsk/wsknet",
 	"examples/first-callout":       "sdk/go/callout",
 	"cmd/calloutd":                 "*",
+
+	"cmd/calloutd/internal/control":   "host/guest wsk/remote",
+	"cmd/calloutd/internal/systemd":   "",
+	"cmd/calloutd/internal/filewatch": "",
 }
 
 func TestImportDirections(t *testing.T) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,8 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A command in the cgroup is redirected as one under run is.
-func TestAttach(t *testing.T) {
+// newCgroup makes a cgroup, and says how a command is started in it.
+func newCgroup(t *testing.T) (dir string, in *syscall.SysProcAttr) {
+	t.Helper()
 	root := ""
 	for _, dir := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
 		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
@@ -27,11 +27,20 @@ func TestAttach(t *testing.T) {
 		}
 		t.Skip("needs root and a cgroup v2 hierarchy")
 	}
+	dir, err := os.MkdirTemp(root, "calloutd-test-")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.Remove(dir) })
+	f, err := os.Open(dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { f.Close() })
+	return dir, &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
+}
+
+// A command in the cgroup is redirected as one under run is.
+func TestAttach(t *testing.T) {
 	need(t, "curl")
+	cgroup, in := newCgroup(t)
 	warm(t)
-	cgroup := filepath.Join(root, fmt.Sprintf("calloutd-attach-%d", os.Getpid()))
-	require.NoError(t, os.Mkdir(cgroup, 0o755))
-	defer os.Remove(cgroup)
 	daemon := exec.CommandContext(t.Context(), "calloutd", "attach", "--policy", quickstart, "--cgroup", cgroup)
 	stderr, err := daemon.StderrPipe()
 	require.NoError(t, err)
@@ -40,11 +49,8 @@ func TestAttach(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, line, "attached to "+cgroup)
 
-	dir, err := os.Open(cgroup)
-	require.NoError(t, err)
-	defer dir.Close()
 	curl := exec.CommandContext(t.Context(), "curl", "-s", "http://198.51.100.7/")
-	curl.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	curl.SysProcAttr = in
 	out, err := curl.Output()
 	require.NoError(t, err)
 	require.Contains(t, string(out), `"original_destination":"198.51.100.7:80"`)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -94,4 +96,26 @@ func protocolName(protocol uint8) string {
 		return "icmpv6"
 	}
 	return strconv.Itoa(int(protocol))
+}
+
+// level is how loud an event is in a daemon's log.
+func (e event) level() slog.Level {
+	switch e.Event {
+	case "classify", "redirect":
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
+}
+
+// attrs are the keys of the event's JSON.
+func (e event) attrs() []slog.Attr {
+	var out []slog.Attr
+	v := reflect.ValueOf(e)
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		if f := v.Field(i); !f.IsZero() && name != "event" {
+			out = append(out, slog.Any(name, f.Interface()))
+		}
+	}
+	return out
 }

@@ -47,14 +47,26 @@ func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 // complain prints an error. Mistakes in a file begin with their place, so that
 // editors find it.
 func complain(out io.Writer, err error) {
+	for _, m := range mistakes(err) {
+		fmt.Fprintln(out, m)
+	}
+}
+
+// mistakes are the errors that an error joins, a line each.
+func mistakes(err error) []string {
+	if err == nil {
+		return nil
+	}
+	var out []string
 	for _, err := range flatten(err) {
 		var p policyfile.Problem
 		if errors.As(err, &p) {
-			fmt.Fprintln(out, p)
+			out = append(out, p.Error())
 		} else {
-			fmt.Fprintf(out, "calloutd: %v\n", err)
+			out = append(out, fmt.Sprintf("calloutd: %v", err))
 		}
 	}
+	return out
 }
 
 // flatten lists the errors that an error joins.

@@ -18,9 +18,9 @@ import (
 	"github.com/calloutd/calloutd/sdk/tck/toolchain"
 )
 
-// The test binary is calloutd itself when it is called so.
+// The test binary is calloutd itself when it is called so, or a proxy that knows it.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"calloutd": main})
+	testscript.Main(m, map[string]func(){"calloutd": main, "remoteproxy": remoteProxy})
 }
 
 // Each file of testdata/script is one story. UPDATE=1 go test -run TestScript

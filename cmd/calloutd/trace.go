@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
@@ -27,6 +29,8 @@ type tracer struct {
 	log *eventLog // of --events; nil: nobody reads them
 	sum *summary  // of --summary; nil likewise
 
+	logger *slog.Logger // of a daemon, in place of out
+
 	tape *tape // of --record; nil likewise
 }
 
@@ -47,6 +51,10 @@ func (t *tracer) record(e event) {
 
 // print prints a line: v, or the text.
 func (t *tracer) print(v any, text string) {
+	if e, ok := v.(event); ok && t.logger != nil {
+		t.logger.LogAttrs(context.Background(), e.level(), e.Event, e.attrs()...)
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.json {

@@ -15,6 +15,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
 // A world is one policy made live: with its ground the only place where all parts
@@ -57,13 +58,18 @@ type setup struct {
 	ground  *ground                   // of the world whose place this one is to take; nil: one of its own
 	measure bool                      // the code of callouts
 	search  bool                      // by blocks, one instance of each, whatever fails
+	saw     func(files ...string)     // hears of the files that the policy names; nil: nobody does
 }
 
 func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err error) {
-	file, err := policyfile.Load(path)
+	if s.saw == nil {
+		s.saw = func(...string) {}
+	}
+	file, err := policyfile.LoadEach(path, func(list string) { s.saw(list) })
 	if err != nil {
 		return nil, err
 	}
+	s.saw(inputs(path, file)...)
 	w := &world{ground: s.ground, file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{},
 		handles: map[fwpm.CalloutID]redirect.Handle{}, modules: map[fwpm.CalloutID]*loadedModule{}}
 	w.measures, w.searches = s.measure, s.search
@@ -165,6 +171,15 @@ func (w *world) filterName(id fwpm.FilterID) string {
 		}
 	}
 	return ""
+}
+
+// idle unregisters the callouts of a world that reigns no more, and reports whether
+// all of them are: not while they hold classifications or have flows (CO-REG-05).
+func (w *world) idle() bool {
+	w.leave = slices.DeleteFunc(w.leave, func(unregister func() error) bool {
+		return !errors.Is(unregister(), ntstatus.DeviceBusy)
+	})
+	return len(w.leave) == 0
 }
 
 // Close ends everything, the newest first.

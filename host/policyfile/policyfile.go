@@ -59,12 +59,19 @@ type Limits struct {
 
 // Load reads a file and the files that its sets and tables are in. The error is
 // Errors, or that of reading the policy.
-func Load(path string) (*File, error) {
+func Load(path string) (*File, error) { return LoadEach(path, func(string) {}) }
+
+// LoadEach is Load for who wants to know which other files were read: opening
+// hears of each, also of those that are not there.
+func LoadEach(path string, opening func(path string)) (*File, error) {
 	src, err := readFile(path, MaxSize)
 	if err != nil {
 		return nil, err
 	}
-	return read(path, src, func(path string) ([]byte, error) { return readFile(path, MaxListSize) })
+	return read(path, src, func(path string) ([]byte, error) {
+		opening(path)
+		return readFile(path, MaxListSize)
+	})
 }
 
 // Parse reads a policy and checks all of it; name is how errors call it. It

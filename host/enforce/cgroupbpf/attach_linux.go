@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -37,6 +39,7 @@ type Attachment struct {
 	wg     sync.WaitGroup
 
 	carrier carry.Carrier
+	carried atomic.Int32 // connections that are under way
 
 	mu         sync.Mutex
 	generation uint32
@@ -56,7 +59,8 @@ func Attach(ctx context.Context, opts Options) (_ *Attachment, err error) {
 		opts.OnBlocked = func(enforce.Denial) {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	a := &Attachment{opts: opts, cancel: cancel, carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff}}
+	a := &Attachment{opts: opts, cancel: cancel}
+	a.carrier = carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -165,6 +169,28 @@ func (a *Attachment) Close() error {
 		errs = append(errs, a.events.Close())
 	}
 	return errors.Join(append(errs, a.objs.Close())...)
+}
+
+// Drain detaches the programs and waits until the connections that are carried have
+// ended, or ctx has. Pinned programs stay.
+func (a *Attachment) Drain(ctx context.Context) error {
+	var errs []error
+	for _, l := range a.links {
+		errs = append(errs, l.Close())
+	}
+	a.links = nil
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C: // Also before the first look: what the kernel has sent arrives.
+			if a.carried.Load() == 0 {
+				return errors.Join(errs...)
+			}
+		case <-ctx.Done():
+			return errors.Join(errs...)
+		}
+	}
 }
 
 // Detach takes pinned programs and maps away and closes.

@@ -21,6 +21,9 @@ func Attach(context.Context, Options) (*Attachment, error) {
 // Update does nothing.
 func (*Attachment) Update(*fwpm.Policy) error { return nil }
 
+// Drain does nothing.
+func (*Attachment) Drain(context.Context) error { return nil }
+
 // Detach does nothing.
 func (*Attachment) Detach() error { return nil }
 

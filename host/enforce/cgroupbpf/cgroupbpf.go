@@ -22,6 +22,7 @@ import (
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/redirect"
 )
 
 // Options configure an Attachment.
@@ -39,6 +40,9 @@ type Options struct {
 	// Handoff returns the proxy of others at an address, nil if there is none:
 	// connections that are redirected there are handed over. Optional.
 	Handoff handoff.Finder
+	// Records returns the redirect records that were set on the socket with a cookie
+	// (SO_COOKIE), with references that are the attachment's from then on. Optional.
+	Records func(cookie uint64) redirect.Records
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connect and datagram that was refused. Optional.

@@ -53,7 +53,11 @@ func (a *Attachment) accept(ctx context.Context, l *net.TCPListener) {
 			a.opts.Logf("cgroupbpf: accept: %v", err)
 			continue
 		}
-		a.wg.Go(func() { a.answer(ctx, c) })
+		a.carried.Add(1)
+		a.wg.Go(func() {
+			defer a.carried.Add(-1)
+			a.answer(ctx, c)
+		})
 	}
 }
 
@@ -70,7 +74,11 @@ func (a *Attachment) answer(ctx context.Context, c *net.TCPConn) {
 		carry.Reset(c)
 		return
 	}
-	a.carrier.Carry(ctx, c, incoming(r))
+	in := incoming(r)
+	if a.opts.Records != nil {
+		in.Records = a.opts.Records(r.Cookie)
+	}
+	a.carrier.Carry(ctx, c, in)
 }
 
 // established reports whether the other end is still there.

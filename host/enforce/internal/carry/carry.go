@@ -37,7 +37,9 @@ const handoffTime = 15 * time.Second
 // and a destination that is not reached, is a reset. It closes c.
 func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
 	var up *net.TCPConn
-	flow, err := r.ALE.NewSocket(in).Connect(ctx, in.Remote, func(ctx context.Context, to ale.Target) (netip.AddrPort, error) {
+	sock := r.ALE.NewSocket(in)
+	defer sock.Close()
+	flow, err := sock.Connect(ctx, in.Remote, func(ctx context.Context, to ale.Target) (netip.AddrPort, error) {
 		var err error
 		up, err = r.connect(ctx, &in, to)
 		if err != nil {

@@ -1,0 +1,318 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/calloutd/calloutd/cmd/calloutd/internal/control"
+	"github.com/calloutd/calloutd/cmd/calloutd/internal/filewatch"
+	"github.com/calloutd/calloutd/cmd/calloutd/internal/systemd"
+	"github.com/calloutd/calloutd/host/enforce/cgroupbpf"
+	"github.com/calloutd/calloutd/wsk/remote"
+)
+
+// A policy that was replaced stays for this long, so that decisions which began
+// under it end under it, and longer while its callouts have flows. No more than a
+// few wait.
+const (
+	retireAfter = 10 * time.Second
+	maxRetired  = 8
+)
+
+// A daemon has a policy in force until it is told to end, and puts another one in
+// its place when the files change.
+type daemon struct {
+	o       *serveOptions
+	log     *slog.Logger
+	t       *tracer
+	ground  *ground
+	ctx     context.Context // of the policies and the proxies
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	remote  *remote.Service
+	cgroup  *cgroupbpf.Attachment
+	watcher *filewatch.Watcher
+	failed  chan error // a part ended that should not
+
+	changing sync.Mutex // one change of policies at a time
+	files    hashes     // what was tried last, and what is in force
+
+	mu      sync.Mutex
+	state   string
+	started time.Time
+	policy  control.Policy
+	reload  control.Reload
+	retired []retired
+}
+
+type retired struct {
+	world *world
+	since time.Time
+}
+
+func (d *daemon) world() *world { return d.ground.reign.Load().world }
+
+// replace puts the policy of the file into force. When anything is wrong with it,
+// everything stays as it is.
+func (d *daemon) replace() error {
+	// A file that changes while it is read must not count as read: what is known is
+	// hashed before.
+	before := hashes{}.of(slices.Collect(maps.Keys(d.files)))
+	named := []string{d.o.policy}
+	saw := func(files ...string) { named = append(named, files...) }
+	w, err := openAs(d.ctx, d.o.policy, d.t, setup{live: true, ground: d.ground, saw: saw})
+	if err == nil {
+		err = d.take(w)
+	}
+	if err != nil {
+		d.close(d.ground.unused())
+		maps.Copy(before, before.of(named))
+		d.files = before
+		return err
+	}
+	d.files = before.of(named)
+	d.inForce(w)
+	return nil
+}
+
+// take lets a world reign in place of the one before.
+func (d *daemon) take(w *world) error {
+	old := d.world()
+	if d.cgroup != nil { // First: it can fail.
+		if err := d.cgroup.Update(w.engine.Policy()); err != nil {
+			w.Close()
+			return err
+		}
+	}
+	d.ground.enter(w, d.t)
+	d.ground.inherit(w)
+	d.retire(old)
+	for _, px := range d.ground.unused() {
+		d.wg.Go(func() { d.shutdown(d.ctx, px) })
+	}
+	return nil
+}
+
+// inForce notes what is in force now.
+func (d *daemon) inForce(w *world) {
+	d.mu.Lock()
+	d.policy = control.Policy{File: d.o.policy, Generation: d.policy.Generation + 1, Digest: d.files.digest(), Since: time.Now(), Filters: len(w.file.Policy.Filters)}
+	p := d.policy
+	d.mu.Unlock()
+	d.log.Info("policy in force", "file", p.File, "generation", p.Generation, "digest", p.Digest, "filters", p.Filters, "callouts", len(w.file.Callouts))
+}
+
+func (d *daemon) close(all []localProxy) {
+	for _, px := range all {
+		px.Close()
+	}
+}
+
+func (d *daemon) shutdown(ctx context.Context, px localProxy) {
+	ctx, cancel := context.WithTimeout(ctx, d.o.drain)
+	defer cancel()
+	px.Shutdown(ctx)
+}
+
+// change is replace as an event: with a reason, and told to everybody.
+func (d *daemon) change(why string) error {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	if !d.move("ready", "reloading") {
+		return errors.New("the daemon is " + d.Status().State)
+	}
+	d.tell(systemd.Reloading())
+	d.log.Info("reload", "why", why)
+	err := d.replace()
+	d.mu.Lock()
+	d.reload.Attempts++
+	d.reload.Error, d.reload.ErrorAt = "", nil
+	if err != nil {
+		now := time.Now()
+		d.reload.Failures++
+		d.reload.Error, d.reload.ErrorAt = strings.Join(mistakes(err), "\n"), &now
+	}
+	generation := d.policy.Generation
+	d.mu.Unlock()
+	for _, m := range mistakes(err) {
+		d.log.Error("policy not taken, the last good one stays in force", "mistake", m, "generation", generation)
+	}
+	d.watchInputs()
+	d.move("reloading", "ready")
+	d.tell(systemd.Ready(d.summary()))
+	return err
+}
+
+// changed reloads if the files are not those that were tried last.
+func (d *daemon) changed() {
+	d.changing.Lock()
+	same := maps.Equal(d.files, hashes{}.of(slices.Collect(maps.Keys(d.files))))
+	d.changing.Unlock()
+	if !same {
+		_ = d.change("a file changed") // It has been told.
+	}
+}
+
+func (d *daemon) watchInputs() {
+	if d.watcher != nil {
+		d.watcher.Watch(d.ctx, slices.Collect(maps.Keys(d.files)))
+	}
+}
+
+// move changes the state, if it is the one that it is to be changed from.
+func (d *daemon) move(from, to string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ok := d.state == from
+	if ok {
+		d.state = to
+	}
+	return ok
+}
+
+// tell logs that the service manager could not be told.
+func (d *daemon) tell(err error) {
+	if err != nil {
+		d.log.Warn("the service manager was not told", "why", err)
+	}
+}
+
+func (d *daemon) summary() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := fmt.Sprintf("policy %d of %s, %d filters", d.policy.Generation, d.policy.File, d.policy.Filters)
+	if d.reload.Error != "" {
+		s += "; the newest is not taken: " + d.reload.Error
+	}
+	return strings.ReplaceAll(s, "\n", "; ")
+}
+
+// retire keeps a policy that is no longer in force until nothing needs it.
+func (d *daemon) retire(w *world) {
+	d.mu.Lock()
+	d.retired = append(d.retired, retired{w, time.Now()})
+	var over []retired
+	if n := len(d.retired) - maxRetired; n > 0 {
+		over, d.retired = d.retired[:n:n], slices.Clone(d.retired[n:])
+	}
+	d.mu.Unlock()
+	for _, r := range over {
+		r.world.Close()
+	}
+}
+
+// sweep closes the policies that nothing needs any more.
+func (d *daemon) sweep(now time.Time) {
+	d.mu.Lock()
+	var over []*world
+	d.retired = slices.DeleteFunc(d.retired, func(r retired) bool {
+		gone := now.Sub(r.since) >= retireAfter && r.world.idle()
+		if gone {
+			over = append(over, r.world)
+		}
+		return gone
+	})
+	d.mu.Unlock()
+	for _, w := range over {
+		w.Close()
+	}
+}
+
+// Health is nil while decisions can be made and nothing has ended.
+func (d *daemon) Health() error {
+	select {
+	case err := <-d.failed:
+		d.failed <- err
+		return err
+	default:
+		return nil
+	}
+}
+
+// Reload implements control.Daemon.
+func (d *daemon) Reload(context.Context) error { return d.change("asked for") }
+
+// Status implements control.Daemon.
+func (d *daemon) Status() control.Status {
+	w := d.world()
+	d.mu.Lock()
+	s := control.Status{Version: versionText(), PID: os.Getpid(), State: d.state, Started: d.started, Uptime: time.Since(d.started).Seconds(),
+		Policy: d.policy, Reload: d.reload, Callouts: map[string]control.Callout{}, Records: d.ground.ale.LiveHops(), Cgroup: d.o.cgroup}
+	s.Reload.Retired = len(d.retired)
+	d.mu.Unlock()
+	for _, c := range w.file.Callouts {
+		s.Callouts[string(c.ID)] = control.Figures(c.Wasm+c.GoPackage, w.modules[c.ID].Stats())
+	}
+	addrs := w.proxyAddrs()
+	for _, p := range w.file.Proxies {
+		s.Proxies = append(s.Proxies, control.Proxy{ID: p.ID, Kind: string(p.Kind), Address: addrs[p.ID].String()})
+	}
+	if d.remote != nil {
+		s.Remote = &control.Remote{Address: d.o.remote, Stats: d.remote.Stats()}
+	}
+	return s
+}
+
+// drain stops taking connections and lets those that there are end, until ctx ends.
+func (d *daemon) drain(ctx context.Context) {
+	d.changing.Lock() // No policy comes any more.
+	defer d.changing.Unlock()
+	d.mu.Lock()
+	d.state = "draining"
+	d.mu.Unlock()
+	d.tell(systemd.Stopping())
+	d.log.Info("draining", "at most", d.o.drain)
+	var wg sync.WaitGroup
+	if d.cgroup != nil {
+		wg.Go(func() {
+			if err := d.cgroup.Drain(ctx); err != nil {
+				d.log.Warn("cgroup", "why", err)
+			}
+		})
+	}
+	for _, px := range d.ground.listen {
+		wg.Go(func() { d.shutdown(ctx, px) })
+	}
+	wg.Wait()
+}
+
+// Close ends everything.
+func (d *daemon) Close() {
+	d.cancel()
+	if d.cgroup != nil {
+		if err := d.cgroup.Close(); err != nil {
+			d.log.Warn("cgroup", "why", err)
+		}
+	}
+	if d.remote != nil {
+		d.remote.Close()
+	}
+	d.wg.Wait()
+	for _, r := range d.retired {
+		r.world.Close()
+	}
+	d.world().Close()
+	d.ground.Close()
+}
+
+// serving runs a part of the daemon; its end is a failure unless the daemon ends.
+func (d *daemon) serving(what string, serve func() error) {
+	d.wg.Go(func() {
+		err := serve()
+		if d.ctx.Err() != nil {
+			return
+		}
+		select {
+		case d.failed <- fmt.Errorf("%s ended: %w", what, err):
+		default: // One failure is enough.
+		}
+	})
+}

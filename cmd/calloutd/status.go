@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/cmd/calloutd/internal/control"
+)
+
+func newStatus() *cobra.Command {
+	var socket string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Say what a daemon is doing: its policy, callouts, proxies, and the last reload",
+		Long: `Status asks the daemon that serve started. It ends with code 1 if the daemon is not ready: it
+starts, or ends. A policy that was not taken is shown, and is no reason: the one before it is
+in force.`,
+		Example: `  calloutd status
+  calloutd status --control ./control.sock --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := ask(cmd.Context(), socket)
+			if err != nil {
+				return err
+			}
+			if err := printStatus(cmd.OutOrStdout(), s, asJSON); err != nil {
+				return err
+			}
+			if s.State != "ready" && s.State != "reloading" {
+				return exitCode(codeNo)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&socket, "control", socketPath("control.sock"), "the daemon's control socket")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func ask(ctx context.Context, socket string) (control.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	s, err := control.Ask(ctx, socket)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		err = fmt.Errorf("no daemon listens on %s: calloutd serve starts one (--control names its socket)", socket)
+	case errors.Is(err, fs.ErrPermission):
+		err = fmt.Errorf("%s is another user's: ask as the user of the daemon", socket)
+	case err != nil:
+		err = fmt.Errorf("%s: %w", socket, err)
+	}
+	return s, err
+}
+
+func printStatus(out io.Writer, s control.Status, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(out).Encode(s)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	row("state", "%s, process %d, for %v", s.State, s.PID, time.Duration(s.Uptime*float64(time.Second)).Round(time.Second))
+	row("policy", "%s, generation %d, %d filters, since %s", clean(s.Policy.File), s.Policy.Generation, s.Policy.Filters, s.Policy.Since.Format(time.RFC3339))
+	row("digest", "%s", s.Policy.Digest)
+	for _, id := range slices.Sorted(maps.Keys(s.Callouts)) {
+		c := s.Callouts[id]
+		row("callout", "%s (%s): %d decisions, %d failures%s", clean(id), clean(c.Module), c.Decisions, c.Failures, in(" in quarantine: ", clean(c.Quarantined)))
+	}
+	for _, p := range s.Proxies {
+		row("proxy", "%s (%s) at %s", clean(p.ID), p.Kind, p.Address)
+	}
+	row("records", "%d", s.Records)
+	if r := s.Remote; r != nil {
+		row("remote", "%s: %d clients, %d sockets, %d requests, %d refused", clean(r.Address), r.Clients, r.Sockets, r.Requests, r.Refused)
+	}
+	if s.Cgroup != "" {
+		row("cgroup", "%s", clean(s.Cgroup))
+	}
+	row("reloads", "%d, of which %d failed; %d policies before have connections still", s.Reload.Attempts, s.Reload.Failures, s.Reload.Retired)
+	for m := range strings.Lines(s.Reload.Error) {
+		row("not taken", "%s", clean(strings.TrimSuffix(m, "\n")))
+	}
+	return w.Flush()
+}
+
+func in(before, s string) string {
+	if s == "" {
+		return ""
+	}
+	return before + s
+}
