@@ -40,6 +40,7 @@ It ends with code 1 when the connection is blocked.`,
 	f.Int64Var(&o.uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known")
 	f.Uint32Var(&o.pid, "pid", 1000, "number of the process")
 	f.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp or a number")
+	f.StringVar(&o.peer, "peer-name", "", "the name that the connection asks for (SNI, Host), which a proxy of kind peek learns")
 	f.BoolVar(&o.inbound, "inbound", false, "the program accepts the connection instead of making it")
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagRequired("to")
@@ -49,10 +50,10 @@ It ends with code 1 when the connection is blocked.`,
 
 // A description is a connection in words.
 type description struct {
-	policy, to, from, app, protocol string
-	pid                             uint32
-	uid                             int64
-	json, inbound                   bool
+	policy, to, from, app, protocol, peer string
+	pid                                   uint32
+	uid                                   int64
+	json, inbound                         bool
 }
 
 func (o *description) simulate(cmd *cobra.Command) error {
@@ -66,7 +67,7 @@ func (o *description) simulate(cmd *cobra.Command) error {
 		return err
 	}
 	defer w.Close()
-	s := simulation{cmd.Context(), w, t}
+	s := simulation{cmd.Context(), w, t, o.peer}
 	if o.inbound {
 		_, err = s.accept(in)
 	} else {
@@ -117,7 +118,8 @@ func parseAddr(flag, s string) (netip.AddrPort, error) {
 type simulation struct {
 	ctx context.Context
 	*world
-	t *tracer
+	t    *tracer
+	peer string // what a proxy of kind peek would learn
 }
 
 // connect is a program's connect() or first datagram, and what follows from it.
@@ -153,10 +155,15 @@ func (s simulation) goes(verb string, asked, to netip.AddrPort) {
 func (s simulation) proxied(f *ale.Flow, in fwps.Incoming) error {
 	in = fwps.Incoming{Protocol: in.Protocol, AppID: "calloutd", ProcessID: s.pid, Local: f.Remote, Remote: f.Local}
 	acc, err := s.accept(in)
-	if err != nil || s.kindAt(f.Remote) == policyfile.ProxyInspect {
+	kind := s.kindAt(f.Remote)
+	if err != nil || kind == policyfile.ProxyInspect {
 		return err
 	}
-	return s.connect(fwps.Incoming{Protocol: in.Protocol, AppID: in.AppID, ProcessID: in.ProcessID, Remote: f.Original, Records: acc.Records})
+	own := fwps.Incoming{Protocol: in.Protocol, AppID: in.AppID, ProcessID: in.ProcessID, Remote: f.Original, Records: acc.Records}
+	if kind == policyfile.ProxyPeek && s.peer != "" {
+		own.Other = policytest.PeerNamed(s.peer)
+	}
+	return s.connect(own)
 }
 
 func (s simulation) accept(in fwps.Incoming) (*ale.Flow, error) {

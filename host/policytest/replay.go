@@ -14,6 +14,9 @@ import (
 func (w *World) Incoming(e *flight.Entry) fwps.Incoming {
 	in := fwps.Incoming{Protocol: e.Protocol, Inbound: e.Inbound, AppID: e.Program, ProcessID: e.Process, UserID: e.User, UserKnown: e.UserKnown,
 		Groups: e.Groups, Local: e.Local, Remote: e.Remote}
+	if e.Host != "" {
+		in.Other = PeerNamed(e.Host)
+	}
 	for i, h := range e.Records {
 		own := *h
 		own.Handle = w.Handles[fwpm.CalloutID(h.Callout)]

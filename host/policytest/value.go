@@ -108,8 +108,13 @@ func (r *reader) protocol(v value, s *Step) {
 
 func (r *reader) peerName(v value, s *Step) {
 	if name, ok := r.text(v); ok {
-		s.Incoming.Other = map[fwpm.ConditionID]fwp.Value{fwpm.ConditionPeerName: fwp.Blob(name)}
+		s.Incoming.Other = PeerNamed(name)
 	}
+}
+
+// PeerNamed are the fields of a connection whose peer is called name (PEER_NAME).
+func PeerNamed(name string) map[fwpm.ConditionID]fwp.Value {
+	return map[fwpm.ConditionID]fwp.Value{fwpm.ConditionPeerName: fwp.Blob(name)}
 }
 
 // ParseProtocol reads an IP protocol: tcp, udp or a number.

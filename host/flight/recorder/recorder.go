@@ -86,7 +86,7 @@ func (r *Recorder) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Deci
 // entry describes the connection of a classification.
 func (r *Recorder) entry(in *fwps.Incoming) *flight.Entry {
 	e := &flight.Entry{Time: r.opts.Now(), Protocol: in.Protocol, Inbound: in.Inbound, Program: in.AppID, Process: in.ProcessID, User: in.UserID,
-		UserKnown: in.UserKnown, Groups: in.Groups, Local: in.Local, Remote: in.Remote, Records: in.Records}
+		UserKnown: in.UserKnown, Groups: in.Groups, Local: in.Local, Remote: in.Remote, Host: in.Other[fwpm.ConditionPeerName].Text, Records: in.Records}
 	if in.Flags&fwp.FlagIsConnectionRedirected != 0 {
 		e.Remote = in.OriginalDestination
 	}

@@ -54,6 +54,7 @@ func connect(t *testing.T, e *ale.Enforcer, port uint16) error {
 	to := netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)
 	s := e.NewSocket(fwps.Incoming{Protocol: fwps.ProtocolTCP, AppID: "/a", Local: netip.MustParseAddrPort("0.0.0.0:0")})
 	defer s.Close()
+	s.SetPeerName("a.example")
 	f, err := s.Connect(t.Context(), to, func(context.Context, ale.Target) (netip.AddrPort, error) {
 		return netip.MustParseAddrPort("10.0.0.1:4000"), nil
 	})
@@ -81,6 +82,7 @@ func TestAConnectionIsOneEntryWithAllItsCalloutsWereTold(t *testing.T) {
 	}
 	redirect, auth := fwpm.LayerALEConnectRedirectV4, fwpm.LayerALEAuthConnectV4
 	require.Equal(t, "permit", got[0].Outcome.Action)
+	require.Equal(t, "a.example", got[0].Host)
 	require.Equal(t, "192.0.2.1:9", got[0].Outcome.Destination)
 	require.Equal(t, []fwpm.LayerID{redirect, auth}, layers(got[0]))
 	require.Equal(t, "redirect", got[1].Outcome.Action)
