@@ -54,8 +54,8 @@ type filter struct {
 	weight  uint64
 	callout *calloutRef
 	app     string // the one ALE_APP_ID, empty if there are others or none
-	tests   []test // sorted by field: neighbours on one field are alternatives
-	brief          // the other conditions
+	more    *[]test // the other conditions that are not in the brief; nil if there are none
+	brief
 }
 
 // A calloutRef is a callout of the policy and where its code is.

@@ -117,9 +117,9 @@ func (q *search) visit(x *index, b *bucket, key uint64) {
 		}
 		var buckets [trie.Batch]*bucket
 		x.table.GetAll(keys, &buckets)
-		q.touch(&buckets)
-		for i := range keys {
-			if b := buckets[i%trie.Batch]; b != nil && q.open(b.subs, b.most) {
+		q.touch(buckets[:len(keys)])
+		for _, b := range buckets[:len(keys)] {
+			if b != nil && q.open(b.subs, b.most) {
 				q.scan(b.list, b.subs&q.subs)
 			}
 		}
@@ -132,7 +132,7 @@ func (q *search) visit(x *index, b *bucket, key uint64) {
 	q.walk(b.node.rest, b.subs&q.subs)
 }
 
-func (q *search) touch(buckets *[trie.Batch]*bucket) {
+func (q *search) touch(buckets []*bucket) {
 	var sum code
 	for _, b := range buckets {
 		if b != nil && len(b.list) > 0 {

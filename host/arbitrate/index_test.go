@@ -172,9 +172,10 @@ func BenchmarkScale(b *testing.B) {
 			before := heap()
 			prog, err := Compile(p, Options{})
 			require.NoError(b, err)
-			b.ReportMetric(float64(heap()-before)/float64(n), "B/filter")
+			size := float64(heap() - before)
 			d := new(fwps.Decision)
 			b.ResetTimer()
+			b.ReportMetric(size/float64(n), "B/filter")
 			b.ReportMetric(float64(cputime.Best(max(b.N/len(ins), 1), len(ins), func(i int) {
 				prog.Classify(context.Background(), &ins[i%len(ins)], d)
 			})), "ns/op")

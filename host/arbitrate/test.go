@@ -71,7 +71,8 @@ func (c *compiler) compileTests(f *filter) {
 		return cmp.Or(cmp.Compare(a.cost(), b.cost()), cmp.Compare(a.field, b.field))
 	})
 	if rest := f.take(ts); len(rest) > 0 {
-		f.tests = slices.Clone(rest)
+		rest = slices.Clone(rest)
+		f.more = &rest
 	}
 }
 
@@ -267,16 +268,25 @@ func (t *test) oneUser() bool {
 // user reports whether the entry lets exactly one Unix user match.
 func (a *ace) user() bool { return !a.deny && !a.everyone && !a.group && a.sid == "" }
 
+// tests are sorted by field: neighbours on one field are alternatives.
+func (f *filter) tests() []test {
+	if f.more == nil {
+		return nil
+	}
+	return *f.more
+}
+
 // matches reports whether every field meets one of its conditions (BFE-CND-01),
 // those aside that are in the brief.
 func (f *filter) matches(in *fwps.Incoming) bool {
 	if f.app != "" && f.app != in.AppID {
 		return false
 	}
-	for i := 0; i < len(f.tests); {
-		field, met := f.tests[i].field, false
-		for ; i < len(f.tests) && f.tests[i].field == field; i++ {
-			met = met || f.tests[i].holds(in)
+	tests := f.tests()
+	for i := 0; i < len(tests); {
+		field, met := tests[i].field, false
+		for ; i < len(tests) && tests[i].field == field; i++ {
+			met = met || tests[i].holds(in)
 		}
 		if !met {
 			return false

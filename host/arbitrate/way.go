@@ -76,15 +76,16 @@ func (f *filter) exact(w way) bool {
 
 // group returns the tests on one field.
 func (f *filter) group(field fwpm.ConditionID) []test {
-	from := slices.IndexFunc(f.tests, func(t test) bool { return t.field == field })
+	tests := f.tests()
+	from := slices.IndexFunc(tests, func(t test) bool { return t.field == field })
 	if from < 0 {
 		return nil
 	}
 	to := from
-	for to < len(f.tests) && f.tests[to].field == field {
+	for to < len(tests) && tests[to].field == field {
 		to++
 	}
-	return f.tests[from:to]
+	return tests[from:to]
 }
 
 // few reports whether there are tests on a field, not too many, all of a kind.

@@ -12,7 +12,7 @@ import (
 
 const (
 	fan   = 16 // children of a branch, 4 bits of the key
-	width = 8  // slots of a leaf: their tags are one word
+	width = 8  // slots of a child: their tags are one word
 	top   = 64 - 4
 )
 
@@ -22,24 +22,17 @@ type Map[V any] struct {
 	n    int
 }
 
-// A child is a branch, or a leaf, or nothing. The tags are a byte of each key of
-// the leaf, zero where there is none, so that most keys that are not there are not
-// looked for in the leaf.
+// A child is a branch, or up to width slots, or nothing. The tags are a byte of each
+// key in the slots, zero where there is none, so that most keys that are not there
+// are not looked for in them.
 type child[V any] struct {
 	branch *branch[V]
-	leaf   *leaf[V]
+	slots  []slot[V] // as large as it must be
 	tags   uint64
+	owner  *Edit // of the branch or the slots
 }
 
-type branch[V any] struct {
-	owner *Edit
-	kids  [fan]child[V]
-}
-
-type leaf[V any] struct {
-	owner *Edit
-	slots [width]slot[V]
-}
+type branch[V any] [fan]child[V]
 
 type slot[V any] struct {
 	key   uint64
@@ -62,7 +55,7 @@ func zeros(x uint64) uint64 { return ^((x&^highs + ^uint64(highs)) | x | ^uint64
 
 func (c *child[V]) find(key uint64) *V {
 	for hits := zeros(c.tags ^ tag(key)*ones); hits != 0; hits &= hits - 1 {
-		if s := &c.leaf.slots[bits.TrailingZeros64(hits)/8%width]; s.key == key {
+		if s := &c.slots[bits.TrailingZeros64(hits)/8]; s.key == key {
 			return &s.value
 		}
 	}
@@ -76,7 +69,7 @@ func (m *Map[V]) Len() int { return m.n }
 func (m *Map[V]) Get(key uint64) *V {
 	c := &m.root
 	for shift := top; c.branch != nil; shift -= 4 {
-		c = &c.branch.kids[key>>shift%fan]
+		c = &c.branch[key>>shift%fan]
 	}
 	return c.find(key)
 }
@@ -94,7 +87,7 @@ func (m *Map[V]) GetAll(keys []uint64, out *[Batch]*V) {
 		deeper = false
 		for i, key := range keys {
 			if b := at[i%Batch].branch; b != nil {
-				at[i%Batch], deeper = &b.kids[key>>shift%fan], true
+				at[i%Batch], deeper = &b[key>>shift%fan], true
 			}
 		}
 	}
@@ -110,15 +103,15 @@ func (m *Map[V]) All() iter.Seq2[uint64, *V] {
 
 func (c *child[V]) all(yield func(uint64, *V) bool) bool {
 	if c.branch != nil {
-		for i := range c.branch.kids {
-			if !c.branch.kids[i].all(yield) {
+		for i := range c.branch {
+			if !c.branch[i].all(yield) {
 				return false
 			}
 		}
 		return true
 	}
-	for i := range width {
-		if c.tags>>(8*i)&0xff != 0 && !yield(c.leaf.slots[i].key, &c.leaf.slots[i].value) {
+	for i := range c.slots {
+		if !yield(c.slots[i].key, &c.slots[i].value) {
 			return false
 		}
 	}
