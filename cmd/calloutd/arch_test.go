@@ -32,6 +32,7 @@ var imports = map[string]string{
 	"host/internal/load":           "host/fwp host/fwpm host/fwps",
 	"host/internal/race":           "",
 	"host/internal/sample":         "host/fwp host/fwpm host/fwps",
+	"host/benchscale":              "host/arbitrate host/fwpm host/fwps host/internal/cputime host/internal/load",
 	"host/arbitrate":               "host/fwp host/fwpm host/fwps host/redirect host/internal/trie",
 	"host/policyfile":              "host/fwp host/fwpm host/arbitrate sdk/abi",
 	"host/policytest":              "host/ale host/arbitrate host/flight host/fwp host/fwpm host/fwps host/guest/meter host/journal host/policyfile host/redirect host/redirect/memstore sdk/go/sockaddr",

@@ -44,6 +44,7 @@ time. It ends with code 1 when memory grew.`,
 	f.StringVar(&o.soak, "soak", "", "decide so many times or so long, such as 10000000 or 10m, and watch memory")
 	f.StringVar(&o.plot, "plot", "soak.svg", "where --soak draws it")
 	_ = cmd.MarkFlagFilename("plot", "svg") // fails only for a flag that does not exist
+	cmd.AddCommand(newBenchScale())
 	return cmd
 }
 

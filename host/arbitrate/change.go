@@ -59,7 +59,9 @@ func (p *Program) same(objects *Checker) bool {
 // filters are all filters of the program, in no order.
 func (p *Program) filters() (out []*fwpm.Filter) {
 	for l := range p.layers {
-		out = append(out, p.layers[l].filters()...)
+		if p.layers[l] != nil {
+			out = append(out, p.layers[l].filters()...)
+		}
 	}
 	return out
 }
@@ -93,11 +95,11 @@ func newCompiler(p *Program, filters int) *compiler {
 
 // index is the one of the group of a place, to be changed.
 func (c *compiler) index(l fwpm.LayerID, at int) *index {
-	layer := &c.p.layers[l]
-	if !c.mine[l] {
-		c.mine[l], layer.groups = true, slices.Clone(layer.groups)
+	from := c.p.layers[l]
+	if from.owner != &c.own {
+		c.p.layers[l] = &layer{&c.own, slices.Clone(from.groups), from.places}
 	}
-	g := &layer.groups[at/together]
+	g := &c.p.layers[l].groups[at/together]
 	if (*g).owner != &c.own {
 		*g = &group{&c.own, (*g).subs, (*g).index}
 	}
@@ -106,10 +108,10 @@ func (c *compiler) index(l fwpm.LayerID, at int) *index {
 
 func (c *compiler) remove(filters []*fwpm.Filter) error {
 	for _, f := range filters {
-		at, ok := c.p.layers[f.Layer].places[sublayerOf(f)]
+		at := c.p.layers[f.Layer].place(sublayerOf(f))
 		gone := filter{}
 		c.fill(&gone, f)
-		if !ok || !(&edit{c.index(f.Layer, at), &c.own}).remove(&gone) {
+		if at < 0 || !(&edit{c.index(f.Layer, at), &c.own}).remove(&gone) {
 			return fmt.Errorf("filter %d is not in the program, or with other conditions", f.ID)
 		}
 	}
@@ -118,10 +120,12 @@ func (c *compiler) remove(filters []*fwpm.Filter) error {
 
 // add adds filters, after the sublayers that are new in their layers.
 func (c *compiler) add(filters []*fwpm.Filter) {
-	var fresh [fwpm.NumLayers]map[fwpm.SublayerID]bool
+	var fresh map[fwpm.LayerID]map[fwpm.SublayerID]bool
 	for _, f := range filters {
-		id := sublayerOf(f)
-		if _, ok := c.p.layers[f.Layer].places[id]; !ok {
+		if id := sublayerOf(f); c.p.layers[f.Layer].place(id) < 0 {
+			if fresh == nil {
+				fresh = map[fwpm.LayerID]map[fwpm.SublayerID]bool{}
+			}
 			if fresh[f.Layer] == nil {
 				fresh[f.Layer] = map[fwpm.SublayerID]bool{}
 			}
@@ -129,9 +133,7 @@ func (c *compiler) add(filters []*fwpm.Filter) {
 		}
 	}
 	for l, ids := range fresh {
-		if len(ids) > 0 {
-			c.arrange(fwpm.LayerID(l), slices.Collect(maps.Keys(ids)))
-		}
+		c.arrange(l, slices.Collect(maps.Keys(ids)))
 	}
 	for _, f := range filters {
 		c.insert(f)
@@ -139,7 +141,7 @@ func (c *compiler) add(filters []*fwpm.Filter) {
 }
 
 func (c *compiler) insert(f *fwpm.Filter) {
-	at := c.p.layers[f.Layer].places[sublayerOf(f)]
+	at := c.p.layers[f.Layer].place(sublayerOf(f))
 	if len(c.slab) == cap(c.slab) {
 		c.slab = make([]filter, 0, 1024)
 	}
@@ -178,7 +180,7 @@ func (c *compiler) callout(id fwpm.CalloutID) *calloutRef {
 // reorder makes layers again whose sublayers are in another order now.
 func (c *compiler) reorder() {
 	for l := range c.p.layers {
-		if !slices.IsSortedFunc(c.p.layers[l].subs(), c.p.earlier) {
+		if c.p.layers[l] != nil && !slices.IsSortedFunc(c.p.layers[l].subs(), c.p.earlier) {
 			c.arrange(fwpm.LayerID(l), nil)
 		}
 	}
@@ -187,6 +189,16 @@ func (c *compiler) reorder() {
 // earlier is the order of sublayers, the heaviest first (BFE-SUB-01).
 func (p *Program) earlier(a, b fwpm.SublayerID) int {
 	return cmp.Or(cmp.Compare(p.order(b), p.order(a)), cmp.Compare(a, b))
+}
+
+// place is that of a sublayer, counted through the groups; -1 if it has none.
+func (l *layer) place(id fwpm.SublayerID) int {
+	if l != nil {
+		if at, ok := l.places[id]; ok {
+			return at
+		}
+	}
+	return -1
 }
 
 // subs are the layer's sublayers, in order.
@@ -200,7 +212,10 @@ func (l *layer) subs() (ids []fwpm.SublayerID) {
 // arrange gives more sublayers their places in a layer. Where they do not come
 // after all others the layer's index is made again.
 func (c *compiler) arrange(id fwpm.LayerID, more []fwpm.SublayerID) {
-	l := &c.p.layers[id]
+	l := c.p.layers[id]
+	if l == nil {
+		l = &layer{}
+	}
 	old := l.subs()
 	ids := append(slices.Clone(old), more...)
 	if len(old) == 0 && !slices.Contains(ids, fwpm.SublayerUniversal) {
@@ -212,7 +227,7 @@ func (c *compiler) arrange(id fwpm.LayerID, more []fwpm.SublayerID) {
 	if !slices.Equal(ids[:len(old)], old) {
 		moved, groups = l.filters(), nil
 	}
-	next := layer{places: make(map[fwpm.SublayerID]int, len(ids))}
+	next := &layer{owner: &c.own, places: make(map[fwpm.SublayerID]int, len(ids))}
 	for some := range slices.Chunk(ids, together) {
 		g := &group{owner: &c.own, subs: some}
 		if i := len(next.groups); i < len(groups) {
@@ -223,7 +238,7 @@ func (c *compiler) arrange(id fwpm.LayerID, more []fwpm.SublayerID) {
 	for at, id := range ids {
 		next.places[id] = at
 	}
-	*l, c.mine[id] = next, true
+	c.p.layers[id] = next
 	for _, f := range moved {
 		c.insert(f)
 	}

@@ -64,7 +64,7 @@ func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decis
 
 // pass asks the sublayers once.
 func (r *run) pass() {
-	if int(r.in.Layer) >= len(r.p.layers) {
+	if int(r.in.Layer) >= len(r.p.layers) || r.p.layers[r.in.Layer] == nil {
 		return
 	}
 	decided := false

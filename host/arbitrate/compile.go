@@ -29,7 +29,7 @@ type Options struct {
 
 // A Program is a policy made ready to classify. It is immutable.
 type Program struct {
-	layers   [fwpm.NumLayers]layer
+	layers   [fwpm.NumLayers]*layer // nil: no filter was ever there
 	opts     Options
 	objects  *Checker // what the filters refer to
 	callouts map[fwpm.CalloutID]*calloutRef
@@ -37,8 +37,9 @@ type Program struct {
 
 // A layer has its sublayers in groups, in order.
 type layer struct {
+	owner  *trie.Edit
 	groups []*group
-	places map[fwpm.SublayerID]int // of the sublayers, counted through the groups
+	places map[fwpm.SublayerID]int // of the sublayers
 }
 
 // A group is up to as many sublayers as share an index.
@@ -53,7 +54,7 @@ type filter struct {
 	ID      fwpm.FilterID // as in Filter: another cache miss
 	weight  uint64
 	callout *calloutRef
-	app     string // the one ALE_APP_ID, empty if there are others or none
+	app     string  // the one ALE_APP_ID, empty if there are others or none
 	more    *[]test // the other conditions that are not in the brief; nil if there are none
 	brief
 }

@@ -40,7 +40,16 @@ func locate(l []entry, f *filter) (at int, found bool) {
 
 // place is where in a list a filter is or would be.
 func place(l []entry, f *filter) int {
-	return sort.Search(len(l), func(i int) bool { return before(l[i].f, f) >= 0 })
+	return sort.Search(len(l), func(i int) bool { return !l[i].before(f) })
+}
+
+// before is the order of an entry and a filter; mostly it takes no look at the
+// entry's own.
+func (e *entry) before(f *filter) bool {
+	if e.weight != f.brief.weight {
+		return e.weight > f.brief.weight
+	}
+	return before(e.f, f) < 0
 }
 
 // A list is a sorted list in chunks, so that a change copies little of it. A chunk

@@ -6,7 +6,7 @@ import "slices"
 // is good until the next call.
 func (m *Map[V]) Edit(e *Edit, key uint64) *V {
 	c := &m.root
-	for shift := top; ; shift -= 4 {
+	for shift := top; ; shift -= step {
 		c.own(e)
 		if c.branch == nil {
 			if v := c.find(key); v != nil {
@@ -79,10 +79,10 @@ func (m *Map[V]) Delete(e *Edit, key uint64) {
 		return
 	}
 	m.n--
-	var path [64/4 + 1]*child[V]
+	var path [64/step + 1]*child[V]
 	depth := 0
 	c := &m.root
-	for shift := top; ; shift -= 4 {
+	for shift := top; ; shift -= step {
 		c.own(e)
 		if c.branch == nil {
 			break

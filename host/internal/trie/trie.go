@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	fan   = 16 // children of a branch, 4 bits of the key
+	fan   = 16 // children of a branch, for 4 bits of the key
 	width = 8  // slots of a child: their tags are one word
-	top   = 64 - 4
+	step  = 4
+	top   = 64 - step
 )
 
 // A Map is a table. The zero Map is empty; a copy of one is another table.
@@ -68,7 +69,7 @@ func (m *Map[V]) Len() int { return m.n }
 // Get returns the value of a key, which must not be modified; nil if there is none.
 func (m *Map[V]) Get(key uint64) *V {
 	c := &m.root
-	for shift := top; c.branch != nil; shift -= 4 {
+	for shift := top; c.branch != nil; shift -= step {
 		c = &c.branch[key>>shift%fan]
 	}
 	return c.find(key)
@@ -83,7 +84,7 @@ func (m *Map[V]) GetAll(keys []uint64, out *[Batch]*V) {
 	for i := range keys {
 		at[i%Batch] = &m.root
 	}
-	for shift, deeper := top, m.root.branch != nil; deeper; shift -= 4 {
+	for shift, deeper := top, m.root.branch != nil; deeper; shift -= step {
 		deeper = false
 		for i, key := range keys {
 			if b := at[i%Batch].branch; b != nil {
