@@ -16,6 +16,7 @@ func newAttach() *cobra.Command {
 	var policy, cgroup, pin string
 	var asJSON, trace, detach bool
 	var record tape
+	var kept records
 	cmd := &cobra.Command{
 		Use:   "attach --policy FILE --cgroup DIR",
 		Short: "Enforce the policy on every process of a cgroup (Linux, root)",
@@ -35,6 +36,12 @@ next attach. --detach takes it away.`,
 			defer stop()
 			t := newTracer(cmd.ErrOrStderr(), asJSON, trace)
 			t.tape = &record
+			store, closeStore, err := kept.open(t)
+			if err != nil {
+				return err
+			}
+			defer closeStore()
+			t.store = store
 			w, err := open(ctx, policy, t, true)
 			if err != nil {
 				return err
@@ -59,10 +66,12 @@ next attach. --detach takes it away.`,
 	f.BoolVar(&detach, "detach", false, "take away what is pinned and end")
 	f.BoolVar(&trace, "trace", false, "print every layer, filter and callout that was asked")
 	record.flags(f)
+	kept.flags(f)
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagRequired("cgroup")
 	_ = cmd.MarkFlagDirname("cgroup")
 	_ = cmd.MarkFlagDirname("pin")
+	_ = cmd.MarkFlagFilename("records")
 	return cmd
 }
 

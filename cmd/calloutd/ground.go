@@ -53,7 +53,10 @@ var _ fwps.Classifier = (*ground)(nil)
 
 func newGround(t *tracer) *ground {
 	g := &ground{had: map[fwpm.CalloutID]redirect.Handle{}, listen: map[policyfile.Proxy]localProxy{}}
-	g.ale = ale.New(ale.Options{Classifier: g, Store: memstore.New(0), OnRedirect: t.redirect, PeerName: g.names.Name})
+	if t.store == nil {
+		t.store = memstore.New(0)
+	}
+	g.ale = ale.New(ale.Options{Classifier: g, Store: t.store, OnRedirect: t.redirect, PeerName: g.names.Name})
 	return g
 }
 

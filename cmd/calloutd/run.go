@@ -52,7 +52,10 @@ refused: --partial runs it all the same.`,
 	f.BoolVar(&o.summary, "summary", false, "print at the end who connected where, and what was blocked and why")
 	f.StringVar(&o.events, "events", "", "write every decision to this file, one JSON object a line (-: standard output)")
 	o.tape.flags(f)
-	_ = cmd.MarkFlagFilename("events") // fails only for a flag that does not exist
+	o.records.flags(f)
+	// These fail only for a flag that does not exist.
+	_ = cmd.MarkFlagFilename("events")
+	_ = cmd.MarkFlagFilename("records")
 	return cmd
 }
 
@@ -64,6 +67,7 @@ type runOptions struct {
 	isolate        bool
 	requested      bool
 	tape           tape
+	records        records
 }
 
 func (o *runOptions) run(cmd *cobra.Command, args []string) error {
@@ -80,6 +84,12 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 		t.sum = &summary{own: uint32(os.Getpid())}
 	}
 	t.tape = &o.tape
+	store, closeStore, err := o.records.open(t)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
+	t.store = store
 	w, err := open(cmd.Context(), o.policy, t, true)
 	if err != nil {
 		return err

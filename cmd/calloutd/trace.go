@@ -15,6 +15,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/redirect"
 )
 
 // A tracer prints what the engine decided, one line a fact.
@@ -32,6 +33,8 @@ type tracer struct {
 	logger *slog.Logger // of a daemon, in place of out
 
 	tape *tape // of --record; nil likewise
+
+	store redirect.Store // of --records; nil: in memory
 }
 
 func newTracer(out io.Writer, asJSON, all bool) *tracer {

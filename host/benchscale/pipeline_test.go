@@ -1,0 +1,150 @@
+package benchscale_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/internal/cputime"
+	"github.com/calloutd/calloutd/host/internal/load"
+	"github.com/calloutd/calloutd/host/internal/race"
+	"github.com/calloutd/calloutd/host/internal/sample"
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/arenastore"
+)
+
+const redirectLayer = fwpm.LayerALEConnectRedirectV4
+
+// A pipeline is what a connection goes through: the filters, the guarded guest of
+// one of them, and the store.
+type pipeline struct {
+	engine *host.Engine
+	store  redirect.Store
+	ins    []*fwps.Incoming
+}
+
+// newPipeline has n filters like those of a large site, in three sublayers, and
+// above them one that asks the example of the SDK for C.
+func newPipeline(tb testing.TB, n int) *pipeline {
+	rt, err := guest.NewRuntime(tb.Context(), guest.Options{})
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, rt.Close(context.Background())) })
+	wasm, err := os.ReadFile("../../sdk/c/example/split.wasm")
+	require.NoError(tb, err)
+	m, err := rt.Load(tb.Context(), "split", wasm, guest.ModuleOptions{Config: sample.Config()})
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, m.Close(context.Background())) })
+	e := host.New(host.Options{})
+	_, _, err = e.RegisterCallout("split", m)
+	require.NoError(tb, err)
+	require.NoError(tb, e.Update(func(p *fwpm.Policy) error {
+		*p = *load.New(1, redirectLayer, n).Policy(n)
+		p.Callouts = []fwpm.Callout{{ID: "split"}}
+		p.Sublayers = append(p.Sublayers, fwpm.Sublayer{ID: "first", Weight: 9})
+		p.Filters = append(p.Filters, fwpm.Filter{ID: fwpm.FilterID(n + 1), Name: "ask", Layer: redirectLayer, Sublayer: "first",
+			Action: fwp.ActionCalloutTerminating, Callout: "split"})
+		return nil
+	}))
+	pl := &pipeline{engine: e, store: arenastore.New(arenastore.Options{})}
+	for _, c := range sample.Calls() {
+		in := *c.In
+		in.Local = netip.MustParseAddrPort("192.0.2.1:0")
+		pl.ins = append(pl.ins, &in)
+	}
+	return pl
+}
+
+// decide decides a connection and, where it is redirected, keeps the record and
+// gives it up, as the end of the connection does.
+func (p *pipeline) decide(ctx context.Context, i int, d *fwps.Decision, h *redirect.Hop) error {
+	p.engine.Classify(ctx, p.ins[i%len(p.ins)], d)
+	if !d.Redirected() {
+		return nil
+	}
+	h.Serial, h.Target, h.Record = p.store.NewSerial(), d.Connect.Remote, d.Connect.Record
+	if err := p.store.Put(h); err != nil {
+		return err
+	}
+	return p.store.Release(h.Serial)
+}
+
+func TestPipelineAllocatesNothing(t *testing.T) {
+	p, d, h := newPipeline(t, 1000), new(fwps.Decision), new(redirect.Hop)
+	kept := 0
+	for i := range p.ins {
+		require.NoError(t, p.decide(t.Context(), i, d, h))
+		if d.Redirected() {
+			kept++
+		}
+	}
+	require.Equal(t, sample.Redirected, kept)
+	if race.Enabled {
+		return // Its sync.Pool forgets.
+	}
+	i := 0
+	require.Zero(t, testing.AllocsPerRun(1000, func() {
+		if err := p.decide(t.Context(), i, d, h); err != nil {
+			t.Error(err)
+		}
+		i++
+	}))
+}
+
+// BenchmarkPipeline is one connection by the number of filters, in the thread's own
+// time; the closure is the callout's decision in Go, with nothing around it.
+func BenchmarkPipeline(b *testing.B) {
+	best := func(b *testing.B, f func(i int)) {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		b.ReportAllocs()
+		const round = 1000
+		b.ReportMetric(float64(cputime.Best(max(b.N/round, 1), round, f)), "ns/op")
+	}
+	b.Run("closure", func(b *testing.B) {
+		calls, c, v := sample.Calls(), sample.Native(), new(fwps.Verdict)
+		best(b, func(i int) {
+			v.Reset()
+			if err := c(b.Context(), calls[i%len(calls)], v); err != nil {
+				b.Error(err)
+			}
+		})
+	})
+	for _, n := range pipelineSizes {
+		b.Run(fmt.Sprintf("filters=%d", n), func(b *testing.B) {
+			p, d, h := newPipeline(b, n), new(fwps.Decision), new(redirect.Hop)
+			b.ResetTimer()
+			best(b, func(i int) {
+				if err := p.decide(b.Context(), i, d, h); err != nil {
+					b.Error(err)
+				}
+			})
+		})
+	}
+}
+
+var pipelineSizes = []int{10, 1_000, 100_000}
+
+// BenchmarkPipelineParallel tells with -cpu 1,2 what a core more is worth, if the
+// machine has nothing else to do.
+func BenchmarkPipelineParallel(b *testing.B) {
+	p := newPipeline(b, 100_000)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		d, h := new(fwps.Decision), new(redirect.Hop)
+		for i := 0; pb.Next(); i++ {
+			if err := p.decide(b.Context(), i, d, h); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
