@@ -106,19 +106,21 @@ type answer struct {
 	action, flags           uint16
 	to                      netip.AddrPort
 	pid                     uint32
+	cookie                  uint64
 	record, context, reason string
 }
 
 // bytes are the packed answer and the response, as far as it is written: a
-// permit, block or continue without a reason writes nothing.
+// permit, block or continue without a reason and a cookie writes nothing.
 func (a answer) bytes() (uint64, []byte) {
 	r := make([]byte, abi.ResponseHeader)
 	packed := uint64(a.action) | uint64(a.flags)<<abi.PackFlags
-	if a.action != abi.ActionRedirect && a.reason == "" {
+	if a.action != abi.ActionRedirect && a.reason == "" && a.cookie == 0 {
 		return packed, r
 	}
 	le.PutUint32(r[abi.RespAction:], uint32(a.action))
 	le.PutUint32(r[abi.RespFlags:], uint32(a.flags))
+	le.PutUint64(r[abi.RespCookie:], a.cookie)
 	add := func(off, n int, text string) {
 		le.PutUint32(r[off:], uint32(abi.ResponseOffset+len(r)))
 		le.PutUint32(r[n:], uint32(len(text)))
@@ -196,6 +198,7 @@ func answers(o Options) []call {
 		{"cacheable, with a reason", ask(12), answer{action: abi.ActionPermit, flags: abi.FlagCacheable, reason: "because"}},
 		{"a reason is cut between characters", ask(13), answer{action: abi.ActionBlock, reason: "a" + strings.Repeat("é", 511)}},
 		{"an error", ask(14), failed("it broke")},
+		{"a cookie", ask(15), answer{action: abi.ActionPermit, cookie: cookie}},
 	}
 	if !o.Total {
 		out = append(out, call{"no verdict", ask(8), failed("the callout gave no verdict")})
@@ -217,4 +220,26 @@ func requests() []call {
 			app: long(1001), user: long(256), host: long(253), record: long(999), context: long(500)}},
 		{name: "a context that was left out", request: request{present: 0x3ff &^ abi.PresentContext, record: "r", context: long(4096), left: true}},
 	}
+}
+
+// cookie is the one that a mirror gives.
+const cookie = 0x8122334455667788
+
+// An event is one that a guest hears of.
+type event struct {
+	name           string
+	kind           uint32
+	layer          uint16
+	filter, cookie uint64
+	refused        string // why, empty if it is not
+}
+
+var events = []event{
+	{"a filter", abi.EventFilterAdded, 0x44, 12, 0, ""},
+	{"a filter that is refused", abi.EventFilterAdded, 0x44, 0x800000000000000d, 0, "no such filter"},
+	{"a filter that goes", abi.EventFilterDeleted, 0x44, 0x800000000000000d, 0, ""},
+	{"a flow", abi.EventFlowDeleted, 0x44, 0, cookie, ""},
+	{"another flow", abi.EventFlowDeleted, 0x44, 0, cookie - 1, "no such flow"},
+	{"a flow of another layer", abi.EventFlowDeleted, 0x46, 0, cookie, "no such flow"},
+	{"an event of a later host", 77, 0, 0, 0, ""},
 }

@@ -55,6 +55,14 @@ func Run(t *testing.T, wasm []byte, o Options) {
 			g.ask(call{"", request{port: 99}, configured(0x5a, config)})
 		})
 	}
+	t.Run("events", func(t *testing.T) {
+		g := k.start(t, 0)
+		require.Zero(t, int32(g.configure(nil)))
+		for _, e := range events {
+			g.tell(e)
+			g.ask(calls(o)[0]) // Nothing is left over from an event.
+		}
+	})
 	t.Run("a configuration is refused", func(t *testing.T) {
 		g := k.start(t, 0)
 		require.NotZero(t, int32(g.configure([]byte("!"))))
@@ -162,6 +170,21 @@ func (g *guest) reason() string {
 	off, n := le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:])
 	require.LessOrEqual(g.t, uint64(off)+uint64(n), uint64(len(b)))
 	return string(b[off : off+n])
+}
+
+// tell lets it hear of an event.
+func (g *guest) tell(e event) {
+	b := g.block()
+	clear(b)
+	le.PutUint32(b[abi.ReqSize:], abi.RequestHeader)
+	le.PutUint16(b[abi.ReqLayer:], e.layer)
+	le.PutUint64(b[abi.ReqFilter:], e.filter)
+	le.PutUint64(b[abi.ResponseOffset+abi.RespCookie:], e.cookie)
+	code := int32(g.call(abi.ExportNotify, uint64(e.kind)))
+	require.Equal(g.t, e.refused != "", code != 0, "%s: code %d", e.name, code)
+	if code != 0 {
+		require.Equal(g.t, e.refused, g.reason(), e.name)
+	}
 }
 
 // ask makes a call and compares all bytes of the answer.

@@ -11,7 +11,8 @@
 //!     comptime { callout.exportPolicy(@This()); }
 //!
 //! A policy may also have configure(config: []const u8, granted: u32) ?[]const u8,
-//! which returns why it refuses, and the numbers required and optional: the
+//! which returns why it refuses, notify(event: *const Event) ?[]const u8, which hears
+//! of filters and flows and may refuse a filter, and the numbers required and optional: the
 //! capabilities it asks for. Built for anything but WebAssembly nothing is
 //! exported, so that tests call the policy.
 const builtin = @import("builtin");
@@ -75,6 +76,7 @@ pub const Verdict = struct {
     ip_version: u8 = 0,
     pid: u32 = 0,
     address: [16]u8 = .{0} ** 16,
+    cookie: u64 = 0,
     record: []const u8 = "",
     context: []const u8 = "",
     reason: []const u8 = "",
@@ -100,12 +102,31 @@ pub const Verdict = struct {
         return out;
     }
 
+    /// Makes a number, not zero, the context of an established flow: it comes back
+    /// in the event abi.EVENT_FLOW_DELETED.
+    pub fn withCookie(v: Verdict, cookie: u64) Verdict {
+        var out = v;
+        out.cookie = cookie;
+        return out;
+    }
+
     /// Adds abi.FLAG_*, such as FLAG_HARD.
     pub fn withFlags(v: Verdict, flags: u16) Verdict {
         var out = v;
         out.flags |= flags;
         return out;
     }
+};
+
+/// What a policy hears of that has notify.
+pub const Event = struct {
+    /// abi.EVENT_*
+    kind: u32 = 0,
+    layer: u16 = 0,
+    /// Of an event about a filter.
+    filter: u64 = 0,
+    /// Of a flow that ended.
+    cookie: u64 = 0,
 };
 
 /// Lets the connection pass.
@@ -221,9 +242,10 @@ inline fn write(r: []u8, verdict: Verdict) u64 {
     const reason = cut(v.reason, @min(room, abi.MAX_REASON));
     const packed_answer = @as(u64, v.action) | @as(u64, v.flags) << abi.PACK_FLAGS;
     const redirects = v.action == abi.ACTION_REDIRECT;
-    if (!redirects and reason.len == 0) return packed_answer;
+    if (!redirects and reason.len == 0 and v.cookie == 0) return packed_answer;
     put(r, abi.RESP_ACTION, v.action);
     put(r, abi.RESP_FLAGS, v.flags);
+    std.mem.writeIntLittle(u64, r[abi.RESP_COOKIE..][0..8], v.cookie);
     if (!redirects) {
         _ = append(r, header, reason, abi.RESP_REASON, abi.RESP_REASON + 4);
         return packed_answer;
@@ -277,17 +299,31 @@ pub fn exportPolicy(comptime Policy: type) void {
         }
 
         fn init(arg: u32) callconv(.C) i32 {
-            const why = take(arg) orelse return 0;
+            return refuse(take(arg) orelse return 0);
+        }
+
+        fn refuse(why: []const u8) i32 {
             const response = exchange[abi.RESPONSE_OFFSET..];
             @memset(response[0..header], 0);
             _ = write(response, failed(why));
             return -1;
+        }
+
+        fn notify(kind: u32) callconv(.C) i32 {
+            const event = Event{
+                .kind = kind,
+                .layer = get(u16, &exchange, abi.REQ_LAYER),
+                .filter = get(u64, &exchange, abi.REQ_FILTER),
+                .cookie = get(u64, &exchange, abi.RESPONSE_OFFSET + abi.RESP_COOKIE),
+            };
+            return refuse(Policy.notify(&event) orelse return 0);
         }
     };
     @export(exports.marker, .{ .name = "callout_abi_v1" });
     @export(exports.caps, .{ .name = "callout_caps" });
     @export(exports.classify, .{ .name = "callout_classify" });
     @export(exports.init, .{ .name = "callout_init" });
+    if (@hasDecl(Policy, "notify")) @export(exports.notify, .{ .name = "callout_notify" });
 }
 
 /// What the host offers. A result below zero is one of abi.ERR_*. Outside of

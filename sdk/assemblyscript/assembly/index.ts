@@ -113,6 +113,7 @@ export class Verdict {
   pid: u32 = 0;
   addressLow: u64 = 0;
   addressHigh: u64 = 0;
+  cookie: u64 = 0;
   record: usize = 0;
   recordLength: u32 = 0;
   context: usize = 0;
@@ -139,6 +140,13 @@ export class Verdict {
     return this;
   }
 
+  /** Makes a number, not zero, the context of an established flow: it comes back in
+   *  the event EVENT_FLOW_DELETED. */
+  withCookie(cookie: u64): Verdict {
+    this.cookie = cookie;
+    return this;
+  }
+
   /** Takes the right away from lighter sublayers to change the decision. */
   hard(): Verdict { return this.flag(abi.FLAG_HARD); }
   /** Keeps the context that the connection has. */
@@ -162,6 +170,7 @@ export function answer(action: u32): Verdict {
   verdict.flags = 0;
   verdict.port = 0;
   verdict.pid = 0;
+  verdict.cookie = 0;
   verdict.recordLength = 0;
   verdict.contextLength = 0;
   if (verdict.reason.length) verdict.reason = ""; // A store of a reference costs more than a look.
@@ -260,9 +269,10 @@ function write(v: Verdict): u64 {
   else if (v.contextLength > abi.MAX_CONTEXT) v = failed("the context is over the limit of 4096 bytes");
   const redirects = v.action == abi.ACTION_REDIRECT;
   let packed: u64 = <u64>v.action | (<u64>v.flags << abi.PACK_FLAGS);
-  if (!redirects && v.reason.length == 0) return packed;
+  if (!redirects && v.reason.length == 0 && v.cookie == 0) return packed;
   store<u32>(RESPONSE + abi.RESP_ACTION, v.action);
   store<u32>(RESPONSE + abi.RESP_FLAGS, v.flags);
+  store<u64>(RESPONSE + abi.RESP_COOKIE, v.cookie);
   let at: u32 = abi.RESPONSE_OFFSET + abi.RESPONSE_HEADER;
   if (redirects) {
     store<u16>(RESPONSE + abi.RESP_PORT, v.port);
@@ -295,8 +305,45 @@ export function init(arg: u32): i32 {
     if (arg & abi.INIT_MORE) return 0;
     why = configure(config, granted);
   }
-  if (why === null) return 0;
+  return why === null ? 0 : refuse(why);
+}
+
+function refuse(why: string): i32 {
   memory.fill(RESPONSE, 0, abi.RESPONSE_HEADER);
   write(failed(why));
   return -1;
+}
+
+/** What a policy hears of whose entry file has
+ *
+ *      export * from "callout/assembly/notify";
+ */
+@final
+export class Event {
+  /** abi.EVENT_* */
+  kind: u32 = 0;
+  layer: u16 = 0;
+  /** Of an event about a filter. */
+  filter: u64 = 0;
+  /** Of a flow that ended. */
+  cookie: u64 = 0;
+}
+
+/** Hears of an event; returns why it refuses a filter that is added, or null. */
+export type Hear = (event: Event) => string | null;
+
+let hear: Hear = (_: Event): string | null => null;
+const event = new Event();
+
+/** Makes a function hear of filters and flows. */
+export function onNotify(listener: Hear): void { hear = listener; }
+
+/** Tells the policy of the event in the block. */
+export function notify(kind: u32): i32 {
+  event.kind = kind;
+  event.layer = load<u16>(BLOCK + abi.REQ_LAYER);
+  event.filter = load<u64>(BLOCK + abi.REQ_FILTER);
+  event.cookie = load<u64>(RESPONSE + abi.RESP_COOKIE);
+  const why = hear(event);
+  return why === null ? 0 : refuse(why);
 }

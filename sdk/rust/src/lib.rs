@@ -158,6 +158,7 @@ pub struct Verdict<'a> {
     ip_version: u8,
     pid: u32,
     address: [u8; 16],
+    cookie: u64,
     record: &'a [u8],
     context: &'a [u8],
     reason: &'a str,
@@ -239,6 +240,13 @@ impl<'a> Verdict<'a> {
         Verdict { reason, ..self }
     }
 
+    /// Makes a number, not zero, the context of an established flow: it comes back in
+    /// the event `abi::EVENT_FLOW_DELETED`.
+    #[inline]
+    pub fn with_cookie(self, cookie: u64) -> Self {
+        Verdict { cookie, ..self }
+    }
+
     #[inline]
     fn flag(self, flag: u32) -> Self {
         Verdict { flags: self.flags | flag as u16, ..self }
@@ -279,6 +287,18 @@ impl<'a> Verdict<'a> {
     }
 }
 
+/// What a policy hears of that is exported with `notify`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Event {
+    /// `abi::EVENT_*`
+    pub kind: u32,
+    pub layer: u16,
+    /// Of an event about a filter.
+    pub filter: u64,
+    /// Of a flow that ended.
+    pub cookie: u64,
+}
+
 /// A policy decides connections.
 pub trait Policy {
     /// The capabilities it cannot do without, and those it can: `abi::CAP_*`.
@@ -297,17 +317,24 @@ pub trait Policy {
     }
 
     fn classify<'a>(&'a mut self, call: &Call<'a>) -> Verdict<'a>;
+
+    /// Hears of filters and flows, if the policy is exported with `notify`. An error
+    /// refuses a filter that is added.
+    fn notify(&mut self, event: &Event) -> Result<(), &'static str> {
+        let _ = event;
+        Ok(())
+    }
 }
 
 #[doc(hidden)]
-pub use wire::{classify, init, Block, Guest};
+pub use wire::{classify, init, notify, Block, Guest};
 
 /// Defines the exports of the ABI for a policy: its type and its first value,
 /// which is a constant. In a crate without `std` it also defines what a panic
-/// does: a trap, which blocks.
+/// does: a trap, which blocks. With `notify` after them the policy hears of events.
 #[macro_export]
 macro_rules! export {
-    ($policy:ty, $first:expr) => {
+    (@ $policy:ty, $first:expr, $($more:item)*) => {
         #[cfg(target_arch = "wasm32")]
         mod callout_exports {
             use super::*;
@@ -333,6 +360,19 @@ macro_rules! export {
             pub unsafe extern "C" fn callout_classify() -> u64 {
                 $crate::classify(&mut *core::ptr::addr_of_mut!(GUEST))
             }
+
+            $($more)*
         }
+    };
+    ($policy:ty, $first:expr) => {
+        $crate::export!(@ $policy, $first,);
+    };
+    ($policy:ty, $first:expr, notify) => {
+        $crate::export!(@ $policy, $first,
+            #[no_mangle]
+            pub unsafe extern "C" fn callout_notify(kind: u32) -> i32 {
+                $crate::notify(&mut *core::ptr::addr_of_mut!(GUEST), kind)
+            }
+        );
     };
 }

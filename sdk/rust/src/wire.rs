@@ -1,6 +1,6 @@
 //! The exchange block: requests in, responses out.
 
-use crate::{abi::*, error, Call, Policy, Verdict};
+use crate::{abi::*, error, Call, Event, Policy, Verdict};
 
 // All of this is inlined into the policy's crate: what a policy does not look at
 // is not read.
@@ -139,11 +139,13 @@ fn write(r: &mut Half, verdict: Verdict) -> u64 {
     let room = r.len() - HEADER - v.record.len() - v.context.len();
     let reason = cut(v.reason, room.min(MAX_REASON as usize));
     let packed = u64::from(v.action) | u64::from(v.flags) << PACK_FLAGS;
-    if !v.is_redirect() && reason.is_empty() {
+    if !v.is_redirect() && reason.is_empty() && v.cookie == 0 {
         return packed;
     }
     put32(r, RESP_ACTION, u32::from(v.action));
     put32(r, RESP_FLAGS, u32::from(v.flags));
+    put32(r, RESP_COOKIE, v.cookie as u32);
+    put32(r, RESP_COOKIE + 4, (v.cookie >> 32) as u32);
     if !v.is_redirect() {
         append(r, HEADER, reason.as_bytes(), RESP_REASON, RESP_REASON + 4);
         return packed;
@@ -185,10 +187,22 @@ pub fn init<P: Policy>(g: &mut Guest<P>, arg: u32) -> i32 {
     };
     match result {
         Ok(()) => 0,
-        Err(why) => {
-            response[..HEADER].fill(0);
-            write(response, error(why));
-            -1
-        }
+        Err(why) => refuse(response, why),
+    }
+}
+
+fn refuse(response: &mut Half, why: &str) -> i32 {
+    response[..HEADER].fill(0);
+    write(response, error(why));
+    -1
+}
+
+/// Tells the policy of the event in the block.
+pub fn notify<P: Policy>(g: &mut Guest<P>, kind: u32) -> i32 {
+    let [request, response] = &mut g.block.0;
+    let event = Event { kind, layer: get16(request, REQ_LAYER), filter: get64(request, REQ_FILTER), cookie: get64(response, RESP_COOKIE) };
+    match g.policy.notify(&event) {
+        Ok(()) => 0,
+        Err(why) => refuse(response, why),
     }
 }

@@ -1,8 +1,9 @@
 // The guest of the TCK: answers by the destination port. See ../mirror.md.
 
-import { Bytes, Call, Verdict, answer, ask, block, failed, onConfigure, permit, proceed, redirect, redirect6, register } from "../../assemblyscript/assembly";
+import { Bytes, Call, Event, Verdict, answer, ask, block, failed, onConfigure, onNotify, permit, proceed, redirect, redirect6, register } from "../../assemblyscript/assembly";
 import * as abi from "../../assemblyscript/assembly/abi";
 export * from "../../assemblyscript/assembly/exports";
+export * from "../../assemblyscript/assembly/notify";
 
 const out: usize = memory.data(abi.MAX_RECORD + 8);
 const big: usize = memory.data(abi.MAX_CONTEXT + 8);
@@ -14,6 +15,14 @@ let granted: u32 = 0;
 let configLength: u32 = 0;
 
 ask(0, 0xff);
+
+const COOKIE: u64 = 0x8122334455667788;
+
+onNotify((e: Event): string | null => {
+  if (e.kind == abi.EVENT_FILTER_ADDED && e.filter == 0x800000000000000d) return "no such filter";
+  if (e.kind == abi.EVENT_FLOW_DELETED && (e.cookie != COOKIE || e.layer != 0x44)) return "no such flow";
+  return null;
+});
 
 onConfigure((config: Bytes, caps: u32): string | null => {
   if (config.length > 0 && load<u8>(config.ptr) == 33) return "refused";
@@ -89,6 +98,7 @@ register((c: Call): Verdict => {
     case 12: return permit().cacheable().withReason("because");
     case 13: return block("a" + "é".repeat(999));
     case 14: return failed("it broke");
+    case 15: return permit().withCookie(COOKIE);
   }
   length = 0;
   put<u32>(granted);

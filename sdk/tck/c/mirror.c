@@ -1,5 +1,6 @@
 /* The guest of the TCK: answers by the destination port. See ../mirror.md. */
 #define CALLOUT_OPTIONAL 0xff
+#define CALLOUT_NOTIFY
 #include "callout.h"
 
 static uint8_t out[CALLOUT_MAX_RECORD + 1];
@@ -85,9 +86,19 @@ callout_verdict callout_decide(const callout_call *c) {
         return callout_block(text);
     case 14:
         return callout_error("it broke");
+    case 15:
+        return callout_with_cookie(callout_permit(), 0x8122334455667788);
     default:
         len = 0;
         put32(callout_granted()), put32(config_len), put(config, 32);
         return callout_with_record(to(), out, len);
     }
+}
+
+const char *callout_notified(const callout_event *e) {
+    if (e->kind == CALLOUT_EVENT_FILTER_ADDED && e->filter == 0x800000000000000d)
+        return "no such filter";
+    if (e->kind == CALLOUT_EVENT_FLOW_DELETED && (e->cookie != 0x8122334455667788 || e->layer != 0x44))
+        return "no such flow";
+    return NULL;
 }

@@ -31,6 +31,18 @@ func (m *mirror) Configure(config []byte) error {
 	return nil
 }
 
+const cookie = 0x8122334455667788
+
+func (m *mirror) Notify(e callout.Event) error {
+	switch {
+	case e.Kind == callout.FilterAdded && e.FilterID == 0x800000000000000d:
+		return errors.New("no such filter")
+	case e.Kind == callout.FlowDeleted && (e.Cookie != cookie || e.Layer != 0x44):
+		return errors.New("no such flow")
+	}
+	return nil
+}
+
 func to() callout.Verdict { return callout.Redirect(netip.MustParseAddrPort("127.0.0.1:8080"), 77) }
 
 func (m *mirror) Classify(c *callout.Call) callout.Verdict {
@@ -63,6 +75,8 @@ func (m *mirror) Classify(c *callout.Call) callout.Verdict {
 		return callout.Block("a" + strings.Repeat("é", 999))
 	case 14:
 		return callout.Error("it broke")
+	case 15:
+		return callout.Permit().WithCookie(cookie)
 	}
 	return to().WithRecord(m.configured())
 }

@@ -51,7 +51,13 @@ const answers = {
   12: () => permit().cacheable().withReason("because"),
   13: () => block("a" + "é".repeat(999)),
   14: () => failed("it broke"),
+  15: () => permit().withCookie(0x8122334455667788n),
 };
+
+function notify(e) {
+  if (e.kind == 1 && e.filter == 0x800000000000000dn) throw "no such filter";
+  if (e.kind == 4 && (e.cookie != 0x8122334455667788n || e.layer != 0x44)) throw "no such flow";
+}
 
 function configured() {
   const b = utf8(config), ends = new Uint8Array(32);

@@ -1,7 +1,7 @@
 //! The guest of the TCK: answers by the destination port. See ../mirror.md.
 #![no_std]
 
-use callout::{abi, block, error, permit, proceed, redirect, Call, Policy, Verdict};
+use callout::{abi, block, error, permit, proceed, redirect, Call, Event, Policy, Verdict};
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
@@ -105,6 +105,7 @@ impl Policy for Mirror {
                 block(core::str::from_utf8(&self.text).unwrap_or(""))
             }
             14 => error("it broke"),
+            15 => permit().with_cookie(0x8122334455667788),
             _ => {
                 self.len = 0;
                 self.put(&self.granted.to_le_bytes());
@@ -114,6 +115,16 @@ impl Policy for Mirror {
                 to().with_record(&self.out[..self.len])
             }
         }
+    }
+
+    fn notify(&mut self, e: &Event) -> Result<(), &'static str> {
+        if e.kind == abi::EVENT_FILTER_ADDED && e.filter == 0x800000000000000d {
+            return Err("no such filter");
+        }
+        if e.kind == abi::EVENT_FLOW_DELETED && (e.cookie != 0x8122334455667788 || e.layer != 0x44) {
+            return Err("no such flow");
+        }
+        Ok(())
     }
 }
 
@@ -127,5 +138,6 @@ callout::export!(
         granted: 0,
         config_len: 0,
         ends: [0; 32],
-    }
+    },
+    notify
 );

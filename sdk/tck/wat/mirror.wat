@@ -14,6 +14,8 @@
   (data (i32.const 17584) "because")                                      ;; 7
   (data (i32.const 17600) "it broke")                                     ;; 8
   (data (i32.const 17616) "a request item is outside the request")        ;; 37
+  (data (i32.const 17728) "no such filter")                               ;; 14
+  (data (i32.const 17744) "no such flow")                                 ;; 12
   (data (i32.const 17664) "refused")                                      ;; 7
   (data (i32.const 17680) "the configuration is over the limit")          ;; 35
   (global $at (mut i32) (i32.const 0))      ;; where the next item of the response goes, from the block's start
@@ -125,9 +127,9 @@
           (i32.and (i32.and (call $item_inside (i32.const 96)) (call $item_inside (i32.const 104)))
             (call $inside (i32.load16_u (i32.const 1148)) (i32.load16_u (i32.const 1150))))))
       (then (return (call $failed (i32.const 17616) (i32.const 37)))))
-    (block $14 (block $13 (block $12 (block $11 (block $10 (block $9 (block $8 (block $7
+    (block $15 (block $14 (block $13 (block $12 (block $11 (block $10 (block $9 (block $8 (block $7
     (block $6 (block $5 (block $4 (block $3 (block $2 (block $1 (block $else
-      (br_table $else $1 $2 $3 $4 $5 $6 $7 $8 $9 $10 $11 $12 $13 $14 $else (i32.load16_u (i32.const 1068))))
+      (br_table $else $1 $2 $3 $4 $5 $6 $7 $8 $9 $10 $11 $12 $13 $14 $15 $else (i32.load16_u (i32.const 1068))))
     (return (call $configured)))
     (return (i64.const 1)))
     (return (call $answer (i32.const 2) (i32.const 0) (i32.const 17408) (i32.const 13))))
@@ -147,12 +149,26 @@
     (return (call $to (i32.const 0) (i32.const 20480) (i32.const 3456) (i32.const 24576) (i32.const 4096))))
     (return (call $answer (i32.const 1) (i32.const 8) (i32.const 17584) (i32.const 7))))
     (return (call $long)))
-    (call $failed (i32.const 17600) (i32.const 8)))
+    (return (call $failed (i32.const 17600) (i32.const 8))))
+    (global.set $at (i32.const 8256))
+    (i32.store (i32.const 9216) (i32.const 1))
+    (i64.store (i32.const 9272) (i64.const 0x8122334455667788)) ;; the cookie
+    (call $append (i32.const 0) (i32.const 0) (i32.const 48) (i32.const 52))
+    (i64.const 1))
 
   (func $refuse (param $reason i32) (param $len i32) (result i32)
     (memory.fill (i32.const 9216) (i32.const 0) (i32.const 64))
     (drop (call $failed (local.get $reason) (local.get $len)))
     (i32.const -1))
+
+  (func (export "callout_notify") (param $kind i32) (result i32)
+    (if (i32.and (i32.eq (local.get $kind) (i32.const 1)) (i64.eq (i64.load (i32.const 1048)) (i64.const 0x800000000000000d)))
+      (then (return (call $refuse (i32.const 17728) (i32.const 14)))))
+    (if (i32.and (i32.eq (local.get $kind) (i32.const 4))
+          (i32.or (i64.ne (i64.load (i32.const 9272)) (i64.const 0x8122334455667788))
+            (i32.ne (i32.load16_u (i32.const 1030)) (i32.const 0x44))))
+      (then (return (call $refuse (i32.const 17744) (i32.const 12)))))
+    (i32.const 0))
 
   (func (export "callout_init") (param $arg i32) (result i32) (local $n i32) (local $i i32)
     (local.set $n (i32.and (local.get $arg) (i32.const 0x7fffffff)))

@@ -13,6 +13,14 @@ var granted_caps: u32 = 0;
 var config_len: u32 = 0;
 var ends: [32]u8 = .{0} ** 32;
 
+const cookie: u64 = 0x8122334455667788;
+
+pub fn notify(e: *const callout.Event) ?[]const u8 {
+    if (e.kind == abi.EVENT_FILTER_ADDED and e.filter == 0x800000000000000d) return "no such filter";
+    if (e.kind == abi.EVENT_FLOW_DELETED and (e.cookie != cookie or e.layer != 0x44)) return "no such flow";
+    return null;
+}
+
 pub fn configure(config: []const u8, granted: u32) ?[]const u8 {
     if (config.len > 0 and config[0] == '!') return "refused";
     granted_caps = granted;
@@ -94,6 +102,7 @@ pub fn classify(c: *const callout.Call) callout.Verdict {
             for (text[1..], 0..) |*b, i| b.* = "é"[i % 2];
             return callout.block(&text);
         },
+        15 => return callout.permit().withCookie(cookie),
         14 => return callout.failed("it broke"),
         else => {
             len = 0;
