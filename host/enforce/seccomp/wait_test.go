@@ -23,7 +23,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -132,35 +131,6 @@ func init() {
 		_ = c.Wait()
 		fd, e := dial(must(args[1]))
 		say(name(e), read(fd))
-	}
-	// abuse: let children connect as fast as they can, kill them all, three times.
-	programs["abuse"] = func(args []string) {
-		for range 3 {
-			var children []*exec.Cmd
-			for range 20 {
-				c := helper("hammer", args...)
-				out, err := c.StdoutPipe()
-				check(err)
-				check(c.Start())
-				_, err = bufio.NewReader(out).ReadString('\n')
-				check(err)
-				children = append(children, c)
-			}
-			for _, c := range children {
-				check(c.Process.Kill())
-				_ = c.Wait()
-			}
-		}
-		fd, e := dial(must(args[0]))
-		say(name(e), read(fd))
-	}
-	programs["hammer"] = func(args []string) {
-		for n := 0; ; n++ {
-			fd, e := dial(must(args[0]))
-			if unix.Close(fd); n == 3 {
-				say(name(e))
-			}
-		}
 	}
 	programs["storm"] = func(args []string) { // a signal a millisecond
 		c := make(chan os.Signal, 1)
@@ -315,16 +285,6 @@ func TestConnectsOfTheKilledEnd(t *testing.T) {
 		return in.Remote
 	}), "massacre", to.String(), p.String(), strconv.Itoa(crowd))
 	require.Equal(t, "ok proxy\n", out)
-}
-
-// Programs that are killed wherever they are leave nothing behind.
-func TestAbuse(t *testing.T) {
-	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
-	before := descriptors(t)
-	for name, e := range map[string]*ale.Enforcer{"permitted": permit, "redirected": redirectTo(p)} {
-		require.Equal(t, "ok proxy\n", run(t, e, "abuse", p.String()), name)
-	}
-	require.Eventually(t, func() bool { return descriptors(t) == before }, time.Minute, time.Millisecond) // serve closes its own.
 }
 
 // descriptors lists what this process has open.

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A worker is a program that people use, with what it needs: its servers are at
+// ports that the forward policy redirects.
+type worker struct {
+	name, tool string
+	// prepare starts the servers and returns the command and what it prints.
+	prepare func(t *testing.T) (argv []string, want string)
+}
+
+var workers = []worker{
+	{"git over http", "git", gitHTTP},
+	{"git over ssh", "sshd", gitSSH},
+	{"apt", "apt-get", apt},
+	{"nginx as a client", "nginx", nginxClient},
+	{"threads", "python3", threads},
+}
+
+// serveHTTP serves at a port that is redirected.
+func serveHTTP(t *testing.T, h http.Handler) string {
+	srv := httptest.NewUnstartedServer(h)
+	srv.Listener.Close()
+	srv.Listener = origin(t)
+	srv.Start()
+	t.Cleanup(srv.Close)
+	return srv.Listener.Addr().String()
+}
+
+func script(t *testing.T, text string, args ...string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "sh", append([]string{"-euc", text, "sh"}, args...)...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// repository makes one with a file in it.
+func repository(t *testing.T) (dir string) {
+	dir = t.TempDir()
+	script(t, `cd "$1"; git init -q -b main work; cd work; echo hello >file; git add file
+git -c user.name=a -c user.email=a@example commit -qm first; git clone -q --bare . ../repo.git; git -C ../repo.git update-server-info`, dir)
+	return dir
+}
+
+// clone clones to a place that is new each time and prints the file. The
+// repository may be another user's.
+const clone = `d=$(mktemp -d); trap 'rm -rf "$d"' EXIT; git -c safe.directory='*' clone -q "$1" "$d/c"; cat "$d/c/file"`
+
+func gitHTTP(t *testing.T) ([]string, string) {
+	backend, err := exec.Command("git", "--exec-path").Output()
+	require.NoError(t, err)
+	addr := serveHTTP(t, &cgi.Handler{Path: filepath.Join(strings.TrimSpace(string(backend)), "git-http-backend"),
+		Env: []string{"GIT_PROJECT_ROOT=" + repository(t), "GIT_HTTP_EXPORT_ALL=1"}})
+	return []string{"sh", "-euc", clone, "sh", "http://" + addr + "/repo.git"}, "hello\n"
+}
+
+func gitSSH(t *testing.T) ([]string, string) {
+	if os.Geteuid() != 0 {
+		t.Skip("sshd lets others log in as root only")
+	}
+	dir, repo := t.TempDir(), repository(t)
+	sshd, err := exec.LookPath("sshd")
+	require.NoError(t, err)
+	script(t, `cd "$1"; mkdir -p /run/sshd; ssh-keygen -q -t ed25519 -N "" -f host; ssh-keygen -q -t ed25519 -N "" -f user; cp user.pub allowed`, dir)
+	l := origin(t)
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	l.Close()
+	cmd := exec.Command(sshd, "-D", "-e", "-f", "/dev/null", "-p", port, "-h", dir+"/host", "-o", "ListenAddress=127.0.0.1", "-o", "StrictModes=no",
+		"-o", "AuthorizedKeysFile="+dir+"/allowed", "-o", "PidFile=none")
+	serving(t, cmd, "127.0.0.1:"+port)
+	ssh := "ssh -F none -i " + dir + "/user -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+	return []string{"env", "GIT_SSH_COMMAND=" + ssh, "sh", "-euc", clone, "sh", "ssh://root@127.0.0.1:" + port + repo + "/repo.git"}, "hello\n"
+}
+
+// serving starts a server and waits until it listens.
+func serving(t *testing.T, cmd *exec.Cmd, addr string) {
+	t.Helper()
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	require.Eventually(t, func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}, time.Minute, 5*time.Millisecond, "%v does not listen", cmd.Args)
+}
+
+// apt updates from a repository with no packages, with folders of its own.
+func apt(t *testing.T) ([]string, string) {
+	addr := serveHTTP(t, http.FileServerFS(os.DirFS(emptyRepository(t))))
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o755))
+	script(t, `cd "$1"; mkdir -p lists/partial cache/archives/partial etc; : >status; echo "deb [trusted=yes] http://$2/ ./" >etc/list; chmod -R a+rwX .`, dir, addr)
+	argv := []string{"apt-get", "update"}
+	for _, o := range []string{"Dir::State=" + dir, "Dir::State::lists=" + dir + "/lists", "Dir::State::status=" + dir + "/status", "Dir::Cache=" + dir + "/cache",
+		"Dir::Etc::sourcelist=" + dir + "/etc/list", "Dir::Etc::sourceparts=-", "APT::Sandbox::User=root", "Acquire::http::Proxy=false", "APT::Update::Error-Mode=any"} {
+		argv = append(argv, "-o", o)
+	}
+	return argv, "http://" + addr + " ./ Release"
+}
+
+func emptyRepository(t *testing.T) string {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Packages"), nil, 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Release"), []byte("Suite: test\nDate: Thu, 01 Jan 2026 00:00:00 UTC\nSHA256:\n e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 Packages\n"), 0o644))
+	return dir
+}
+
+// nginxClient is nginx with an upstream that is redirected. It is asked from
+// inside, at a unix socket, and then told to end.
+func nginxClient(t *testing.T) ([]string, string) {
+	addr := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "origin says hello") }))
+	need(t, "curl")
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o777))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "conf"), []byte(strings.ReplaceAll(`
+user root; daemon on; pid DIR/pid; error_log DIR/error;
+events {}
+http {
+  access_log off;
+  client_body_temp_path DIR/b; proxy_temp_path DIR/p; fastcgi_temp_path DIR/f; uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;
+  server { listen unix:DIR/socket; location / { proxy_pass http://`+addr+`; } }
+}`, "DIR", dir)), 0o644))
+	return []string{"sh", "-euc", `rm -f "$1/socket"; nginx -e "$1/error" -c "$1/conf"; curl -sS --unix-socket "$1/socket" http://there/; nginx -e "$1/error" -c "$1/conf" -s stop
+while [ -e "$1/pid" ]; do sleep 0.01; done`, "sh", dir}, "origin says hello\n"
+}
+
+func threads(t *testing.T) ([]string, string) {
+	addr := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") }))
+	return []string{"python3", "-c", `
+import sys, urllib.request, concurrent.futures
+get = lambda _: urllib.request.urlopen("http://" + sys.argv[1] + "/").read()
+with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    print(sum(b == b"hello" for b in pool.map(get, range(64))))`, addr}, "64\n"
+}
+
+// Programs that people use work, redirected, in every mode.
+func TestWorks(t *testing.T) {
+	warm(t)
+	for _, w := range workers {
+		t.Run(w.name, func(t *testing.T) {
+			need(t, w.tool)
+			argv, want := w.prepare(t)
+			for _, mode := range []string{"--isolate=false", "--isolate"} {
+				r := calloutd(t, append([]string{"run", mode, "--policy", forward, "--summary", "--"}, argv...)...)
+				require.Zero(t, r.code, "%s\n%s\n%s", mode, r.stdout, r.stderr)
+				require.Contains(t, r.stdout, want, mode)
+				require.Regexp(t, `to 127\.0\.0\.1:8\d+: redirected to 127\.0\.0\.1:\d+ \(proxy forward\)`, r.stderr, mode)
+			}
+			attached(t, argv, want)
+		})
+	}
+}
+
+// attached runs a command in a cgroup that the policy is attached to.
+func attached(t *testing.T, argv []string, want string) {
+	cgroup, in := newCgroup(t)
+	daemon := exec.CommandContext(t.Context(), "calloutd", "attach", "--policy", forward, "--cgroup", cgroup, "--trace")
+	stderr, err := daemon.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, daemon.Start())
+	said := make(chan string, 1<<16)
+	go func() {
+		defer close(said)
+		for s := bufio.NewScanner(stderr); s.Scan(); {
+			said <- s.Text()
+		}
+	}()
+	for line, there := <-said; !strings.Contains(line, "attached to"); line, there = <-said { // What the proxies did comes before.
+		require.True(t, there, "attach has ended")
+	}
+	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+	cmd.SysProcAttr = in
+	r := finish(t, cmd)
+	require.Zero(t, r.code, "%s\n%s", r.stdout, r.stderr)
+	require.Contains(t, r.stdout, want)
+	require.NoError(t, daemon.Process.Signal(os.Interrupt))
+	var trace strings.Builder
+	for line := range said {
+		trace.WriteString(line + "\n")
+	}
+	require.NoError(t, daemon.Wait())
+	require.Contains(t, trace.String(), "(proxy forward)", "it was redirected")
+}
