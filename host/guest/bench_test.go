@@ -105,12 +105,25 @@ func allocations(t *testing.T, m *guest.Module, c *fwps.Call) float64 {
 func BenchmarkClassify(b *testing.B) {
 	b.Run("empty", emptyCall)
 	for _, s := range splits {
-		b.Run(s.name, func(b *testing.B) { compare(b, s.file, sample.Config(), sample.Redirected) })
+		b.Run(s.name, func(b *testing.B) { compare(b, s.file, sample.Config(), sample.Redirected, batch) })
 	}
-	b.Run("go", func(b *testing.B) { compare(b, proxyRedirect, proxyConfig(), 1) })
+	b.Run("go", func(b *testing.B) { compare(b, proxyRedirect, proxyConfig(), 1, batch/8) })
+	b.Run("javascript", func(b *testing.B) {
+		compare(b, "../../sdk/js/engine.wasm", scriptConfig(b), sample.Redirected, batch/128)
+	})
 }
 
-func compare(b *testing.B, file string, config []byte, redirects int) {
+// scriptConfig is the configuration of the engine for scripts.
+func scriptConfig(b *testing.B) []byte {
+	text, err := os.ReadFile("../../sdk/js/example/split.js")
+	require.NoError(b, err)
+	config, err := json.Marshal(map[string]string{"script": string(text), "config": string(sample.Config())})
+	require.NoError(b, err)
+	return config
+}
+
+// compare measures n decisions in each round.
+func compare(b *testing.B, file string, config []byte, redirects, n int) {
 	o := guest.ModuleOptions{Config: config, Slots: 1}
 	plain, guarded := loadFile(b, file, guest.Unguarded(o)), loadFile(b, file, o)
 	decides(b, plain, redirects)
@@ -119,7 +132,7 @@ func compare(b *testing.B, file string, config []byte, redirects int) {
 	var least [3]float64
 	for b.Loop() {
 		for k, f := range []fwps.Callout{native, plain, guarded} {
-			least[k] = lesser(least[k], round(b, f))
+			least[k] = lesser(least[k], round(b, f, n))
 		}
 	}
 	b.ReportMetric(0, "ns/op")
@@ -130,20 +143,20 @@ func compare(b *testing.B, file string, config []byte, redirects int) {
 	b.ReportMetric(100*(least[2]/least[1]-1), "guard-%")
 }
 
-// batch is how many decisions are measured at once.
+// batch is how many decisions are measured at once, half a millisecond of most.
 const batch = 4096
 
-// round makes a batch of decisions and returns the nanoseconds of one.
-func round(b *testing.B, f fwps.Callout) float64 {
+// round makes some decisions and returns the nanoseconds of one.
+func round(b *testing.B, f fwps.Callout, decisions int) float64 {
 	calls, v := sample.Calls(), new(fwps.Verdict)
 	at := time.Now()
-	for n := range batch {
+	for n := range decisions {
 		v.Reset()
 		if err := f.Classify(context.Background(), calls[n%len(calls)], v); err != nil {
 			b.Error(err)
 		}
 	}
-	return float64(time.Since(at).Nanoseconds()) / batch
+	return float64(time.Since(at).Nanoseconds()) / float64(decisions)
 }
 
 func lesser(old, now float64) float64 {
@@ -174,7 +187,7 @@ func BenchmarkParallel(b *testing.B) {
 	n := runtime.GOMAXPROCS(0)
 	var one, all float64
 	for b.Loop() {
-		one, all = lesser(one, round(b, m)), lesser(all, together(b, m, n))
+		one, all = lesser(one, round(b, m, batch)), lesser(all, together(b, m, n))
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(one, "one-ns")
@@ -193,7 +206,7 @@ func together(b *testing.B, f fwps.Callout, n int) float64 {
 			for ready.Add(1); int(ready.Load()) < n; {
 			}
 			at[k] = time.Now()
-			round(b, f)
+			round(b, f, batch)
 		})
 	}
 	wg.Wait()
@@ -212,7 +225,7 @@ func emptyCall(b *testing.B) {
 	})
 	var least float64
 	for b.Loop() {
-		least = lesser(least, round(b, call))
+		least = lesser(least, round(b, call, batch))
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(least, "empty-ns")

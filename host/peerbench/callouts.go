@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"encoding/binary"
+	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -24,19 +25,20 @@ var files embed.FS
 type source struct {
 	language string
 	wasm     func(ctx context.Context) ([]byte, error)
-	config   func() []byte
+	config   func() ([]byte, error)
 }
 
 // sources are the examples of the SDKs, and what is here for the languages that
 // have none.
 var sources = []source{
-	{"WAT", fromSDK("wat"), sample.Config},
-	{"C", fromSDK("c/example"), sample.Config},
-	{"C++", embedded("split"), byteConfig},
-	{"Rust", fromSDK("rust/examples"), sample.Config},
-	{"Zig", fromSDK("zig/example"), sample.Config},
-	{"AssemblyScript", fromSDK("assemblyscript/example"), sample.Config},
-	{"Go", func(ctx context.Context) ([]byte, error) { return buildGo(ctx, "./guests/go/split") }, byteConfig},
+	{"WAT", fromSDK("wat/split.wasm"), textConfig},
+	{"C", fromSDK("c/example/split.wasm"), textConfig},
+	{"C++", embedded("split"), func() ([]byte, error) { return byteConfig(), nil }},
+	{"Rust", fromSDK("rust/examples/split.wasm"), textConfig},
+	{"Zig", fromSDK("zig/example/split.wasm"), textConfig},
+	{"AssemblyScript", fromSDK("assemblyscript/example/split.wasm"), textConfig},
+	{"Go", func(ctx context.Context) ([]byte, error) { return buildGo(ctx, "./guests/go/split") }, func() ([]byte, error) { return byteConfig(), nil }},
+	{"JavaScript", fromSDK("js/engine.wasm"), scriptConfig},
 }
 
 // here is the folder of this file: the program is run from its source.
@@ -45,14 +47,28 @@ func here() string {
 	return filepath.Dir(file)
 }
 
-func fromSDK(dir string) func(context.Context) ([]byte, error) {
-	return func(context.Context) ([]byte, error) {
-		return os.ReadFile(filepath.Join(here(), "..", "..", "sdk", filepath.FromSlash(dir), "split.wasm"))
-	}
+func fromSDK(file string) func(context.Context) ([]byte, error) {
+	return func(context.Context) ([]byte, error) { return readSDK(file) }
+}
+
+func readSDK(file string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(here(), "..", "..", "sdk", filepath.FromSlash(file)))
 }
 
 func embedded(name string) func(context.Context) ([]byte, error) {
 	return func(context.Context) ([]byte, error) { return fs.ReadFile(files, "guests/c/"+name+".wasm") }
+}
+
+func textConfig() ([]byte, error) { return sample.Config(), nil }
+
+// scriptConfig is the configuration of the engine for scripts: the policy and its
+// own.
+func scriptConfig() ([]byte, error) {
+	text, err := readSDK("js/example/split.js")
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(map[string]string{"script": string(text), "config": string(sample.Config())})
 }
 
 // byteConfig is the configuration of the guests that are here: the proxy's port
@@ -74,11 +90,15 @@ func (s source) load(ctx context.Context) (*guest.Module, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	config, err := s.config()
+	if err != nil {
+		return nil, nil, err
+	}
 	rt, err := guest.NewRuntime(ctx, guest.Options{})
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := rt.Load(ctx, s.language, wasm, guest.ModuleOptions{Config: s.config()})
+	m, err := rt.Load(ctx, s.language, wasm, guest.ModuleOptions{Config: config})
 	if err != nil {
 		_ = rt.Close(ctx)
 		return nil, nil, err

@@ -85,14 +85,27 @@ func TestStraightCode(t *testing.T) {
 	require.True(t, spent(t, m, "f", 2<<17/meter.SliceFuel-2))
 }
 
-// TestBulk has no loop: bulk operations pay for their size.
+// TestBulk has no loop: bulk operations pay for their size, whether the code says
+// it or only the stack.
 func TestBulk(t *testing.T) {
-	b := newBuilder()
-	b.function(repeat(100, 0x41, 0, 0x41, 1, 0x41, 0xff, 0xff, 0x03, 0xfc, 11, 0)...) // memory.fill of 65535 bytes
-	b.export("f", 0)
-	m := start(t, b.bytes())
-	require.False(t, spent(t, m, "f", 7)) // 100 * 65535 / 16 / meter.SliceFuel = 6.25
-	require.True(t, spent(t, m, "f", 5))
+	for name, c := range map[string]struct {
+		times int
+		size  []byte
+	}{
+		"65535 bytes":                     {100, []byte{0x41, 0xff, 0xff, 0x03}},
+		"4096 bytes":                      {1600, []byte{0x41, 0x80, 0x20}},
+		"4096 bytes, known while it runs": {1600, []byte{0x41, 0x80, 0x20, opNop}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBuilder()
+			fill := append(append([]byte{0x41, 0, 0x41, 1}, c.size...), 0xfc, 11, 0)
+			b.function(repeat(c.times, fill...)...)
+			b.export("f", 0)
+			m := start(t, b.bytes())
+			require.False(t, spent(t, m, "f", 7)) // The bytes / 16 / meter.SliceFuel are 6.25.
+			require.True(t, spent(t, m, "f", 5))
+		})
+	}
 }
 
 // TestGrow pays for pages, whether or not there are so many.

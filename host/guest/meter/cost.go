@@ -142,7 +142,7 @@ func (w *walk) spend(k int, i *instr) {
 	if l.spent == dead {
 		return
 	}
-	n := weight(i)
+	n := weight(i) + w.f.fixed(k)>>bulkShift
 	if i.op == opCall || i.op == opCallIndirect {
 		n += w.call(i)
 	}
@@ -156,6 +156,19 @@ func (w *walk) spend(k int, i *instr) {
 	l.spent += n
 	r := &w.cost.regions[l.loop]
 	r.peak = max(r.peak, l.spent)
+}
+
+// maxFixed is the most that a bulk operation works on whose size the code says:
+// the way to it pays for it, as for any instruction.
+const maxFixed = 4096
+
+// fixed is the size of the bulk operation at k, if the code says it and it is not
+// large. A constant right before it is its last operand: nothing can come between.
+func (f *function) fixed(k int) int {
+	if k == 0 || !f.code[k].bulk || f.code[k-1].op != opI32Const || f.code[k-1].n > maxFixed {
+		return 0
+	}
+	return int(f.code[k-1].n)
 }
 
 func (w *walk) loop(l uint32) {

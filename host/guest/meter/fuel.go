@@ -136,7 +136,7 @@ func (e *editor) instruction(k int, i instr) int {
 	case i.op == opLoop && e.f.labels[i.n].used:
 		return e.loop(k)
 	default:
-		e.size(&i)
+		e.size(k)
 	}
 	e.out = append(e.out, i)
 	return k + 1
@@ -233,15 +233,15 @@ func (e *editor) body(from, to int, loop, next uint32) {
 			}
 			i.table = t
 		}
-		e.size(&i)
+		e.size(k)
 		e.out = append(e.out, i)
 	}
 }
 
-// size pays for an operation whose size is on the stack.
-func (e *editor) size(i *instr) {
-	switch {
-	case i.bulk:
+// size pays for the operation at k if only the stack says its size.
+func (e *editor) size(k int) {
+	switch i := &e.f.code[k]; {
+	case i.bulk && e.f.fixed(k) == 0:
 		e.bulk()
 	case i.op == opMemoryGrow:
 		e.grow()
