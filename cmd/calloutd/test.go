@@ -28,8 +28,8 @@ func newTest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test [FILE|DIR...]",
 		Short: "Run the cases that say what policies are expected to do",
-		Long: `Test runs the cases of files called *_test.yaml: each describes a connection and what
-must become of it. A folder stands for all such files in it and below, a policy for the
+		Long: `Test runs the cases of files called *_test.yaml, or of *_test.txtar, which hold a policy
+and its cases in one: each describes a connection and what must become of it. A folder stands for all such files in it and below, a policy for the
 file beside it. Nothing is connected. What of the policy no case reached is always
 printed. It works on every system.
 
@@ -49,6 +49,7 @@ there is nothing to run or a file has mistakes.`,
 	f.BoolVar(&o.tap, "tap", false, "print the Test Anything Protocol")
 	f.BoolVar(&o.update, "update", false, "take what came for what is wanted: rewrites expectations and nothing else")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "print cases that passed too")
+	f.BoolVarP(&o.again, "watch", "w", false, "run the cases again whenever a policy, its cases or its callouts change")
 	f.IntVar(&o.parallel, "parallel", runtime.GOMAXPROCS(0), "how many cases run at a time")
 	f.Float64Var(&o.min, "min", 0, "least percent of each policy's filters and conditions, and of each callout's code, that cases must reach")
 	cmd.MarkFlagsMutuallyExclusive("json", "tap")
@@ -59,6 +60,7 @@ there is nothing to run or a file has mistakes.`,
 type testOptions struct {
 	run, junit, html, lcov     string
 	json, tap, update, verbose bool
+	again                      bool
 	parallel                   int
 	min                        float64
 }
@@ -70,9 +72,25 @@ type outcome struct {
 	codes    []policytest.Code // of each module, by all policies that use it
 	failed   int
 	low      []string // what is below --min
+	folders  []string // of cases, policies and callouts
 }
 
 func (o *testOptions) test(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		args = []string{"."}
+	}
+	if o.again {
+		return o.watch(cmd, args)
+	}
+	var out outcome
+	if err := o.once(cmd.Context(), args, &out); err != nil {
+		return err
+	}
+	return o.report(cmd.OutOrStdout(), &out)
+}
+
+// once runs all cases.
+func (o *testOptions) once(ctx context.Context, args []string, out *outcome) error {
 	only, err := regexp.Compile(o.run)
 	if err != nil {
 		return fmt.Errorf("--run: %w", err)
@@ -81,10 +99,10 @@ func (o *testOptions) test(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	var out outcome
 	var errs []error
 	for _, file := range files {
-		errs = append(errs, o.file(cmd.Context(), file, only, &out))
+		out.folders = append(out.folders, filepath.Dir(file))
+		errs = append(errs, o.file(ctx, file, only, out))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -92,7 +110,7 @@ func (o *testOptions) test(cmd *cobra.Command, args []string) error {
 	if len(out.results) == 0 {
 		return fmt.Errorf("no case matches --run %q", o.run)
 	}
-	return o.report(cmd.OutOrStdout(), &out)
+	return nil
 }
 
 // add puts the code of a callout to that of the same module elsewhere.
@@ -108,9 +126,6 @@ func (o *outcome) add(c policytest.Code) {
 
 // caseFiles lists the files of cases that the arguments stand for.
 func caseFiles(args []string) ([]string, error) {
-	if len(args) == 0 {
-		args = []string{"."}
-	}
 	var files []string
 	for _, arg := range args {
 		found, err := casesAt(arg)
@@ -151,7 +166,7 @@ func casesAt(path string) (files []string, err error) {
 }
 
 func isCases(path string) bool {
-	return strings.HasSuffix(path, "_test.yaml") || strings.HasSuffix(path, "_test.yml")
+	return strings.HasSuffix(path, "_test.yaml") || strings.HasSuffix(path, "_test.yml") || isArchive(path)
 }
 
 // file runs the cases of one file.
@@ -160,16 +175,18 @@ func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp
 	if err != nil {
 		return err
 	}
-	suite, err := policytest.Parse(path, src)
+	a := &archive{cases: src}
+	if isArchive(path) {
+		if a, err = readArchive(path, src); err != nil {
+			return err
+		}
+	}
+	suite, err := policytest.Parse(path, a.cases)
 	if err != nil {
 		return err
 	}
-	ext := filepath.Ext(path)
-	policy := strings.TrimSuffix(path, "_test"+ext) + ext
-	if suite.Policy != "" {
-		policy = policyfile.Under(filepath.Dir(path), suite.Policy)
-	}
-	w, err := openAs(ctx, policy, newTracer(io.Discard, false, false), setup{measure: true})
+	policy := policyOf(path, suite, a)
+	w, err := openAs(ctx, policy, newTracer(io.Discard, false, false), setup{measure: true, file: a.policy})
 	if err != nil {
 		return err
 	}
@@ -187,15 +204,31 @@ func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp
 	}
 	c := policytest.NewCoverage(w.file)
 	results := policytest.Run(ctx, world, suite, cases, o.parallel, c)
-	if o.update {
+	if o.update && !isArchive(path) { // Of an archive the differences are shown.
 		results, err = update(suite, path, results)
 	}
 	out.results = append(out.results, results...)
 	out.policies = append(out.policies, policytest.PolicyCoverage{Policy: policy, Summary: c.Summary()})
+	out.folders = append(out.folders, filepath.Dir(policy))
 	for _, m := range w.measured {
+		out.folders = append(out.folders, folderOf(m.module))
 		out.add(m.code())
 	}
 	return err
+}
+
+// policyOf is the file of the policy that cases are for.
+func policyOf(path string, s *policytest.Suite, a *archive) string {
+	ext := filepath.Ext(path)
+	switch {
+	case a.policy != nil:
+		return path
+	case s.Policy != "":
+		return policyfile.Under(filepath.Dir(path), s.Policy)
+	case isArchive(path):
+		return strings.TrimSuffix(path, "_test.txtar") + ".yaml"
+	}
+	return strings.TrimSuffix(path, "_test"+ext) + ext
 }
 
 // readCases reads a file, of one byte more than the limit if it is too long.

@@ -57,6 +57,7 @@ type setup struct {
 	pid     uint32                    // calloutd's in a description; 0: 1
 	ground  *ground                   // of the world whose place this one is to take; nil: one of its own
 	measure bool                      // the code of callouts
+	file    *policyfile.File          // the policy, if it was read already
 	search  bool                      // by blocks, one instance of each, whatever fails
 	saw     func(files ...string)     // hears of the files that the policy names; nil: nobody does
 }
@@ -65,9 +66,11 @@ func openAs(ctx context.Context, path string, t *tracer, s setup) (_ *world, err
 	if s.saw == nil {
 		s.saw = func(...string) {}
 	}
-	file, err := policyfile.LoadEach(path, func(list string) { s.saw(list) })
-	if err != nil {
-		return nil, err
+	file := s.file
+	if file == nil {
+		if file, err = policyfile.LoadEach(path, func(list string) { s.saw(list) }); err != nil {
+			return nil, err
+		}
 	}
 	s.saw(inputs(path, file)...)
 	w := &world{ground: s.ground, file: file, proxies: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{},
