@@ -159,7 +159,11 @@ func (s simulation) proxied(f *ale.Flow, in fwps.Incoming) error {
 	if err != nil || kind == policyfile.ProxyInspect {
 		return err
 	}
-	own := fwps.Incoming{Protocol: in.Protocol, AppID: in.AppID, ProcessID: in.ProcessID, Remote: f.Original, Records: acc.Records}
+	carried, err := policytest.Carry(s.ale, acc.Records)
+	if err != nil {
+		return err
+	}
+	own := fwps.Incoming{Protocol: in.Protocol, AppID: in.AppID, ProcessID: in.ProcessID, Remote: f.Original, Records: carried}
 	if kind == policyfile.ProxyPeek && s.peer != "" {
 		own.Other = policytest.PeerNamed(s.peer)
 	}

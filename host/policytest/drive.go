@@ -6,6 +6,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
 )
 
 // ephemeral is the port that the system would choose.
@@ -85,4 +86,15 @@ func Arrive(ctx context.Context, e *ale.Enforcer, f *ale.Flow, by fwps.Incoming)
 	}
 	by.Local, by.Remote = f.Remote, from
 	return e.Accept(ctx, by)
+}
+
+// Carry gives records the way that a proxy carries them, from the connection that it
+// accepted to the socket that it connects: sealed, and with references of their own,
+// which the socket gives back.
+func Carry(e *ale.Enforcer, rs redirect.Records) (redirect.Records, error) {
+	sealed, err := e.Seal(rs)
+	if err != nil {
+		return nil, err
+	}
+	return e.Open(sealed)
 }

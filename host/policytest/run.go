@@ -10,7 +10,6 @@ import (
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
-	"github.com/calloutd/calloutd/host/redirect"
 )
 
 // A Result is a case that was run.
@@ -158,7 +157,7 @@ func (r *running) follow(ctx context.Context, s *Step) (*ale.Flow, error) {
 	}
 	r.arrived = append(r.arrived, acc)
 	next := *s
-	if next.Incoming.Records, err = r.carry(acc.Records); err != nil {
+	if next.Incoming.Records, err = Carry(r.Enforcer, acc.Records); err != nil {
 		return nil, err
 	}
 	if !next.Incoming.Remote.IsValid() {
@@ -166,15 +165,6 @@ func (r *running) follow(ctx context.Context, s *Step) (*ale.Flow, error) {
 	}
 	r.start = r.next() // What follows is the step, not that it was accepted.
 	return r.connect(ctx, &next)
-}
-
-// carry gives records the way that a proxy carries them, which owes a release.
-func (r *running) carry(rs redirect.Records) (redirect.Records, error) {
-	sealed, err := r.Enforcer.Seal(rs)
-	if err != nil {
-		return nil, err
-	}
-	return r.Enforcer.Open(sealed)
 }
 
 // close ends the connections and sockets, which the layers hear of (ALE-LAY-07).

@@ -238,9 +238,12 @@ func (w *World) loops(ctx context.Context, in fwps.Incoming) (*Fault, error) {
 			return nil, err
 		}
 		open = append(open, acc)
-		own.Remote, own.Records = f.Original, acc.Records
 		if in.Protocol != fwps.ProtocolTCP {
 			return nil, nil
+		}
+		own.Remote = f.Original
+		if own.Records, err = Carry(r.Enforcer, acc.Records); err != nil {
+			return nil, err
 		}
 		in = own
 	}
