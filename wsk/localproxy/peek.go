@@ -19,8 +19,9 @@ import (
 
 const (
 	// peekTime is how long the client may take to say whom it asks for. A client
-	// that waits for the server to speak first asks for nobody.
-	peekTime = 3 * time.Second
+	// that waits for the server to speak first asks for nobody. A slow machine must
+	// not make a name unknown: it is as long as nginx's preread_timeout.
+	peekTime = 30 * time.Second
 	peekMost = 64 << 10 // bytes
 )
 
