@@ -74,6 +74,9 @@ func (e *edit) below(n *node, w way, key uint64, f *filter, used wayset) {
 		if t.prefix {
 			n.count(t.bits, 1)
 		}
+		if e.x.table.Get(t.key) == nil {
+			e.x.note(t.key)
+		}
 		e.put(e.x.table.Edit(e.own, t.key), t.key, f, used.with(w))
 	}
 }
@@ -94,7 +97,7 @@ func (n *node) count(bits uint8, more int32) {
 func (e *edit) remove(f *filter) bool {
 	ok := e.take(&e.x.root, rootKey, f, 0)
 	if e.x.root.empty() {
-		e.x.root = bucket{}
+		*e.x = index{}
 	}
 	return ok
 }

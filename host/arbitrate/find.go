@@ -109,7 +109,7 @@ func (q *search) opens(subs uint8, n *node) bool {
 // they lead to, so that the cache misses of all are waited for together. Nodes are
 // for last: what is found before makes most of them not worth a look.
 func (q *search) visit(x *index, b *bucket, key uint64) {
-	for v := (visit{q: q, n: b.node, key: key}); ; {
+	for v := (visit{q: q, x: x, n: b.node, key: key}); ; {
 		var room [trie.Batch]uint64
 		keys := v.keys(room[:0])
 		if len(keys) == 0 {
@@ -146,6 +146,7 @@ func (q *search) touch(buckets []*bucket) {
 // lead, a batch at a time.
 type visit struct {
 	q      *search
+	x      *index
 	n      *node
 	key    uint64
 	begun  bool
@@ -157,26 +158,34 @@ func (v *visit) keys(out []uint64) []uint64 {
 	if !v.begun {
 		v.begun = true
 		if n.ways[byApp] > 0 && q.in.AppID != "" {
-			out = append(out, key(v.key, byApp, appHash(q.in.AppID)))
+			out = v.append(out, key(v.key, byApp, appHash(q.in.AppID)))
 		}
 		if n.ways[byUser] > 0 && q.known&hasUser != 0 {
-			out = append(out, key(v.key, byUser, uint64(q.user)))
+			out = v.append(out, key(v.key, byUser, uint64(q.user)))
 		}
 		if n.ways[byLocalPort] > 0 {
-			out = append(out, key(v.key, byLocalPort, uint64(q.in.Local.Port())))
+			out = v.append(out, key(v.key, byLocalPort, uint64(q.in.Local.Port())))
 		}
 		if n.ways[byPort] > 0 {
-			out = append(out, key(v.key, byPort, uint64(q.port)))
+			out = v.append(out, key(v.key, byPort, uint64(q.port)))
 		}
 		if n.ways[byBin] > 0 {
-			out = append(out, key(v.key, byBin, uint64(q.port/portBin)))
+			out = v.append(out, key(v.key, byBin, uint64(q.port/portBin)))
 		}
 	}
 	if q.known&hasAddr == 0 {
 		return out
 	}
 	for ; v.length < len(n.lengths) && len(out) < trie.Batch; v.length++ {
-		out = append(out, q.prefixKey(v.key, n.lengths[v.length].bits))
+		out = v.append(out, q.prefixKey(v.key, n.lengths[v.length].bits))
+	}
+	return out
+}
+
+// append appends a key that may be in the table.
+func (v *visit) append(out []uint64, key uint64) []uint64 {
+	if v.x.seen.has(key) {
+		out = append(out, key)
 	}
 	return out
 }

@@ -21,6 +21,8 @@ const together = 8
 type index struct {
 	root  bucket
 	table trie.Map[bucket]
+	seen  *sieve // of the table; nil: it is empty
+	noted int    // keys that the sieve was told of
 }
 
 // A bucket is where a way leads: to a list, and to a node if there are many filters.

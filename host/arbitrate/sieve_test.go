@@ -1,0 +1,36 @@
+package arbitrate
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/internal/trie"
+)
+
+// Whatever is in the table is let through, however the table grew; of what is not,
+// little is.
+func TestTheSieveForgetsNothing(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	var x index
+	own := new(trie.Edit)
+	for n := range 5000 {
+		key := r.Uint64()
+		x.note(key)
+		x.table.Edit(own, key)
+		if n%500 != 0 {
+			continue
+		}
+		for key := range x.table.All() {
+			require.True(t, x.seen.has(key))
+		}
+	}
+	through := 0
+	for range 10_000 {
+		if x.seen.has(r.Uint64()) {
+			through++
+		}
+	}
+	require.Less(t, through, 2000)
+}
