@@ -85,7 +85,7 @@ func TestIndexIsTheList(t *testing.T) {
 			p := g.Policy(n)
 			prog, err := Compile(p, Options{})
 			require.NoError(t, err)
-			newMirror(p).check(t, prog, g.Connections(p, 200_000/(n+2000)))
+			newMirror(p).check(t, prog, g.Connections(p, 100_000/(n+2000)))
 		}
 	}
 }
@@ -146,7 +146,7 @@ func TestChangeIsCompile(t *testing.T) {
 			if len(v.p.Filters) == 0 {
 				continue
 			}
-			newMirror(v.p).check(t, v.prog, g.Connections(v.p, 15))
+			newMirror(v.p).check(t, v.prog, g.Connections(v.p, 8))
 			require.Len(t, v.prog.filters(), len(v.p.Filters))
 		}
 		require.Empty(t, prog.filters())
