@@ -53,10 +53,11 @@ var _ fwps.Classifier = (*ground)(nil)
 
 func newGround(t *tracer) *ground {
 	g := &ground{had: map[fwpm.CalloutID]redirect.Handle{}, listen: map[policyfile.Proxy]localProxy{}}
-	if t.store == nil {
-		t.store = memstore.New(0)
+	store := t.store
+	if store == nil {
+		store = memstore.New(0)
 	}
-	g.ale = ale.New(ale.Options{Classifier: g, Store: t.store, OnRedirect: t.redirect, PeerName: g.names.Name})
+	g.ale = ale.New(ale.Options{Classifier: g, Store: store, OnRedirect: t.redirect, PeerName: g.names.Name})
 	return g
 }
 

@@ -57,10 +57,12 @@ A service manager is told when it is ready, reloads and ends, and may pass the s
 	f.BoolVar(&o.watch, "watch", true, "reload when the policy's files change")
 	f.BoolVar(&o.trace, "trace", false, "log every layer, filter and callout that was asked")
 	f.StringVar(&o.format, "log-format", "text", "how lines are logged on standard error: text or json")
+	o.records.flags(f)
 	f.DurationVar(&o.drain, "drain", 30*time.Second, "how long connections may take to end")
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagDirname("cgroup")
 	_ = cmd.MarkFlagDirname("pin")
+	_ = cmd.MarkFlagFilename("records")
 	return cmd
 }
 
@@ -70,6 +72,7 @@ type serveOptions struct {
 	users                   []string
 	strict, watch, trace    bool
 	drain                   time.Duration
+	records                 records
 }
 
 // socketPath is where a daemon's socket is unless it is told otherwise.
@@ -120,13 +123,19 @@ func (o *serveOptions) serve(ctx context.Context, out io.Writer) (err error) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
 	defer signal.Stop(signals)
+	t := newTracer(io.Discard, false, o.trace)
+	t.logger = log
+	store, closeStore, err := o.records.open(t)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
+	t.store = store
 	passed, err := systemd.Listeners()
 	if err != nil {
 		return err
 	}
-	d := &daemon{o: o, log: log, state: "starting", started: time.Now(), failed: make(chan error, 1), files: hashes{}}
-	d.t = newTracer(io.Discard, false, o.trace)
-	d.t.logger = log
+	d := &daemon{o: o, t: t, log: log, state: "starting", started: time.Now(), failed: make(chan error, 1), files: hashes{}}
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	if err := d.start(passed); err != nil {
 		d.cancel()
