@@ -31,28 +31,44 @@ func TestGosOwnTests(t *testing.T) {
 			build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", bin, pkg)
 			msg, err := build.CombinedOutput()
 			require.NoError(t, err, "%s", msg)
-			run := func(argv ...string) (outcomes map[string]string, code int, text string) {
-				cmd := exec.CommandContext(t.Context(), argv[0], append(argv[1:], bin, "-test.short", "-test.v", "-test.timeout", "10m")...)
+			run := func(names string, argv ...string) (outcomes map[string]string, text string) {
+				cmd := exec.CommandContext(t.Context(), argv[0], append(argv[1:], bin, "-test.short", "-test.v", "-test.timeout", "10m", "-test.run", names)...)
 				cmd.Dir = filepath.Join(strings.TrimSpace(string(out)), "src", pkg)
 				r := finish(t, cmd)
-				return outcomesOf(r.stdout), r.code, r.stdout + r.stderr
+				return outcomesOf(r.stdout), r.stdout + r.stderr
 			}
-			plain, plainCode, _ := run("env")
-			under, code, text := run("calloutd", "run", "--policy", permitAll, "--")
-			for name, outcome := range plain {
-				if slices.Contains(withoutRun, name) {
-					outcome = under[name]
-					require.NotEqual(t, "FAIL", outcome, name)
+			names, text := ".", ""
+			for try := range 3 { // Some depend on how busy the machine is: those that differ are asked again, alone.
+				var plain, under map[string]string
+				plain, _ = run(names, "env")
+				under, text = run(names, "calloutd", "run", "--policy", permitAll, "--")
+				if try == 0 {
+					require.Greater(t, len(plain), 100)
 				}
-				if under[name] != outcome {
-					t.Errorf("%s: %s, and under run %s", name, outcome, under[name])
+				if names = different(plain, under); names == "" {
+					return
 				}
 			}
-			require.Equal(t, plainCode, code, text)
-			require.Greater(t, len(plain), 100)
-			require.Len(t, under, len(plain))
+			t.Fatalf("%s end in another way under run:\n%s", names, text)
 		})
 	}
+}
+
+// different names those that end in another way, as a pattern; empty if none does.
+func different(plain, under map[string]string) string {
+	var names []string
+	for name, outcome := range plain {
+		if slices.Contains(withoutRun, name) && under[name] == "SKIP" {
+			continue
+		}
+		if under[name] != outcome {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "^(" + strings.Join(names, "|") + ")$"
 }
 
 var ended = regexp.MustCompile(`(?m)^--- (PASS|FAIL|SKIP): (\S+)`)
