@@ -83,9 +83,8 @@ type compiler struct {
 	p     *Program
 	opts  *Options
 	own   trie.Edit
-	mine  [fwpm.NumLayers]bool // layers whose slices of groups are not shared any more
-	refs  bool                 // callouts are not
-	slab  []filter             // a filter of its own would cost an allocation
+	refs  bool     // callouts are not
+	slab  []filter // a filter of its own would cost an allocation
 	tests []test
 }
 
