@@ -260,13 +260,14 @@ func TestServeProxies(t *testing.T) {
 func TestServeSecondSignal(t *testing.T) {
 	dir := folder(t, servePolicy)
 	s := serve(t, dir, "--drain", "1h")
-	c, err := net.Dial("tcp", s.status().Proxies[0].Address)
+	proxy := s.status().Proxies[0].Address
+	c, err := net.Dial("tcp", proxy)
 	require.NoError(t, err)
 	defer c.Close()
 	_, err = io.WriteString(c, "GET / HT")
 	require.NoError(t, err)
 	for range 20 { // Who came later has been served: so is the first one.
-		r, err := http.Get("http://" + s.status().Proxies[0].Address)
+		r, err := http.Get("http://" + proxy)
 		require.NoError(t, err)
 		require.NoError(t, r.Body.Close())
 	}
