@@ -1,5 +1,0 @@
-//go:build race
-
-package arenastore
-
-const raceDetector = true
