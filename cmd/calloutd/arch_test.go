@@ -23,7 +23,7 @@ var imports = map[string]string{
 	"host/fwps":                    "host/fwp host/fwpm host/redirect wsk/ntstatus",
 	"host/redirect/memstore":       "host/redirect host/internal/percore",
 	"host/internal/percore":        "",
-	"host/redirect/arenastore":     "host/redirect host/internal/percore",
+	"host/redirect/arenastore":     "host/redirect host/internal/percore host/internal/race",
 	"host/redirect/boltstore":      "host/redirect host/redirect/arenastore",
 	"host/redirect/storetest":      "host/redirect",
 	"host/internal/lpm":            "",

@@ -19,6 +19,7 @@ import (
 	"github.com/calloutd/calloutd/host/redirect/memstore"
 	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/localproxy"
+	"github.com/calloutd/calloutd/wsk/wsknet"
 )
 
 // A ground is what policies have in common that take each other's place: the
@@ -99,17 +100,11 @@ func (g *ground) register() error {
 		return nil
 	}
 	self, _ := os.Executable() // Diagnostic only: empty is "unknown program".
-	provider := wsk.NewProvider(wsk.Options{ALE: g.ale, Process: wsk.Process{ID: uint32(os.Getpid()), AppID: self}})
-	reg, npi := new(wsk.Registration), wsk.ProviderNPI{}
-	if st := provider.Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, reg); !st.Ok() {
-		return st.Err()
+	client, leave, err := wsknet.NewClient(wsk.Options{ALE: g.ale, Process: wsk.Process{ID: uint32(os.Getpid()), AppID: self}})
+	if err != nil {
+		return err
 	}
-	g.undo = append(g.undo, reg.Deregister)
-	if st := reg.CaptureProviderNPI(wsk.InfiniteWait, &npi); !st.Ok() {
-		return st.Err()
-	}
-	g.undo = append(g.undo, reg.ReleaseProviderNPI)
-	g.client = npi.Client
+	g.client, g.undo = client, append(g.undo, leave)
 	return nil
 }
 

@@ -1,5 +1,7 @@
 package arenastore
 
+import "github.com/calloutd/calloutd/host/internal/race"
+
 // A memory is where regions come from.
 type memory interface {
 	// take returns a region for a store that has n.
@@ -22,7 +24,7 @@ func (heap) drop([]byte)              {}
 func (heap) drops() bool              { return false }
 
 func defaultMemory() memory {
-	if raceDetector {
+	if race.Enabled {
 		return heap{}
 	}
 	return systemMemory()
