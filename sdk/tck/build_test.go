@@ -98,11 +98,25 @@ const (
 		"-DCONFIG_BIGNUM -DEMSCRIPTEN -DFE_DOWNWARD=0 -DFE_UPWARD=0 -isystem QUICKJS -include js/wide.h "
 )
 
+// linkers and interpreters that the compilers of a language need beside them.
+var also = map[string][]string{"c": {"wasm-ld"}, "cpp": {"wasm-ld"}, "rust": {"wasm-ld", "cc"}, "assemblyscript": {"node"}, "js": {"wasm-ld", "node"}}
+
+// tools finds what a language needs.
+func (l *language) tools(t *testing.T) map[string]string {
+	t.Helper()
+	for _, tool := range also[l.name] {
+		if _, err := exec.LookPath(tool); err != nil {
+			absent(t, tool+" is not installed, which "+l.name+" needs")
+		}
+	}
+	return l.find(t)
+}
+
 // TestCommitted builds every guest and compares it with the committed module.
 func TestCommitted(t *testing.T) {
 	for _, tc := range languages {
 		t.Run(tc.name, func(t *testing.T) {
-			tools := tc.find(t)
+			tools := tc.tools(t)
 			for module, commands := range tc.modules {
 				tmp := t.TempDir()
 				out := filepath.Join(tmp, "out.wasm")
@@ -131,7 +145,7 @@ func TestExamples(t *testing.T) {
 			continue
 		}
 		t.Run(tc.name, func(t *testing.T) {
-			tools, tmp := tc.find(t), t.TempDir()
+			tools, tmp := tc.tools(t), t.TempDir()
 			for _, c := range tc.native {
 				run(t, c, tools, tmp, filepath.Join(tmp, "test"))
 			}
