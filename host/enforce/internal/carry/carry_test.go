@@ -63,10 +63,10 @@ func through(t *testing.T, c *Carrier, to netip.AddrPort) (string, error) {
 		c.Carry(context.Background(), conn.(*net.TCPConn), fwps.Incoming{Protocol: fwps.ProtocolTCP, Remote: to,
 			Local: netip.AddrPortFrom(netip.IPv4Unspecified(), 0), ProcessID: 7, AppID: "/bin/client"})
 	}()
-	_, _ = client.Write([]byte("hello")) // It may be reset already.
-	_ = client.(*net.TCPConn).CloseWrite()
+	_, written := client.Write([]byte("hello"))
+	ended := client.(*net.TCPConn).CloseWrite()
 	b, err := io.ReadAll(client)
-	return string(b), err
+	return string(b), errors.Join(written, ended, err) // Of a reset the first call tells that comes after it.
 }
 
 // site is a carrier that redirects what is wanted to the proxy and blocks port 25.
