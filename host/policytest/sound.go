@@ -49,17 +49,26 @@ func (f *Fault) String() string {
 	return fmt.Sprintf("the invariant %q does not hold: %s", f.Who, f.Why)
 }
 
-// Sound takes a connection through the layers twice, the second time at another
+// times is how often a case asks again: a callout that counts, or has several
+// instances that do, may give one answer a few times in a row.
+const times = 16
+
+// Sound takes a connection through the layers again and again, each time at another
 // time and with other random bytes, and follows it through the policy's proxies.
 // It returns what is wrong, nil if nothing is.
 func (w *World) Sound(ctx context.Context, in fwps.Incoming) (*Fault, error) {
-	f, _, err := w.Judge(ctx, in)
+	f, _, err := w.judge(ctx, in, times)
 	return f, err
 }
 
-// Judge is Sound, and the way that the connection took through the policy: equal
-// for connections that the same filters decided alike.
+// Judge is Sound for one of very many connections, which asks only once more, and
+// the way that the connection took through the policy: equal for connections that
+// the same filters decided alike.
 func (w *World) Judge(ctx context.Context, in fwps.Incoming) (f *Fault, way string, err error) {
+	return w.judge(ctx, in, 1)
+}
+
+func (w *World) judge(ctx context.Context, in fwps.Incoming, times uint64) (f *Fault, way string, err error) {
 	quiet := w.Quiet()
 	first, asked, err := quiet.at(ctx, in, 0)
 	if err != nil {
@@ -69,12 +78,14 @@ func (w *World) Judge(ctx context.Context, in fwps.Incoming) (f *Fault, way stri
 	if f := faulted(asked); f != nil {
 		return f, way, nil
 	}
-	again, _, err := quiet.at(ctx, in, 1)
-	if err != nil {
-		return nil, way, err
-	}
-	if why := quiet.differs(&first, &again); why != "" {
-		return &Fault{FaultDiffers, differing(&first, &again), why}, way, nil
+	for n := range times {
+		again, _, err := quiet.at(ctx, in, n+1)
+		if err != nil {
+			return nil, way, err
+		}
+		if why := quiet.differs(&first, &again); why != "" {
+			return &Fault{FaultDiffers, differing(&first, &again), why}, way, nil
+		}
 	}
 	if f := quiet.broken(in, &first); f != nil {
 		return f, way, nil
@@ -108,7 +119,7 @@ func differing(a, b *Outcome) string {
 	return ""
 }
 
-// at decides at one of two times.
+// at decides at one of several times.
 func (w *World) at(ctx context.Context, in fwps.Incoming, time uint64) (Outcome, []Classification, error) {
 	r := w.Record()
 	o, err := w.Decide(journal.With(ctx, moment(time)), r, in)
