@@ -34,7 +34,12 @@ type Tool struct {
 	check   check    // nil: it is enough that it is there
 }
 
-const clangFlags = " -Wall -Wextra -nostdlib -mbulk-memory -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=65536 -I sdk "
+const clangFlags = " -Wall -Wextra -mbulk-memory -I sdk "
+
+// The linker is called by itself: clang, when it links with -O, also runs the
+// wasm-opt that it finds on the PATH, which may be of another age or from another
+// world, and makes other modules on other machines.
+const clangLink = "wasm-ld --no-entry --stack-first -z stack-size=65536 TMP/policy.o -o OUT"
 
 const rustFlags = " --edition 2021 -C opt-level=3 -C panic=abort -C target-feature=+bulk-memory --remap-path-prefix DIR=. --target wasm32-unknown-unknown "
 
@@ -61,9 +66,9 @@ var Languages = []Language{
 		Tools: []Tool{{Name: "rustc", At: []string{"rustc", "/usr/bin/rustc"}, check: rustTarget,
 			Install: "rustc 1.63 or later with the target wasm32-unknown-unknown (Debian: apt-get install rustc libstd-rust-dev-wasm32; rustup: rustup target add wasm32-unknown-unknown)"}, lld},
 		Kit: "sdk", Vendor: map[string]string{"rust/Cargo.toml": "Cargo.toml", "rust/src": "src", "rust/examples/split.rs": "examples/split.rs"}},
-	{Name: "c", Title: "C", Main: "policy.c", Word: "continue()", Build: words("clang --target=wasm32 -O3 -std=c11" + clangFlags + "policy.c -o OUT"),
+	{Name: "c", Title: "C", Main: "policy.c", Word: "continue()", Build: words("clang -c --target=wasm32 -O3 -std=c11"+clangFlags+"policy.c -o TMP/policy.o", clangLink),
 		Tools: []Tool{clang, lld}, Kit: "sdk", Vendor: map[string]string{"c/callout.h": "callout.h"}},
-	{Name: "cpp", Title: "C++", Main: "policy.cc", Word: "continue()", Build: words("clang -x c++ --target=wasm32 -O3 -std=c++17 -fno-exceptions -fno-rtti" + clangFlags + "-Wno-missing-field-initializers policy.cc -o OUT"),
+	{Name: "cpp", Title: "C++", Main: "policy.cc", Word: "continue()", Build: words("clang -c -x c++ --target=wasm32 -O3 -std=c++17 -fno-exceptions -fno-rtti"+clangFlags+"-Wno-missing-field-initializers policy.cc -o TMP/policy.o", clangLink),
 		Tools: []Tool{clang, lld}, Kit: "sdk", Vendor: map[string]string{"c/callout.h": "callout.h"}},
 	{Name: "assemblyscript", Title: "AssemblyScript", Main: "policy.ts", Word: "proceed()", Build: words("node asc policy.ts -O3 --runtime incremental --use abort= -o OUT"),
 		Tools: []Tool{
