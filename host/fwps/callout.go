@@ -80,6 +80,10 @@ type Verdict struct {
 	Record, Context []byte
 
 	Reason string // optional: why, for people
+
+	// Hint is no part of the answer and stays: a callout that has several of
+	// something, such as instances of a guest, notes which one it used last.
+	Hint uint32
 }
 
 // Reset makes v the answer of a callout that says nothing, and keeps its buffers.

@@ -37,9 +37,7 @@ type generation struct {
 	number uint64
 	src    *source
 	slots  []slot
-	// hints remembers for each processor which slot it used last. Only the
-	// hints are in the pool: instances must be closed, so none may be dropped.
-	hints    sync.Pool
+	// assigned is the slot that whoever asks for the first time is sent to.
 	assigned atomic.Uint32
 	spares   chan *instance
 	housed   chan *slot    // slots that are due for housekeeping
@@ -59,19 +57,11 @@ type slot struct {
 	_                 [88]byte
 }
 
-// A hint is the index of the slot to try first. It has a cache line of its own:
-// what is smaller is allocated beside others.
-type hint struct {
-	slot uint32
-	_    [60]byte
-}
-
 // newGeneration starts the instances, after one that is only tried.
 func newGeneration(m *Module, src *source, number uint64) (*generation, error) {
 	g := &generation{m: m, number: number, src: src,
 		slots: make([]slot, m.opts.Slots), spares: make(chan *instance, m.opts.Spares),
 		housed: make(chan *slot, m.opts.Slots), wake: make(chan struct{}, 1), stop: make(chan struct{})}
-	g.hints.New = func() any { return &hint{slot: g.assigned.Add(1) % uint32(len(g.slots))} }
 	if err := m.try(src); err != nil {
 		return nil, err
 	}
@@ -108,20 +98,33 @@ func (m *Module) try(src *source) error {
 	return nil
 }
 
-// acquire locks a free slot, or waits for the one of the hint.
-func (g *generation) acquire(h *hint) *slot {
-	n := uint32(len(g.slots))
-	for k := range n {
-		at := h.slot + k
-		if at >= n {
-			at -= n
-		}
+// acquire locks a slot: that of the hint if it is free, as it is for whoever asks
+// again and again, else another one, else it waits. The hint, which is 0 at first,
+// is kept with the verdict: what one goroutine uses again no other one uses
+// meanwhile, so that nothing is shared to know it.
+func (g *generation) acquire(hint *uint32) *slot {
+	if at := *hint - 1; at < uint32(len(g.slots)) {
 		if s := &g.slots[at]; s.mu.TryLock() {
-			h.slot = at
 			return s
 		}
 	}
-	s := &g.slots[h.slot]
+	return g.search(hint)
+}
+
+func (g *generation) search(hint *uint32) *slot {
+	n := uint32(len(g.slots))
+	if *hint == 0 {
+		*hint = g.assigned.Add(1)
+	}
+	first := (*hint - 1) % n // It may be of a callout that has more slots.
+	for k := range n {
+		at := (first + k) % n
+		if s := &g.slots[at]; s.mu.TryLock() {
+			*hint = at + 1
+			return s
+		}
+	}
+	s := &g.slots[first]
 	s.mu.Lock()
 	return s
 }

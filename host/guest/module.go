@@ -117,15 +117,13 @@ func (m *Module) decide(j *journal.Journal, c *fwps.Call, v *fwps.Verdict) error
 		if g == nil {
 			return &TrapError{m.name, errClosed}
 		}
-		h := g.hints.Get().(*hint)
-		s := g.acquire(h)
+		s := g.acquire(&v.Hint)
 		if s.closed { // Another generation is live by now.
 			s.mu.Unlock()
 			continue
 		}
 		err := m.classify(g, s, j, c, v)
 		s.mu.Unlock()
-		g.hints.Put(h)
 		return err
 	}
 }

@@ -80,14 +80,13 @@ func (m *Module) FlowDelete(layer fwpm.LayerID, _ fwpm.CalloutID, cookie uint64)
 
 // with runs f on a ready slot.
 func (m *Module) with(f func(*slot) error) error {
+	var hint uint32
 	for {
 		g := m.live.Load()
 		if g == nil {
 			return &TrapError{m.name, errClosed}
 		}
-		h := g.hints.Get().(*hint)
-		s := g.acquire(h)
-		g.hints.Put(h)
+		s := g.acquire(&hint)
 		if s.closed {
 			s.mu.Unlock()
 			continue

@@ -12,130 +12,134 @@ import (
 
 var le = binary.LittleEndian
 
-// encode writes the request. The response is zeroed first, so that an answer
-// left over from the last call cannot be read as this one's.
+// encode writes the request, every word of its header: nothing is left of the last
+// one. The response is zeroed, so that an answer left over from the last call cannot
+// be read as this one's.
+//
+// A callout that does not see all would decide wrongly, so nothing that has a limit
+// is left out; only the context may be, which is for the proxy. The user's name is
+// not there: the host knows users by number.
 func encode(block []byte, c *fwps.Call, now int64) error {
-	b := (*[abi.BlockSize]byte)(block)[:] // Of a length that the compiler knows.
-	clear(b[:abi.RequestHeader])
+	b := (*[abi.BlockSize]byte)(block)
 	clear(b[abi.ResponseOffset : abi.ResponseOffset+abi.ResponseHeader])
-	in, local, remote := c.In, c.In.Local, c.In.Remote
+	in, local, remote := c.In, &c.In.Local, &c.In.Remote
 	switch {
 	case c.Connect != nil:
-		remote = c.Connect.Remote
+		remote = &c.Connect.Remote
 	case c.Bind != nil:
-		local = c.Bind.Local
+		local = &c.Bind.Local
 	}
-	le.PutUint16(b[abi.ReqMinor:], abi.Minor)
-	le.PutUint16(b[abi.ReqLayer:], uint16(in.Layer))
-	le.PutUint32(b[abi.ReqConditionFlags:], uint32(in.ConditionFlags()))
-	le.PutUint64(b[abi.ReqConnection:], in.EndpointID)
-	if c.Filter != nil {
-		le.PutUint64(b[abi.ReqFilter:], uint64(c.Filter.ID))
+	if len(in.AppID) > abi.MaxApp {
+		return fmt.Errorf("the program's path has %d bytes, a request holds %d", len(in.AppID), abi.MaxApp)
 	}
-	b[abi.ReqIPVersion] = ipVersion(in, remote)
-	b[abi.ReqProtocol] = in.Protocol
-	b[abi.ReqRedirectState] = byte(c.State)
-	if in.Inbound {
-		b[abi.ReqDirection] = 1
+	end, present := abi.RequestHeader, uint32(0)
+	app := put(b, &end, &present, in.AppID, abi.PresentApp)
+	var seldom rare
+	if len(in.Other) > 0 || c.Hop != nil {
+		if err := seldom.put(b, &end, &present, c); err != nil {
+			return err
+		}
 	}
-	le.PutUint64(b[abi.ReqMonotonic:], uint64(now))
-	present := putAddr(b, abi.ReqLocal, abi.ReqLocalPort, local, abi.PresentLocal)
-	present |= putAddr(b, abi.ReqRemote, abi.ReqRemotePort, remote, abi.PresentRemote)
+	var who, filter uint64
 	if in.ProcessID != 0 {
-		le.PutUint32(b[abi.ReqPID:], in.ProcessID)
-		present |= abi.PresentPID
+		who, present = uint64(in.ProcessID), present|abi.PresentPID
 	}
 	if in.UserKnown {
-		le.PutUint32(b[abi.ReqUID:], in.UserID)
-		present |= abi.PresentUID
+		who, present = who|uint64(in.UserID)<<32, present|abi.PresentUID
 	}
-	if len(in.Other) > 0 {
-		if index, known := in.Other[fwpm.ConditionInterfaceIndex]; known {
-			le.PutUint32(b[abi.ReqInterface:], uint32(index.Uint))
-			present |= abi.PresentInterface
-		}
+	if c.Filter != nil {
+		filter = uint64(c.Filter.ID)
 	}
-	return encodeTail(b, c, present)
+	word(b, abi.ReqConnection, in.EndpointID)
+	word(b, abi.ReqFilter, filter)
+	word(b, abi.ReqPID, who)
+	what := uint64(ipVersion(in, remote)) | uint64(in.Protocol)<<8 | uint64(c.State)<<48
+	what |= uint64(putAddr(b, abi.ReqLocal, local, &present, abi.PresentLocal)) << 16
+	what |= uint64(putAddr(b, abi.ReqRemote, remote, &present, abi.PresentRemote)) << 32
+	if in.Inbound {
+		what |= 1 << 56
+	}
+	word(b, abi.ReqIPVersion, what)
+	word(b, abi.ReqApp, app)
+	word(b, abi.ReqUser, 0)
+	word(b, abi.ReqRecord, seldom.record)
+	word(b, abi.ReqContext, seldom.context)
+	word(b, abi.ReqMonotonic, uint64(now))
+	word(b, abi.ReqInterface, seldom.place)
+	word(b, abi.ReqSize, uint64(end)|uint64(abi.Minor)<<32|uint64(in.Layer)<<48)
+	word(b, abi.ReqPresent, uint64(present)|uint64(in.ConditionFlags())<<32)
+	return nil
 }
 
-// encodeTail writes the items of variable length and what depends on them. The
-// user's name is not among them: the host knows users by number. A callout that
-// does not see all would decide wrongly, so nothing that has a limit is left
-// out; only the context may be, which is for the proxy.
-func encodeTail(b []byte, c *fwps.Call, present uint32) error {
-	if len(c.In.AppID) > abi.MaxApp {
-		return fmt.Errorf("the program's path has %d bytes, a request holds %d", len(c.In.AppID), abi.MaxApp)
+// word writes eight bytes of the header: two fields, or more, at once.
+func word(b *[abi.BlockSize]byte, at int, v uint64) { le.PutUint64(b[at:at+8], v) }
+
+// rare are the words of the header that few requests fill.
+type rare struct{ record, context, place uint64 }
+
+func (r *rare) put(b *[abi.BlockSize]byte, end *int, present *uint32, c *fwps.Call) error {
+	if index, known := c.In.Other[fwpm.ConditionInterfaceIndex]; known {
+		r.place = uint64(uint32(index.Uint))
+		*present |= abi.PresentInterface
 	}
-	at, bits := put(b, abi.RequestHeader, abi.ReqApp, c.In.AppID, abi.PresentApp)
-	present |= bits
-	if len(c.In.Other) > 0 {
-		name := c.In.Other[fwpm.ConditionPeerName].Text
-		if len(name) > abi.MaxHostname {
-			return fmt.Errorf("the peer's name has %d bytes, a request holds %d", len(name), abi.MaxHostname)
-		}
-		if name != "" {
-			le.PutUint16(b[abi.ReqHostname:], uint16(at))
-			le.PutUint16(b[abi.ReqHostname+2:], uint16(len(name)))
-			at = place(b, at, name)
-			present |= abi.PresentHostname
-		}
+	name := c.In.Other[fwpm.ConditionPeerName].Text
+	if len(name) > abi.MaxHostname {
+		return fmt.Errorf("the peer's name has %d bytes, a request holds %d", len(name), abi.MaxHostname)
 	}
-	if c.Hop != nil {
-		if len(c.Hop.Record) > abi.MaxRecord {
-			return fmt.Errorf("the record has %d bytes, a request holds %d", len(c.Hop.Record), abi.MaxRecord)
-		}
-		at, bits = put(b, at, abi.ReqRecord, c.Hop.Record, abi.PresentRecord)
-		present |= bits
-		at, bits = put(b, at, abi.ReqContext, c.Hop.Context, abi.PresentContext)
-		present |= bits
+	host := put(b, end, present, name, abi.PresentHostname)
+	r.place |= host&0xffff<<32 | host>>32<<48
+	if c.Hop == nil {
+		return nil
 	}
-	le.PutUint32(b[abi.ReqSize:], uint32(at))
-	le.PutUint32(b[abi.ReqPresent:], present)
+	if len(c.Hop.Record) > abi.MaxRecord {
+		return fmt.Errorf("the record has %d bytes, a request holds %d", len(c.Hop.Record), abi.MaxRecord)
+	}
+	r.record = put(b, end, present, c.Hop.Record, abi.PresentRecord)
+	r.context = put(b, end, present, c.Hop.Context, abi.PresentContext)
 	return nil
 }
 
 // ipVersion is 4 or 6. A v4-mapped destination is one of version 6: the
 // socket's family, not the address, says at which layer it is classified.
-func ipVersion(in *fwps.Incoming, remote netip.AddrPort) byte {
+func ipVersion(in *fwps.Incoming, remote *netip.AddrPort) byte {
 	if a := remote.Addr(); a.Is4() || !a.IsValid() && !in.Layer.IsV6() {
 		return 4
 	}
 	return 6
 }
 
-// putAddr writes into a block that is clear.
-func putAddr(b []byte, at, port int, a netip.AddrPort, bit uint32) uint32 {
-	if !a.IsValid() {
-		return 0
-	}
-	le.PutUint16(b[port:], a.Port())
-	if addr := a.Addr(); addr.Is4() { // As two numbers: 16 bytes that were just written as two words are slow to copy.
+// putAddr writes an address and returns its port.
+func putAddr(b *[abi.BlockSize]byte, at int, a *netip.AddrPort, present *uint32, bit uint32) uint16 {
+	var hi, lo uint64
+	port := a.Port()
+	switch addr := a.Addr(); {
+	case addr.Is4(): // As two numbers: 16 bytes that were just written as two words are slow to copy.
 		x := addr.As4()
-		le.PutUint64(b[at+8:], 0xffff0000|uint64(le.Uint32(x[:]))<<32)
-	} else {
+		lo = 0xffff0000 | uint64(le.Uint32(x[:]))<<32
+		*present |= bit
+	case addr.IsValid():
 		x := addr.As16()
-		le.PutUint64(b[at:], le.Uint64(x[:]))
-		le.PutUint64(b[at+8:], le.Uint64(x[8:]))
+		hi, lo = le.Uint64(x[:]), le.Uint64(x[8:])
+		*present |= bit
+	default:
+		port = 0
 	}
-	return bit
+	word(b, at, hi)
+	word(b, at+8, lo)
+	return port
 }
 
-// put appends a tail item at the next 8-aligned offset. It returns where the
-// next one goes and the item's bit, which is zero if the item does not fit:
-// then only its length is told.
-func put[T string | []byte](b []byte, at, field int, item T, bit uint32) (int, uint32) {
-	le.PutUint32(b[field+4:], uint32(len(item)))
-	if len(item) == 0 || len(item) > abi.ResponseOffset-at {
-		return at, 0
+// put appends a tail item at the next 8-aligned offset and returns its two fields,
+// offset and length. One that does not fit has no offset and no bit: only its
+// length is told.
+func put[T string | []byte](b *[abi.BlockSize]byte, end *int, present *uint32, item T, bit uint32) uint64 {
+	at, n := *end, len(item)
+	if n == 0 || n > abi.ResponseOffset-at {
+		return uint64(n) << 32
 	}
-	le.PutUint32(b[field:], uint32(at))
-	return place(b, at, item), bit
-}
-
-// place copies an item, which is not empty and has room, and returns where the next one goes.
-func place[T string | []byte](b []byte, at int, item T) int {
-	next := (at + len(item) + 7) &^ 7
-	le.PutUint64(b[next-8:], 0) // What the item does not fill.
+	*present |= bit
+	*end = (at + n + 7) &^ 7
+	le.PutUint64(b[*end-8:], 0) // What the item does not fill.
 	copy(b[at:], item)
-	return next
+	return uint64(at) | uint64(n)<<32
 }
