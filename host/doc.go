@@ -2,7 +2,8 @@
 //
 // The picture of the whole; a package imports only what is below it:
 //
-//	L6  cmd/calloutd   wsk/wsknet   wsk/localproxy
+//	L7  cmd/calloutd   host/policyrun              (a policy file with all that it names)
+//	L6  wsk/wsknet     wsk/localproxy
 //	L5  wsk            host/enforce/*
 //	L4  host           host/ale                    (neither imports the other)
 //	L3  host/arbitrate host/guest   host/redirect/memstore

@@ -42,13 +42,13 @@ next attach. --detach takes it away.`,
 			}
 			defer closeStore()
 			t.store = store
-			w, err := open(ctx, policy, t, true)
+			r, done, err := putInForce(ctx, policy, t)
 			if err != nil {
 				return err
 			}
-			defer w.Close()
-			a, err := cgroupbpf.Attach(ctx, cgroupbpf.Options{Cgroup: cgroup, ALE: w.ale, Policy: w.engine.Policy(), PinDir: pin, Logf: t.logf,
-				OnBlocked: t.onBlocked, Handoff: w.foreign})
+			defer done()
+			a, err := cgroupbpf.Attach(ctx, cgroupbpf.Options{Cgroup: cgroup, ALE: r.Enforcer(), Policy: r.Policy().Engine.Policy(), PinDir: pin, Logf: t.logf,
+				OnBlocked: t.onBlocked, Handoff: r.Handoff})
 			if err != nil {
 				return err
 			}

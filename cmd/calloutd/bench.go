@@ -16,6 +16,7 @@ import (
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
 )
 
@@ -62,21 +63,21 @@ func (o *benchOptions) bench(cmd *cobra.Command, policy string) error {
 	if err != nil {
 		return err
 	}
-	w, err := open(cmd.Context(), policy, newTracer(io.Discard, false, false), false)
+	p, err := describe(cmd.Context(), policy, newTracer(io.Discard, false, false))
 	if err != nil {
 		return err
 	}
-	defer w.Close()
-	x, err := w.mix(cmd.Context(), policy)
+	defer p.Close()
+	x, err := mixOf(cmd.Context(), p, policy)
 	if err != nil {
 		return err
 	}
 	if o.soak != "" {
-		return o.runSoak(cmd, policy, w, x, length)
+		return o.runSoak(cmd, policy, p, x, length)
 	}
 	// The main goroutine keeps to its thread, which makes it slow to hand over.
 	done := make(chan *benchResult)
-	go func() { done <- measure(cmd.Context(), w, x, o.time) }()
+	go func() { done <- measure(cmd.Context(), p, x, o.time) }()
 	r := <-done
 	r.Policy, r.Connections, r.Source = policy, x.connections, x.source
 	if o.json {
@@ -97,10 +98,10 @@ const maxMix = 1000
 
 // mix takes connections through the layers once, and keeps what was asked of
 // those that the policy has filters for, or of all if it has none.
-func (w *world) mix(ctx context.Context, policy string) (*mix, error) {
-	world := w.described()
+func mixOf(ctx context.Context, p *policyrun.Policy, policy string) (*mix, error) {
+	world := described(p)
 	x := &mix{source: "the boundaries of what it names"}
-	connections, err := w.casesOf(policy, world)
+	connections, err := casesOf(p, policy, world)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func (w *world) mix(ctx context.Context, policy string) (*mix, error) {
 		})
 	}
 	filtered := map[fwpm.LayerID]bool{}
-	for _, f := range w.file.Policy.Filters {
+	for _, f := range p.File.Policy.Filters {
 		filtered[f.Layer] = true
 	}
 	for _, in := range connections {
@@ -150,7 +151,7 @@ func ways(ctx context.Context, world *policytest.World, in fwps.Incoming) []poli
 
 // casesOf are the connections of the cases beside a policy, but for those that
 // need the records of another.
-func (w *world) casesOf(policy string, world *policytest.World) (out []fwps.Incoming, err error) {
+func casesOf(p *policyrun.Policy, policy string, world *policytest.World) (out []fwps.Incoming, err error) {
 	ext := filepath.Ext(policy)
 	path := strings.TrimSuffix(policy, ext) + "_test" + ext
 	src, err := readCases(path)
@@ -164,7 +165,7 @@ func (w *world) casesOf(policy string, world *policytest.World) (out []fwps.Inco
 	if err != nil {
 		return nil, err
 	}
-	if err := suite.Bind(w.file, world.Proxies); err != nil {
+	if err := suite.Bind(p.File, world.Proxies); err != nil {
 		return nil, err
 	}
 	for _, c := range suite.Cases {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/policyrun"
 )
 
 func TestLengthsOfASoak(t *testing.T) {
@@ -26,7 +28,7 @@ func TestLengthsOfASoak(t *testing.T) {
 // Memory that grows all the time is told from memory that goes up and down.
 func TestGrowthIsTold(t *testing.T) {
 	run := func(of func(k int) uint64) *soakResult {
-		s := &soak{w: new(world)}
+		s := &soak{p: new(policyrun.Policy)}
 		for k := range 200 {
 			s.samples = append(s.samples, sample{at: time.Duration(k) * time.Second, rss: of(k), heap: 1 << 20})
 		}

@@ -21,16 +21,16 @@ func newCheck() *cobra.Command {
 		RunE: func(cmd *cobra.Command, files []string) error {
 			bad := false
 			for _, file := range files {
-				w, err := open(cmd.Context(), file, newTracer(cmd.ErrOrStderr(), asJSON, false), false)
+				p, err := describe(cmd.Context(), file, newTracer(cmd.ErrOrStderr(), asJSON, false))
 				if err != nil {
 					bad = true
 					report(cmd, asJSON, err)
 					continue
 				}
 				if !asJSON {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %d filters, %d callouts, %d proxies\n", file, len(w.file.Policy.Filters), len(w.file.Callouts), len(w.file.Proxies))
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %d filters, %d callouts, %d proxies\n", file, len(p.File.Policy.Filters), len(p.File.Callouts), len(p.File.Proxies))
 				}
-				w.Close()
+				p.Close()
 			}
 			if bad {
 				return exitCode(codeNo)

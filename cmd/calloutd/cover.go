@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,17 +13,51 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
 )
 
+// Codes are the callouts of a policy whose code is measured.
+type codes struct {
+	search bool // by blocks, one instance of each, whatever fails
+	all    []*measured
+}
+
 // A measured is a callout whose code is measured.
 type measured struct {
-	callout string
+	callout fwpm.CalloutID
 	module  string // the file or folder it is made of
 	guest   *guest.Module
 	source  *goSource // nil: measured by its blocks
+}
+
+// describe opens a policy whose callouts' code is measured.
+func (cs *codes) describe(ctx context.Context, path string, file *policyfile.File) (*policyrun.Policy, error) {
+	d := policyrun.Description{Options: newTracer(io.Discard, false, false).options(), File: file}
+	d.Module = cs.load
+	p, err := policyrun.Describe(ctx, path, d)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range cs.all {
+		m.guest = p.Modules[m.callout]
+	}
+	return p, nil
+}
+
+// load gives the form of a callout that counts.
+func (cs *codes) load(ctx context.Context, dir string, c policyfile.Callout, o *guest.ModuleOptions) ([]byte, error) {
+	wasm, err := policyrun.Module(ctx, dir, c)
+	if err != nil {
+		return nil, err
+	}
+	m := &measured{callout: c.ID, module: policyfile.Under(dir, c.Wasm+c.GoPackage)}
+	cs.all = append(cs.all, m)
+	wasm, m.source, err = cs.measure(ctx, dir, c, wasm, o)
+	return wasm, err
 }
 
 // A goSource is a Go package built with counters: the Go compiler writes no lines
@@ -35,16 +70,16 @@ type goSource struct {
 // goModule begins what the Go compiler says of itself in a module.
 const goModule = "\x08language\x01\x02Go"
 
-// measure loads the form of a callout that counts, and what to read it with.
-func (l *loader) measure(ctx context.Context, c policyfile.Callout, wasm []byte, o *guest.ModuleOptions) ([]byte, *goSource, error) {
+// measure makes the form of a callout that counts, and what to read it with.
+func (cs *codes) measure(ctx context.Context, dir string, c policyfile.Callout, wasm []byte, o *guest.ModuleOptions) ([]byte, *goSource, error) {
 	folder := ""
 	switch {
-	case l.searches:
+	case cs.search:
 		o.Slots, o.MaxFailures = 1, -1
 	case c.GoPackage != "":
-		folder = policyfile.Under(l.dir, c.GoPackage)
+		folder = policyfile.Under(dir, c.GoPackage)
 	case bytes.Contains(wasm, []byte(goModule)):
-		folder = filepath.Dir(policyfile.Under(l.dir, c.Wasm))
+		folder = filepath.Dir(policyfile.Under(dir, c.Wasm))
 	}
 	if folder == "" || !isProgram(ctx, folder) {
 		o.Cover = true
@@ -60,7 +95,7 @@ func (l *loader) measure(ctx context.Context, c policyfile.Callout, wasm []byte,
 	if err != nil {
 		return nil, nil, err
 	}
-	wasm, err = goBuild(ctx, folder, "-overlay", overlay)
+	wasm, err = policyrun.GoBuild(ctx, folder, "-overlay", overlay)
 	o.Counters = s.counters
 	return wasm, s, err
 }
@@ -165,9 +200,9 @@ func (m *measured) code() policytest.Code {
 }
 
 // configure tries a configuration with a callout.
-func (w *world) configure(_ context.Context, callout string, config []byte) error {
-	for _, m := range w.measured {
-		if m.callout == callout {
+func (cs *codes) configure(_ context.Context, callout string, config []byte) error {
+	for _, m := range cs.all {
+		if string(m.callout) == callout {
 			return m.guest.Try(config)
 		}
 	}

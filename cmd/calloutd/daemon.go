@@ -16,15 +16,9 @@ import (
 	"github.com/calloutd/calloutd/cmd/calloutd/internal/filewatch"
 	"github.com/calloutd/calloutd/cmd/calloutd/internal/systemd"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf"
+	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/wsk/remote"
-)
-
-// A policy that was replaced stays for this long, so that decisions which began
-// under it end under it, and longer while its callouts have flows. No more than a
-// few wait.
-const (
-	retireAfter = 10 * time.Second
-	maxRetired  = 8
 )
 
 // A daemon has a policy in force until it is told to end, and puts another one in
@@ -33,7 +27,7 @@ type daemon struct {
 	o       *serveOptions
 	log     *slog.Logger
 	t       *tracer
-	ground  *ground
+	runner  *policyrun.Runner
 	ctx     context.Context // of the policies and the proxies
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
@@ -44,21 +38,14 @@ type daemon struct {
 
 	changing sync.Mutex // one change of policies at a time
 	files    hashes     // what was tried last, and what is in force
+	named    []string   // by the policy that is loaded
 
 	mu      sync.Mutex
 	state   string
 	started time.Time
 	policy  control.Policy
 	reload  control.Reload
-	retired []retired
 }
-
-type retired struct {
-	world *world
-	since time.Time
-}
-
-func (d *daemon) world() *world { return d.ground.reign.Load().world }
 
 // replace puts the policy of the file into force. When anything is wrong with it,
 // everything stays as it is.
@@ -66,60 +53,35 @@ func (d *daemon) replace() error {
 	// A file that changes while it is read must not count as read: what is known is
 	// hashed before.
 	before := hashes{}.of(slices.Collect(maps.Keys(d.files)))
-	named := []string{d.o.policy}
-	saw := func(files ...string) { named = append(named, files...) }
-	w, err := openAs(d.ctx, d.o.policy, d.t, setup{live: true, ground: d.ground, saw: saw})
-	if err == nil {
-		err = d.take(w)
-	}
-	if err != nil {
-		d.close(d.ground.unused())
-		maps.Copy(before, before.of(named))
+	d.named = []string{d.o.policy}
+	if err := d.runner.Load(d.ctx, d.o.policy); err != nil {
+		maps.Copy(before, before.of(d.named))
 		d.files = before
 		return err
 	}
-	d.files = before.of(named)
-	d.inForce(w)
+	d.files = before.of(d.named)
+	d.inForce(d.runner.Policy().File)
 	return nil
 }
 
-// take lets a world reign in place of the one before.
-func (d *daemon) take(w *world) error {
-	old := d.world()
-	if d.cgroup != nil { // First: it can fail.
-		if err := d.cgroup.Update(w.engine.Policy()); err != nil {
-			w.Close()
+// before lets the kernel's part take a policy first: it can refuse.
+func (d *daemon) before(p *policyrun.Policy) error {
+	if d.cgroup != nil {
+		if err := d.cgroup.Update(p.Engine.Policy()); err != nil {
 			return err
 		}
 	}
-	d.ground.enter(w, d.t)
-	d.ground.inherit(w)
-	d.retire(old)
-	for _, px := range d.ground.unused() {
-		d.wg.Go(func() { d.shutdown(d.ctx, px) })
-	}
+	d.t.policy.Store(p)
 	return nil
 }
 
 // inForce notes what is in force now.
-func (d *daemon) inForce(w *world) {
+func (d *daemon) inForce(file *policyfile.File) {
 	d.mu.Lock()
-	d.policy = control.Policy{File: d.o.policy, Generation: d.policy.Generation + 1, Digest: d.files.digest(), Since: time.Now(), Filters: len(w.file.Policy.Filters)}
+	d.policy = control.Policy{File: d.o.policy, Generation: d.policy.Generation + 1, Digest: d.files.digest(), Since: time.Now(), Filters: len(file.Policy.Filters)}
 	p := d.policy
 	d.mu.Unlock()
-	d.log.Info("policy in force", "file", p.File, "generation", p.Generation, "digest", p.Digest, "filters", p.Filters, "callouts", len(w.file.Callouts))
-}
-
-func (d *daemon) close(all []localProxy) {
-	for _, px := range all {
-		px.Close()
-	}
-}
-
-func (d *daemon) shutdown(ctx context.Context, px localProxy) {
-	ctx, cancel := context.WithTimeout(ctx, d.o.drain)
-	defer cancel()
-	px.Shutdown(ctx)
+	d.log.Info("policy in force", "file", p.File, "generation", p.Generation, "digest", p.Digest, "filters", p.Filters, "callouts", len(file.Callouts))
 }
 
 // change is replace as an event: with a reason, and told to everybody.
@@ -195,37 +157,6 @@ func (d *daemon) summary() string {
 	return strings.ReplaceAll(s, "\n", "; ")
 }
 
-// retire keeps a policy that is no longer in force until nothing needs it.
-func (d *daemon) retire(w *world) {
-	d.mu.Lock()
-	d.retired = append(d.retired, retired{w, time.Now()})
-	var over []retired
-	if n := len(d.retired) - maxRetired; n > 0 {
-		over, d.retired = d.retired[:n:n], slices.Clone(d.retired[n:])
-	}
-	d.mu.Unlock()
-	for _, r := range over {
-		r.world.Close()
-	}
-}
-
-// sweep closes the policies that nothing needs any more.
-func (d *daemon) sweep(now time.Time) {
-	d.mu.Lock()
-	var over []*world
-	d.retired = slices.DeleteFunc(d.retired, func(r retired) bool {
-		gone := now.Sub(r.since) >= retireAfter && r.world.idle()
-		if gone {
-			over = append(over, r.world)
-		}
-		return gone
-	})
-	d.mu.Unlock()
-	for _, w := range over {
-		w.Close()
-	}
-}
-
 // Health is nil while decisions can be made and nothing has ended.
 func (d *daemon) Health() error {
 	select {
@@ -242,18 +173,17 @@ func (d *daemon) Reload(context.Context) error { return d.change("asked for") }
 
 // Status implements control.Daemon.
 func (d *daemon) Status() control.Status {
-	w := d.world()
+	p := d.runner.Policy()
 	d.mu.Lock()
 	s := control.Status{Version: versionText(), PID: os.Getpid(), State: d.state, Started: d.started, Uptime: time.Since(d.started).Seconds(),
-		Policy: d.policy, Reload: d.reload, Callouts: map[string]control.Callout{}, Records: d.ground.ale.LiveHops(), Cgroup: d.o.cgroup}
-	s.Reload.Retired = len(d.retired)
+		Policy: d.policy, Reload: d.reload, Callouts: map[string]control.Callout{}, Records: d.runner.Enforcer().LiveHops(), Cgroup: d.o.cgroup}
+	s.Reload.Retired = d.runner.Retired()
 	d.mu.Unlock()
-	for _, c := range w.file.Callouts {
-		s.Callouts[string(c.ID)] = control.Figures(c.Wasm+c.GoPackage, w.modules[c.ID].Stats())
+	for _, c := range p.File.Callouts {
+		s.Callouts[string(c.ID)] = control.Figures(c.Wasm+c.GoPackage, p.Modules[c.ID].Stats())
 	}
-	addrs := w.proxyAddrs()
-	for _, p := range w.file.Proxies {
-		s.Proxies = append(s.Proxies, control.Proxy{ID: p.ID, Kind: string(p.Kind), Address: addrs[p.ID].String()})
+	for _, px := range p.File.Proxies {
+		s.Proxies = append(s.Proxies, control.Proxy{ID: px.ID, Kind: string(px.Kind), Address: p.Proxies[px.ID].String()})
 	}
 	if d.remote != nil {
 		s.Remote = &control.Remote{Address: d.o.remote, Stats: d.remote.Stats()}
@@ -278,9 +208,7 @@ func (d *daemon) drain(ctx context.Context) {
 			}
 		})
 	}
-	for _, px := range d.ground.listen {
-		wg.Go(func() { d.shutdown(ctx, px) })
-	}
+	wg.Go(func() { d.runner.Drain(ctx) })
 	wg.Wait()
 }
 
@@ -296,11 +224,7 @@ func (d *daemon) Close() {
 		d.remote.Close()
 	}
 	d.wg.Wait()
-	for _, r := range d.retired {
-		r.world.Close()
-	}
-	d.world().Close()
-	d.ground.Close()
+	d.runner.Close()
 }
 
 // serving runs a part of the daemon; its end is a failure unless the daemon ends.

@@ -63,12 +63,12 @@ func (o *diffOptions) diff(cmd *cobra.Command, before, after string) error {
 	ctx := cmd.Context()
 	var worlds []*policytest.World
 	for _, file := range []string{before, after} {
-		w, err := open(ctx, file, newTracer(io.Discard, false, false), false)
+		p, err := describe(ctx, file, newTracer(io.Discard, false, false))
 		if err != nil {
 			return err
 		}
-		defer w.Close()
-		worlds = append(worlds, w.described())
+		defer p.Close()
+		worlds = append(worlds, described(p))
 	}
 	connections, all, err := o.connections(worlds, cmd.ErrOrStderr())
 	if err != nil {

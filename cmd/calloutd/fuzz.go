@@ -56,13 +56,14 @@ func (o *fuzzOptions) fuzz(cmd *cobra.Command, policy string) error {
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 	defer stop()
-	w, err := openAs(ctx, policy, newTracer(io.Discard, false, false), setup{measure: true, search: true})
+	code := codes{search: true}
+	p, err := code.describe(ctx, policy, nil)
 	if err != nil {
 		return err
 	}
-	defer w.Close()
+	defer p.Close()
 	bar, tried := newProgress(cmd.ErrOrStderr(), int64(o.limit)), 0
-	found, err := policyfuzz.Search(ctx, policyfuzz.Options{World: w.described(), Seed: o.seed, Limit: o.limit, Progress: w.ran, Numbers: w.constants(),
+	found, err := policyfuzz.Search(ctx, policyfuzz.Options{World: described(p), Seed: o.seed, Limit: o.limit, Progress: code.ran, Numbers: code.constants(),
 		Tried: func(n int) { tried = n; bar.at(int64(n), n) }})
 	bar.end()
 	if err != nil && ctx.Err() == nil {
@@ -81,8 +82,8 @@ func (o *fuzzOptions) fuzz(cmd *cobra.Command, policy string) error {
 }
 
 // ran is how many blocks of callouts' code ran.
-func (w *world) ran() (n int) {
-	for _, m := range w.measured {
+func (cs *codes) ran() (n int) {
+	for _, m := range cs.all {
 		for _, ran := range m.guest.Coverage().Ran {
 			if ran {
 				n++
@@ -97,8 +98,8 @@ const maxConstants = 256
 
 // constants are the numbers in the code of callouts that is theirs. Where libraries
 // cannot be told apart there are too many to try.
-func (w *world) constants() (all []uint32) {
-	for _, m := range w.measured {
+func (cs *codes) constants() (all []uint32) {
+	for _, m := range cs.all {
 		var own []uint32
 		for _, b := range m.guest.Coverage().Blocks {
 			if policytest.Own(&b) {

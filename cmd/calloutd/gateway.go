@@ -60,14 +60,14 @@ func (o *gatewayOptions) run(cmd *cobra.Command) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
-	w, err := open(ctx, o.policy, t, true)
+	r, done, err := putInForce(ctx, o.policy, t)
 	if err != nil {
 		return err
 	}
-	defer w.Close()
+	defer done()
 	// Its connections end when it is closed, after the rules: not with the signal.
-	g, err := nftgateway.Start(context.WithoutCancel(ctx), nftgateway.Options{Interfaces: o.interfaces, ALE: w.ale, Transparent: o.transparent,
-		Name: o.name, Handoff: w.foreign, Logf: t.logf, OnBlocked: t.onBlocked})
+	g, err := nftgateway.Start(context.WithoutCancel(ctx), nftgateway.Options{Interfaces: o.interfaces, ALE: r.Enforcer(), Transparent: o.transparent,
+		Name: o.name, Handoff: r.Handoff, Logf: t.logf, OnBlocked: t.onBlocked})
 	if err != nil {
 		return err
 	}

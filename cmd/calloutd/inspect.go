@@ -14,6 +14,8 @@ import (
 
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/guest/meter"
+	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
@@ -34,7 +36,7 @@ no module is an error with the place of the byte.`,
   calloutd inspect sdk/c/example/split.wasm --config 'proxy 8443 77' --json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			wasm, err := readModule(cmd.Context(), args[0])
+			wasm, err := policyrun.Module(cmd.Context(), "", policyfile.Callout{Wasm: args[0]})
 			if err != nil {
 				return err
 			}

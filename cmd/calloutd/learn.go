@@ -93,14 +93,14 @@ func watch(cmd *cobra.Command, args []string, tmp, file string) (code, err error
 	}
 	t := newTracer(cmd.ErrOrStderr(), false, false)
 	t.tape = &tape{file: file}
-	w, err := open(cmd.Context(), all, t, true)
+	r, done, err := putInForce(cmd.Context(), all, t)
 	if err != nil {
 		return nil, err
 	}
-	defer w.Close()
+	defer done()
 	child := exec.Command(args[0], args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
-	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: w.ale, Logf: t.logf, OnBlocked: t.onBlocked}, child)
+	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: r.Enforcer(), Logf: t.logf, OnBlocked: t.onBlocked}, child)
 	if err != nil {
 		return nil, notRun(args[0], err)
 	}
@@ -189,12 +189,12 @@ func (o *learnOptions) write(cmd *cobra.Command, of string, seen []*flight.Entry
 
 // blockedBy are those that a policy blocks.
 func blockedBy(ctx context.Context, policy string, seen []*flight.Entry) (out []*flight.Entry, err error) {
-	w, err := open(ctx, policy, newTracer(io.Discard, false, false), false)
+	p, err := describe(ctx, policy, newTracer(io.Discard, false, false))
 	if err != nil {
 		return nil, err
 	}
-	defer w.Close()
-	asked := w.described().Quiet()
+	defer p.Close()
+	asked := described(p).Quiet()
 	for _, e := range seen {
 		o, err := asked.Decide(ctx, asked.Record(), asked.Incoming(e))
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/guest/meter"
+	"github.com/calloutd/calloutd/host/policyrun"
 )
 
 // A benchResult is what bench prints.
@@ -41,20 +42,20 @@ type calloutBench struct {
 const turns = 11
 
 // measure decides the mix with the policy and with none, in turns.
-func measure(ctx context.Context, w *world, x *mix, long time.Duration) *benchResult {
+func measure(ctx context.Context, p *policyrun.Policy, x *mix, long time.Duration) *benchResult {
 	r := &benchResult{Asked: len(x.asked), Callouts: map[string]calloutBench{}}
 	empty := emptyEngine()
-	decide(ctx, w.engine, x, long/turns) // Everything is warm once.
+	decide(ctx, p.Engine, x, long/turns) // Everything is warm once.
 	decide(ctx, empty, x, long/turns)
-	before := w.stats()
+	before := stats(p)
 	var with, without []float64
 	var n, allocs uint64
 	for range turns {
-		t := decide(ctx, w.engine, x, long/turns)
+		t := decide(ctx, p.Engine, x, long/turns)
 		with, n, allocs = append(with, t.ns), n+t.n, allocs+t.allocs
 		without = append(without, decide(ctx, empty, x, long/turns).ns)
 	}
-	for id, now := range w.stats() {
+	for id, now := range stats(p) {
 		old := before[id]
 		c := calloutBench{Asked: float64(now.Decisions-old.Decisions) / float64(n), Failures: now.Failures - old.Failures}
 		if d := now.Decisions - old.Decisions; d > 0 {
@@ -64,14 +65,14 @@ func measure(ctx context.Context, w *world, x *mix, long time.Duration) *benchRe
 	}
 	r.NS, r.EmptyNS = median(with), median(without)
 	r.Decisions, r.Ratio, r.Allocs = 1e9/r.NS, r.NS/r.EmptyNS, float64(allocs)/float64(n)
-	r.P50, r.P99 = latencies(ctx, w.engine, x, long)
+	r.P50, r.P99 = latencies(ctx, p.Engine, x, long)
 	return r
 }
 
 // stats are the figures of the modules, by callout.
-func (w *world) stats() map[string]guest.Stats {
+func stats(p *policyrun.Policy) map[string]guest.Stats {
 	out := map[string]guest.Stats{}
-	for id, m := range w.modules {
+	for id, m := range p.Modules {
 		out[string(id)] = m.Stats()
 	}
 	return out

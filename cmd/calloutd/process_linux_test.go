@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"os/exec"
@@ -55,12 +56,12 @@ func policy(t *testing.T, text string) string {
 // says whose redirect it was.
 func TestKilledProxyIsConnectionRefused(t *testing.T) {
 	need(t, "python3")
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent()) // A world ends whole.
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent()) // A policy ends whole.
 	var trace bytes.Buffer
 	tr := newTracer(&trace, false, false)
-	w, err := open(t.Context(), quickstart, tr, true)
+	runner, end, err := putInForce(t.Context(), quickstart, tr)
 	require.NoError(t, err)
-	defer w.Close()
+	defer end()
 	cmd := exec.Command("python3", "-uc", `
 import socket
 socket.create_connection(("198.51.100.7", 80))
@@ -77,7 +78,7 @@ except ConnectionRefusedError:
 	cmd.Stdout = pw
 	done := make(chan error, 1)
 	go func() {
-		_, err := seccomp.Run(t.Context(), seccomp.Options{ALE: w.ale, Logf: tr.logf, OnBlocked: tr.onBlocked}, cmd)
+		_, err := seccomp.Run(t.Context(), seccomp.Options{ALE: runner.Enforcer(), Logf: tr.logf, OnBlocked: tr.onBlocked}, cmd)
 		pw.Close()
 		done <- err
 	}()
@@ -85,9 +86,9 @@ except ConnectionRefusedError:
 	line, err := out.ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "connected\n", line)
-	for _, p := range w.running {
-		p.Close()
-	}
+	gone, now := context.WithCancel(t.Context())
+	now()
+	runner.Drain(gone)
 	_, err = io.WriteString(in, "\n")
 	require.NoError(t, err)
 	rest, err := io.ReadAll(out)

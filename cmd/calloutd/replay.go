@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/flight"
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
 )
 
@@ -138,7 +139,7 @@ type replayer struct {
 	cmd    *cobra.Command
 	policy string
 	header flight.Header
-	world  *world
+	live   *policyrun.Policy
 	asked  *policytest.World
 	r      *policytest.Recorder
 
@@ -157,24 +158,24 @@ type replayed struct {
 }
 
 func (p *replayer) close() {
-	if p.world != nil {
-		p.world.Close()
+	if p.live != nil {
+		p.live.Close()
 	}
 }
 
 // begin makes the policy live as it was: each part of a file may be of another run.
 func (p *replayer) begin(h flight.Header) error {
-	if p.world != nil && maps.Equal(h.Proxies, p.header.Proxies) && h.Process == p.header.Process {
+	if p.live != nil && maps.Equal(h.Proxies, p.header.Proxies) && h.Process == p.header.Process {
 		p.header = h
 		return nil
 	}
 	p.close()
-	w, err := openAs(p.cmd.Context(), p.policy, newTracer(io.Discard, false, false), setup{proxies: h.Proxies, pid: h.Process})
+	live, err := policyrun.Describe(p.cmd.Context(), p.policy, policyrun.Description{Options: newTracer(io.Discard, false, false).options(), Proxies: h.Proxies, ProcessID: h.Process})
 	if err != nil {
-		p.world = nil
+		p.live = nil
 		return err
 	}
-	p.header, p.world, p.asked = h, w, w.described()
+	p.header, p.live, p.asked = h, live, described(live)
 	p.r = nil
 	return nil
 }

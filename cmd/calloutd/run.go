@@ -90,17 +90,17 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	}
 	defer closeStore()
 	t.store = store
-	w, err := open(cmd.Context(), o.policy, t, true)
+	r, done, err := putInForce(cmd.Context(), o.policy, t)
 	if err != nil {
 		return err
 	}
-	defer w.Close()
-	if err := unenforced(w.file); err != nil && !o.partial {
+	defer done()
+	if err := unenforced(r.Policy().File); err != nil && !o.partial {
 		return err
 	}
 	child := exec.Command(args[0], args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
-	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: w.ale, Logf: t.logf, OnBlocked: t.onBlocked, Handoff: w.foreign,
+	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: r.Enforcer(), Logf: t.logf, OnBlocked: t.onBlocked, Handoff: r.Handoff,
 		Isolate: o.isolate, ShowRequested: o.requested}, child)
 	if o.summary {
 		t.sum.print(t)

@@ -22,6 +22,7 @@ import (
 	"github.com/calloutd/calloutd/cmd/calloutd/internal/filewatch"
 	"github.com/calloutd/calloutd/cmd/calloutd/internal/systemd"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf"
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/wsk/remote"
 )
 
@@ -150,22 +151,19 @@ func (o *serveOptions) serve(ctx context.Context, out io.Writer) (err error) {
 
 // start puts the first policy into force and begins everything else.
 func (d *daemon) start(passed map[string]*net.UnixListener) (err error) {
-	d.ground = newGround(d.t)
-	named := []string{d.o.policy}
-	d.files = d.files.of(named)
-	w, err := openAs(d.ctx, d.o.policy, d.t, setup{live: true, ground: d.ground, saw: func(files ...string) { named = append(named, files...) }})
-	if err != nil {
-		d.ground.Close()
-		return err
-	}
+	o := d.t.options()
+	o.Drain, o.Before = d.o.drain, d.before
+	o.OnInput = func(path string) { d.named = append(d.named, path) }
+	d.runner = policyrun.New(o)
+	d.files = d.files.of([]string{d.o.policy})
 	defer func() {
 		if err != nil {
 			d.Close()
 		}
 	}()
-	d.ground.inherit(w)
-	d.files = d.files.of(named)
-	d.inForce(w)
+	if err := d.replace(); err != nil {
+		return err
+	}
 	for _, begin := range []func(map[string]*net.UnixListener) error{d.startRemote, d.startCgroup, d.startControl, d.startWatch} {
 		if err := begin(passed); err != nil {
 			return err
@@ -191,7 +189,7 @@ func (d *daemon) startRemote(passed map[string]*net.UnixListener) (err error) {
 		return err
 	}
 	delete(passed, "remote")
-	d.remote, err = remote.New(remote.Options{ALE: d.ground.ale, Allow: allow, StrictQueries: d.o.strict, Logf: d.t.logf})
+	d.remote, err = remote.New(remote.Options{ALE: d.runner.Enforcer(), Allow: allow, StrictQueries: d.o.strict, Logf: d.t.logf})
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
@@ -219,8 +217,7 @@ func (d *daemon) startCgroup(map[string]*net.UnixListener) (err error) {
 	if d.o.cgroup == "" {
 		return nil
 	}
-	w := d.world()
-	o := cgroupbpf.Options{Cgroup: d.o.cgroup, ALE: d.ground.ale, Policy: w.engine.Policy(), PinDir: d.o.pin, Logf: d.t.logf, OnBlocked: d.t.onBlocked, Handoff: d.ground.foreign}
+	o := cgroupbpf.Options{Cgroup: d.o.cgroup, ALE: d.runner.Enforcer(), Policy: d.runner.Policy().Engine.Policy(), PinDir: d.o.pin, Logf: d.t.logf, OnBlocked: d.t.onBlocked, Handoff: d.runner.Handoff}
 	if d.remote != nil {
 		o.Records = d.remote.TakeRecords
 	}
@@ -275,8 +272,6 @@ func (d *daemon) run(signals <-chan os.Signal) error {
 		return err
 	}
 	defer watchdog.Stop()
-	housekeeping := time.NewTicker(time.Second)
-	defer housekeeping.Stop()
 	for {
 		select {
 		case s := <-signals:
@@ -288,8 +283,6 @@ func (d *daemon) run(signals <-chan os.Signal) error {
 			return err
 		case <-watchdog.C:
 			d.tell(systemd.Alive())
-		case now := <-housekeeping.C:
-			d.sweep(now)
 		}
 	}
 }

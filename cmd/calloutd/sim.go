@@ -12,7 +12,9 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
 )
 
 func newSim() *cobra.Command {
@@ -62,12 +64,13 @@ func (o *description) simulate(cmd *cobra.Command) error {
 		return err
 	}
 	t := newTracer(cmd.OutOrStdout(), o.json, true)
-	w, err := open(cmd.Context(), o.policy, t, false)
+	p, err := describe(cmd.Context(), o.policy, t)
 	if err != nil {
 		return err
 	}
-	defer w.Close()
-	s := simulation{cmd.Context(), w, t, o.peer}
+	defer p.Close()
+	enforcer := ale.New(ale.Options{Classifier: p.Engine, Store: memstore.New(0), OnRedirect: t.redirect})
+	s := simulation{cmd.Context(), p, enforcer, t, o.peer}
 	if o.inbound {
 		_, err = s.accept(in)
 	} else {
@@ -117,7 +120,8 @@ func parseAddr(flag, s string) (netip.AddrPort, error) {
 // A simulation takes connections through the layers that exist only in words.
 type simulation struct {
 	ctx context.Context
-	*world
+	*policyrun.Policy
+	ale  *ale.Enforcer
 	t    *tracer
 	peer string // what a proxy of kind peek would learn
 }
@@ -134,14 +138,14 @@ func (s simulation) connect(in fwps.Incoming) error {
 		return nil
 	}
 	s.goes("connects", in.Remote, f.Remote)
-	if s.proxyAt(f.Remote) == "" || s.kindAt(f.Remote).Foreign() {
+	if s.t.proxyAt(f.Remote) == "" || s.kind(f.Remote).Foreign() {
 		return nil
 	}
 	return s.proxied(f, in)
 }
 
 func (s simulation) goes(verb string, asked, to netip.AddrPort) {
-	e := event{Event: "connect", To: to.String(), Proxy: s.proxyAt(to)}
+	e := event{Event: "connect", To: to.String(), Proxy: s.t.proxyAt(to)}
 	text := verb + " to " + s.t.to(to)
 	if asked != to {
 		e.Original = asked.String()
@@ -150,12 +154,18 @@ func (s simulation) goes(verb string, asked, to netip.AddrPort) {
 	s.t.emit(e, text)
 }
 
+// kind is that of the policy's proxy at an address.
+func (s simulation) kind(a netip.AddrPort) policyfile.ProxyKind {
+	px, _ := s.ProxyAt(a)
+	return px.Kind
+}
+
 // proxied is the proxy's side of a redirected connection: it accepts, and one
 // that forwards connects with the records set.
 func (s simulation) proxied(f *ale.Flow, in fwps.Incoming) error {
-	in = fwps.Incoming{Protocol: in.Protocol, AppID: "calloutd", ProcessID: s.pid, Local: f.Remote, Remote: f.Local}
+	in = fwps.Incoming{Protocol: in.Protocol, AppID: "calloutd", ProcessID: s.ProcessID, Local: f.Remote, Remote: f.Local}
 	acc, err := s.accept(in)
-	kind := s.kindAt(f.Remote)
+	kind := s.kind(f.Remote)
 	if err != nil || kind == policyfile.ProxyInspect {
 		return err
 	}
@@ -175,7 +185,7 @@ func (s simulation) accept(in fwps.Incoming) (*ale.Flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.t.emit(event{Event: "accept", From: f.Remote.String(), To: f.Local.String(), Proxy: s.proxyAt(f.Local)},
+	s.t.emit(event{Event: "accept", From: f.Remote.String(), To: f.Local.String(), Proxy: s.t.proxyAt(f.Local)},
 		fmt.Sprintf("accepted at %s from %s", s.t.to(f.Local), f.Remote))
 	return f, nil
 }

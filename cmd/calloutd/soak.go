@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/policyrun"
 )
 
 // A length is a number of decisions or a time.
@@ -60,7 +61,7 @@ const (
 
 // A soak is the run of one.
 type soak struct {
-	w       *world
+	p       *policyrun.Policy
 	x       *mix
 	length  length
 	began   time.Time
@@ -85,8 +86,8 @@ type soakResult struct {
 	Plot  string     `json:"plot"`
 }
 
-func (o *benchOptions) runSoak(cmd *cobra.Command, policy string, w *world, x *mix, l length) error {
-	s := &soak{w: w, x: x, length: l, began: time.Now(), reload: make(chan struct{}), failed: make(chan error, 1)}
+func (o *benchOptions) runSoak(cmd *cobra.Command, policy string, p *policyrun.Policy, x *mix, l length) error {
+	s := &soak{p: p, x: x, length: l, began: time.Now(), reload: make(chan struct{}), failed: make(chan error, 1)}
 	go s.reloading(cmd.Context())
 	s.decide(cmd.Context())
 	close(s.reload)
@@ -115,7 +116,7 @@ func (s *soak) decide(ctx context.Context) {
 	next, due := 0, 1
 	for {
 		for k := range s.x.asked {
-			s.w.engine.Classify(ctx, &s.x.asked[k], &d)
+			s.p.Engine.Classify(ctx, &s.x.asked[k], &d)
 		}
 		s.n += uint64(len(s.x.asked))
 		done := s.length.done(s.n, time.Since(s.began))
@@ -140,8 +141,8 @@ func (s *soak) decide(ctx context.Context) {
 func (s *soak) reloading(ctx context.Context) {
 	var errs []error
 	for range s.reload {
-		for _, m := range s.w.modules {
-			if err := m.reload(ctx); err != nil {
+		for id := range s.p.Modules {
+			if err := s.p.ReloadCallout(ctx, id); err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -156,7 +157,7 @@ var heapMetric = []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 func (s *soak) look() sample {
 	metrics.Read(heapMetric)
 	at := sample{at: time.Since(s.began), rss: residentSet(), heap: heapMetric[0].Value.Uint64()}
-	for _, m := range s.w.modules {
+	for _, m := range s.p.Modules {
 		at.guest += m.Stats().Memory
 	}
 	return at
@@ -182,7 +183,7 @@ func residentSet() uint64 {
 
 func (s *soak) result() *soakResult {
 	r := &soakResult{Decisions: s.n, Seconds: time.Since(s.began).Seconds(), Reloads: s.reloads}
-	for _, st := range s.w.stats() {
+	for _, st := range stats(s.p) {
 		r.Failures += st.Failures
 	}
 	quarters := func(of func(sample) uint64) [2]float64 {

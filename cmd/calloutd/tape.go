@@ -9,6 +9,7 @@ import (
 	"github.com/calloutd/calloutd/host/flight"
 	"github.com/calloutd/calloutd/host/flight/recorder"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/policyrun"
 )
 
 // A tape is what --record writes: a flight file of every connection.
@@ -28,13 +29,15 @@ const maskUsage = "what the flight file must not hold: blobs (contexts and recor
 // records reports whether there is anything to write. A nil tape has not.
 func (r *tape) records() bool { return r != nil && r.file != "" }
 
-// wrap returns the classifier that decisions come from.
-func (r *tape) wrap(w *world, t *tracer) fwps.Classifier {
+// wrap returns what makes the classifier that decisions come from: nil is the engine.
+func (r *tape) wrap(t *tracer) func(*policyrun.Policy) fwps.Classifier {
 	if !r.records() {
-		return w.engine
+		return nil
 	}
-	return recorder.New(recorder.Options{Classifier: w.engine, Proxy: w.proxyAt, Write: r.write,
-		OnError: func(err error) { t.logf("--record: nothing is recorded any more: %v", err) }})
+	return func(p *policyrun.Policy) fwps.Classifier {
+		return recorder.New(recorder.Options{Classifier: p.Engine, Proxy: t.proxyAt, Write: r.write,
+			OnError: func(err error) { t.logf("--record: nothing is recorded any more: %v", err) }})
+	}
 }
 
 // write is for what happens before the policy is live, too: that has no entry.
@@ -45,25 +48,23 @@ func (r *tape) write(e *flight.Entry) error {
 	return nil
 }
 
-// begin opens the file, which the world closes.
-func (r *tape) begin(w *world, policy string, t *tracer) error {
+// begin opens the file; the function closes it.
+func (r *tape) begin(p *policyrun.Policy, t *tracer) (func(), error) {
 	if !r.records() {
-		return nil
+		return func() {}, nil
 	}
 	mask, err := flight.ParseMask(r.mask)
 	if err != nil {
-		return fmt.Errorf("--mask: %w", err)
+		return nil, fmt.Errorf("--mask: %w", err)
 	}
-	out, err := flight.Append(r.file, flight.Header{Policy: policy, Process: w.pid, Proxies: w.proxyAddrs(), Masked: mask})
+	out, err := flight.Append(r.file, flight.Header{Policy: p.Path, Process: p.ProcessID, Proxies: p.Proxies, Masked: mask})
 	if err != nil {
-		return fmt.Errorf("--record: %w", err)
+		return nil, fmt.Errorf("--record: %w", err)
 	}
 	r.out.Store(out)
-	// Before what is still deciding: its last decisions are those of its end.
-	w.closers = append(w.closers, func() {
+	return func() {
 		if err := out.Close(); err != nil {
 			t.logf("--record: the file is not complete: %v", err)
 		}
-	})
-	return nil
+	}, nil
 }

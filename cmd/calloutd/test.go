@@ -20,6 +20,7 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
 )
 
@@ -186,14 +187,15 @@ func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp
 		return err
 	}
 	policy := policyOf(path, suite, a)
-	w, err := openAs(ctx, policy, newTracer(io.Discard, false, false), setup{measure: true, file: a.policy})
+	var code codes
+	p, err := code.describe(ctx, policy, a.policy)
 	if err != nil {
 		return err
 	}
-	defer w.Close()
-	world := w.described()
-	world.Configure = w.configure
-	if err := suite.Bind(w.file, world.Proxies); err != nil {
+	defer p.Close()
+	world := described(p)
+	world.Configure = code.configure
+	if err := suite.Bind(p.File, world.Proxies); err != nil {
 		return err
 	}
 	var cases []*policytest.Case
@@ -202,7 +204,7 @@ func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp
 			cases = append(cases, &suite.Cases[i])
 		}
 	}
-	c := policytest.NewCoverage(w.file)
+	c := policytest.NewCoverage(p.File)
 	results := policytest.Run(ctx, world, suite, cases, o.parallel, c)
 	if o.update && !isArchive(path) { // Of an archive the differences are shown.
 		results, err = update(suite, path, results)
@@ -210,7 +212,7 @@ func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp
 	out.results = append(out.results, results...)
 	out.policies = append(out.policies, policytest.PolicyCoverage{Policy: policy, Summary: c.Summary()})
 	out.folders = append(out.folders, filepath.Dir(policy))
-	for _, m := range w.measured {
+	for _, m := range code.all {
 		out.folders = append(out.folders, folderOf(m.module))
 		out.add(m.code())
 	}
@@ -261,23 +263,15 @@ func update(s *policytest.Suite, path string, rs []policytest.Result) ([]policyt
 }
 
 // described is the world for connections that exist only in words.
-func (w *world) described() *policytest.World {
-	out := &policytest.World{Policy: w.file, Classifier: w.engine, Handles: w.handles, Proxies: w.proxyAddrs()}
+func described(p *policyrun.Policy) *policytest.World {
+	out := &policytest.World{Policy: p.File, Classifier: p.Engine, Handles: p.Handles, Proxies: p.Proxies}
 	out.NewTrace = func() policytest.Trace {
 		b := new(bytes.Buffer)
 		t := newTracer(b, false, true)
-		t.world.Store(w)
+		t.policy.Store(p)
 		return writtenTrace{t, b}
 	}
 	return out
-}
-
-func (w *world) proxyAddrs() map[string]netip.AddrPort {
-	addrs := map[string]netip.AddrPort{}
-	for a, p := range w.proxies {
-		addrs[p.ID] = a
-	}
-	return addrs
 }
 
 // A writtenTrace is a tracer that writes to memory.

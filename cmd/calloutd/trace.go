@@ -15,17 +15,18 @@ import (
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
 // A tracer prints what the engine decided, one line a fact.
 type tracer struct {
-	mu    sync.Mutex
-	out   io.Writer
-	paint painter
-	json  bool
-	all   bool                  // not only what went wrong
-	world atomic.Pointer[world] // the newest
+	mu     sync.Mutex
+	out    io.Writer
+	paint  painter
+	json   bool
+	all    bool                             // not only what went wrong
+	policy atomic.Pointer[policyrun.Policy] // the newest
 
 	log *eventLog // of --events; nil: nobody reads them
 	sum *summary  // of --summary; nil likewise
@@ -82,7 +83,7 @@ func (t *tracer) decision(in *fwps.Incoming, d *fwps.Decision) {
 	case in.Inbound:
 		from, to = to, from
 	}
-	e.From, e.To, e.Proxy = addr(from), addr(to), t.world.Load().proxyAt(to)
+	e.From, e.To, e.Proxy = addr(from), addr(to), t.proxyAt(to)
 	lines := []string{fmt.Sprintf("%-26s %s: %s", e.Layer, t.who(e, in), t.paint.word(e.Action))}
 	for i := range d.Steps {
 		s := t.step(in, d, i)
@@ -126,7 +127,7 @@ func program(app string, pid uint32) string {
 
 // to is an address, with the proxy of the policy that has it.
 func (t *tracer) to(a netip.AddrPort) string {
-	if p := t.world.Load().proxyAt(a); p != "" {
+	if p := t.proxyAt(a); p != "" {
 		return fmt.Sprintf("%s (proxy %s)", a, p)
 	}
 	return a.String()
@@ -134,9 +135,9 @@ func (t *tracer) to(a netip.AddrPort) string {
 
 func (t *tracer) step(in *fwps.Incoming, d *fwps.Decision, i int) step {
 	s := &d.Steps[i]
-	out := step{Filter: uint64(s.Filter), Name: s.Name, Place: t.world.Load().file.Place(s.Filter), Sublayer: string(s.Sublayer),
+	out := step{Filter: uint64(s.Filter), Name: s.Name, Place: t.policy.Load().File.Place(s.Filter), Sublayer: string(s.Sublayer),
 		Callout: string(s.Callout), Action: s.Action.String(), Hard: s.Hard, Veto: s.Veto, Rule: s.Rule, Why: s.Why}
-	if h, ok := t.world.Load().handles[s.Callout]; ok && in.Layer.IsConnectRedirect() {
+	if h, ok := t.policy.Load().Handles[s.Callout]; ok && in.Layer.IsConnectRedirect() {
 		st, _ := in.Records.State(h)
 		out.State = st.String()
 	}
@@ -195,7 +196,7 @@ func (t *tracer) describe(s step) string {
 // redirect prints what became of the redirect that a callout asked for.
 func (t *tracer) redirect(ev ale.RedirectEvent) {
 	e := event{Event: "redirect", Layer: ev.Layer.String(), Program: ev.AppID, PID: ev.ProcessID, Original: addr(ev.Original), To: addr(ev.Target),
-		Proxy: t.world.Load().proxyAt(ev.Target), Rule: ev.Rule, Why: ev.Why}
+		Proxy: t.proxyAt(ev.Target), Rule: ev.Rule, Why: ev.Why}
 	by := t.blame(&e, ev.Filter, ev.Callout)
 	switch {
 	case ev.Err != nil:
@@ -217,7 +218,7 @@ func (t *tracer) blame(e *event, f fwpm.FilterID, c fwpm.CalloutID) string {
 	if f == 0 {
 		return ""
 	}
-	e.Filter, e.Name, e.Place, e.Callout = uint64(f), t.world.Load().filterName(f), t.world.Load().file.Place(f), string(c)
+	e.Filter, e.Name, e.Place, e.Callout = uint64(f), t.policy.Load().FilterName(f), t.policy.Load().File.Place(f), string(c)
 	return e.by()
 }
 

@@ -46,12 +46,12 @@ func (o *description) why(cmd *cobra.Command) error {
 		return err
 	}
 	in.Inbound = o.inbound
-	w, err := open(cmd.Context(), o.policy, newTracer(io.Discard, false, false), false)
+	p, err := describe(cmd.Context(), o.policy, newTracer(io.Discard, false, false))
 	if err != nil {
 		return err
 	}
-	defer w.Close()
-	e, err := w.described().Explain(cmd.Context(), in, w.engine.Update)
+	defer p.Close()
+	e, err := described(p).Explain(cmd.Context(), in, p.Engine.Update)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/policyrun"
+)
+
+// options let a tracer hear of what becomes of a policy.
+func (t *tracer) options() policyrun.Options {
+	return policyrun.Options{Store: t.store, CacheDir: cacheDir(), OnRedirect: t.redirect, OnCallout: t.callout, Logf: t.logf,
+		OnDecision: func(_ *policyrun.Policy, in *fwps.Incoming, d *fwps.Decision) { t.decision(in, d) },
+		Before:     func(p *policyrun.Policy) error { t.policy.Store(p); return nil },
+		Classifier: t.tape.wrap(t), Journals: t.tape.records()}
+}
+
+// putInForce puts the policy of a file into force; the function ends it.
+func putInForce(ctx context.Context, path string, t *tracer) (*policyrun.Runner, func(), error) {
+	r := policyrun.New(t.options())
+	if err := r.Load(ctx, path); err != nil {
+		r.Close()
+		return nil, nil, err
+	}
+	done, err := t.tape.begin(r.Policy(), t)
+	if err != nil {
+		r.Close()
+		return nil, nil, err
+	}
+	// The file before what is still deciding: its last decisions are those of its end.
+	return r, func() { done(); r.Close() }, nil
+}
+
+// describe opens a policy for connections that exist only in words.
+func describe(ctx context.Context, path string, t *tracer) (*policyrun.Policy, error) {
+	return policyrun.Describe(ctx, path, policyrun.Description{Options: t.options()})
+}
+
+// proxyAt is the name of the policy's proxy at an address.
+func (t *tracer) proxyAt(a netip.AddrPort) string {
+	px, _ := t.policy.Load().ProxyAt(a)
+	return px.ID
+}

@@ -1,0 +1,71 @@
+package policyrun
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/sdk/project"
+)
+
+// Module reads the module of a callout whose policy is in the folder dir, or
+// builds its Go package, which needs Go.
+func Module(ctx context.Context, dir string, c policyfile.Callout) ([]byte, error) {
+	if c.GoPackage == "" {
+		return readModule(policyfile.Under(dir, c.Wasm))
+	}
+	folder := policyfile.Under(dir, c.GoPackage)
+	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("%s is not a folder with Go source", folder)
+	}
+	return GoBuild(ctx, folder)
+}
+
+func readModule(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	// One byte more, so that the loader sees that it is too long.
+	_, err = b.ReadFrom(io.LimitReader(f, guest.MaxModuleSize+1))
+	return b.Bytes(), err
+}
+
+// GoBuild builds the callout whose Go package is in a folder, as a project would but
+// in the workspace it is in, with more flags of go build.
+func GoBuild(ctx context.Context, folder string, flags ...string) ([]byte, error) {
+	tmp, err := os.MkdirTemp("", "calloutd-build-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(tmp)
+	out := filepath.Join(tmp, "callout.wasm")
+	build := strings.NewReplacer("OUT", out)
+	var args []string
+	for _, word := range project.GoBuild {
+		args = append(args, build.Replace(word))
+	}
+	args = slices.Insert(args, 2, flags...) // after go build
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir = folder
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	msg, err := cmd.CombinedOutput()
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return nil, errors.New("go is not installed: install it, or build the module elsewhere and name it with wasm")
+	case err != nil:
+		return nil, fmt.Errorf("go build in %s: %w\n%s", folder, err, bytes.TrimSpace(msg))
+	}
+	return readModule(out)
+}

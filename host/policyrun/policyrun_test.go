@@ -1,0 +1,255 @@
+package policyrun
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/sdk/abi"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+const quickstart = "../../examples/quickstart/policy.yaml"
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func runner(t *testing.T, o Options) *Runner {
+	t.Helper()
+	o.CacheDir = cacheDir(t)
+	r := New(o)
+	t.Cleanup(r.Close)
+	return r
+}
+
+// cacheDir is calloutd's: a test that has to compile each module takes long.
+func cacheDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.UserCacheDir()
+	require.NoError(t, err)
+	return filepath.Join(dir, "calloutd", "wasm")
+}
+
+// get asks for a page through the policy in force.
+func get(t *testing.T, r *Runner, url string) (string, error) {
+	t.Helper()
+	d, err := r.Dialer()
+	require.NoError(t, err)
+	web := http.Client{Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true}}
+	answer, err := web.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	require.NoError(t, err)
+	return string(body), nil
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+}
+
+const blocksAll = `version: 1
+filters: [{name: nothing, layer: ALE_AUTH_CONNECT, action: block}]
+`
+
+func TestNothingIsConnectedBeforeThereIsAPolicy(t *testing.T) {
+	r := runner(t, Options{})
+	require.Nil(t, r.Policy())
+	require.Nil(t, r.Handoff(netip.MustParseAddrPort("127.0.0.1:1")))
+	_, err := get(t, r, "http://198.51.100.7/")
+	require.ErrorContains(t, err, "no policy is in force yet")
+	require.NoError(t, r.Load(t.Context(), quickstart))
+	body, err := get(t, r, "http://198.51.100.7/")
+	require.NoError(t, err)
+	require.Contains(t, body, `"original_destination":"198.51.100.7:80"`)
+}
+
+func TestAPolicyThatIsWrongLeavesTheOneBeforeInForce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	var inputs []string
+	refuse := error(nil)
+	r := runner(t, Options{OnInput: func(path string) { inputs = append(inputs, filepath.Base(path)) }, Before: func(*Policy) error { return refuse }})
+	write(t, file, blocksAll)
+	require.NoError(t, r.Load(t.Context(), file))
+	good := r.Policy()
+	for text, want := range map[string]string{
+		"version: 1\nfilters: [{layer: NOWHERE}]\n":                           "policy.yaml:2:",
+		"version: 1\ncallouts: [{id: x, wasm: x.wasm}]\n":                     "policy.yaml:2:26: open",
+		"version: 1\nproxies: [{id: x, listen: '192.0.2.1:1', kind: peek}]\n": "policy.yaml:2:",
+		"version: 1\ncallouts: [{id: x, go: x}]\n":                            "is not a folder with Go source",
+	} {
+		write(t, file, text)
+		require.ErrorContains(t, r.Load(t.Context(), file), want)
+		require.Same(t, good, r.Policy())
+	}
+	require.Contains(t, inputs, "x.wasm", "who watches it hears when it comes")
+	require.Contains(t, inputs, "go.mod")
+	write(t, file, blocksAll)
+	refuse = errors.New("the kernel has no room")
+	require.ErrorIs(t, r.Load(t.Context(), file), refuse)
+	require.Same(t, good, r.Policy())
+	_, err := get(t, r, "http://198.51.100.7/")
+	require.ErrorContains(t, err, `"nothing"`)
+}
+
+// A connection that was redirected under the policy before is the same callout's
+// under the next, and every flow is asked about again.
+func TestAPolicyTakesThePlaceOfAnother(t *testing.T) {
+	r := runner(t, Options{})
+	require.NoError(t, r.Load(t.Context(), quickstart))
+	old, layers := r.Policy(), throne{r}
+	var before [fwpm.NumLayers]uint64
+	for l := range before {
+		before[l] = layers.Generation(fwpm.LayerID(l))
+	}
+	require.NoError(t, r.Load(t.Context(), quickstart))
+	next := r.Policy()
+	require.NotSame(t, old, next)
+	require.Equal(t, old.Handles, next.Handles)
+	require.Equal(t, old.Proxies, next.Proxies, "the proxy runs on")
+	for l, since := range before {
+		require.Greater(t, layers.Generation(fwpm.LayerID(l)), since)
+		require.Equal(t, fwp.ReasonPolicyChange, layers.ReauthorizeReason(fwpm.LayerID(l), since), "ALE-LAY-12")
+	}
+	require.Equal(t, 1, r.Retired())
+	require.True(t, old.idle(), "CO-REG-05")
+}
+
+func TestAProxyThatThePolicyHasNoMoreEnds(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	r := runner(t, Options{})
+	require.NoError(t, r.Load(t.Context(), quickstart))
+	at := r.Policy().Proxies["inspect"].String()
+	c, err := net.Dial("tcp", at)
+	require.NoError(t, err)
+	c.Close()
+	write(t, file, blocksAll)
+	require.NoError(t, r.Load(t.Context(), file))
+	r.wg.Wait()
+	_, err = net.Dial("tcp", at)
+	require.Error(t, err)
+}
+
+func TestPoliciesThatAreNotNeededAnyMoreGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r retired // The clock is the test's.
+		for range maxRetired + 3 {
+			r.add(&Policy{})
+		}
+		var busy atomic.Bool
+		busy.Store(true)
+		r.mu.Lock()
+		require.Len(t, r.policies, maxRetired)
+		r.policies[0].policy.leave = []func() error{func() error {
+			if busy.Load() {
+				return ntstatus.DeviceBusy
+			}
+			return nil
+		}}
+		r.mu.Unlock()
+		time.Sleep(2 * retireAfter)
+		synctest.Wait()
+		r.mu.Lock()
+		require.Len(t, r.policies, 1, "CO-REG-05")
+		r.mu.Unlock()
+		busy.Store(false)
+		time.Sleep(2 * retireAfter)
+		synctest.Wait()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		require.Empty(t, r.policies)
+		require.Nil(t, r.timer)
+	})
+}
+
+func TestWhatIsClosedTakesNoPolicy(t *testing.T) {
+	r := New(Options{CacheDir: cacheDir(t)})
+	require.NoError(t, r.Load(t.Context(), quickstart))
+	r.Drain(t.Context())
+	require.ErrorIs(t, r.Load(t.Context(), quickstart), ErrClosed)
+	r.Close()
+	r.Close()
+	_, err := r.Dialer()
+	require.ErrorIs(t, err, ErrClosed)
+}
+
+func TestADescribedPolicyIsTheSameEverywhere(t *testing.T) {
+	decided := 0
+	p, err := Describe(t.Context(), quickstart, Description{Options: Options{CacheDir: cacheDir(t), OnDecision: func(p *Policy, _ *fwps.Incoming, d *fwps.Decision) {
+		decided++
+		require.Equal(t, quickstart, p.Path)
+	}}})
+	require.NoError(t, err)
+	defer p.Close()
+	at := netip.MustParseAddrPort("127.0.0.1:61001")
+	require.Equal(t, map[string]netip.AddrPort{"inspect": at}, p.Proxies)
+	px, ok := p.ProxyAt(netip.MustParseAddrPort("[::ffff:127.0.0.1]:61001"))
+	require.True(t, ok)
+	require.Equal(t, policyfile.ProxyInspect, px.Kind)
+	require.EqualValues(t, 1, p.ProcessID)
+	var d fwps.Decision
+	p.Engine.Classify(t.Context(), &fwps.Incoming{Layer: fwpm.LayerALEConnectRedirectV4, Protocol: fwps.ProtocolTCP, Remote: netip.MustParseAddrPort("198.51.100.7:80")}, &d)
+	require.Equal(t, at, d.Connect.Remote)
+	require.Equal(t, 1, decided)
+	require.Equal(t, "documentation web to the proxy", p.FilterName(d.Decider().Filter))
+	require.Empty(t, p.FilterName(99))
+	require.NoError(t, p.ReloadCallout(t.Context(), "proxy-redirect"))
+	require.ErrorContains(t, p.ReloadCallout(t.Context(), "other"), `no callout "other"`)
+}
+
+func TestWhatThePolicySaysIsWhatTheGuestGets(t *testing.T) {
+	file, err := policyfile.Parse("policy.yaml", []byte(`version: 1
+sets: [{id: s, prefixes: [192.0.2.0/24]}]
+tables: [{id: t, rows: [{prefix: 10.0.0.0/8, value: 7}]}]
+callouts:
+  - {id: plain, wasm: x}
+  - id: all
+    wasm: x
+    sets: [s]
+    tables: [t]
+    capabilities: [kv]
+    limits: {fuel_slices: 2, start_fuel_slices: 3, slots: 4, spares: 5}
+    on_failure: continue
+    max_failures: 0
+`))
+	require.NoError(t, err)
+	asked := map[string]guest.ModuleOptions{}
+	_, err = Describe(t.Context(), "policy.yaml", Description{File: file, Options: Options{OnCallout: func(guest.Event) {},
+		Module: func(_ context.Context, _ string, c policyfile.Callout, o *guest.ModuleOptions) ([]byte, error) {
+			require.NotNil(t, o.Logf)
+			require.NotNil(t, o.OnEvent)
+			o.Logf, o.OnEvent = nil, nil // Functions cannot be compared.
+			asked[string(c.ID)] = *o
+			return nil, errors.New("nothing to load")
+		}}})
+	require.ErrorContains(t, err, "policy.yaml:5:23: nothing to load")
+	prefix := netip.MustParsePrefix
+	require.Equal(t, map[string]guest.ModuleOptions{
+		"plain": {Config: asked["plain"].Config, Journals: true, Withhold: ^uint32(abi.CapLog | abi.CapRandom | abi.CapWall | abi.CapKV | abi.CapMetric)},
+		"all": {
+			Config: asked["all"].Config, Journals: true,
+			Withhold: ^uint32(abi.CapKV | abi.CapSets | abi.CapTables), Sets: [][]netip.Prefix{{prefix("192.0.2.0/24")}},
+			Tables:     [][]guest.Row{{{Prefix: prefix("10.0.0.0/8"), Value: 7}}},
+			FuelSlices: 2, InitFuelSlices: 3, Slots: 4, Spares: 5, OnFailure: guest.FailContinue, MaxFailures: -1,
+		},
+	}, asked)
+}
