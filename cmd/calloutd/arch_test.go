@@ -57,6 +57,7 @@ var imports = map[string]string{
 	"host/enforce/seccomp":         "host/ale host/fwp host/fwpm host/fwps host/redirect host/enforce host/enforce/handoff host/enforce/internal/carry host/enforce/internal/doomed",
 	"host/enforce/nftgateway":      "host/ale host/enforce host/enforce/handoff host/enforce/internal/carry host/fwps",
 	"host/enforce/dnsnames":        "host/ale host/fwps",
+	"host/enforce/costbench":       "",
 	"host/enforce/internal/carry":  "host/ale host/enforce host/enforce/handoff host/fwps",
 	"wsk":                          "host/ale host/fwps host/redirect wsk/internal/transport wsk/ntstatus",
 	"wsk/internal/transport":       "",
