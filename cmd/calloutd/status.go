@@ -76,7 +76,7 @@ func printStatus(out io.Writer, s control.Status, asJSON bool) error {
 	row("digest", "%s", s.Policy.Digest)
 	for _, id := range slices.Sorted(maps.Keys(s.Callouts)) {
 		c := s.Callouts[id]
-		row("callout", "%s (%s): %d decisions, %d failures%s", clean(id), clean(c.Module), c.Decisions, c.Failures, in(" in quarantine: ", clean(c.Quarantined)))
+		row("callout", "%s (%s): %d decisions, %d failures%s%s", clean(id), clean(c.Module), c.Decisions, c.Failures, dropped(c.EventsDropped), in(" in quarantine: ", clean(c.Quarantined)))
 	}
 	for _, p := range s.Proxies {
 		row("proxy", "%s (%s) at %s", clean(p.ID), p.Kind, p.Address)
@@ -93,6 +93,13 @@ func printStatus(out io.Writer, s control.Status, asJSON bool) error {
 		row("not taken", "%s", clean(strings.TrimSuffix(m, "\n")))
 	}
 	return w.Flush()
+}
+
+func dropped(events uint64) string {
+	if events == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d events that it was too slow to hear", events)
 }
 
 func in(before, s string) string {

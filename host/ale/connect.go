@@ -208,6 +208,9 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 		return nil, fmt.Errorf("connect to %s: %w", p.remote, err)
 	}
 	f.Local, f.in.Local = local, plain(local)
+	if p.observer != nil {
+		p.sent(in)
+	}
 	if f.first != nil {
 		f.first.Local = f.in.Local
 	}
@@ -215,6 +218,12 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 		f.established()
 	}
 	return f, err
+}
+
+// sent tells the callout that redirected the connection that it went there.
+func (p *plan) sent(in fwps.Incoming) {
+	in.Layer = p.event.Layer
+	p.observer.RedirectDone(&fwps.Event{In: &in, Filter: p.event.Filter, Hop: p.hop})
 }
 
 // keep stores the hop of a plan and returns the records of the connection, with a

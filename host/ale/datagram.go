@@ -195,6 +195,9 @@ func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort, m *ICMPMess
 		s.e.meet.begin(p.remote)
 		s.e.meet.finish(key{in.Protocol, source(in.Local, p.remote), p.remote}, records, s.e.opts.Now())
 	}
+	if p.observer != nil {
+		p.sent(in)
+	}
 	f.established()
 	return f, nil
 }

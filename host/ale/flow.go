@@ -104,6 +104,16 @@ func (f *Flow) established() {
 	in.Flow = &f.fwps
 	in.Layer = layer(fwpm.LayerALEFlowEstablishedV4, in.Remote)
 	f.e.notify(&in)
+	if f.fwps.Observed() {
+		f.observed()
+	}
+}
+
+// observed tells callouts that want to know.
+func (f *Flow) observed() {
+	in := f.in
+	in.Layer = layer(fwpm.LayerALEFlowEstablishedV4, in.Remote)
+	f.fwps.Establish(&in)
 }
 
 // Reauthorize asks the layer that authorized the flow again if its filters

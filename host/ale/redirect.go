@@ -20,6 +20,7 @@ type plan struct {
 	alone      redirect.Records // the hop, as the records of a connection that had none
 	kept       bool             // the hop is in the store already
 	event      RedirectEvent    // if redirected
+	observer   fwps.Observer    // hears of it when the connection was let go; nil: nobody
 }
 
 // pending answers RED-SIO-01: what the records would be. The hop it promises is
@@ -111,6 +112,7 @@ func (e *Enforcer) plan(ctx context.Context, s *scratch, keep plan) (plan, error
 	if !p.redirected {
 		return p, nil
 	}
+	p.observer = r.Observer
 	if local { // CR-14: only local redirects make records.
 		if len(in.Records) >= redirect.MaxHops {
 			return plan{}, refused(in, "AMB-16", "the connection was redirected 16 times already: a proxy loop")

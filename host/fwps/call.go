@@ -95,7 +95,7 @@ func (c *Call) AcquireConnectRequest() (*ConnectRequest, error) {
 	}
 	r := &c.d.acq.connect
 	r.copyFrom(c.d.Connect)
-	r.Previous = c.d.Connect
+	r.Previous, r.Observer = c.d.Connect, nil
 	return r, nil
 }
 

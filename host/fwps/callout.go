@@ -81,6 +81,9 @@ type Verdict struct {
 
 	Reason string // optional: why, for people
 
+	// Observer hears of a redirect when the connection was sent there. Optional.
+	Observer Observer
+
 	// Hint is no part of the answer and stays: a callout that has several of
 	// something, such as instances of a guest, notes which one it used last.
 	Hint uint32
@@ -95,5 +98,5 @@ func (v *Verdict) Reset() {
 	v.Action, v.ClearActionRight, v.Absorb = fwp.ActionContinue, false, false
 	v.Redirect, v.To, v.TargetPID, v.NoHandle = false, netip.AddrPort{}, 0, false
 	v.ReauthorizeIfModifiedByOthers, v.Reason = false, ""
-	v.Record, v.Context = v.Record[:0], v.Context[:0]
+	v.Record, v.Context, v.Observer = v.Record[:0], v.Context[:0], nil
 }

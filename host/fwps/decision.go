@@ -178,7 +178,7 @@ func (d *Decision) PushConnect() *ConnectRequest {
 	r.Local, r.Remote, r.PortReservationToken = netip.AddrPort{}, netip.AddrPort{}, 0
 	r.LocalRedirectTargetPID, r.LocalRedirectHandle = 0, 0
 	r.Record, r.LocalRedirectContext, r.Previous = r.Record[:0], r.LocalRedirectContext[:0], d.Connect
-	r.ModifierFilterID, r.ModifierCallout, r.ModifierProvider = 0, "", ""
+	r.ModifierFilterID, r.ModifierCallout, r.ModifierProvider, r.Observer = 0, "", "", nil
 	if d.Connect != nil {
 		r.Local = d.Connect.Local
 	}
@@ -212,7 +212,7 @@ func (d *Decision) Push(v *Verdict, h redirect.Handle) bool {
 	if r == nil {
 		return false
 	}
-	r.Remote, r.LocalRedirectTargetPID = v.To, v.TargetPID
+	r.Remote, r.LocalRedirectTargetPID, r.Observer = v.To, v.TargetPID, v.Observer
 	if !v.NoHandle {
 		r.LocalRedirectHandle = h
 	}

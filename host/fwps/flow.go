@@ -20,7 +20,13 @@ type Flow struct {
 	removed  []flowContext                 // to be deleted when they end
 	ended    bool
 	shown    atomic.Bool // to a callout, which may keep it
-	abort    func()
+
+	settled   bool // established, and its observers told; under mu
+	observers []observer
+	first     [1]observer // the memory of observers
+	observed  atomic.Bool // there are some
+
+	abort func()
 }
 
 type flowContext struct {

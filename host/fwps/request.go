@@ -19,6 +19,8 @@ type ConnectRequest struct {
 	// Record comes back to the callout, LocalRedirectContext goes to the proxy.
 	// Both are buffers of the Decision: copy what must outlive it.
 	Record, LocalRedirectContext []byte
+	// Observer hears when the connection was sent there. Optional.
+	Observer Observer
 
 	// Read-only for callouts.
 	ModifierFilterID fwpm.FilterID

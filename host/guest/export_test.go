@@ -22,3 +22,12 @@ func Housekept(m *Module) bool {
 	defer s.mu.Unlock()
 	return s.decisions > 0 && s.inst.calls == 0
 }
+
+// MaxNotices is how many events wait for a guest.
+const MaxNotices = maxNotices
+
+// Deafen keeps events from being delivered until hears is called.
+func Deafen(m *Module) (hears func()) {
+	m.hearing.Lock()
+	return m.hearing.Unlock
+}

@@ -69,5 +69,7 @@ type Stats struct {
 	Generation  uint64
 	Quarantines uint64
 	Quarantined string // why the callout is in quarantine, empty if it is not
-	Metrics     map[string]int64
+	// EventsDropped are those that found too many others waiting for the guest.
+	EventsDropped uint64
+	Metrics       map[string]int64
 }

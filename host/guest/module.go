@@ -29,6 +29,8 @@ type Module struct {
 	metrics  metrics
 	coverage coverage
 	filters  filters
+	notices  notices
+	hearing  sync.Mutex // one event at a time, in their order
 	sets     []lpm.Table[struct{}]
 	tables   []lpm.Table[int32]
 
@@ -49,7 +51,7 @@ type Module struct {
 
 // newModule makes the first generation live.
 func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o ModuleOptions) (*Module, error) {
-	m := &Module{name: name, rt: r, opts: o, log: limiter{logf: o.Logf}, tripped: make(chan *generation, 1), stop: make(chan struct{}),
+	m := &Module{name: name, rt: r, opts: o, log: limiter{logf: o.Logf}, notices: newNotices(), tripped: make(chan *generation, 1), stop: make(chan struct{}),
 		breaker: breaker{last: make([]time.Time, o.MaxFailures)}}
 	for _, prefixes := range o.Sets {
 		set := map[netip.Prefix]struct{}{}
@@ -74,6 +76,7 @@ func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o Modu
 	}
 	m.live.Store(g)
 	m.wg.Go(m.watch)
+	m.wg.Go(m.hearken)
 	return m, nil
 }
 
@@ -242,7 +245,7 @@ func (m *Module) Reload(ctx context.Context, wasm, config []byte) error {
 // Stats reads the figures. It waits for the decisions that run.
 func (m *Module) Stats() Stats {
 	st := Stats{Failures: m.failures.Load(), Replaced: m.replaced.Load(), Quarantines: m.quarantines.Load(),
-		Decisions: m.past.decisions.Load(), Slices: m.past.slices.Load(), Metrics: m.metrics.read()}
+		Decisions: m.past.decisions.Load(), Slices: m.past.slices.Load(), Metrics: m.metrics.read(), EventsDropped: m.notices.dropped.Load()}
 	if q := m.quarantine.Load(); q != nil {
 		st.Quarantined = q.Error()
 	}

@@ -62,8 +62,12 @@ func (m *Module) Notify(t fwps.NotifyType, f *fwpm.Filter) error {
 	return err
 }
 
-// FlowDelete is the flowDeleteFn: the guest gets its cookie back.
+// FlowDelete is the flowDeleteFn: the guest gets its cookie back, after it heard
+// that the flow was established.
 func (m *Module) FlowDelete(layer fwpm.LayerID, _ fwpm.CalloutID, cookie uint64) {
+	m.hearing.Lock()
+	defer m.hearing.Unlock()
+	m.catchUp()
 	err := m.with(func(s *slot) error {
 		i := s.inst
 		if i.notify == nil {

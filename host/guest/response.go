@@ -45,6 +45,9 @@ func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 	if c.In.Flow != nil {
 		i.associate(c)
 	}
+	if i.notify != nil {
+		i.observe(c, v)
+	}
 	if le.Uint32(b[abi.ResponseOffset+abi.RespReason+4:]) == 0 {
 		return nil
 	}

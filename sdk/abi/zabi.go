@@ -145,9 +145,9 @@ const (
 const (
 	EventFilterAdded     = 1 // a filter calls this callout out; told to every instance
 	EventFilterDeleted   = 2 // it no longer does
-	EventFlowEstablished = 3 // a connection that this callout decided is established; told to one instance
+	EventFlowEstablished = 3 // a connection that this callout permitted is established. The request is as for callout_classify, the response has the cookie that the callout gave for it; told to one instance
 	EventFlowDeleted     = 4 // it has ended
-	EventRedirectDone    = 5 // a connection was sent to the proxy
+	EventRedirectDone    = 5 // a connection was sent to where this callout redirected it. The request is as for callout_classify, with the record and the context; told to one instance
 )
 
 // Capabilities.

@@ -140,9 +140,9 @@
 /* Events. */
 #define CALLOUT_EVENT_FILTER_ADDED 1 /* a filter calls this callout out; told to every instance */
 #define CALLOUT_EVENT_FILTER_DELETED 2 /* it no longer does */
-#define CALLOUT_EVENT_FLOW_ESTABLISHED 3 /* a connection that this callout decided is established; told to one instance */
+#define CALLOUT_EVENT_FLOW_ESTABLISHED 3 /* a connection that this callout permitted is established. The request is as for callout_classify, the response has the cookie that the callout gave for it; told to one instance */
 #define CALLOUT_EVENT_FLOW_DELETED 4 /* it has ended */
-#define CALLOUT_EVENT_REDIRECT_DONE 5 /* a connection was sent to the proxy */
+#define CALLOUT_EVENT_REDIRECT_DONE 5 /* a connection was sent to where this callout redirected it. The request is as for callout_classify, with the record and the context; told to one instance */
 
 /* Capabilities. */
 #define CALLOUT_CAP_LOG 0x1
@@ -209,8 +209,9 @@ typedef struct {
 typedef struct {
     uint32_t kind; /* CALLOUT_EVENT_* */
     uint16_t layer;
-    uint64_t filter; /* of an event about a filter */
-    uint64_t cookie; /* of a flow that ended */
+    uint64_t filter; /* of an event about a filter, else for which the callout decided */
+    uint64_t connection; /* of FLOW_ESTABLISHED and REDIRECT_DONE, as of the call */
+    uint64_t cookie; /* of a flow */
 } callout_event;
 
 /* What the policy defines. They are static, with or without the word there, so
@@ -519,6 +520,7 @@ CALLOUT_EXPORT(callout_notify) int32_t callout_notify(uint32_t kind) {
     e.kind = kind;
     e.layer = callout_get16(b + CALLOUT_REQ_LAYER);
     e.filter = callout_get64(b + CALLOUT_REQ_FILTER);
+    e.connection = callout_get64(b + CALLOUT_REQ_CONNECTION);
     e.cookie = callout_get64(b + CALLOUT_RESPONSE_OFFSET + CALLOUT_RESP_COOKIE);
     const char *why = callout_notified(&e);
     return why ? callout_refuse(why) : 0;

@@ -516,6 +516,7 @@ const char *callout_notified(const callout_event *event) {
     JS_SetPropertyStr(js, e, "kind", JS_NewInt64(js, event->kind));
     JS_SetPropertyStr(js, e, "layer", JS_NewInt32(js, event->layer));
     JS_SetPropertyStr(js, e, "filter", JS_NewBigUint64(js, event->filter));
+    JS_SetPropertyStr(js, e, "connection", JS_NewBigUint64(js, event->connection));
     JS_SetPropertyStr(js, e, "cookie", JS_NewBigUint64(js, event->cookie));
     JSValue v = JS_Call(js, notified, JS_UNDEFINED, 1, &e);
     const char *why = JS_IsException(v) ? because(thrown()) : NULL;

@@ -227,19 +227,25 @@ const cookie = 0x8122334455667788
 
 // An event is one that a guest hears of.
 type event struct {
-	name           string
-	kind           uint32
-	layer          uint16
-	filter, cookie uint64
-	refused        string // why, empty if it is not
+	name                       string
+	kind                       uint32
+	layer                      uint16
+	filter, connection, cookie uint64
+	refused                    string // why, empty if it is not
 }
 
+const connection = 0x9000000000000009
+
 var events = []event{
-	{"a filter", abi.EventFilterAdded, 0x44, 12, 0, ""},
-	{"a filter that is refused", abi.EventFilterAdded, 0x44, 0x800000000000000d, 0, "no such filter"},
-	{"a filter that goes", abi.EventFilterDeleted, 0x44, 0x800000000000000d, 0, ""},
-	{"a flow", abi.EventFlowDeleted, 0x44, 0, cookie, ""},
-	{"another flow", abi.EventFlowDeleted, 0x44, 0, cookie - 1, "no such flow"},
-	{"a flow of another layer", abi.EventFlowDeleted, 0x46, 0, cookie, "no such flow"},
-	{"an event of a later host", 77, 0, 0, 0, ""},
+	{"a filter", abi.EventFilterAdded, 0x44, 12, 0, 0, ""},
+	{"a filter that is refused", abi.EventFilterAdded, 0x44, 0x800000000000000d, 0, 0, "no such filter"},
+	{"a filter that goes", abi.EventFilterDeleted, 0x44, 0x800000000000000d, 0, 0, ""},
+	{"a flow", abi.EventFlowDeleted, 0x44, 0, 0, cookie, ""},
+	{"another flow", abi.EventFlowDeleted, 0x44, 0, 0, cookie - 1, "no such flow"},
+	{"a flow of another layer", abi.EventFlowDeleted, 0x46, 0, 0, cookie, "no such flow"},
+	{"a flow that begins", abi.EventFlowEstablished, 0x44, 12, connection, cookie, ""},
+	{"another flow that begins", abi.EventFlowEstablished, 0x44, 12, connection - 1, cookie, "no such connection"},
+	{"a redirect", abi.EventRedirectDone, 0x44, 12, connection, 0, ""},
+	{"another redirect", abi.EventRedirectDone, 0x44, 12, connection + 1, 0, "no such connection"},
+	{"an event of a later host", 77, 0, 0, 0, 0, ""},
 }

@@ -179,6 +179,7 @@ func (g *guest) tell(e event) {
 	le.PutUint32(b[abi.ReqSize:], abi.RequestHeader)
 	le.PutUint16(b[abi.ReqLayer:], e.layer)
 	le.PutUint64(b[abi.ReqFilter:], e.filter)
+	le.PutUint64(b[abi.ReqConnection:], e.connection)
 	le.PutUint64(b[abi.ResponseOffset+abi.RespCookie:], e.cookie)
 	code := int32(g.call(abi.ExportNotify, uint64(e.kind)))
 	require.Equal(g.t, e.refused != "", code != 0, "%s: code %d", e.name, code)

@@ -171,11 +171,11 @@ pub const STATE_PREVIOUSLY_REDIRECTED_BY_SELF: u32 = 3;
 pub const EVENT_FILTER_ADDED: u32 = 1;
 /// it no longer does
 pub const EVENT_FILTER_DELETED: u32 = 2;
-/// a connection that this callout decided is established; told to one instance
+/// a connection that this callout permitted is established. The request is as for callout_classify, the response has the cookie that the callout gave for it; told to one instance
 pub const EVENT_FLOW_ESTABLISHED: u32 = 3;
 /// it has ended
 pub const EVENT_FLOW_DELETED: u32 = 4;
-/// a connection was sent to the proxy
+/// a connection was sent to where this callout redirected it. The request is as for callout_classify, with the record and the context; told to one instance
 pub const EVENT_REDIRECT_DONE: u32 = 5;
 
 // Capabilities.

@@ -123,9 +123,11 @@ pub const Event = struct {
     /// abi.EVENT_*
     kind: u32 = 0,
     layer: u16 = 0,
-    /// Of an event about a filter.
+    /// Of an event about a filter, else for which the callout decided.
     filter: u64 = 0,
-    /// Of a flow that ended.
+    /// Of abi.EVENT_FLOW_ESTABLISHED and abi.EVENT_REDIRECT_DONE, as of the call.
+    connection: u64 = 0,
+    /// Of a flow.
     cookie: u64 = 0,
 };
 
@@ -314,6 +316,7 @@ pub fn exportPolicy(comptime Policy: type) void {
                 .kind = kind,
                 .layer = get(u16, &exchange, abi.REQ_LAYER),
                 .filter = get(u64, &exchange, abi.REQ_FILTER),
+                .connection = get(u64, &exchange, abi.REQ_CONNECTION),
                 .cookie = get(u64, &exchange, abi.RESPONSE_OFFSET + abi.RESP_COOKIE),
             };
             return refuse(Policy.notify(&event) orelse return 0);

@@ -1,6 +1,8 @@
 ;; Blocks for a filter that it did not hear of. Refuses filter 13, traps for
 ;; filter 14. For a flow it gives the cookie 77, and counts the cookies that come
-;; back right: destination port 2 redirects with the count as its record.
+;; back right: destination port 2 redirects with the count as its record. A flow
+;; that is established with its cookie counts 256, a redirect of connection 9 whose
+;; record has 8 bytes 65536. Port 5 is an endless loop of an event.
 (module
   (memory (export "memory") 1)
   (global $flows (mut i64) (i64.const 0))
@@ -16,6 +18,13 @@
     (if (i32.eq (local.get $event) (i32.const 4)) (then
       (if (i64.eq (i64.load (i32.const 9272)) (i64.const 77)) (then
         (global.set $flows (i64.add (global.get $flows) (i64.const 1)))))))
+    (if (i32.eq (local.get $event) (i32.const 3)) (then
+      (if (i32.eq (i32.load16_u (i32.const 1068)) (i32.const 5)) (then (loop $l (br $l))))
+      (if (i64.eq (i64.load (i32.const 9272)) (i64.const 77)) (then
+        (global.set $flows (i64.add (global.get $flows) (i64.const 256)))))))
+    (if (i32.eq (local.get $event) (i32.const 5)) (then
+      (if (i32.and (i64.eq (i64.load (i32.const 1040)) (i64.const 9)) (i32.eq (i32.load (i32.const 1124)) (i32.const 8))) (then
+        (global.set $flows (i64.add (global.get $flows) (i64.const 65536)))))))
     (i32.const 0))
   (func (export "callout_classify") (result i64)
     (if (i32.eq (i32.load16_u (i32.const 1068)) (i32.const 2)) (then

@@ -323,9 +323,11 @@ export class Event {
   /** abi.EVENT_* */
   kind: u32 = 0;
   layer: u16 = 0;
-  /** Of an event about a filter. */
+  /** Of an event about a filter, else for which the callout decided. */
   filter: u64 = 0;
-  /** Of a flow that ended. */
+  /** Of EVENT_FLOW_ESTABLISHED and EVENT_REDIRECT_DONE, as of the call. */
+  connection: u64 = 0;
+  /** Of a flow. */
   cookie: u64 = 0;
 }
 
@@ -335,7 +337,7 @@ export type Hear = (event: Event) => string | null;
 let hear: Hear = (_: Event): string | null => null;
 const event = new Event();
 
-/** Makes a function hear of filters and flows. */
+/** Makes a function hear of filters, flows and redirects. */
 export function onNotify(listener: Hear): void { hear = listener; }
 
 /** Tells the policy of the event in the block. */
@@ -343,6 +345,7 @@ export function notify(kind: u32): i32 {
   event.kind = kind;
   event.layer = load<u16>(BLOCK + abi.REQ_LAYER);
   event.filter = load<u64>(BLOCK + abi.REQ_FILTER);
+  event.connection = load<u64>(BLOCK + abi.REQ_CONNECTION);
   event.cookie = load<u64>(RESPONSE + abi.RESP_COOKIE);
   const why = hear(event);
   return why === null ? 0 : refuse(why);

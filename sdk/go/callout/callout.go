@@ -124,20 +124,23 @@ type Requester interface {
 
 // Events that a Notifier hears of.
 const (
-	FilterAdded   = abi.EventFilterAdded
-	FilterDeleted = abi.EventFilterDeleted
-	FlowDeleted   = abi.EventFlowDeleted
+	FilterAdded     = abi.EventFilterAdded
+	FilterDeleted   = abi.EventFilterDeleted
+	FlowEstablished = abi.EventFlowEstablished // a connection that the callout permitted
+	FlowDeleted     = abi.EventFlowDeleted
+	RedirectDone    = abi.EventRedirectDone // a connection was sent to where the callout redirected it
 )
 
 // An Event is what a Notifier hears of.
 type Event struct {
-	Kind     uint32
-	Layer    uint16
-	FilterID uint64
-	Cookie   uint64 // of a flow that ended
+	Kind       uint32
+	Layer      uint16
+	FilterID   uint64 // of an event about a filter, else for which the callout decided
+	Connection uint64 // of FlowEstablished and RedirectDone, as of the Call
+	Cookie     uint64 // of a flow
 }
 
-// A Notifier hears of filters and flows. An error refuses a filter that is added.
+// A Notifier hears of filters, flows and redirects. An error refuses a filter that is added.
 type Notifier interface{ Notify(e Event) error }
 
 var registered Callout

@@ -258,7 +258,7 @@ func notify(co Callout, b []byte, kind uint32) int32 {
 	if !ok {
 		return 0
 	}
-	e := Event{Kind: kind, Layer: requestOf(b).layer, FilterID: requestOf(b).filter, Cookie: responseOf(b).cookie}
+	e := Event{Kind: kind, Layer: requestOf(b).layer, FilterID: requestOf(b).filter, Connection: requestOf(b).connection, Cookie: responseOf(b).cookie}
 	if err := n.Notify(e); err != nil {
 		return refuse(b, err.Error())
 	}

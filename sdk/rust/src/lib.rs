@@ -293,9 +293,11 @@ pub struct Event {
     /// `abi::EVENT_*`
     pub kind: u32,
     pub layer: u16,
-    /// Of an event about a filter.
+    /// Of an event about a filter, else for which the callout decided.
     pub filter: u64,
-    /// Of a flow that ended.
+    /// Of `abi::EVENT_FLOW_ESTABLISHED` and `abi::EVENT_REDIRECT_DONE`, as of the call.
+    pub connection: u64,
+    /// Of a flow.
     pub cookie: u64,
 }
 
@@ -318,7 +320,7 @@ pub trait Policy {
 
     fn classify<'a>(&'a mut self, call: &Call<'a>) -> Verdict<'a>;
 
-    /// Hears of filters and flows, if the policy is exported with `notify`. An error
+    /// Hears of filters, flows and redirects, if the policy is exported with `notify`. An error
     /// refuses a filter that is added.
     fn notify(&mut self, event: &Event) -> Result<(), &'static str> {
         let _ = event;

@@ -200,7 +200,7 @@ fn refuse(response: &mut Half, why: &str) -> i32 {
 /// Tells the policy of the event in the block.
 pub fn notify<P: Policy>(g: &mut Guest<P>, kind: u32) -> i32 {
     let [request, response] = &mut g.block.0;
-    let event = Event { kind, layer: get16(request, REQ_LAYER), filter: get64(request, REQ_FILTER), cookie: get64(response, RESP_COOKIE) };
+    let event = Event { kind, layer: get16(request, REQ_LAYER), filter: get64(request, REQ_FILTER), connection: get64(request, REQ_CONNECTION), cookie: get64(response, RESP_COOKIE) };
     match g.policy.notify(&event) {
         Ok(()) => 0,
         Err(why) => refuse(response, why),

@@ -21,6 +21,7 @@ const COOKIE: u64 = 0x8122334455667788;
 onNotify((e: Event): string | null => {
   if (e.kind == abi.EVENT_FILTER_ADDED && e.filter == 0x800000000000000d) return "no such filter";
   if (e.kind == abi.EVENT_FLOW_DELETED && (e.cookie != COOKIE || e.layer != 0x44)) return "no such flow";
+  if ((e.kind == abi.EVENT_FLOW_ESTABLISHED || e.kind == abi.EVENT_REDIRECT_DONE) && e.connection != 0x9000000000000009) return "no such connection";
   return null;
 });
 

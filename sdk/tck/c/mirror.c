@@ -100,5 +100,7 @@ const char *callout_notified(const callout_event *e) {
         return "no such filter";
     if (e->kind == CALLOUT_EVENT_FLOW_DELETED && (e->cookie != 0x8122334455667788 || e->layer != 0x44))
         return "no such flow";
+    if ((e->kind == CALLOUT_EVENT_FLOW_ESTABLISHED || e->kind == CALLOUT_EVENT_REDIRECT_DONE) && e->connection != 0x9000000000000009)
+        return "no such connection";
     return NULL;
 }

@@ -39,6 +39,8 @@ func (m *mirror) Notify(e callout.Event) error {
 		return errors.New("no such filter")
 	case e.Kind == callout.FlowDeleted && (e.Cookie != cookie || e.Layer != 0x44):
 		return errors.New("no such flow")
+	case (e.Kind == callout.FlowEstablished || e.Kind == callout.RedirectDone) && e.Connection != 0x9000000000000009:
+		return errors.New("no such connection")
 	}
 	return nil
 }

@@ -57,6 +57,7 @@ const answers = {
 function notify(e) {
   if (e.kind == 1 && e.filter == 0x800000000000000dn) throw "no such filter";
   if (e.kind == 4 && (e.cookie != 0x8122334455667788n || e.layer != 0x44)) throw "no such flow";
+  if ((e.kind == 3 || e.kind == 5) && e.connection != 0x9000000000000009n) throw "no such connection";
 }
 
 function configured() {

@@ -124,6 +124,9 @@ impl Policy for Mirror {
         if e.kind == abi::EVENT_FLOW_DELETED && (e.cookie != 0x8122334455667788 || e.layer != 0x44) {
             return Err("no such flow");
         }
+        if (e.kind == abi::EVENT_FLOW_ESTABLISHED || e.kind == abi::EVENT_REDIRECT_DONE) && e.connection != 0x9000000000000009 {
+            return Err("no such connection");
+        }
         Ok(())
     }
 }

@@ -16,6 +16,7 @@
   (data (i32.const 17616) "a request item is outside the request")        ;; 37
   (data (i32.const 17728) "no such filter")                               ;; 14
   (data (i32.const 17744) "no such flow")                                 ;; 12
+  (data (i32.const 17760) "no such connection")                           ;; 18
   (data (i32.const 17664) "refused")                                      ;; 7
   (data (i32.const 17680) "the configuration is over the limit")          ;; 35
   (global $at (mut i32) (i32.const 0))      ;; where the next item of the response goes, from the block's start
@@ -168,6 +169,9 @@
           (i32.or (i64.ne (i64.load (i32.const 9272)) (i64.const 0x8122334455667788))
             (i32.ne (i32.load16_u (i32.const 1030)) (i32.const 0x44))))
       (then (return (call $refuse (i32.const 17744) (i32.const 12)))))
+    (if (i32.and (i32.or (i32.eq (local.get $kind) (i32.const 3)) (i32.eq (local.get $kind) (i32.const 5)))
+          (i64.ne (i64.load (i32.const 1040)) (i64.const 0x9000000000000009)))
+      (then (return (call $refuse (i32.const 17760) (i32.const 18)))))
     (i32.const 0))
 
   (func (export "callout_init") (param $arg i32) (result i32) (local $n i32) (local $i i32)

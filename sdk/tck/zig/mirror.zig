@@ -18,6 +18,7 @@ const cookie: u64 = 0x8122334455667788;
 pub fn notify(e: *const callout.Event) ?[]const u8 {
     if (e.kind == abi.EVENT_FILTER_ADDED and e.filter == 0x800000000000000d) return "no such filter";
     if (e.kind == abi.EVENT_FLOW_DELETED and (e.cookie != cookie or e.layer != 0x44)) return "no such flow";
+    if ((e.kind == abi.EVENT_FLOW_ESTABLISHED or e.kind == abi.EVENT_REDIRECT_DONE) and e.connection != 0x9000000000000009) return "no such connection";
     return null;
 }
 

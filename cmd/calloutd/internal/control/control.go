@@ -43,10 +43,12 @@ type Policy struct {
 
 // A Callout has the figures of one callout since its policy is in force.
 type Callout struct {
-	Module      string `json:"module"`
-	Decisions   uint64 `json:"decisions"`
-	Failures    uint64 `json:"failures"`
-	Quarantined string `json:"quarantined,omitempty"` // why
+	Module    string `json:"module"`
+	Decisions uint64 `json:"decisions"`
+	Failures  uint64 `json:"failures"`
+	// EventsDropped are those of connections that the module was too slow to hear of.
+	EventsDropped uint64 `json:"events_dropped,omitempty"`
+	Quarantined   string `json:"quarantined,omitempty"` // why
 }
 
 // A Proxy is one of the policy's.
@@ -73,7 +75,7 @@ type Reload struct {
 
 // Figures are those of a module.
 func Figures(name string, s guest.Stats) Callout {
-	return Callout{Module: name, Decisions: s.Decisions, Failures: s.Failures, Quarantined: s.Quarantined}
+	return Callout{Module: name, Decisions: s.Decisions, Failures: s.Failures, EventsDropped: s.EventsDropped, Quarantined: s.Quarantined}
 }
 
 // A Daemon is what is told about.

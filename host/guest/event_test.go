@@ -1,0 +1,94 @@
+package guest_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+// What notify.wat counts.
+const deleted, established, redirected = 1, 256, 65536
+
+// heard is what notify.wat counted.
+func heard(t *testing.T, m *guest.Module) int {
+	v, err := ask(m, call(2))
+	require.NoError(t, err)
+	require.Len(t, v.Record, 8)
+	return int(v.Record[0]) + int(v.Record[1])<<8 + int(v.Record[2])<<16
+}
+
+// authorized is the flow of a connection that the guest permitted.
+func authorized(t *testing.T, m *guest.Module) (*fwps.Flow, *fwps.Incoming) {
+	c := call(1)
+	c.In.Layer, c.In.Flow, c.In.EndpointID, c.Filter = fwpm.LayerALEAuthConnectV4, new(fwps.Flow), 9, &fwpm.Filter{ID: 7, Callout: "n"}
+	c.Connect = nil
+	_, err := ask(m, c)
+	require.NoError(t, err)
+	in := *c.In
+	in.Layer = fwpm.LayerALEFlowEstablishedV4
+	return c.In.Flow, &in
+}
+
+func TestAGuestHearsOfItsFlowsInTheirOrder(t *testing.T) {
+	m := load(t, "notify", guest.ModuleOptions{Slots: 1})
+	f, in := authorized(t, m)
+	require.True(t, f.Observed())
+	f.Establish(in)
+	f.Establish(in) // Once is all.
+	f.End()         // What comes after it is heard after it, though it does not wait.
+	require.Equal(t, established+deleted, heard(t, m))
+
+	f, in = authorized(t, m)
+	f.Establish(in)
+	require.Eventually(t, func() bool { return heard(t, m) == 2*established+deleted }, time.Minute, time.Millisecond)
+}
+
+func TestAGuestHearsThatItsRedirectIsDone(t *testing.T) {
+	m := load(t, "notify", guest.ModuleOptions{Slots: 1})
+	v, err := ask(m, call(2))
+	require.NoError(t, err)
+	require.Equal(t, fwps.Observer(m), v.Observer)
+	in := *call(2).In
+	in.EndpointID = 9
+	v.Observer.RedirectDone(&fwps.Event{In: &in, Filter: 7, Hop: &redirect.Hop{Record: v.Record}})
+	require.Eventually(t, func() bool { return heard(t, m) == redirected }, time.Minute, time.Millisecond)
+}
+
+func TestAGuestThatDoesNotListenIsToldNothing(t *testing.T) {
+	m := load(t, "good", guest.ModuleOptions{Slots: 1})
+	f, _ := authorized(t, m)
+	require.False(t, f.Observed())
+	v, err := ask(m, call(3))
+	require.NoError(t, err)
+	require.True(t, v.Redirect)
+	require.Nil(t, v.Observer)
+}
+
+// A connection never waits for a guest that is slow to hear: what does not fit the
+// queue is dropped and counted.
+func TestEventsThatDoNotFitAreCounted(t *testing.T) {
+	m := load(t, "notify", guest.ModuleOptions{Slots: 1})
+	in := call(1).In
+	hears := guest.Deafen(m)
+	for range guest.MaxNotices + 44 {
+		m.FlowEstablished(&fwps.Event{In: in, Context: 77})
+	}
+	require.EqualValues(t, 44, m.Stats().EventsDropped)
+	hears()
+	require.Eventually(t, func() bool { return heard(t, m) == guest.MaxNotices*established }, time.Minute, time.Millisecond)
+}
+
+// A guest that never ends to hear of an event loses the instance, and no more.
+func TestAnEndlessEventIsStopped(t *testing.T) {
+	m := load(t, "notify", guest.ModuleOptions{Slots: 1})
+	m.FlowEstablished(&fwps.Event{In: call(5).In})
+	require.Eventually(t, func() bool { return m.Stats().Replaced == 1 }, time.Minute, time.Millisecond)
+	require.Zero(t, heard(t, m))
+	require.Zero(t, m.Stats().Failures, "no decision failed")
+}
