@@ -29,8 +29,10 @@ func (e *handoffError) Unwrap() []error { return []error{e.why, &e.errno} }
 // handOff connects the program's socket to a proxy and hands the connection over.
 // When it cannot, the socket is as if it had never connected.
 func (w *worker) handOff(p *handoff.Proxy, to ale.Target, sa []byte) (netip.AddrPort, error) {
-	w.s.relieve(w)
-	c := handoffConn{w, time.Now().Add(w.s.opts.HandoffTime)}
+	c := &handoffConn{w: w, until: time.Now().Add(w.s.opts.HandoffTime)}
+	if !to.Remote.Addr().Unmap().IsLoopback() {
+		c.relieve()
+	}
 	e := c.connect(sa)
 	if e != 0 {
 		_ = sysConnect(w.fd, disconnected) // It may be connecting yet.
@@ -55,15 +57,37 @@ var disconnected = make([]byte, sockaddr4Len)
 
 // A handoffConn is the program's socket, connected to a proxy.
 type handoffConn struct {
-	w     *worker
-	until time.Time
+	w        *worker
+	until    time.Time
+	relieved bool // another one receives meanwhile
+}
+
+// brief is how long a proxy's answer is waited for without giving up the thread:
+// one on this host answers sooner than another thread would take over.
+const brief = 500 * time.Microsecond
+
+func (c *handoffConn) relieve() {
+	c.relieved = true
+	c.w.s.relieve(c.w)
+}
+
+// wait waits for an event of the socket: briefly here, and then parked.
+func (c *handoffConn) wait(events uint32) unix.Errno {
+	if !c.relieved {
+		p, limit := unix.PollFd{Fd: int32(c.w.fd), Events: int16(events)}, unix.NsecToTimespec(brief.Nanoseconds())
+		if n, _ := c.w.syscall(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&limit)), 0); n == 1 {
+			return 0
+		}
+		c.relieve()
+	}
+	return c.w.await(events, c.until)
 }
 
 // connect connects and waits until it is, also if the socket does not wait.
-func (c handoffConn) connect(sa []byte) unix.Errno {
+func (c *handoffConn) connect(sa []byte) unix.Errno {
 	e := c.w.sysConnect(sa)
 	for e == unix.EINTR || e == unix.EINPROGRESS {
-		if e = c.w.await(unix.EPOLLOUT, c.until); e != 0 {
+		if e = c.wait(unix.EPOLLOUT); e != 0 {
 			return unix.ETIMEDOUT
 		}
 		if !c.w.sock.blocking() && tcpState(c.w.fd) == tcpEstablished {
@@ -81,7 +105,7 @@ func (c handoffConn) connect(sa []byte) unix.Errno {
 	return e
 }
 
-func (c handoffConn) introduce(p *handoff.Proxy, to ale.Target) (netip.AddrPort, error) {
+func (c *handoffConn) introduce(p *handoff.Proxy, to ale.Target) (netip.AddrPort, error) {
 	_, local, e := getName(c.w.fd)
 	if e != 0 {
 		return noAddr, callErr(e)
@@ -121,12 +145,12 @@ func errnoFor(err error) unix.Errno {
 }
 
 // Read reads what is there, and waits until something is.
-func (c handoffConn) Read(b []byte) (int, error) {
+func (c *handoffConn) Read(b []byte) (int, error) {
 	return c.transfer(unix.SYS_RECVFROM, b, unix.EPOLLIN, 0)
 }
 
 // Write writes all of b.
-func (c handoffConn) Write(b []byte) (n int, err error) {
+func (c *handoffConn) Write(b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
 		var more int
 		more, err = c.transfer(unix.SYS_SENDTO, b[n:], unix.EPOLLOUT, unix.MSG_NOSIGNAL)
@@ -135,7 +159,7 @@ func (c handoffConn) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-func (c handoffConn) transfer(call uintptr, b []byte, events uint32, flags uintptr) (int, error) {
+func (c *handoffConn) transfer(call uintptr, b []byte, events uint32, flags uintptr) (int, error) {
 	for {
 		n, _, e := unix.RawSyscall6(call, uintptr(c.w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|flags, 0, 0)
 		switch {
@@ -146,7 +170,7 @@ func (c handoffConn) transfer(call uintptr, b []byte, events uint32, flags uintp
 		case e != unix.EAGAIN:
 			return 0, e
 		}
-		if e := c.w.await(events, c.until); e != 0 {
+		if e := c.wait(events); e != 0 {
 			return 0, os.ErrDeadlineExceeded
 		}
 	}

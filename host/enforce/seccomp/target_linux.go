@@ -24,6 +24,7 @@ type target struct {
 	pidfd    int    // of the thread; of its process before Linux 6.9
 	shared   bool   // pidfd is the process's, and this is another thread of it
 	dir      int    // its directory in /proc
+	exe      int    // the link there to its program
 	link     string // what /proc said its program is
 	id       identity
 }
@@ -78,9 +79,12 @@ func (ts *targets) open(tid uint32) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{tid: tid, dir: dir, pidfd: -1}
+	t := &target{tid: tid, dir: dir, exe: -1, pidfd: -1}
 	if t.pid, err = threadGroup(dir); err == nil {
 		err = ts.openPidfd(t)
+	}
+	if err == nil {
+		t.exe, err = unix.Openat(dir, "exe", unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {
 		t.close()
@@ -103,6 +107,9 @@ func (ts *targets) openPidfd(t *target) (err error) {
 
 func (t *target) close() {
 	unix.Close(t.dir)
+	if t.exe >= 0 {
+		unix.Close(t.exe)
+	}
 	if t.pidfd >= 0 {
 		unix.Close(t.pidfd)
 	}
@@ -136,13 +143,13 @@ type identity struct {
 	groups []uint32 // gid and the supplementary ones
 }
 
-var exeName = []byte("exe\x00")
+var noName [1]byte // the link that is open itself
 
 // identify reads the program and the effective user, which both can change at
 // any time: the program by an exec. What it returns must not be changed. buf is
 // scratch.
 func (t *target) identify(buf []byte) (*identity, error) {
-	n, _, e := unix.RawSyscall6(unix.SYS_READLINKAT, uintptr(t.dir), uintptr(unsafe.Pointer(&exeName[0])),
+	n, _, e := unix.RawSyscall6(unix.SYS_READLINKAT, uintptr(t.exe), uintptr(unsafe.Pointer(&noName)),
 		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0)
 	if e != 0 {
 		return nil, e
