@@ -21,7 +21,7 @@ var updateAPI = flag.Bool("update-api", false, "write testdata/api as the packag
 // seen in the review, and one that takes something away belongs into the notes
 // of a release.
 var stable = []string{"host", "host/ale", "host/arbitrate", "host/fwp", "host/fwpm", "host/fwps", "host/guest", "host/guest/meter",
-	"host/policyfile", "host/policyrun", "host/redirect", "host/redirect/memstore", "host/redirect/arenastore", "host/redirect/boltstore", "host/enforce", "host/enforce/seccomp",
+	"host/policyfile", "host/policyrun", "host/policytrace", "host/redirect", "host/redirect/memstore", "host/redirect/arenastore", "host/redirect/boltstore", "host/enforce", "host/enforce/seccomp",
 	"host/enforce/cgroupbpf", "wsk", "wsk/localproxy", "wsk/ntstatus", "wsk/remote", "wsk/winsock", "wsk/wsknet", "sdk/go/callout"}
 
 func TestAPI(t *testing.T) {

@@ -37,6 +37,7 @@ var imports = map[string]string{
 	"host/policyfile":              "host/fwp host/fwpm host/arbitrate sdk/abi",
 	"host/policyrun":               "host host/ale host/enforce/dnsnames host/enforce/handoff host/fwp host/fwpm host/fwps host/guest host/policyfile host/redirect host/redirect/memstore sdk/abi sdk/project wsk wsk/localproxy wsk/ntstatus wsk/wsknet",
 	"host/policytest":              "host/ale host/arbitrate host/flight host/fwp host/fwpm host/fwps host/guest/meter host/journal host/policyfile host/redirect host/redirect/memstore sdk/go/sockaddr",
+	"host/policytrace":             "host/ale host/fwpm host/fwps host/guest host/policyrun host/policytest",
 	"host/journal":                 "",
 	"host/flight":                  "host/journal host/redirect",
 	"host/flight/recorder":         "host/flight host/fwp host/fwpm host/fwps host/journal",

@@ -18,6 +18,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
+	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 func newBench() *cobra.Command {
@@ -99,7 +100,7 @@ const maxMix = 1000
 // mix takes connections through the layers once, and keeps what was asked of
 // those that the policy has filters for, or of all if it has none.
 func mixOf(ctx context.Context, p *policyrun.Policy, policy string) (*mix, error) {
-	world := described(p)
+	world := policytrace.World(p)
 	x := &mix{source: "the boundaries of what it names"}
 	connections, err := casesOf(p, policy, world)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/policytrace"
 	"github.com/calloutd/calloutd/wsk/localproxy"
 )
 
@@ -149,14 +150,14 @@ func TestForwardRealClients(t *testing.T) {
 	}
 }
 
-func read(t *testing.T, file string) []event {
+func read(t *testing.T, file string) []policytrace.Event {
 	t.Helper()
 	f, err := os.Open(file)
 	require.NoError(t, err)
 	defer f.Close()
-	var all []event
+	var all []policytrace.Event
 	for s := bufio.NewScanner(f); s.Scan(); {
-		var e event
+		var e policytrace.Event
 		require.NoError(t, json.Unmarshal(s.Bytes(), &e), "%s", s.Text())
 		all = append(all, e)
 	}

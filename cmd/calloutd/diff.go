@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/policytest"
+	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 func newDiff() *cobra.Command {
@@ -68,7 +69,7 @@ func (o *diffOptions) diff(cmd *cobra.Command, before, after string) error {
 			return err
 		}
 		defer p.Close()
-		worlds = append(worlds, described(p))
+		worlds = append(worlds, policytrace.World(p))
 	}
 	connections, all, err := o.connections(worlds, cmd.ErrOrStderr())
 	if err != nil {
@@ -208,7 +209,7 @@ func (o *diffOptions) writeGroup(out io.Writer, g *group, before, after string) 
 		return encode(out, map[string]any{"event": "change", "kind": g.Kind(), "connection": policytest.Describe(&g.In), "like_it": g.count - 1,
 			"before": g.BeforeTrace, "after": g.AfterTrace})
 	}
-	fmt.Fprintf(out, "%s: %s\n", g.Kind(), clean(policytest.Describe(&g.In)))
+	fmt.Fprintf(out, "%s: %s\n", g.Kind(), policytrace.Clean(policytest.Describe(&g.In)))
 	for _, t := range []struct{ file, trace string }{{before, g.BeforeTrace}, {after, g.AfterTrace}} {
 		fmt.Fprintf(out, "  %s:\n    %s\n", t.file, strings.ReplaceAll(strings.TrimRight(t.trace, "\n"), "\n", "\n    "))
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/policyfuzz"
 	"github.com/calloutd/calloutd/host/policytest"
+	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 func newFuzz() *cobra.Command {
@@ -63,7 +64,7 @@ func (o *fuzzOptions) fuzz(cmd *cobra.Command, policy string) error {
 	}
 	defer p.Close()
 	bar, tried := newProgress(cmd.ErrOrStderr(), int64(o.limit)), 0
-	found, err := policyfuzz.Search(ctx, policyfuzz.Options{World: described(p), Seed: o.seed, Limit: o.limit, Progress: code.ran, Numbers: code.constants(),
+	found, err := policyfuzz.Search(ctx, policyfuzz.Options{World: policytrace.World(p), Seed: o.seed, Limit: o.limit, Progress: code.ran, Numbers: code.constants(),
 		Tried: func(n int) { tried = n; bar.at(int64(n), n) }})
 	bar.end()
 	if err != nil && ctx.Err() == nil {
@@ -123,7 +124,7 @@ func (o *fuzzOptions) report(out io.Writer, found []policyfuzz.Finding, tried in
 			}
 			continue
 		}
-		fmt.Fprintf(out, "%s\n  %s\n", clean(policytest.Describe(&f.In)), clean(f.Fault.String()))
+		fmt.Fprintf(out, "%s\n  %s\n", policytrace.Clean(policytest.Describe(&f.In)), policytrace.Clean(f.Fault.String()))
 	}
 	if o.json {
 		return encode(out, map[string]any{"event": "summary", "connections": tried, "faults": len(found)})

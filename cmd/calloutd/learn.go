@@ -18,6 +18,7 @@ import (
 	"github.com/calloutd/calloutd/host/flight"
 	"github.com/calloutd/calloutd/host/policydraft"
 	"github.com/calloutd/calloutd/host/policytest"
+	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 func newLearn() *cobra.Command {
@@ -182,7 +183,7 @@ func (o *learnOptions) write(cmd *cobra.Command, of string, seen []*flight.Entry
 	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %d filters written to %s, what was seen to %s\n", len(policydraft.Filters(needed)), policy, cases)
 	for _, e := range still {
 		in := new(policytest.World).Incoming(e)
-		fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s is blocked all the same: calloutd why says by what\n", clean(policytest.Describe(&in)))
+		fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s is blocked all the same: calloutd why says by what\n", policytrace.Clean(policytest.Describe(&in)))
 	}
 	return nil
 }
@@ -194,7 +195,7 @@ func blockedBy(ctx context.Context, policy string, seen []*flight.Entry) (out []
 		return nil, err
 	}
 	defer p.Close()
-	asked := described(p).Quiet()
+	asked := policytrace.World(p).Quiet()
 	for _, e := range seen {
 		o, err := asked.Decide(ctx, asked.Record(), asked.Incoming(e))
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"unicode"
 
 	"golang.org/x/term"
 )
@@ -38,15 +37,4 @@ func (p painter) word(s string) string {
 		return p.paint("32", s)
 	}
 	return s
-}
-
-// clean makes text of others safe to print: a program may be called, and a
-// callout may answer, what would move the cursor or forge a line.
-func clean(s string) string {
-	return strings.Map(func(c rune) rune {
-		if unicode.IsPrint(c) {
-			return c
-		}
-		return unicode.ReplacementChar
-	}, s)
 }

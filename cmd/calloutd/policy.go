@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net/netip"
 
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyrun"
@@ -35,10 +34,4 @@ func putInForce(ctx context.Context, path string, t *tracer) (*policyrun.Runner,
 // describe opens a policy for connections that exist only in words.
 func describe(ctx context.Context, path string, t *tracer) (*policyrun.Policy, error) {
 	return policyrun.Describe(ctx, path, policyrun.Description{Options: t.options()})
-}
-
-// proxyAt is the name of the policy's proxy at an address.
-func (t *tracer) proxyAt(a netip.AddrPort) string {
-	px, _ := t.policy.Load().ProxyAt(a)
-	return px.ID
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/calloutd/calloutd/host/flight"
 	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
+	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 func newReplay() *cobra.Command {
@@ -95,7 +96,7 @@ func (o *replayOptions) list(out io.Writer, f *flightFile) error {
 		if !e.Time.IsZero() {
 			line.Time = e.Time.UTC().Format("2006-01-02T15:04:05.000Z")
 		}
-		text := clean(line.Connection)
+		text := policytrace.Clean(line.Connection)
 		if d := e.Outcome; d != nil {
 			line.Action, line.To, line.Layer, line.Filter, line.Name = d.Action, d.Destination, d.Layer, d.Filter, d.FilterName
 			line.Callout, line.Rule, line.Why = d.Callout, d.Rule, d.Why
@@ -131,7 +132,7 @@ func decision(d *flight.Outcome) string {
 	if d.Why != "" {
 		s += ": " + d.Why
 	}
-	return clean(s + rule(d.Rule))
+	return policytrace.Clean(s + policytrace.Rule(d.Rule))
 }
 
 // A replayer decides entries again.
@@ -175,7 +176,7 @@ func (p *replayer) begin(h flight.Header) error {
 		p.live = nil
 		return err
 	}
-	p.header, p.live, p.asked = h, live, described(live)
+	p.header, p.live, p.asked = h, live, policytrace.World(live)
 	p.r = nil
 	return nil
 }
@@ -252,7 +253,7 @@ func (o *replayOptions) report(out io.Writer, p *replayer) error {
 			}
 			continue
 		}
-		fmt.Fprintf(out, "%s: %s\n  was %s\n  is  %s\n    %s\n", clean(g.connection), strings.Join(g.parts, ", "), g.was, g.is,
+		fmt.Fprintf(out, "%s: %s\n  was %s\n  is  %s\n    %s\n", policytrace.Clean(g.connection), strings.Join(g.parts, ", "), g.was, g.is,
 			strings.ReplaceAll(strings.TrimRight(g.trace, "\n"), "\n", "\n    "))
 		if g.count > 1 {
 			fmt.Fprintf(out, "  and %s more with the same cause\n", count(g.count-1))

@@ -15,6 +15,7 @@ import (
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/seccomp"
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 func newRun() *cobra.Command {
@@ -105,8 +106,8 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	if o.summary {
 		t.sum.print(t)
 	}
-	if err := t.log.failure(); err != nil { // The command's code is worth more.
-		complain(os.Stderr, err)
+	if err := t.log.Err(); err != nil { // The command's code is worth more.
+		complain(os.Stderr, fmt.Errorf("--events: %w", err))
 	}
 	if err != nil {
 		return notRun(args[0], err)
@@ -115,6 +116,18 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 		return exitCode(code)
 	}
 	return nil
+}
+
+// openEvents opens the file of --events; "-" is standard output.
+func openEvents(file string) (*policytrace.Log, func(), error) {
+	if file == "-" {
+		return policytrace.NewLog(os.Stdout), func() {}, nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--events: %w", err)
+	}
+	return policytrace.NewLog(f), func() { f.Close() }, nil
 }
 
 // unenforced finds the filters that a run would not ask: who wrote them relies

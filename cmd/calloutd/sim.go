@@ -14,6 +14,7 @@ import (
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
+	"github.com/calloutd/calloutd/host/policytrace"
 	"github.com/calloutd/calloutd/host/redirect/memstore"
 )
 
@@ -138,15 +139,15 @@ func (s simulation) connect(in fwps.Incoming) error {
 		return nil
 	}
 	s.goes("connects", in.Remote, f.Remote)
-	if s.t.proxyAt(f.Remote) == "" || s.kind(f.Remote).Foreign() {
+	if s.ProxyID(f.Remote) == "" || s.kind(f.Remote).Foreign() {
 		return nil
 	}
 	return s.proxied(f, in)
 }
 
 func (s simulation) goes(verb string, asked, to netip.AddrPort) {
-	e := event{Event: "connect", To: to.String(), Proxy: s.t.proxyAt(to)}
-	text := verb + " to " + s.t.to(to)
+	e := policytrace.Event{Event: "connect", To: to.String(), Proxy: s.ProxyID(to)}
+	text := verb + " to " + s.t.read().To(to)
 	if asked != to {
 		e.Original = asked.String()
 		text += ", asked for " + asked.String()
@@ -185,7 +186,7 @@ func (s simulation) accept(in fwps.Incoming) (*ale.Flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.t.emit(event{Event: "accept", From: f.Remote.String(), To: f.Local.String(), Proxy: s.t.proxyAt(f.Local)},
-		fmt.Sprintf("accepted at %s from %s", s.t.to(f.Local), f.Remote))
+	s.t.emit(policytrace.Event{Event: "accept", From: f.Remote.String(), To: f.Local.String(), Proxy: s.ProxyID(f.Local)},
+		fmt.Sprintf("accepted at %s from %s", s.t.read().To(f.Local), f.Remote))
 	return f, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/cmd/calloutd/internal/control"
+	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 func newStatus() *cobra.Command {
@@ -72,25 +73,25 @@ func printStatus(out io.Writer, s control.Status, asJSON bool) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	row("state", "%s, process %d, for %v", s.State, s.PID, time.Duration(s.Uptime*float64(time.Second)).Round(time.Second))
-	row("policy", "%s, generation %d, %d filters, since %s", clean(s.Policy.File), s.Policy.Generation, s.Policy.Filters, s.Policy.Since.Format(time.RFC3339))
+	row("policy", "%s, generation %d, %d filters, since %s", policytrace.Clean(s.Policy.File), s.Policy.Generation, s.Policy.Filters, s.Policy.Since.Format(time.RFC3339))
 	row("digest", "%s", s.Policy.Digest)
 	for _, id := range slices.Sorted(maps.Keys(s.Callouts)) {
 		c := s.Callouts[id]
-		row("callout", "%s (%s): %d decisions, %d failures%s%s", clean(id), clean(c.Module), c.Decisions, c.Failures, dropped(c.EventsDropped), in(" in quarantine: ", clean(c.Quarantined)))
+		row("callout", "%s (%s): %d decisions, %d failures%s%s", policytrace.Clean(id), policytrace.Clean(c.Module), c.Decisions, c.Failures, dropped(c.EventsDropped), in(" in quarantine: ", policytrace.Clean(c.Quarantined)))
 	}
 	for _, p := range s.Proxies {
-		row("proxy", "%s (%s) at %s", clean(p.ID), p.Kind, p.Address)
+		row("proxy", "%s (%s) at %s", policytrace.Clean(p.ID), p.Kind, p.Address)
 	}
 	row("records", "%d", s.Records)
 	if r := s.Remote; r != nil {
-		row("remote", "%s: %d clients, %d sockets, %d requests, %d refused", clean(r.Address), r.Clients, r.Sockets, r.Requests, r.Refused)
+		row("remote", "%s: %d clients, %d sockets, %d requests, %d refused", policytrace.Clean(r.Address), r.Clients, r.Sockets, r.Requests, r.Refused)
 	}
 	if s.Cgroup != "" {
-		row("cgroup", "%s", clean(s.Cgroup))
+		row("cgroup", "%s", policytrace.Clean(s.Cgroup))
 	}
 	row("reloads", "%d, of which %d failed; %d policies before have connections still", s.Reload.Attempts, s.Reload.Failures, s.Reload.Retired)
 	for m := range strings.Lines(s.Reload.Error) {
-		row("not taken", "%s", clean(strings.TrimSuffix(m, "\n")))
+		row("not taken", "%s", policytrace.Clean(strings.TrimSuffix(m, "\n")))
 	}
 	return w.Flush()
 }

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+
+	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 // maxRows bounds what a summary remembers. What has no room is counted only.
@@ -50,7 +52,7 @@ type (
 )
 
 // add counts an event if it says what became of a connection.
-func (s *summary) add(e event) {
+func (s *summary) add(e policytrace.Event) {
 	if s == nil || e.PID == s.own {
 		return
 	}
@@ -83,11 +85,11 @@ func (s *summary) count(r row, n int) {
 
 // rowOf says where an event counts, n times. A connection is let go at one layer,
 // which may be asked twice (ALE-LAY-14) and again later (ALE-LAY-12).
-func rowOf(e event) (r row, n int) {
+func rowOf(e policytrace.Event) (r row, n int) {
 	r = row{program: e.Program, way: "to", peer: cmp.Or(e.Original, e.To)}
 	switch {
 	case e.Event == "blocked":
-		r.outcome, r.refused = "blocked"+e.at(), true
+		r.outcome, r.refused = "blocked"+e.Because(), true
 		if e.Inbound {
 			r.way, r.peer = "from", hostOf(e.From)
 		} else if r.peer == "" {
@@ -100,13 +102,13 @@ func rowOf(e event) (r row, n int) {
 	case e.Event != "classify" || e.Action != "permit" || slices.Contains(e.Flags, "IS_REAUTHORIZE") || slices.Contains(e.Flags, "IS_HONORING_POLICY_AUTHORIZE"):
 		return r, 0
 	}
-	switch e.family() {
+	switch e.Family() {
 	case "ALE_AUTH_CONNECT":
 		if r.outcome = "permitted"; e.Original != "" {
 			r.outcome = redirected(e)
 		}
 		if e.PeerName != "" {
-			r.peer = clean(e.PeerName) + " (" + r.peer + ")"
+			r.peer = policytrace.Clean(e.PeerName) + " (" + r.peer + ")"
 		}
 	case "ALE_AUTH_RECV_ACCEPT":
 		r.way, r.peer, r.outcome = "from", hostOf(e.From), "permitted at "+e.To
@@ -118,7 +120,7 @@ func rowOf(e event) (r row, n int) {
 	return r, 1
 }
 
-func redirected(e event) string {
+func redirected(e policytrace.Event) string {
 	if e.Proxy != "" {
 		return fmt.Sprintf("redirected to %s (proxy %s)", e.To, e.Proxy)
 	}
@@ -156,7 +158,7 @@ func (s *summary) print(t *tracer) {
 	for i, r := range rows {
 		head := ""
 		if i == 0 || rows[i-1].program != r.program {
-			head = "  " + clean(cmp.Or(r.program, "unknown program")) + "\n"
+			head = "  " + policytrace.Clean(cmp.Or(r.program, "unknown program")) + "\n"
 		}
 		t.print(summaryRow{"summary-row", r.program, s.rows[r], r.way, r.peer, r.outcome},
 			fmt.Sprintf("%s%7d %s %s: %s", head, s.rows[r], r.way, r.peer, r.outcome))

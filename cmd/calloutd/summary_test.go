@@ -9,38 +9,40 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 // What counts as what became of a connection, and what is only on the way there.
 func TestSummaryRows(t *testing.T) {
-	classify := func(layer string, e event) event {
+	classify := func(layer string, e policytrace.Event) policytrace.Event {
 		e.Event, e.Layer, e.Program, e.PID, e.Action = "classify", layer, "a", 7, "permit"
 		return e
 	}
-	to := event{To: "192.0.2.1:80"}
+	to := policytrace.Event{To: "192.0.2.1:80"}
 	for _, c := range []struct {
 		name string
-		e    event
+		e    policytrace.Event
 		want row
 	}{
 		{"permitted", classify("ALE_AUTH_CONNECT_V4", to), row{"a", "to", "192.0.2.1:80", "permitted", false}},
-		{"IPv6", classify("ALE_AUTH_CONNECT_V6", event{To: "[2001:db8::1]:80"}), row{"a", "to", "[2001:db8::1]:80", "permitted", false}},
-		{"redirected", classify("ALE_AUTH_CONNECT_V4", event{To: "127.0.0.1:1", Proxy: "p", Original: "192.0.2.1:80"}),
+		{"IPv6", classify("ALE_AUTH_CONNECT_V6", policytrace.Event{To: "[2001:db8::1]:80"}), row{"a", "to", "[2001:db8::1]:80", "permitted", false}},
+		{"redirected", classify("ALE_AUTH_CONNECT_V4", policytrace.Event{To: "127.0.0.1:1", Proxy: "p", Original: "192.0.2.1:80"}),
 			row{"a", "to", "192.0.2.1:80", "redirected to 127.0.0.1:1 (proxy p)", false}},
-		{"accepted", classify("ALE_AUTH_RECV_ACCEPT_V4", event{From: "192.0.2.1:4711", To: "127.0.0.1:80"}),
+		{"accepted", classify("ALE_AUTH_RECV_ACCEPT_V4", policytrace.Event{From: "192.0.2.1:4711", To: "127.0.0.1:80"}),
 			row{"a", "from", "192.0.2.1", "permitted at 127.0.0.1:80", false}},
-		{"listens", classify("ALE_AUTH_LISTEN_V4", event{From: "0.0.0.0:80"}), row{"a", "listens at", "0.0.0.0:80", "permitted", false}},
-		{"blocked", event{Event: "blocked", Program: "a", To: "192.0.2.1:80", Why: "no"}, row{"a", "to", "192.0.2.1:80", "blocked: no", true}},
-		{"bind blocked", event{Event: "blocked", Program: "a", From: "0.0.0.0:80", Why: "no"}, row{"a", "at", "0.0.0.0:80", "blocked: no", true}},
-		{"not accepted", event{Event: "blocked", Program: "a", From: "192.0.2.1:4711", Inbound: true, Why: "no"}, row{"a", "from", "192.0.2.1", "blocked: no", true}},
+		{"listens", classify("ALE_AUTH_LISTEN_V4", policytrace.Event{From: "0.0.0.0:80"}), row{"a", "listens at", "0.0.0.0:80", "permitted", false}},
+		{"blocked", policytrace.Event{Event: "blocked", Program: "a", To: "192.0.2.1:80", Why: "no"}, row{"a", "to", "192.0.2.1:80", "blocked: no", true}},
+		{"bind blocked", policytrace.Event{Event: "blocked", Program: "a", From: "0.0.0.0:80", Why: "no"}, row{"a", "at", "0.0.0.0:80", "blocked: no", true}},
+		{"not accepted", policytrace.Event{Event: "blocked", Program: "a", From: "192.0.2.1:4711", Inbound: true, Why: "no"}, row{"a", "from", "192.0.2.1", "blocked: no", true}},
 	} {
 		got, n := rowOf(c.e)
 		require.Equal(t, 1, n, c.name)
 		require.Equal(t, c.want, got, c.name)
 	}
-	for name, e := range map[string]event{
-		"ALE-LAY-12 asked again": classify("ALE_AUTH_CONNECT_V4", event{To: "192.0.2.1:80", Flags: []string{"IS_REAUTHORIZE"}}),
-		"ALE-LAY-14 asked twice": classify("ALE_AUTH_CONNECT_V4", event{To: "192.0.2.1:80", Flags: []string{"IS_HONORING_POLICY_AUTHORIZE"}}),
+	for name, e := range map[string]policytrace.Event{
+		"ALE-LAY-12 asked again": classify("ALE_AUTH_CONNECT_V4", policytrace.Event{To: "192.0.2.1:80", Flags: []string{"IS_REAUTHORIZE"}}),
+		"ALE-LAY-14 asked twice": classify("ALE_AUTH_CONNECT_V4", policytrace.Event{To: "192.0.2.1:80", Flags: []string{"IS_HONORING_POLICY_AUTHORIZE"}}),
 		"another layer":          classify("ALE_CONNECT_REDIRECT_V4", to),
 		"block":                  {Event: "classify", Layer: "ALE_AUTH_CONNECT_V4", Action: "block"},
 		"log":                    {Event: "log"},
@@ -53,9 +55,9 @@ func TestSummaryRows(t *testing.T) {
 func TestSummaryIsBounded(t *testing.T) {
 	s := &summary{own: 1}
 	for i := range maxRows + 5 {
-		s.add(event{Event: "blocked", PID: 2, To: fmt.Sprintf("peer %d", i)})
+		s.add(policytrace.Event{Event: "blocked", PID: 2, To: fmt.Sprintf("peer %d", i)})
 	}
-	s.add(event{Event: "blocked", PID: 1, To: "what a proxy does"})
+	s.add(policytrace.Event{Event: "blocked", PID: 1, To: "what a proxy does"})
 	require.Len(t, s.rows, maxRows)
 	require.Equal(t, 5, s.more)
 	var out bytes.Buffer
@@ -68,7 +70,7 @@ func TestSummaryIsBounded(t *testing.T) {
 func TestEventsAreDocumented(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
-	for _, of := range []any{event{}, step{}, summaryTotal{}, summaryRow{}} {
+	for _, of := range []any{policytrace.Event{}, policytrace.Step{}, summaryTotal{}, summaryRow{}} {
 		for f := range reflect.TypeOf(of).Fields() {
 			key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			require.Contains(t, string(readme), "`"+key+"`", "of %T", of)

@@ -35,7 +35,7 @@ func (r *tape) wrap(t *tracer) func(*policyrun.Policy) fwps.Classifier {
 		return nil
 	}
 	return func(p *policyrun.Policy) fwps.Classifier {
-		return recorder.New(recorder.Options{Classifier: p.Engine, Proxy: t.proxyAt, Write: r.write,
+		return recorder.New(recorder.Options{Classifier: p.Engine, Proxy: p.ProxyID, Write: r.write,
 			OnError: func(err error) { t.logf("--record: nothing is recorded any more: %v", err) }})
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,11 +16,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/calloutd/calloutd/host/ale"
-	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyfile"
-	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
+	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 func newTest() *cobra.Command {
@@ -193,7 +190,7 @@ func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp
 		return err
 	}
 	defer p.Close()
-	world := described(p)
+	world := policytrace.World(p)
 	world.Configure = code.configure
 	if err := suite.Bind(p.File, world.Proxies); err != nil {
 		return err
@@ -261,29 +258,6 @@ func update(s *policytest.Suite, path string, rs []policytest.Result) ([]policyt
 	}
 	return rs, os.WriteFile(path, src, info.Mode().Perm())
 }
-
-// described is the world for connections that exist only in words.
-func described(p *policyrun.Policy) *policytest.World {
-	out := &policytest.World{Policy: p.File, Classifier: p.Engine, Handles: p.Handles, Proxies: p.Proxies}
-	out.NewTrace = func() policytest.Trace {
-		b := new(bytes.Buffer)
-		t := newTracer(b, false, true)
-		t.policy.Store(p)
-		return writtenTrace{t, b}
-	}
-	return out
-}
-
-// A writtenTrace is a tracer that writes to memory.
-type writtenTrace struct {
-	t *tracer
-	b *bytes.Buffer
-}
-
-func (w writtenTrace) Decision(in *fwps.Incoming, d *fwps.Decision) { w.t.decision(in, d) }
-func (w writtenTrace) Redirect(ev ale.RedirectEvent)                { w.t.redirect(ev) }
-func (w writtenTrace) Blocked(b *ale.BlockedError)                  { w.t.blocked(b, netip.AddrPort{}) }
-func (w writtenTrace) String() string                               { return w.b.String() }
 
 func (o *testOptions) report(out io.Writer, all *outcome) error {
 	all.count(o.min)

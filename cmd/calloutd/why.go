@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 func newWhy() *cobra.Command {
@@ -51,16 +53,16 @@ func (o *description) why(cmd *cobra.Command) error {
 		return err
 	}
 	defer p.Close()
-	e, err := described(p).Explain(cmd.Context(), in, p.Engine.Update)
+	e, err := policytrace.World(p).Explain(cmd.Context(), in, p.Engine.Update)
 	if err != nil {
 		return err
 	}
 	if o.json {
 		return encode(cmd.OutOrStdout(), e)
 	}
-	who := fmt.Sprintf("%s to %s (%s)", program(o.app, o.pid), o.to, o.protocol)
+	who := fmt.Sprintf("%s to %s (%s)", policytrace.Program(o.app, o.pid), o.to, o.protocol)
 	if o.inbound {
-		who = fmt.Sprintf("%s at %s from %s (%s)", program(o.app, o.pid), o.to, o.from, o.protocol)
+		who = fmt.Sprintf("%s at %s from %s (%s)", policytrace.Program(o.app, o.pid), o.to, o.from, o.protocol)
 	}
 	_, err = fmt.Fprint(cmd.OutOrStdout(), e.Text(who))
 	return err

@@ -116,6 +116,12 @@ func (p *Policy) ProxyAt(a netip.AddrPort) (px policyfile.Proxy, ok bool) {
 	return px, ok
 }
 
+// ProxyID is the ID of the policy's proxy at an address; empty if there is none.
+func (p *Policy) ProxyID(a netip.AddrPort) string {
+	px, _ := p.ProxyAt(a)
+	return px.ID
+}
+
 // FilterName is what a filter is called; empty for one of another policy.
 func (p *Policy) FilterName(id fwpm.FilterID) string {
 	for i := range p.File.Policy.Filters {

@@ -1,4 +1,4 @@
-package main
+package policytrace
 
 import (
 	"fmt"
@@ -10,8 +10,9 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
-// An event is one line of --json. README.md lists the kinds.
-type event struct {
+// An Event is a line of JSON. The README of the command lists the kinds, and what
+// each key says.
+type Event struct {
 	Event    string `json:"event"`
 	Layer    string `json:"layer,omitempty"`
 	Program  string `json:"program,omitempty"`
@@ -21,7 +22,7 @@ type event struct {
 	Original string `json:"original_destination,omitempty"`
 	Proxy    string `json:"proxy,omitempty"` // the proxy of the policy that To is
 	Action   string `json:"action,omitempty"`
-	Steps    []step `json:"steps,omitempty"`
+	Steps    []Step `json:"steps,omitempty"`
 
 	Protocol string   `json:"protocol,omitempty"`
 	PeerName string   `json:"peer_name,omitempty"` // what the destination is called, if that is known
@@ -36,8 +37,8 @@ type event struct {
 	Why     string `json:"why,omitempty"`
 }
 
-// A step is one filter's part in a classification.
-type step struct {
+// A Step is one filter's part in a classification.
+type Step struct {
 	Filter   uint64 `json:"filter"`
 	Name     string `json:"filter_name"`
 	Place    string `json:"filter_place,omitempty"`
@@ -52,17 +53,17 @@ type step struct {
 	Why      string `json:"why,omitempty"`
 }
 
-// at says what decided and why.
-func (e event) at() string {
+// Because says where, by what and why it was decided.
+func (e Event) Because() string {
 	s := ""
 	if e.Layer != "" {
 		s = " at " + e.Layer + e.by()
 	}
-	return s + ": " + clean(e.Why) + rule(e.Rule)
+	return s + ": " + Clean(e.Why) + Rule(e.Rule)
 }
 
 // by says whose decision it was; empty if no filter's.
-func (e event) by() string {
+func (e Event) by() string {
 	if e.Filter == 0 {
 		return ""
 	}
@@ -76,8 +77,8 @@ func (e event) by() string {
 	return s
 }
 
-// family is the layer without its family.
-func (e event) family() string {
+// Family is the layer without its family.
+func (e Event) Family() string {
 	return strings.TrimSuffix(strings.TrimSuffix(e.Layer, "_V4"), "_V6")
 }
 
@@ -98,8 +99,8 @@ func protocolName(protocol uint8) string {
 	return strconv.Itoa(int(protocol))
 }
 
-// level is how loud an event is in a daemon's log.
-func (e event) level() slog.Level {
+// Level is how loud an event is in a daemon's log.
+func (e Event) Level() slog.Level {
 	switch e.Event {
 	case "classify", "redirect":
 		return slog.LevelInfo
@@ -107,8 +108,8 @@ func (e event) level() slog.Level {
 	return slog.LevelWarn
 }
 
-// attrs are the keys of the event's JSON.
-func (e event) attrs() []slog.Attr {
+// Attrs are the keys of the event's JSON.
+func (e Event) Attrs() []slog.Attr {
 	var out []slog.Attr
 	v := reflect.ValueOf(e)
 	for i := range v.NumField() {

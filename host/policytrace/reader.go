@@ -1,0 +1,244 @@
+package policytrace
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"unicode"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/policyrun"
+)
+
+// A Reader tells what the layers say of connections that a policy decides: each of
+// its methods returns the event and the text, which holds what others wrote cleaned.
+type Reader struct {
+	Policy *policyrun.Policy
+	// Paint decorates the word for what became of a connection, such as "blocked".
+	// Optional.
+	Paint func(word string) string
+}
+
+func (r Reader) paint(word string) string {
+	if r.Paint == nil {
+		return word
+	}
+	return r.Paint(word)
+}
+
+// Decision is a classification: the layer, and each filter that was asked.
+func (r Reader) Decision(in *fwps.Incoming, d *fwps.Decision) (Event, string) {
+	e := Event{Event: "classify", Layer: in.Layer.String(), Program: in.AppID, PID: in.ProcessID, Action: d.Action.String(),
+		Protocol: protocolName(in.Protocol), Inbound: in.Inbound, Flags: in.ConditionFlags().Names(), Original: addr(in.OriginalDestination), PeerName: in.Other[fwpm.ConditionPeerName].Text}
+	from, to := in.Local, in.Remote
+	switch {
+	case !in.Layer.Offers(fwpm.ConditionIPRemoteAddress):
+		to = netip.AddrPort{}
+	case in.Inbound:
+		from, to = to, from
+	}
+	e.From, e.To, e.Proxy = addr(from), addr(to), r.Policy.ProxyID(to)
+	lines := []string{fmt.Sprintf("%-26s %s: %s", e.Layer, r.who(e, in), r.paint(e.Action))}
+	for i := range d.Steps {
+		s := r.step(in, d, i)
+		e.Steps = append(e.Steps, s)
+		lines = append(lines, "    "+r.describe(s))
+	}
+	if len(d.Steps) == 0 {
+		lines = append(lines, "    no filter matches (ARB-09)")
+	}
+	return e, strings.Join(lines, "\n")
+}
+
+// addr is empty for an address that is not known, or not yet.
+func addr(a netip.AddrPort) string {
+	if !a.IsValid() || a.Addr().IsUnspecified() && a.Port() == 0 {
+		return ""
+	}
+	return a.String()
+}
+
+func (r Reader) who(e Event, in *fwps.Incoming) string {
+	s := Program(e.Program, e.PID)
+	switch {
+	case !in.Layer.Offers(fwpm.ConditionIPRemoteAddress):
+		return s + " at " + in.Local.String()
+	case in.Inbound:
+		return s + " <- " + e.From
+	}
+	return s + " -> " + r.To(in.Remote)
+}
+
+// Program is how a process is called.
+func Program(app string, pid uint32) string {
+	if app == "" {
+		app = "unknown program"
+	}
+	return fmt.Sprintf("%s[%d]", Clean(app), pid)
+}
+
+// To is an address, with the proxy of the policy that has it.
+func (r Reader) To(a netip.AddrPort) string {
+	if p := r.Policy.ProxyID(a); p != "" {
+		return fmt.Sprintf("%s (proxy %s)", a, p)
+	}
+	return a.String()
+}
+
+func (r Reader) step(in *fwps.Incoming, d *fwps.Decision, i int) Step {
+	s := &d.Steps[i]
+	out := Step{Filter: uint64(s.Filter), Name: s.Name, Place: r.Policy.File.Place(s.Filter), Sublayer: string(s.Sublayer),
+		Callout: string(s.Callout), Action: s.Action.String(), Hard: s.Hard, Veto: s.Veto, Rule: s.Rule, Why: s.Why}
+	if h, ok := r.Policy.Handles[s.Callout]; ok && in.Layer.IsConnectRedirect() {
+		st, _ := in.Records.State(h)
+		out.State = st.String()
+	}
+	if s.Redirected {
+		out.Action, out.To = "redirect", r.To(target(d, s.Filter))
+	}
+	return out
+}
+
+// target is where a filter's callout wants the request to go: the newest version
+// of it that is the filter's.
+func target(d *fwps.Decision, f fwpm.FilterID) netip.AddrPort {
+	for r := d.Connect; r != nil; r = r.Previous {
+		if r.ModifierFilterID == f {
+			return r.Remote
+		}
+	}
+	for r := d.Bind; r != nil; r = r.Previous {
+		if r.ModifierFilterID == f {
+			return r.Local
+		}
+	}
+	return netip.AddrPort{}
+}
+
+func (r Reader) describe(s Step) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "filter %d %q", s.Filter, s.Name)
+	if s.Place != "" {
+		fmt.Fprintf(&b, " (%s)", s.Place)
+	}
+	fmt.Fprintf(&b, " in %s", s.Sublayer)
+	if s.Callout != "" {
+		fmt.Fprintf(&b, " asks callout %q", s.Callout)
+	}
+	if s.State != "" {
+		fmt.Fprintf(&b, " (%s)", s.State)
+	}
+	fmt.Fprintf(&b, ": %s", r.paint(s.Action))
+	if s.To != "" {
+		b.WriteString(" to " + s.To)
+	}
+	if s.Hard {
+		b.WriteString(", hard")
+	}
+	if s.Veto {
+		b.WriteString(", a veto")
+	}
+	if s.Why != "" {
+		b.WriteString(": " + Clean(s.Why))
+	}
+	b.WriteString(Rule(s.Rule))
+	return b.String()
+}
+
+// Redirect is what became of the redirect that a callout asked for: redirect,
+// redirect-refused or redirect-failed. One that was applied has no text: that is
+// the callout's answer.
+func (r Reader) Redirect(ev ale.RedirectEvent) (Event, string) {
+	e := Event{Event: "redirect", Layer: ev.Layer.String(), Program: ev.AppID, PID: ev.ProcessID, Original: addr(ev.Original), To: addr(ev.Target),
+		Proxy: r.Policy.ProxyID(ev.Target), Rule: ev.Rule, Why: ev.Why}
+	by := r.blame(&e, ev.Filter, ev.Callout)
+	switch {
+	case ev.Err != nil:
+		e.Event, e.Why = "redirect-failed", ev.Err.Error()
+		return e, fmt.Sprintf("calloutd: %s to %s %s: redirected to %s%s, where: %v", Program(ev.AppID, ev.ProcessID), ev.Original, r.paint("failed"), r.To(ev.Target), by, ev.Err)
+	case !ev.Applied:
+		e.Event = "redirect-refused"
+		return e, fmt.Sprintf("calloutd: %s to %s: redirect to %s%s %s (%s): %s", Program(ev.AppID, ev.ProcessID), ev.Original, r.To(ev.Target), by, r.paint("refused"), ev.Rule, ev.Why)
+	}
+	return e, ""
+}
+
+// blame fills in whose decision it was, and says it.
+func (r Reader) blame(e *Event, f fwpm.FilterID, c fwpm.CalloutID) string {
+	if f == 0 {
+		return ""
+	}
+	e.Filter, e.Name, e.Place, e.Callout = uint64(f), r.Policy.FilterName(f), r.Policy.File.Place(f), string(c)
+	return e.by()
+}
+
+// Blocked is one denial: who, where to, what decided and why. local is where a bind
+// or listen was meant to be.
+func (r Reader) Blocked(b *ale.BlockedError, local netip.AddrPort) (Event, string) {
+	e := Event{Event: "blocked", Layer: b.Layer.String(), Program: b.AppID, PID: b.ProcessID, To: addr(b.Remote), Action: "block", Rule: b.Rule, Why: b.Why}
+	switch {
+	case !b.Layer.Offers(fwpm.ConditionIPRemoteAddress):
+		e.From, e.To = addr(local), ""
+	case b.Layer.ForFamily(false) == fwpm.LayerALEAuthRecvAcceptV4:
+		e.From, e.To, e.Inbound = e.To, addr(local), true
+	}
+	r.blame(&e, b.Filter, b.Callout)
+	return e, fmt.Sprintf("calloutd: %s%s %s%s", Program(b.AppID, b.ProcessID), r.direction(b), r.paint("blocked"), e.Because())
+}
+
+func (r Reader) direction(b *ale.BlockedError) string {
+	switch {
+	case !b.Layer.Offers(fwpm.ConditionIPRemoteAddress): // a bind or a listen
+		return ""
+	case b.Layer.ForFamily(false) == fwpm.LayerALEAuthRecvAcceptV4:
+		return " from " + r.To(b.Remote)
+	}
+	return " to " + r.To(b.Remote)
+}
+
+// Rule cites a rule. ARB-01 is left out: it says that filters are asked by weight.
+func Rule(id string) string {
+	if id == "" || id == "ARB-01" {
+		return ""
+	}
+	return " (" + id + ")"
+}
+
+// Denied is Blocked for a denial that is not the policy's.
+func (r Reader) Denied(app string, pid uint32, to netip.AddrPort, err error) (Event, string) {
+	return Event{Event: "blocked", Program: app, PID: pid, To: addr(to), Action: "block", Why: err.Error()},
+		fmt.Sprintf("calloutd: %s to %s %s: %s", Program(app, pid), to, r.paint("blocked"), Clean(err.Error()))
+}
+
+// Callout is what happened to a callout as a whole.
+func Callout(ev guest.Event) (Event, string) {
+	e := Event{Event: "callout", Callout: ev.Module, Action: ev.Kind.String()}
+	text := fmt.Sprintf("callout %q %s", ev.Module, e.Action)
+	if ev.Err != nil {
+		e.Why = ev.Err.Error()
+	}
+	if ev.Kind == guest.EventQuarantined { // The error says all of it.
+		text = e.Why
+	}
+	return e, "calloutd: " + Clean(text)
+}
+
+// Logged is what somebody may need to look into.
+func Logged(format string, args ...any) (Event, string) {
+	text := fmt.Sprintf(format, args...)
+	return Event{Event: "log", Why: text}, "calloutd: " + Clean(text)
+}
+
+// Clean makes text of others safe to print: a program may be called, and a callout
+// may answer, what would move the cursor or forge a line.
+func Clean(s string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return unicode.ReplacementChar
+	}, s)
+}
