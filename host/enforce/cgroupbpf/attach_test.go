@@ -244,9 +244,10 @@ func askAll() []fwpm.Filter {
 // A program's connect is redirected, whatever its family, and it believes to be
 // where it wanted to go; the proxy finds the records.
 func TestCalloutRedirects(t *testing.T) {
-	contexts := make(chan string, 8)
+	contexts, ready := make(chan string, 8), make(chan struct{})
 	var s *site
 	accepted := func(c *net.TCPConn) {
+		<-ready // What the program's connect tells goes through the kernel, where Go does not see it.
 		f, err := s.ale.Accept(context.Background(), fwps.Incoming{Protocol: fwps.ProtocolTCP,
 			Local: c.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: c.RemoteAddr().(*net.TCPAddr).AddrPort()})
 		if err != nil || len(f.Records) == 0 {
@@ -263,6 +264,7 @@ func TestCalloutRedirects(t *testing.T) {
 		}
 		return p4
 	}))
+	close(ready)
 	defer s.attach(t).Close()
 	for _, to := range []string{"198.51.100.7:80", "[2001:db8::7]:80"} {
 		require.Equal(t, []string{"proxy from " + to}, s.run(t, "tcp/"+to))

@@ -56,7 +56,8 @@ func New(o Options) (*Watcher, error) {
 // What it was is for the receiver to find out.
 func (w *Watcher) Changed() <-chan struct{} { return w.changed }
 
-// Watch takes these files in place of those before. Run must be running.
+// Watch takes these files in place of those before. That a folder is watched now
+// counts as a change: nobody knows what happened in it until then. Run must be running.
 func (w *Watcher) Watch(ctx context.Context, files []string) {
 	select {
 	case w.files <- files:
@@ -76,7 +77,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case files := <-w.files:
-			w.follow(files)
+			if w.follow(files) {
+				quiet.Reset(w.opts.Quiet)
+			}
 		case e, ok := <-w.w.Events:
 			if !ok {
 				return errors.New("watch: the system ended it")
@@ -107,8 +110,9 @@ func (w *Watcher) lost(e fsnotify.Event) {
 	}
 }
 
-// follow watches the folders of the files, and those that their links lead to.
-func (w *Watcher) follow(files []string) {
+// follow watches the folders of the files, and those that their links lead to, and
+// reports whether one was not watched before.
+func (w *Watcher) follow(files []string) bool {
 	next := map[string]bool{}
 	for _, f := range files {
 		for _, dir := range folders(f) {
@@ -121,7 +125,7 @@ func (w *Watcher) follow(files []string) {
 		}
 	}
 	w.want = maps.Clone(next)
-	w.add()
+	return w.add()
 }
 
 // add watches what is not watched yet, and reports whether that was something.

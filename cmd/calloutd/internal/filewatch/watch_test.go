@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// start watches a file of a new folder.
+// start watches a file of a new folder. That it does is the first change.
 func start(t *testing.T) (w *filewatch.Watcher, file string) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
@@ -29,6 +29,7 @@ func start(t *testing.T) (w *filewatch.Watcher, file string) {
 	go func() { ended <- w.Run(ctx) }()
 	t.Cleanup(func() { cancel(); require.NoError(t, <-ended) })
 	w.Watch(ctx, []string{file})
+	changed(t, w)
 	return w, file
 }
 
