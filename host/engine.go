@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"sync"
@@ -33,6 +34,12 @@ type Options struct {
 	// redirect handle goes (AMB-18).
 	ReauthorizeOnHandleDestroy bool
 
+	// CacheSize is how many decisions are kept, at least, for connections that are
+	// equal in all that the decision could depend on. Optional: zero is
+	// arbitrate.DefaultCacheSize, less than zero is none. What a callout answered is
+	// kept only where it said fwps.Verdict.Cacheable.
+	CacheSize int
+
 	// RedirectHandles are the handles that callouts had in an engine whose place
 	// this one takes: each gets its own again when it registers first, and knows
 	// what it redirected there. No other handle is one of these. Optional.
@@ -57,6 +64,7 @@ type Engine struct {
 	stats  *counters
 	heard  atomic.Pointer[listeners] // nil: nobody hears of net events
 	outbox outbox
+	cache  *arbitrate.Cache // nil: off
 
 	lock       txnLock
 	seq        uint64        // of the newest object; whoever holds lock
@@ -91,6 +99,9 @@ func New(opts Options) *Engine {
 	}
 	e := &Engine{opts: opts, stats: newCounters(), callouts: map[fwpm.CalloutID]*registered{},
 		handles: map[redirect.Handle]string{}, sessions: map[string]*Session{}, events: eventOptions{collect: true}}
+	if opts.CacheSize >= 0 {
+		e.cache = arbitrate.NewCache(cmp.Or(opts.CacheSize, arbitrate.DefaultCacheSize))
+	}
 	e.lock = txnLock{now: opts.Now, after: opts.After, changed: make(chan struct{})}
 	e.inherited = maps.Clone(opts.RedirectHandles)
 	for _, h := range e.inherited {
@@ -230,7 +241,7 @@ func (n *live) generations() (of [fwpm.NumLayers]uint64) {
 // compile makes n's program and swaps n in. The caller holds e.mu.
 func (e *Engine) compile(n live) (err error) {
 	o := arbitrate.Options{Lookup: e.slot, PrefixMatchesStart: e.opts.PrefixMatchesStart,
-		FaultContinues: e.opts.FaultContinues, PendTimeout: e.opts.PendTimeout, Generations: n.generations()}
+		FaultContinues: e.opts.FaultContinues, PendTimeout: e.opts.PendTimeout, Generations: n.generations(), Cache: e.cache}
 	if n.program, err = arbitrate.Compile(e.enforced(n.objects), o); err == nil {
 		e.live.Store(&n)
 	}

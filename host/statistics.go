@@ -23,8 +23,8 @@ type shard struct {
 	_      [64]byte // one cache line between shards
 }
 
-// permits, blocks and vetoes, and a word to fill half a cache line.
-type layerCount struct{ permit, block, veto, _ atomic.Uint64 }
+// layerCount fills half a cache line.
+type layerCount struct{ permit, block, veto, cached atomic.Uint64 }
 
 func newCounters() *counters {
 	c := &counters{shift: 64}
@@ -47,6 +47,9 @@ func (c *counters) count(l fwpm.LayerID, d *fwps.Decision) {
 		return
 	}
 	n := &c.shard(d).layers[l]
+	if d.Cached {
+		n.cached.Add(1)
+	}
 	if d.Action == fwp.ActionPermit {
 		n.permit.Add(1)
 		return
@@ -55,6 +58,18 @@ func (c *counters) count(l fwpm.LayerID, d *fwps.Decision) {
 	if d.Vetoed {
 		n.veto.Add(1)
 	}
+}
+
+// CacheHits is how many classifications of a layer were known already, since the
+// engine began.
+func (e *Engine) CacheHits(l fwpm.LayerID) (n uint64) {
+	if !l.Valid() {
+		return 0
+	}
+	for i := range e.stats.shards {
+		n += e.stats.shards[i].layers[l].cached.Load()
+	}
+	return n
 }
 
 // LayerStatistics is FWPM_LAYER_STATISTICS of a layer, since the engine began.

@@ -16,6 +16,7 @@ import (
 func (r *run) call(f *filter, a *answer) {
 	reg := f.callout.slot.current.Load()
 	if reg == nil {
+		r.note(f.callout.slot, 0, true, fwps.Moment{})
 		r.missing(f, a)
 		return
 	}
@@ -30,6 +31,10 @@ func (r *run) call(f *filter, a *answer) {
 	}
 	inFlow := c.FlowContext != 0
 	err := safely(r.ctx, reg.callout, c, v)
+	if v.Cacheable {
+		r.p.opts.Cache.mark(r.in.Layer)
+	}
+	r.note(f.callout.slot, reg.number, v.Cacheable && !r.d.Singular(), v.Since)
 	if inFlow {
 		r.in.Flow.Leave()
 	}
@@ -182,6 +187,7 @@ func (r *run) missing(f *filter, a *answer) {
 // fault is a callout that failed: a hard block, or no decision where the options
 // say so (AMB-42). What it changed is discarded.
 func (r *run) fault(a *answer, rule, why string) {
+	r.known.cache = nil
 	r.d.Discard()
 	step := &r.d.Steps[a.step]
 	step.Rule, step.Why = rule, why

@@ -96,7 +96,7 @@ func newCompiler(p *Program, filters int) *compiler {
 func (c *compiler) index(l fwpm.LayerID, at int) *index {
 	from := c.p.layers[l]
 	if from.owner != &c.own {
-		c.p.layers[l] = &layer{&c.own, slices.Clone(from.groups), from.places}
+		c.p.layers[l] = &layer{&c.own, versions.Add(1), from.fields, slices.Clone(from.groups), from.places}
 	}
 	g := &c.p.layers[l].groups[at/together]
 	if (*g).owner != &c.own {
@@ -113,6 +113,7 @@ func (c *compiler) remove(filters []*fwpm.Filter) error {
 		if at < 0 || !(&edit{c.index(f.Layer, at), &c.own}).remove(&gone) {
 			return fmt.Errorf("filter %d is not in the program, or with other conditions", f.ID)
 		}
+		c.p.layers[f.Layer].fields.count(f, -1)
 	}
 	return nil
 }
@@ -152,6 +153,7 @@ func (c *compiler) insert(f *fwpm.Filter) {
 		out.callout = c.callout(f.Callout)
 	}
 	(&edit{c.index(f.Layer, at), &c.own}).add(out)
+	c.p.layers[f.Layer].fields.count(f, 1)
 }
 
 // fill makes a checked filter ready.
@@ -161,8 +163,11 @@ func (c *compiler) fill(out *filter, f *fwpm.Filter) {
 	c.compileTests(out)
 }
 
+// callout is where a callout is found. One that no filter called for a while can have
+// registered anew meanwhile, in another slot.
 func (c *compiler) callout(id fwpm.CalloutID) *calloutRef {
-	if ref := c.p.callouts[id]; ref != nil {
+	slot := c.opts.Lookup(id)
+	if ref := c.p.callouts[id]; ref != nil && ref.slot == slot {
 		return ref
 	}
 	if !c.refs {
@@ -171,7 +176,7 @@ func (c *compiler) callout(id fwpm.CalloutID) *calloutRef {
 			c.p.callouts = map[fwpm.CalloutID]*calloutRef{}
 		}
 	}
-	ref := &calloutRef{c.opts.Lookup(id), c.p.objects.callouts[id].Provider}
+	ref := &calloutRef{slot, c.p.objects.callouts[id].Provider}
 	c.p.callouts[id] = ref
 	return ref
 }
@@ -221,12 +226,12 @@ func (c *compiler) arrange(id fwpm.LayerID, more []fwpm.SublayerID) {
 		ids = append(ids, fwpm.SublayerUniversal) // It is before most others, and filters come to it.
 	}
 	slices.SortFunc(ids, c.p.earlier)
-	groups := l.groups
+	groups, counts := l.groups, l.fields
 	var moved []*fwpm.Filter
 	if !slices.Equal(ids[:len(old)], old) {
-		moved, groups = l.filters(), nil
+		moved, groups, counts = l.filters(), nil, fields{}
 	}
-	next := &layer{owner: &c.own, places: make(map[fwpm.SublayerID]int, len(ids))}
+	next := &layer{owner: &c.own, version: versions.Add(1), fields: counts, places: make(map[fwpm.SublayerID]int, len(ids))}
 	for some := range slices.Chunk(ids, together) {
 		g := &group{owner: &c.own, subs: some}
 		if i := len(next.groups); i < len(groups) {

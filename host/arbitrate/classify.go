@@ -26,6 +26,10 @@ type run struct {
 	nlate int
 	// again says that the layer is to be asked from the start.
 	again bool
+	// known is what to do with the outcome, asked the callouts that had a part in it.
+	known  question
+	asked  [maxAsked]asked
+	nasked int
 }
 
 // An answer is what one sublayer decided.
@@ -41,8 +45,17 @@ type answer struct {
 // d (ARB-01..ARB-10, spec 8.5). It has no error result: a failure is a block. It
 // waits while a callout pends, and no longer than ctx.
 func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {
+	var known question
+	if known.take(p, in, d) {
+		return
+	}
+	p.ask(ctx, in, d, known)
+}
+
+// ask is Classify of what is not known.
+func (p *Program) ask(ctx context.Context, in *fwps.Incoming, d *fwps.Decision, known question) {
 	var r run
-	r.p, r.ctx, r.in, r.d = p, ctx, in, d
+	r.p, r.ctx, r.in, r.d, r.known = p, ctx, in, d, known
 	d.Reset(in)
 	for round := 1; ; round++ {
 		r.pass()
@@ -50,6 +63,7 @@ func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decis
 			r.reauthorize()
 		}
 		if !r.again {
+			r.keep(in)
 			return
 		}
 		if round == MaxRounds {

@@ -25,6 +25,8 @@ type Options struct {
 	// PendTimeout is how long a callout may hold a classification. Then it counts
 	// as a failure. Zero is no limit (AMB-43).
 	PendTimeout time.Duration
+	// Cache keeps decisions. Optional: every classification asks anew.
+	Cache *Cache
 }
 
 // A Program is a policy made ready to classify. It is immutable.
@@ -37,9 +39,11 @@ type Program struct {
 
 // A layer has its sublayers in groups, in order.
 type layer struct {
-	owner  *trie.Edit
-	groups []*group
-	places map[fwpm.SublayerID]int // of the sublayers
+	owner   *trie.Edit
+	version uint64 // no other layer has it, nor this one with other filters
+	fields  fields
+	groups  []*group
+	places  map[fwpm.SublayerID]int // of the sublayers
 }
 
 // A group is up to as many sublayers as share an index.

@@ -20,7 +20,11 @@ type registration struct {
 	callout    fwps.Callout
 	handle     redirect.Handle
 	reclassify bool // it is a fwps.Reclassifier
+	number     uint64
 }
+
+// registrations numbers them, from 1.
+var registrations atomic.Uint64
 
 // Set registers c with its redirect handle; a nil c takes the callout away.
 func (s *Slot) Set(c fwps.Callout, h redirect.Handle) {
@@ -29,7 +33,7 @@ func (s *Slot) Set(c fwps.Callout, h redirect.Handle) {
 		return
 	}
 	_, reclassify := c.(fwps.Reclassifier)
-	s.current.Store(&registration{c, h, reclassify})
+	s.current.Store(&registration{c, h, reclassify, registrations.Add(1)})
 }
 
 // Callout is what is registered, with its redirect handle; nil if nothing is.
@@ -38,6 +42,14 @@ func (s *Slot) Callout() (fwps.Callout, redirect.Handle) {
 		return r.callout, r.handle
 	}
 	return nil, 0
+}
+
+// registration is the number of what is registered, 0 if nothing is.
+func (s *Slot) registration() uint64 {
+	if r := s.current.Load(); r != nil {
+		return r.number
+	}
+	return 0
 }
 
 // Holds counts the classifications that the callout holds.

@@ -43,6 +43,13 @@ type Call struct {
 // classifier counts it down (AMB-44). It is the classifier's.
 func (c *Call) CountHolds(n *atomic.Int32) { c.holds = n }
 
+// singular notes that the answer is not for other connections.
+func (c *Call) singular() {
+	if c.d != nil {
+		c.d.singular = true
+	}
+}
+
 func (c *Call) held() {
 	if c.holds != nil {
 		c.holds.Add(1)
@@ -161,6 +168,7 @@ func (c *Call) QuerySIOFormatRedirectRecords(out []byte) (n int, st ntstatus.Sta
 	if c.In.Pending == nil || c.RedirectHandle == 0 {
 		return 0, ntstatus.NotFound
 	}
+	c.singular()
 	b, err := c.In.Pending.Format(c.RedirectHandle)
 	switch {
 	case err != nil:
@@ -179,6 +187,7 @@ func (c *Call) CountFlows(flows *atomic.Int32) { c.flows = flows }
 // of the call: the callout finds context in FlowContext from then on. Errors are
 // those of CO-FLW-01; where there is no flow it is ntstatus.InvalidParameter.
 func (c *Call) FlowAssociateContext(context uint64, d FlowDeleter) error {
+	c.singular()
 	if c.In.Flow == nil {
 		return fmt.Errorf("flow context at %s, which has no flow: %w", c.In.Layer, ntstatus.InvalidParameter) // CO-FLW-04
 	}

@@ -84,6 +84,17 @@ type Verdict struct {
 	// Observer hears of a redirect when the connection was sent there. Optional.
 	Observer Observer
 
+	// Cacheable promises that equal inputs get the same answer until Since is over:
+	// the callout need not be asked again. Inputs are the filter, the rights, the
+	// newest version of the request, and all of Incoming but what tells one
+	// connection from the next: EndpointID, ParentEndpointID, Flow and Pending.
+	// Neither may the answer depend on the time, on chance or on what the callout
+	// remembers, nor be there for its effects. The engine does not take the promise
+	// where the callout was shown records or a flow context, or pended.
+	Cacheable bool
+	// Since is optional: the callout's Epoch, before it began to answer.
+	Since Moment
+
 	// Hint is no part of the answer and stays: a callout that has several of
 	// something, such as instances of a guest, notes which one it used last.
 	Hint uint32
@@ -99,4 +110,5 @@ func (v *Verdict) Reset() {
 	v.Redirect, v.To, v.TargetPID, v.NoHandle = false, netip.AddrPort{}, 0, false
 	v.ReauthorizeIfModifiedByOthers, v.Reason = false, ""
 	v.Record, v.Context, v.Observer = v.Record[:0], v.Context[:0], nil
+	v.Cacheable, v.Since = false, Moment{}
 }

@@ -45,6 +45,8 @@ type Decision struct {
 	Absorbed bool
 	// Reclassify says that a Reclassifier was asked.
 	Reclassify bool
+	// Cached says that nobody was asked: inputs that were equal got this before.
+	Cached bool
 
 	connects  [MaxVersions]ConnectRequest
 	binds     [MaxVersions]BindRequest
@@ -55,6 +57,7 @@ type Decision struct {
 	pended    *PendedClassify
 	operation *PendedOperation
 	misuse    string
+	singular  bool // the answer to the last question is of its connection alone
 	reauth    Incoming
 }
 
@@ -77,7 +80,7 @@ func (d *Decision) PushStep(l fwpm.LayerID, sub fwpm.SublayerID, f *fwpm.Filter)
 func (d *Decision) Reset(in *Incoming) {
 	d.Action, d.Rights, d.Steps, d.Deciding = fwp.ActionPermit, RightActionWrite, d.Steps[:0], -1 // ARB-09
 	d.Connect, d.Bind, d.nversion = nil, nil, 0
-	d.Faulted, d.Vetoed, d.Absorbed, d.Reclassify = false, false, false, false
+	d.Faulted, d.Vetoed, d.Absorbed, d.Reclassify, d.Cached = false, false, false, false, false
 	switch {
 	case in.Layer.IsConnectRedirect():
 		r := d.PushConnect()
@@ -91,7 +94,7 @@ func (d *Decision) Reset(in *Incoming) {
 // one callout.
 func (d *Decision) Question(in *Incoming, f *fwpm.Filter) (*Call, *Verdict) {
 	d.acq.held, d.acq.touched, d.acq.reauthorize, d.acq.before = false, false, false, d.nversion
-	d.pended, d.operation, d.misuse = nil, nil, ""
+	d.pended, d.operation, d.misuse, d.singular = nil, nil, "", false
 	c := &d.call
 	c.In, c.Filter, c.Connect, c.Bind, c.Rights, c.d = in, f, d.Connect, d.Bind, d.Rights, d
 	c.State, c.Hop, c.RedirectHandle, c.FlowContext, c.flows, c.holds = 0, nil, 0, 0, nil, nil
@@ -111,6 +114,13 @@ func (d *Decision) Reauthorize(in *Incoming, why fwp.ReauthorizeReason) *Incomin
 
 // Pended is what the callout of the last question held, nil if nothing.
 func (d *Decision) Pended() (*PendedClassify, *PendedOperation) { return d.pended, d.operation }
+
+// Singular reports whether the callout of the last question did something that
+// another connection cannot share: it pended, read or promised records, has a context
+// in the flow or observes it.
+func (d *Decision) Singular() bool {
+	return d.singular || d.pended != nil || d.operation != nil || d.call.FlowContext != 0 || d.call.Hop != nil || d.call.State != redirect.NotRedirected
+}
 
 // Misuse is the rule that the callout of the last question broke, empty if none.
 func (d *Decision) Misuse() string { return d.misuse }

@@ -74,6 +74,9 @@ func (f *Flow) Enter(layer fwpm.LayerID, callout fwpm.CalloutID) uint64 {
 	return context
 }
 
+// Associated reports whether the flow has contexts.
+func (f *Flow) Associated() bool { return len(f.list()) > 0 }
+
 // Shown reports whether a callout has seen the flow: it may have kept it.
 func (f *Flow) Shown() bool { return f.shown.Load() }
 

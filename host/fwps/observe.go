@@ -36,6 +36,7 @@ type observer struct {
 // is, and where there is no flow, it does nothing.
 func (c *Call) ObserveFlow(o Observer) {
 	if f := c.In.Flow; f != nil {
+		c.singular()
 		f.observe(observer{o, c.In.Layer, c.Filter.ID, c.Filter.Callout})
 	}
 }

@@ -55,6 +55,10 @@ var callout = map[string]hostFunc{
 	"dns_names":    {"ii", "i", abi.CapNames, dnsNames, nil},
 }
 
+// pure are the calls that leave an answer cacheable: they depend on the request and
+// the configuration alone, and nobody misses them where they are not made.
+var pure = map[string]bool{"cidr_match": true, "table_lookup": true}
+
 func (f hostFunc) types() (params, results []api.ValueType) {
 	list := func(s string) (out []api.ValueType) {
 		for _, c := range s {
@@ -72,12 +76,14 @@ func (f hostFunc) types() (params, results []api.ValueType) {
 // goFunc charges the call and makes it.
 func (f hostFunc) goFunc(name string) api.GoModuleFunc {
 	f.wrote = varies[name]
+	pure := pure[name]
 	return func(ctx context.Context, mod api.Module, stack []uint64) {
 		i, _ := ctx.Value(instanceKey{}).(*instance)
 		if i == nil {
 			panic(errors.New("host call without an instance"))
 		}
 		i.spendHost(1)
+		i.impure = i.impure || !pure
 		if f.need&^i.granted != 0 {
 			stack[0] = failed(abi.ErrDenied)
 			return

@@ -36,6 +36,7 @@ type instance struct {
 	// hostCalls is what is left of them, asked the call that is being decided.
 	hostCalls int
 	asked     *fwps.Call
+	impure    bool             // that call asked the host for what is not pure
 	journal   *journal.Journal // of the call that is being decided; nil: none is kept
 	// told are the filters that the guest knows, as of a version of the module's.
 	told        map[fwpm.FilterID]fwpm.LayerID
@@ -185,7 +186,7 @@ func (i *instance) refill(slices int) {
 func (i *instance) ask(c *fwps.Call, v *fwps.Verdict) (slices uint64, err error) {
 	full := i.m.opts.FuelSlices
 	i.stack[0], i.stack[1] = uint64(full), uint64(full)
-	i.hostCalls, i.asked = hostCallBudget, c
+	i.hostCalls, i.asked, i.impure = hostCallBudget, c, false
 	err = i.classify.CallWithStack(&i.ctx, i.stack[:])
 	i.asked = nil
 	if err != nil {

@@ -36,6 +36,7 @@ type Module struct {
 
 	live       atomic.Pointer[generation] // nil: closed
 	quarantine atomic.Pointer[QuarantineError]
+	epoch      *fwps.Epoch // ends with what was live, and with what it was told
 	breaker    breaker
 	tripped    chan *generation
 	stop       chan struct{}
@@ -51,7 +52,8 @@ type Module struct {
 
 // newModule makes the first generation live.
 func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o ModuleOptions) (*Module, error) {
-	m := &Module{name: name, rt: r, opts: o, log: limiter{logf: o.Logf}, notices: newNotices(), tripped: make(chan *generation, 1), stop: make(chan struct{}),
+	m := &Module{name: name, epoch: new(fwps.Epoch), rt: r, opts: o, log: limiter{logf: o.Logf}, notices: newNotices(), tripped: make(chan *generation, 1),
+		stop:    make(chan struct{}),
 		breaker: breaker{last: make([]time.Time, o.MaxFailures)}}
 	for _, prefixes := range o.Sets {
 		set := map[netip.Prefix]struct{}{}
@@ -113,6 +115,7 @@ func (m *Module) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) er
 
 func (m *Module) decide(j *journal.Journal, c *fwps.Call, v *fwps.Verdict) error {
 	for {
+		since := m.epoch.Now()
 		if q := m.quarantine.Load(); q != nil {
 			return q
 		}
@@ -127,6 +130,9 @@ func (m *Module) decide(j *journal.Journal, c *fwps.Call, v *fwps.Verdict) error
 		}
 		err := m.classify(g, s, j, c, v)
 		s.mu.Unlock()
+		if v.Cacheable {
+			v.Since = since
+		}
 		return err
 	}
 }
@@ -163,6 +169,7 @@ func (m *Module) failed(g *generation, s *slot, err error) error {
 		g.discard(s, err)
 	}
 	if m.breaker.fail(time.Now()) && m.live.Load() == g && m.quarantine.CompareAndSwap(nil, &QuarantineError{m.name, m.opts.MaxFailures, trap}) {
+		m.epoch.End()
 		m.quarantines.Add(1)
 		select {
 		case m.tripped <- g:
@@ -212,6 +219,7 @@ func (m *Module) swap(g *generation) {
 	old := m.live.Swap(g)
 	m.breaker.reset()
 	m.quarantine.Store(nil)
+	m.epoch.End()
 	old.close()
 }
 
@@ -271,6 +279,7 @@ func (m *Module) Stats() Stats {
 func (m *Module) Close(context.Context) error {
 	m.mu.Lock()
 	if g := m.live.Swap(nil); g != nil {
+		m.epoch.End()
 		close(m.stop)
 		g.close()
 		g.src.close()

@@ -52,6 +52,7 @@ func (m *Module) Notify(t fwps.NotifyType, f *fwpm.Filter) error {
 		return nil
 	}
 	m.filters.change(f.ID, f.Layer, added)
+	m.epoch.End()
 	if !added {
 		return nil
 	}

@@ -20,7 +20,7 @@ func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 	if flags&^knownFlags != 0 {
 		return fmt.Errorf("the answer has unknown flags %#x", flags&^knownFlags)
 	}
-	v.ClearActionRight = flags&abi.FlagHard != 0
+	v.ClearActionRight, v.Cacheable = flags&abi.FlagHard != 0, flags&abi.FlagCacheable != 0 && !i.impure
 	switch action {
 	case abi.ActionPermit:
 		v.Action = fwp.ActionPermit

@@ -23,6 +23,9 @@ type Options struct {
 	// CacheDir is where compiled modules are kept. Optional: they are compiled
 	// each time.
 	CacheDir string
+	// CacheSize is how many decisions a policy's engine keeps: see host.Options. A
+	// policy that is described asks each time.
+	CacheSize int
 	// Drain is how long the connections of a proxy may take to end that the next
 	// policy has no more. Optional: 30 s.
 	Drain time.Duration

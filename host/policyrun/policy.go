@@ -62,7 +62,7 @@ type Description struct {
 // error has every mistake with its place. The caller closes the policy.
 func Describe(ctx context.Context, path string, d Description) (*Policy, error) {
 	o := d.Options.filled()
-	o.Journals = true
+	o.Journals, o.CacheSize = true, -1
 	file := d.File
 	if file == nil {
 		var err error
@@ -89,7 +89,7 @@ func newPolicy(path string, file *policyfile.File, o Options, names *dnsnames.Na
 	}
 	p := &Policy{Path: path, File: file, Proxies: map[string]netip.AddrPort{}, Handles: map[fwpm.CalloutID]redirect.Handle{}, Modules: map[fwpm.CalloutID]*guest.Module{},
 		opts: o, names: names, at: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{}, made: map[fwpm.CalloutID]made{}}
-	engine := host.Options{RedirectHandles: had}
+	engine := host.Options{RedirectHandles: had, CacheSize: o.CacheSize}
 	if o.OnDecision != nil {
 		engine.OnDecision = func(in *fwps.Incoming, d *fwps.Decision) { o.OnDecision(p, in, d) }
 	}

@@ -1,0 +1,243 @@
+package arbitrate
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/internal/load"
+)
+
+// changes are connections that differ from one of the others in a single member.
+var changes = map[string]struct {
+	of     inputs
+	change func(in *fwps.Incoming)
+}{
+	"remote address":    {ofRemote, func(in *fwps.Incoming) { in.Remote = netip.MustParseAddrPort("198.51.100.8:443") }},
+	"remote port":       {ofRemotePort, func(in *fwps.Incoming) { in.Remote = netip.MustParseAddrPort("198.51.100.7:80") }},
+	"local address":     {ofLocal, func(in *fwps.Incoming) { in.Local = netip.MustParseAddrPort("192.0.2.2:9") }},
+	"local port":        {ofLocalPort, func(in *fwps.Incoming) { in.Local = netip.MustParseAddrPort("192.0.2.1:10") }},
+	"protocol":          {ofProtocol, func(in *fwps.Incoming) { in.Protocol = 17 }},
+	"flags":             {ofFlags, func(in *fwps.Incoming) { in.Flags = fwp.FlagIsLoopback }},
+	"direction":         {ofDirection, func(in *fwps.Incoming) { in.Inbound = true }},
+	"program":           {ofApp, func(in *fwps.Incoming) { in.AppID = "/bin/other" }},
+	"original program":  {ofOriginal, func(in *fwps.Incoming) { in.OriginalAppID = "/bin/other" }},
+	"user":              {ofUser, func(in *fwps.Incoming) { in.UserID = 8 }},
+	"user is not known": {ofUser, func(in *fwps.Incoming) { in.UserKnown = false }},
+	"groups":            {ofUser, func(in *fwps.Incoming) { in.Groups = []uint32{2} }},
+	"compartment":       {ofSystem, func(in *fwps.Incoming) { in.CompartmentID = 2 }},
+	"reason":            {ofSystem, func(in *fwps.Incoming) { in.ReauthorizeReason = 1 }},
+	"peer name": {bit(fwpm.ConditionPeerName) | calloutInputs, func(in *fwps.Incoming) {
+		in.Other = map[fwpm.ConditionID]fwp.Value{fwpm.ConditionPeerName: fwp.Blob("x")}
+	}},
+	"process":              {calloutInputs, func(in *fwps.Incoming) { in.ProcessID = 10 }},
+	"original destination": {calloutInputs, func(in *fwps.Incoming) { in.OriginalDestination = in.Remote }},
+	"target process":       {calloutInputs, func(in *fwps.Incoming) { in.LocalRedirectTargetPID = 1 }},
+	"header":               {calloutInputs, func(in *fwps.Incoming) { in.HeaderInclude = true }},
+	"endpoint":             {0, func(in *fwps.Incoming) { in.EndpointID = 99 }},
+	"parent endpoint":      {0, func(in *fwps.Incoming) { in.ParentEndpointID = 99 }},
+	"flow":                 {0, func(in *fwps.Incoming) { in.Flow = new(fwps.Flow) }},
+}
+
+// What is in the key matters and nothing else does: for every input and every member
+// of a connection, by equal and by the hash.
+func TestAnInputIsInTheKeyOfWhoReadsIt(t *testing.T) {
+	base := fwps.Incoming{Layer: fwpm.LayerALEAuthConnectV4, Protocol: 6, AppID: "/bin/app", OriginalAppID: "/bin/first", UserID: 7, UserKnown: true, Groups: []uint32{1},
+		Local: netip.MustParseAddrPort("192.0.2.1:9"), Remote: netip.MustParseAddrPort("198.51.100.7:443"), ProcessID: 9}
+	all := []inputs{everything, ofMembers, 0}
+	for i := range fwpm.NumConditions {
+		all = append(all, bit(fwpm.ConditionID(i)))
+	}
+	for name, c := range changes {
+		other := base
+		c.change(&other)
+		for _, of := range all {
+			kept := of.copy(&base)
+			matters := of&c.of != 0
+			require.Equal(t, !matters, of.equal(&kept, &other), "%s, inputs %x", name, of)
+			if !matters {
+				require.Equal(t, of.hash(1, &base), of.hash(1, &other), "%s, inputs %x", name, of)
+			}
+		}
+	}
+}
+
+// ported is a policy of n filters that name a port and permit.
+func ported(l fwpm.LayerID, n int) *fwpm.Policy {
+	p := new(fwpm.Policy)
+	for i := range n {
+		p.Filters = append(p.Filters, fwpm.Filter{ID: fwpm.FilterID(i + 1), Name: "f", Layer: l, Action: fwp.ActionPermit,
+			Conditions: []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(uint16(i))}}})
+	}
+	return p
+}
+
+// Filters that name a port alone know each other's connections by the port: nothing
+// else is in the key.
+func TestOneDecisionServesAllThatFiltersCannotTellApart(t *testing.T) {
+	l := fwpm.LayerALEAuthConnectV4
+	prog, err := Compile(ported(l, fewFilters), Options{Cache: NewCache(16)})
+	require.NoError(t, err)
+	d := new(fwps.Decision)
+	for i := range 10 {
+		in := connection4(i)
+		in.AppID, in.UserID, in.ProcessID, in.EndpointID = fmt.Sprint("/bin/", i), uint32(i), uint32(i), uint64(i)
+		in.Local, in.Remote = netip.AddrPortFrom(in.Local.Addr(), uint16(i)), netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 7)
+		prog.Classify(t.Context(), in, d)
+		require.Equal(t, i >= 2, d.Cached, "connection %d", i)
+		require.Equal(t, fwpm.FilterID(8), d.Decider().Filter)
+	}
+}
+
+func connection4(i int) *fwps.Incoming {
+	return &fwps.Incoming{Layer: fwpm.LayerALEAuthConnectV4, Protocol: 6, AppID: "/bin/app", UserKnown: true, EndpointID: uint64(i),
+		Local: netip.MustParseAddrPort("192.0.2.1:9"), Remote: netip.MustParseAddrPort("198.51.100.7:7")}
+}
+
+// The cache has room for so many and no more, whatever comes, and who comes once is
+// not kept.
+func TestTheCacheIsBounded(t *testing.T) {
+	const size = 64
+	c := NewCache(size)
+	prog, err := Compile(ported(fwpm.LayerALEAuthConnectV4, 1000), Options{Cache: c})
+	require.NoError(t, err)
+	d := new(fwps.Decision)
+	entries := func() (n int) {
+		for i := range c.sets {
+			for k := range c.sets[i].entries {
+				if c.sets[i].entries[k].Load() != nil {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	ask := func(port int) {
+		in := connection4(0)
+		in.Remote = netip.AddrPortFrom(in.Remote.Addr(), uint16(port))
+		prog.Classify(t.Context(), in, d)
+		require.Equal(t, port < 1000, d.Decider() != nil)
+	}
+	for port := range 3000 {
+		ask(port)
+	}
+	require.Zero(t, entries())
+	for port := range 3000 {
+		for range 3 {
+			ask(port)
+		}
+	}
+	require.Equal(t, size, entries())
+}
+
+// Whoever reads while filters change sees the decision of some program that was live
+// during the question, never an older one: a filter says in its name since when it is.
+func TestNoKnownDecisionIsOlderThanItsQuestion(t *testing.T) {
+	const readers, rounds = 4, 400
+	l := fwpm.LayerALEAuthConnectV4
+	p := ported(l, fewFilters)
+	cache, slot := NewCache(64), new(Slot)
+	prog, err := Compile(p, Options{Cache: cache, Lookup: func(fwpm.CalloutID) *Slot { return slot }})
+	require.NoError(t, err)
+	var live atomic.Pointer[Program]
+	var since, code, ended atomic.Int64 // the code before ended is over
+	var epoch fwps.Epoch
+	slot.Set(fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error {
+		v.Since, v.Cacheable, v.Action = epoch.Now(), true, fwp.ActionPermit
+		v.Reason = fmt.Sprint(code.Load())
+		return nil
+	}), 1)
+	live.Store(prog)
+	checker, err := NewChecker(&fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}})
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	var hits atomic.Int64
+	stop := make(chan struct{})
+	for range readers {
+		wg.Go(func() {
+			d := new(fwps.Decision)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				from, codeFrom := since.Load(), ended.Load()
+				live.Load().Classify(context.Background(), connection4(i), d)
+				if d.Cached {
+					hits.Add(1)
+				}
+				for s := range d.Steps {
+					var n int64
+					if _, err := fmt.Sscan(d.Steps[s].Name, &n); err == nil && n < from {
+						t.Errorf("filter of change %d after change %d", n, from)
+					}
+					if _, err := fmt.Sscan(d.Steps[s].Why, &n); err == nil && n < codeFrom {
+						t.Errorf("answer of code %d after code %d", n, codeFrom)
+					}
+				}
+			}
+		})
+	}
+	var old *fwpm.Filter
+	for n := int64(1); n <= rounds || hits.Load() < 100; n++ {
+		ch := Change{Objects: checker, Came: []*fwpm.Filter{{ID: fwpm.FilterID(1000 + n), Name: fmt.Sprint(n), Layer: l, Action: fwp.ActionCalloutTerminating, Callout: "c",
+			Weight: fwpm.Weight{Type: fwp.Uint64, Value: 1 << 62}}}}
+		if old != nil {
+			ch.Gone = []*fwpm.Filter{old}
+		}
+		old = ch.Came[0]
+		prog, err = prog.Change(ch)
+		require.NoError(t, err)
+		live.Store(prog)
+		since.Store(n)
+		for k := range int64(3) {
+			now := code.Add(1)
+			epoch.End()
+			ended.Store(now)
+			d := new(fwps.Decision)
+			for range 3 {
+				prog.Classify(context.Background(), connection4(int(k)), d)
+				require.Equal(t, fmt.Sprint(now), d.Steps[0].Why)
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// A program with a cache decides as one without, for policies and connections like
+// those of a large site, at every size.
+func TestCachedIsUncached(t *testing.T) {
+	l := fwpm.LayerALEAuthConnectV4
+	for _, n := range []int{100, 3000} {
+		g := load.New(3, l, n)
+		p := g.Policy(n)
+		plain, err := Compile(p, Options{})
+		require.NoError(t, err)
+		cached, err := Compile(p, Options{Cache: NewCache(256)})
+		require.NoError(t, err)
+		ins, a, b, hits := g.Connections(p, 200), new(fwps.Decision), new(fwps.Decision), 0
+		for i := range 4000 {
+			in := ins[(i*i)%len(ins)]
+			in.ProcessID, in.EndpointID = uint32(i), uint64(i)
+			plain.Classify(t.Context(), &in, a)
+			cached.Classify(t.Context(), &in, b)
+			if b.Cached {
+				hits++
+			}
+			require.Equal(t, a.Action, b.Action)
+			require.Equal(t, a.Rights, b.Rights)
+			require.Equal(t, a.Steps, b.Steps)
+		}
+		require.Greater(t, hits, 1000, "filters read a port of the local side: %d", n)
+	}
+}
