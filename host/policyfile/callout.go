@@ -12,10 +12,10 @@ import (
 
 func (r *reader) callout(n *yaml.Node) {
 	f, id := r.object(n, &calloutKeys, "callout")
-	c := Callout{ID: fwpm.CalloutID(id), Wasm: f.text("wasm"), GoPackage: f.text("go"), ContinueOnFailure: f.text("on_failure") == "continue",
+	c := Callout{ID: fwpm.CalloutID(id), Wasm: f.text("wasm"), GoPackage: f.text("go"), Model: Model(f.text("model")), ContinueOnFailure: f.text("on_failure") == "continue",
 		MaxFailures: f.maxFailures(), Limits: r.limits(f), setIDs: f.words("sets"), tableIDs: f.words("tables")}
-	if (f.keys["wasm"] == nil) == (f.keys["go"] == nil) {
-		r.fail(at(n), "", "a callout has either wasm (a module's file) or go (a source folder)")
+	if f.has("wasm", "go", "model") != 1 {
+		r.fail(at(n), "", "a callout has either wasm (a module's file), go (a source folder) or model (of another product's callout)")
 	}
 	c.Sets, c.Tables = pick(r.sets, c.setIDs), pick(r.tables, c.tableIDs)
 	c.Capabilities = f.capabilities(c.Sets, c.Tables)
@@ -27,9 +27,19 @@ func (r *reader) callout(n *yaml.Node) {
 		return
 	}
 	r.Callouts = append(r.Callouts, c)
-	o := fwpm.Callout{ID: c.ID, Name: f.text("name"), Provider: fwpm.ProviderID(f.text("provider"))}
+	o := fwpm.Callout{ID: c.ID, Name: f.text("name"), Provider: r.ownerOf(f)}
 	o.ApplicableLayer, _ = fwpm.ParseLayer(f.text("applicable_layer"))
 	r.Policy.Callouts = append(r.Policy.Callouts, o)
+}
+
+// has is how many of some keys there are.
+func (f fields) has(keys ...string) (n int) {
+	for _, key := range keys {
+		if f.keys[key] != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // written are the items of a list as they stand there: a wrong one is one

@@ -28,7 +28,7 @@ func (r *reader) filter(n *yaml.Node) {
 	d := draft{fields: f, id: f.number("id")}
 	common := fwpm.Filter{Name: f.text("name"), ClearActionRight: f.truth("hard"),
 		PermitIfCalloutUnregistered: f.truth("permit_if_callout_unregistered"),
-		Provider:                    fwpm.ProviderID(f.text("provider")), ProviderContext: fwpm.ProviderContextID(f.text("provider_context")), Sublayer: fwpm.SublayerID(f.text("sublayer")),
+		Provider:                    r.ownerOf(f), ProviderContext: fwpm.ProviderContextID(f.text("provider_context")), Sublayer: fwpm.SublayerID(f.text("sublayer")),
 		Action: parseAction(f.text("action")), Callout: fwpm.CalloutID(f.text("callout"))}
 	common.Weight = r.weight(f.vals["weight"])
 	if common.Action != 0 {

@@ -35,6 +35,7 @@ const maxID = 1<<53 - 1
 
 var fileKeys = mapping{"A policy.", []key{
 	{"version", true, number{Version, Version}, "The version of this format."},
+	{"provider", false, inner{&providerKeys}, "The provider of this file: it owns what names no other. Two files that are looked at beside each other (--with) are told apart by it."},
 	{"providers", false, list{&providerKeys}, "Who owns objects. For people only."},
 	{"provider_contexts", false, list{&contextKeys}, "Data of providers that filters refer to."},
 	{"sublayers", false, list{&sublayerKeys}, "Groups of filters that are arbitrated together, the heaviest first. universal (weight 0x8000) and inspection (0) exist already."},
@@ -88,12 +89,13 @@ var rowKeys = mapping{"A row of a table.", []key{
 
 var rowValue = number{0, math.MaxInt32}
 
-var calloutKeys = mapping{"FWPM_CALLOUT: a WebAssembly module that filters ask. It has either wasm or go.", []key{
+var calloutKeys = mapping{"FWPM_CALLOUT: a WebAssembly module that filters ask. It has either wasm, go or model.", []key{
 	{"id", true, identifier{"callout"}, "The name that filters use."},
 	{"name", false, text{}, "The name for people."},
 	{"provider", false, reference{"provider"}, "Who owns it."},
 	{"wasm", false, text{}, "The module's file, relative to the policy's folder."},
 	{"go", false, text{}, "A folder with Go source that is built on the spot, relative to the policy's folder."},
+	{"model", false, choice{"a model of a callout", words(string(ModelRedirector), string(ModelBlocker))}, "What another product's callout does, for sim, why, test, diff and replay: redirector sends connections to its proxy, blocker blocks, which vetoes what lighter or heavier sublayers permit. Nothing is enforced with one."},
 	{"applicable_layer", false, choice{"one layer", layersOfAFamily}, "The only layer whose filters may ask it. Without one: every layer."},
 	{"config", false, anything{}, "The module's configuration, handed over as JSON. ${proxy:ID} in a text is where that proxy listens, ${set:ID} and ${table:ID} the number that the module asks for, ${pid} the process of calloutd, $${ a plain ${."},
 	{"sets", false, several{reference{"set"}}, "The sets that the module may ask (cidr_match), numbered from 0."},
@@ -138,6 +140,7 @@ var proxyKeys = mapping{"A local proxy of calloutd, or one of somebody else that
 	{"kind", true, choice{"a proxy kind", words(proxyKinds()...)}, "Of calloutd: inspect answers HTTP with what it learned about the connection; forward carries the connection to where it was going; peek does so too, once it knows the name that the client asks for (TLS SNI, HTTP Host), which is PEER_NAME of its own connection; dns carries DNS queries and remembers the answers: they are PEER_NAME of connections to those addresses. Of others: proxy-protocol (version 2), socks5 and http-connect are told where the connection was going, and then it is the program's own."},
 	{"listen", false, listen{}, "Where a proxy of calloutd listens. Port 0 (default: 127.0.0.1:0) lets the system choose."},
 	{"address", false, listen{}, "Where a proxy of somebody else is. Of a dns proxy: the resolver that it asks, in the place of the one that the program asked."},
+	{"forgets_records", false, truth{}, "A model of a proxy of another product that does not set the redirect records on its own connections (RS-07). Those of calloutd set them: nothing is enforced with this."},
 	{"credentials", false, inner{&credentialKeys}, "What a socks5 or http-connect proxy is shown: user:password, which do not stand in the policy."},
 }}
 

@@ -11,6 +11,12 @@ import (
 // root reads the file. What others refer to comes first, wherever it stands.
 func (r *reader) root(n *yaml.Node) {
 	top := r.mapping(n, &fileKeys)
+	if v := top.vals["provider"]; v != nil {
+		r.provider(v)
+		for _, p := range r.Policy.Providers { // None if its id is not right.
+			r.owner = p.ID
+		}
+	}
 	for _, section := range []struct {
 		key  string
 		read func(*yaml.Node)
@@ -40,7 +46,7 @@ func (r *reader) context(n *yaml.Node) {
 	}
 	if id != "" {
 		r.Policy.ProviderContexts = append(r.Policy.ProviderContexts, fwpm.ProviderContext{ID: fwpm.ProviderContextID(id), Name: f.text("name"),
-			Provider: fwpm.ProviderID(f.text("provider")), Data: data})
+			Provider: r.ownerOf(f), Data: data})
 	}
 }
 
@@ -58,8 +64,16 @@ func (r *reader) bytes(n *yaml.Node) []byte {
 func (r *reader) sublayer(n *yaml.Node) {
 	if f, id := r.object(n, &sublayerKeys, "sublayer"); id != "" {
 		r.Policy.Sublayers = append(r.Policy.Sublayers, fwpm.Sublayer{ID: fwpm.SublayerID(id), Name: f.text("name"),
-			Provider: fwpm.ProviderID(f.text("provider")), Weight: uint16(f.number("weight"))})
+			Provider: r.ownerOf(f), Weight: uint16(f.number("weight"))})
 	}
+}
+
+// ownerOf is the provider of an object.
+func (r *reader) ownerOf(f fields) fwpm.ProviderID {
+	if f.keys["provider"] == nil {
+		return r.owner
+	}
+	return fwpm.ProviderID(f.text("provider"))
 }
 
 // object reads a mapping with an id. Without a right one there is nothing that

@@ -20,13 +20,16 @@ type File struct {
 
 	name   string
 	places map[object]place
+	files  map[object]string // of the places in other files than this one
+	owner  fwpm.ProviderID   // of what names no provider
 }
 
-// A Callout is where a callout's code is and how it is configured. Either Wasm
-// or GoPackage is set; both are relative to the policy file's folder.
+// A Callout is where a callout's code is and how it is configured. One of Wasm,
+// GoPackage and Model is set; the first two are relative to the policy file's folder.
 type Callout struct {
 	ID              fwpm.CalloutID
 	Wasm, GoPackage string
+	Model           Model
 	// ContinueOnFailure leaves the decision to the other filters when the
 	// callout fails. Without it a failure blocks.
 	ContinueOnFailure bool
@@ -43,6 +46,15 @@ type Callout struct {
 	config           any
 	setIDs, tableIDs []string
 }
+
+// A Model is what the callout of another product does.
+type Model string
+
+// The models of callouts. Package policymodel has what they do.
+const (
+	ModelRedirector Model = "redirector"
+	ModelBlocker    Model = "blocker"
+)
 
 // A Row of a table: the number of a network.
 type Row struct {

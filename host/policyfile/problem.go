@@ -98,7 +98,7 @@ func (ps *problems) sorted() Errors {
 func (f *File) At(kind, id, field string, err error) error {
 	for _, o := range []object{{kind, id, field}, {kind, id, ""}} {
 		if p, ok := f.places[o]; ok {
-			return Problem{File: f.name, Line: p.line, Column: p.column, Message: err.Error()}
+			return Problem{File: f.fileOf(o), Line: p.line, Column: p.column, Message: err.Error()}
 		}
 	}
 	return fmt.Errorf("%s: %s %q: %w", f.name, kind, id, err)
@@ -106,9 +106,16 @@ func (f *File) At(kind, id, field string, err error) error {
 
 // Place is where a filter stands, as file:line; empty for one of another policy.
 func (f *File) Place(id fwpm.FilterID) string {
-	p, ok := f.places[object{"filter", fmt.Sprint(id), ""}]
+	o := object{"filter", fmt.Sprint(id), ""}
+	p, ok := f.places[o]
 	if !ok {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d", f.name, p.line)
+	return fmt.Sprintf("%s:%d", f.fileOf(o), p.line)
 }
+
+// Several reports whether policies of others are beside it (Beside).
+func (f *File) Several() bool { return len(f.files) > 0 }
+
+// fileOf is the file that an object stands in.
+func (f *File) fileOf(o object) string { return cmp.Or(f.files[o], f.name) }

@@ -49,6 +49,8 @@ type Proxy struct {
 	Address netip.AddrPort // of one of somebody else; of the resolver that a dns proxy asks, if it is set
 	// Credentials are for a proxy of somebody else. Optional.
 	Credentials Credentials
+	// ForgetsRecords: its own connections have no redirect records (RS-07).
+	ForgetsRecords bool
 }
 
 // Credentials say where user:password is found.
@@ -59,7 +61,7 @@ type Credentials struct {
 
 func (r *reader) proxy(n *yaml.Node) {
 	f, id := r.object(n, &proxyKeys, "proxy")
-	px := Proxy{ID: id, Kind: ProxyKind(f.text("kind")), Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)}
+	px := Proxy{ID: id, Kind: ProxyKind(f.text("kind")), ForgetsRecords: f.truth("forgets_records"), Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)}
 	if s := f.text("listen"); s != "" {
 		px.Listen = netip.MustParseAddrPort(s) // It has the form.
 	}
@@ -75,6 +77,9 @@ func (r *reader) proxy(n *yaml.Node) {
 			}
 		}
 		r.address(f, &px)
+	}
+	if px.ForgetsRecords && px.Kind != ProxyForward && px.Kind != ProxyPeek {
+		r.fail(at(f.vals["forgets_records"]), "", "forgets_records: only a proxy that carries connections on as forward and peek do has records to forget")
 	}
 	r.Proxies = append(r.Proxies, px)
 }
@@ -110,4 +115,12 @@ func (r *reader) address(f fields, px *Proxy) {
 	if px.Address.Port() == 0 || px.Address.Addr().IsUnspecified() {
 		r.fail(at(v), "", "address: expected an address and a port to connect to, found %s", describe(v))
 	}
+}
+
+// where is the address that it is reached at.
+func (p Proxy) where() netip.AddrPort {
+	if p.Kind.Foreign() {
+		return p.Address
+	}
+	return p.Listen
 }

@@ -68,7 +68,7 @@ func schemaOfMapping(o *mapping) m {
 	s := m{"type": "object", "description": o.doc, "additionalProperties": false, "properties": props, "required": required}
 	switch o {
 	case &calloutKeys:
-		s["oneOf"] = []m{{"required": []string{"wasm"}}, {"required": []string{"go"}}}
+		s["oneOf"] = []m{{"required": []string{"wasm"}}, {"required": []string{"go"}}, {"required": []string{"model"}}}
 	case &setKeys:
 		s["oneOf"] = []m{{"required": []string{"prefixes"}}, {"required": []string{"file"}}}
 	case &tableKeys:

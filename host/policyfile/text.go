@@ -26,9 +26,10 @@ func Nearest(s string, words []string) string { return nearest(s, words) }
 // ConditionPlace is where a condition's value stands, as file:line:column; empty
 // for one of another policy.
 func (f *File) ConditionPlace(id fwpm.FilterID, condition int) string {
-	p, ok := f.places[object{"filter", fmt.Sprint(id), fmt.Sprintf("conditions[%d].value", condition)}]
+	o := object{"filter", fmt.Sprint(id), fmt.Sprintf("conditions[%d].value", condition)}
+	p, ok := f.places[o]
 	if !ok {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d:%d", f.name, p.line, p.column)
+	return fmt.Sprintf("%s:%d:%d", f.fileOf(o), p.line, p.column)
 }

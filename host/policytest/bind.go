@@ -12,9 +12,21 @@ import (
 	"github.com/calloutd/calloutd/host/policyfile"
 )
 
-// Bind looks up what the cases name in their policy, whose proxies have these
-// addresses. The error is policyfile.Errors.
-func (s *Suite) Bind(policy *policyfile.File, proxies map[string]netip.AddrPort) error {
+// Withs are the different lists of what cases have beside their policy, in the order of
+// the file.
+func (s *Suite) Withs() (out [][]string) {
+	for i := range s.Cases {
+		with := s.Cases[i].With
+		if !slices.ContainsFunc(out, func(w []string) bool { return slices.Equal(w, with) }) {
+			out = append(out, with)
+		}
+	}
+	return out
+}
+
+// Bind looks up what the cases that have this beside their policy name in it, and in
+// what is beside it; proxies are the addresses of both. The error is policyfile.Errors.
+func (s *Suite) Bind(policy *policyfile.File, proxies map[string]netip.AddrPort, with ...string) error {
 	known := map[string][]string{}
 	for _, f := range policy.Policy.Filters {
 		known["filter"] = append(known["filter"], f.Name)
@@ -25,9 +37,12 @@ func (s *Suite) Bind(policy *policyfile.File, proxies map[string]netip.AddrPort)
 	for _, p := range policy.Proxies {
 		known["proxy"] = append(known["proxy"], p.ID)
 	}
+	for _, p := range policy.Policy.Providers {
+		known["provider"] = append(known["provider"], string(p.ID))
+	}
 	var errs policyfile.Errors
 	for _, ref := range s.references {
-		if slices.Contains(known[ref.kind], ref.name) || ref.kind == "filter" && hasFilter(policy, ref.name) {
+		if !slices.Equal(ref.with, with) || slices.Contains(known[ref.kind], ref.name) || ref.kind == "filter" && hasFilter(policy, ref.name) {
 			continue
 		}
 		near, hint := policyfile.Nearest(ref.name, known[ref.kind]), ""
@@ -40,8 +55,11 @@ func (s *Suite) Bind(policy *policyfile.File, proxies map[string]netip.AddrPort)
 		return errs
 	}
 	for i := range s.Cases {
-		for j := range s.Cases[i].Steps {
-			s.Cases[i].Steps[j].bind(proxies)
+		c := &s.Cases[i]
+		for j := range c.Steps {
+			if slices.Equal(c.With, with) {
+				c.Steps[j].bind(proxies)
+			}
 		}
 	}
 	return nil

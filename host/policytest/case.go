@@ -13,6 +13,9 @@ type Suite struct {
 	File   string
 	Policy string // the policy's file, relative to the folder of File; empty: as File is called
 	Cases  []Case
+	// With are other providers' policies and models that are beside the policy, for
+	// cases that do not say.
+	With []string
 
 	src        []byte
 	references []reference
@@ -24,6 +27,8 @@ type Case struct {
 	Name  string
 	Place Place
 	Steps []Step
+	// With are the policies and models that are beside the policy.
+	With []string
 	// Refusal is what is tried in the place of steps; the only one holds the reason.
 	Refusal *Refusal
 }
@@ -80,6 +85,7 @@ type reference struct {
 	kind  string
 	name  string
 	place Place
+	with  []string // of its case
 }
 
 // form is how the bytes of a context or record are written.

@@ -95,7 +95,7 @@ func (s *Step) excludes(r *Reason) bool {
 }
 
 func isReason(key string) bool {
-	return slices.Contains([]string{"filter", "callout", "layer", "rule", "reason", "redirect_state"}, key)
+	return slices.Contains([]string{"filter", "callout", "provider", "layer", "rule", "reason", "redirect_state"}, key)
 }
 
 // get is a reason's part in the form in which it is wanted.
@@ -109,6 +109,8 @@ func (r *Reason) get(w *Want) string {
 		}
 	case "callout":
 		got = string(r.Callout)
+	case "provider":
+		got = string(r.Provider)
 	case "layer":
 		if r.Layer.Valid() {
 			got = r.Layer.String()

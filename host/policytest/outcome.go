@@ -7,6 +7,7 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/policyfile"
 )
 
 // An Outcome is what became of one connection.
@@ -27,6 +28,7 @@ type Reason struct {
 	Filter    fwpm.FilterID // zero: none
 	Name      string        // the filter's
 	Callout   fwpm.CalloutID
+	Provider  fwpm.ProviderID // the filter's
 	Rule, Why string
 	State     string // what the callout is told of the connection, empty without one
 	Decided   bool   // it was not only asked
@@ -34,6 +36,16 @@ type Reason struct {
 
 // outcome makes one of what the layers said, which is all of r.Asked from there on.
 func (r *Recorder) outcome(w *World, from int, f *ale.Flow, err error) (Outcome, error) {
+	o, err := r.became(w, from, f, err)
+	for i := range o.Reasons {
+		if f := w.filter(o.Reasons[i].Filter); f != nil {
+			o.Reasons[i].Provider = f.Provider
+		}
+	}
+	return o, err
+}
+
+func (r *Recorder) became(w *World, from int, f *ale.Flow, err error) (Outcome, error) {
 	asked := r.Asked[from:]
 	var b *ale.BlockedError
 	switch {
@@ -108,7 +120,7 @@ func (w *World) permitReasons(asked []Classification, events []ale.RedirectEvent
 			decided = append(decided, Reason{Layer: c.In.Layer, Rule: "ARB-09", Decided: true})
 		}
 		for j, s := range c.Steps {
-			why := Reason{c.In.Layer, s.Filter, s.Name, s.Callout, s.Rule, s.Why, w.state(&c.In, s.Callout), j == c.Deciding}
+			why := Reason{Layer: c.In.Layer, Filter: s.Filter, Name: s.Name, Callout: s.Callout, Rule: s.Rule, Why: s.Why, State: w.state(&c.In, s.Callout), Decided: j == c.Deciding}
 			if j == c.Deciding {
 				decided = append(decided, why)
 			} else {
@@ -127,12 +139,27 @@ func (w *World) permitReasons(asked []Classification, events []ale.RedirectEvent
 }
 
 func (w *World) filterName(id fwpm.FilterID) string {
-	for i := range w.Policy.Policy.Filters {
-		if f := &w.Policy.Policy.Filters[i]; f.ID == id {
-			return f.Name
-		}
+	if f := w.filter(id); f != nil {
+		return f.Name
 	}
 	return ""
+}
+
+// filter is one of the policy, nil if it has none of that number. They are in order of
+// their numbers, but for what their author numbered.
+func (w *World) filter(id fwpm.FilterID) *fwpm.Filter { return filterOf(w.Policy, id) }
+
+func filterOf(p *policyfile.File, id fwpm.FilterID) *fwpm.Filter {
+	fs := p.Policy.Filters
+	if i := int(id) - 1; i >= 0 && i < len(fs) && fs[i].ID == id {
+		return &fs[i]
+	}
+	for i := range fs {
+		if fs[i].ID == id {
+			return &fs[i]
+		}
+	}
+	return nil
 }
 
 // Authorizes reports whether a layer's answer changes anything (ALE-LAY-10).

@@ -17,7 +17,7 @@ import (
 // Parse reads a file of cases; name is how errors call it. It is strict, so that
 // a case that is misspelt cannot pass. The error is policyfile.Errors.
 func Parse(name string, src []byte) (*Suite, error) {
-	root, err := policyfile.Document(name, src, "a file of cases", "version, cases, tables, refusals")
+	root, err := policyfile.Document(name, src, "a file of cases", "version, with, cases, tables, refusals")
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +33,8 @@ func Parse(name string, src []byte) (*Suite, error) {
 type reader struct {
 	*Suite
 	problems policyfile.Errors
-	lines    []int // where each line begins, in bytes
+	lines    []int    // where each line begins, in bytes
+	with     []string // of the case that is read
 }
 
 // A value is what stands behind a key.
@@ -130,7 +131,7 @@ func ordinary() Step {
 }
 
 func (r *reader) root(n *yaml.Node) {
-	vs := r.mapping(n, "the file", []string{"version", "policy", "defaults", "cases", "tables", "refusals"})
+	vs := r.mapping(n, "the file", []string{"version", "policy", "with", "defaults", "cases", "tables", "refusals"})
 	if v, ok := get(vs, "version"); !ok && n.Kind == yaml.MappingNode {
 		r.fail(n, "", "version is missing: this format is version 1")
 	} else if ok && v.Value != "1" {
@@ -141,6 +142,9 @@ func (r *reader) root(n *yaml.Node) {
 		switch v.key {
 		case "policy":
 			r.Policy, _ = r.text(v)
+		case "with":
+			r.With = r.words(v)
+			r.with = r.With
 		case "defaults":
 			r.defaults(v, &base)
 		}
@@ -167,6 +171,24 @@ func (r *reader) root(n *yaml.Node) {
 	r.unique()
 }
 
+// beside reads what is beside the policy of a case or table; the function returns to
+// that of the file.
+func (r *reader) beside(vs []value) func() {
+	if v, ok := get(vs, "with"); ok {
+		r.with = r.words(v)
+	}
+	return func() { r.with = r.With }
+}
+
+func (r *reader) words(v value) (out []string) {
+	for _, n := range r.list(v) {
+		if word, ok := r.text(value{v.key, n}); ok {
+			out = append(out, word)
+		}
+	}
+	return out
+}
+
 func (r *reader) unique() {
 	seen := map[string]Place{}
 	for _, c := range r.Cases {
@@ -185,11 +207,12 @@ func (r *reader) defaults(v value, base *Step) {
 }
 
 func (r *reader) oneCase(n *yaml.Node, base Step) {
-	vs := r.mapping(n, "a case", names(connectionKeys, "name", "expect", "steps"))
+	vs := r.mapping(n, "a case", names(connectionKeys, "name", "with", "expect", "steps"))
 	if vs == nil {
 		return
 	}
-	c := Case{Place: place(n)}
+	defer r.beside(vs)()
+	c := Case{Place: place(n), With: r.with}
 	if v, ok := get(vs, "name"); ok {
 		c.Name, _ = r.text(v)
 	} else {

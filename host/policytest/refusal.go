@@ -22,7 +22,7 @@ func (r *reader) refusal(n *yaml.Node) {
 	if vs == nil {
 		return
 	}
-	c := Case{Place: place(n), Refusal: new(Refusal)}
+	c := Case{Place: place(n), Refusal: new(Refusal), With: r.with}
 	s := Step{Place: c.Place}
 	for _, key := range []string{"name", "callout", "config", "reason"} {
 		v, ok := get(vs, key)
@@ -35,7 +35,7 @@ func (r *reader) refusal(n *yaml.Node) {
 			c.Name, _ = r.text(v)
 		case "callout":
 			c.Refusal.Callout, _ = r.text(v)
-			r.references = append(r.references, reference{"callout", c.Refusal.Callout, place(v.Node)})
+			r.refer("callout", c.Refusal.Callout, v)
 		case "config":
 			c.Refusal.Config = r.json(v)
 		case "reason":

@@ -13,7 +13,10 @@ var (
 	schemaText    = m{"type": "string", "minLength": 1}
 	schemaAddress = m{"type": "string", "pattern": `^(.+:[0-9]+|proxy:.+)$`}
 	schemaNumber  = m{"type": "integer", "minimum": 0, "maximum": 1<<32 - 1}
-	schemaBlob    = m{"oneOf": []m{{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false, "properties": m{
+	schemaWith    = m{"type": "array", "items": schemaText, "description": "Policies and models of other providers that are beside the policy."}
+	// An interface's LUID has 64 bits.
+	schemaInterface = m{"type": "integer", "minimum": 0}
+	schemaBlob      = m{"oneOf": []m{{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false, "properties": m{
 		"text": m{"type": "string"}, "hex": m{"type": "string", "pattern": "^[0-9A-Fa-f ]*$"}, "sockaddr": m{"type": "array", "items": schemaAddress}}}}}
 )
 
@@ -31,11 +34,11 @@ func schemas() m {
 	}
 	return m{
 		"program": schemaText, "user": m{"type": []string{"integer", "string"}}, "groups": m{"type": "array", "items": schemaNumber}, "pid": schemaNumber,
-		"to": schemaAddress, "from": schemaAddress, "peer_name": schemaText, "protocol": m{"type": []string{"integer", "string"}},
+		"to": schemaAddress, "from": schemaAddress, "interface": schemaInterface, "peer_name": schemaText, "protocol": m{"type": []string{"integer", "string"}},
 		"inbound": m{"type": "boolean"}, "listen": m{"type": "boolean"}, "records_of": schemaText,
 
 		"action": m{"enum": []string{Permit, Block, Redirect}}, "destination": m{"type": "string", "pattern": `^(.+:[0-9]+|proxy:.+|none)$`},
-		"context": schemaBlob, "record": schemaBlob, "filter": m{"type": []string{"integer", "string"}}, "callout": schemaText,
+		"context": schemaBlob, "record": schemaBlob, "filter": m{"type": []string{"integer", "string"}}, "callout": schemaText, "provider": schemaText,
 		"layer": m{"enum": layers}, "rule": schemaText, "reason": schemaText, "redirect_state": m{"enum": states}, "sound": m{"enum": []bool{true}},
 	}
 }
@@ -63,19 +66,19 @@ func Schema() []byte {
 	name := m{"type": "string", "minLength": 1, "description": "What reports call it."}
 	step := with(connectionKeys, m{"name": name, "expect": expect})
 	step["required"] = []string{"expect"}
-	one := with(connectionKeys, m{"name": name, "expect": expect, "steps": m{"type": "array", "minItems": 1, "items": step,
+	one := with(connectionKeys, m{"name": name, "with": schemaWith, "expect": expect, "steps": m{"type": "array", "minItems": 1, "items": step,
 		"description": "Several connections, of which later ones can have the records of earlier ones."}})
 	one["required"] = []string{"name"}
 	one["oneOf"] = []m{{"required": []string{"expect"}}, {"required": []string{"steps"}}}
 	columns := append(names(connectionKeys), names(expectationKeys)...)
 	table := m{"type": "object", "additionalProperties": false, "required": []string{"name", "columns", "rows"}, "properties": m{
-		"name": name, "defaults": with(connectionKeys, nil), "columns": m{"type": "array", "uniqueItems": true, "items": m{"enum": columns}},
+		"name": name, "with": schemaWith, "defaults": with(connectionKeys, nil), "columns": m{"type": "array", "uniqueItems": true, "items": m{"enum": columns}},
 		"rows": m{"type": "array", "items": m{"type": "array"}}}}
 	refusal := m{"type": "object", "additionalProperties": false, "required": []string{"name", "callout", "config", "reason"}, "properties": m{
 		"name": name, "callout": schemaText, "config": m{}, "reason": schemaText}}
 	root := m{"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "calloutd cases", "type": "object", "additionalProperties": false,
 		"required": []string{"version"}, "properties": m{
-			"version": m{"const": 1}, "policy": m{"type": "string", "description": "The policy's file, relative to this one."}, "defaults": with(connectionKeys, nil),
+			"version": m{"const": 1}, "policy": m{"type": "string", "description": "The policy's file, relative to this one."}, "with": schemaWith, "defaults": with(connectionKeys, nil),
 			"cases": m{"type": "array", "items": one}, "tables": m{"type": "array", "items": table}, "refusals": m{"type": "array", "items": refusal}}}
 	b, err := json.MarshalIndent(root, "", "  ")
 	if err != nil {

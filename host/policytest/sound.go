@@ -253,6 +253,10 @@ func (w *World) loops(ctx context.Context, in fwps.Incoming) (*Fault, error) {
 			return nil, nil
 		}
 		own.Remote = f.Original
+		if w.forgets(id) {
+			in = own
+			continue
+		}
 		if own.Records, err = Carry(r.Enforcer, acc.Records); err != nil {
 			return nil, err
 		}
@@ -265,6 +269,11 @@ func (w *World) loops(ctx context.Context, in fwps.Incoming) (*Fault, error) {
 type closing func()
 
 func (c closing) Close() { c() }
+
+// forgets reports whether a proxy sets no records on its own connections (RS-07).
+func (w *World) forgets(id string) bool {
+	return slices.ContainsFunc(w.Policy.Proxies, func(p policyfile.Proxy) bool { return p.ID == id && p.ForgetsRecords })
+}
 
 // carries reports whether a proxy of the policy makes connections of its own.
 func (w *World) carries(id string) bool {

@@ -10,10 +10,11 @@ import (
 // table reads many cases of one line: the columns are keys of a connection and of
 // what is expected, and an empty cell is a key that is not there.
 func (r *reader) table(n *yaml.Node, base Step) {
-	vs := r.mapping(n, "a table", []string{"name", "defaults", "columns", "rows"})
+	vs := r.mapping(n, "a table", []string{"name", "with", "defaults", "columns", "rows"})
 	if vs == nil {
 		return
 	}
+	defer r.beside(vs)()
 	for _, key := range []string{"name", "columns", "rows"} {
 		if _, ok := get(vs, key); !ok {
 			r.fail(n, "", "%s is missing", key)
@@ -77,5 +78,5 @@ func (r *reader) row(n *yaml.Node, name string, columns []*yaml.Node, base Step)
 		k.read(r, v, &s)
 	}
 	r.complete(n, &s)
-	r.Cases = append(r.Cases, Case{Name: name, Place: s.Place, Steps: []Step{s}})
+	r.Cases = append(r.Cases, Case{Name: name, Place: s.Place, Steps: []Step{s}, With: r.with})
 }

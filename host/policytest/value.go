@@ -85,7 +85,7 @@ func (r *reader) from(v value, s *Step) { s.Incoming.Local = r.address(v) }
 func (r *reader) proxy(v value) (id string, ok bool) {
 	id, ok = strings.CutPrefix(v.Value, "proxy:")
 	if ok {
-		r.references = append(r.references, reference{"proxy", id, place(v.Node)})
+		r.refer("proxy", id, v)
 	}
 	return id, ok
 }
@@ -108,8 +108,27 @@ func (r *reader) protocol(v value, s *Step) {
 
 func (r *reader) peerName(v value, s *Step) {
 	if name, ok := r.text(v); ok {
-		s.Incoming.Other = PeerNamed(name)
+		s.Incoming.Other = also(s.Incoming.Other, fwpm.ConditionPeerName, fwp.Blob(name))
 	}
+}
+
+func (r *reader) localInterface(v value, s *Step) {
+	n, err := strconv.ParseUint(v.Value, 0, 64)
+	if err != nil || v.Kind != yaml.ScalarNode {
+		r.bad(v, "the number (LUID) of an interface")
+	}
+	s.Incoming.Other = also(s.Incoming.Other, fwpm.ConditionIPLocalInterface, fwp.Value{Type: fwp.Uint64, Uint: n})
+}
+
+// also is fields with one more; the map may be that of other connections too.
+func also(fields map[fwpm.ConditionID]fwp.Value, c fwpm.ConditionID, v fwp.Value) map[fwpm.ConditionID]fwp.Value {
+	out := map[fwpm.ConditionID]fwp.Value{c: v}
+	for k, v := range fields {
+		if k != c {
+			out[k] = v
+		}
+	}
+	return out
 }
 
 // PeerNamed are the fields of a connection whose peer is called name (PEER_NAME).
@@ -171,9 +190,15 @@ func (r *reader) destination(v value, s *Step) {
 func (r *reader) filter(v value, s *Step)  { r.named("filter", v, s) }
 func (r *reader) callout(v value, s *Step) { r.named("callout", v, s) }
 
+func (r *reader) provider(v value, s *Step) { r.named("provider", v, s) }
+
+func (r *reader) refer(kind, name string, v value) {
+	r.references = append(r.references, reference{kind, name, place(v.Node), r.with})
+}
+
 func (r *reader) named(kind string, v value, s *Step) {
 	if name, ok := r.text(v); ok && name != None {
-		r.references = append(r.references, reference{kind, name, place(v.Node)})
+		r.refer(kind, name, v)
 	}
 	r.want(v, s)
 }

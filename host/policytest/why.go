@@ -21,6 +21,9 @@ type Explanation struct {
 	Without string `json:"without,omitempty"`
 	// Others are filters that would decide otherwise, the nearest first.
 	Others []Part `json:"others,omitempty"`
+	// Arbitration is who stood where, at each layer that filters of several providers
+	// were asked at. Empty for a policy without others beside it.
+	Arbitration []Stand `json:"arbitration,omitempty"`
 }
 
 // A Part is a filter's in a decision.
@@ -29,6 +32,7 @@ type Part struct {
 	Filter  uint64 `json:"filter,omitempty"`
 	Name    string `json:"filter_name,omitempty"`
 	Place   string `json:"filter_place,omitempty"`
+	Owner   string `json:"provider,omitempty"` // where others are beside the policy
 	Callout string `json:"callout,omitempty"`
 	Says    string `json:"says,omitempty"` // the callout's reason
 	Rule    string `json:"rule,omitempty"`
@@ -54,7 +58,7 @@ func (w *World) Explain(ctx context.Context, in fwps.Incoming, change WhatIf) (*
 		return nil, err
 	}
 	x := explainer{w, ctx, in, change, o, slices.Clone(r.Asked)}
-	e := &Explanation{Outcome: o.Action, By: x.by()}
+	e := &Explanation{Outcome: o.Action, By: x.by(), Arbitration: x.arbitration()}
 	if o.Destination.IsValid() {
 		e.To = o.Destination.String()
 	}
@@ -74,14 +78,6 @@ type explainer struct {
 	asked  []Classification
 }
 
-func (x *explainer) filter(id fwpm.FilterID) *fwpm.Filter {
-	fs := x.Policy.Policy.Filters
-	if i := slices.IndexFunc(fs, func(f fwpm.Filter) bool { return f.ID == id }); i >= 0 {
-		return &fs[i]
-	}
-	return nil
-}
-
 // by lists what decided: for a permit each filter that did.
 func (x *explainer) by() (out []Part) {
 	for _, r := range x.is.Reasons {
@@ -89,6 +85,9 @@ func (x *explainer) by() (out []Part) {
 			continue
 		}
 		p := Part{Layer: r.Layer.String(), Filter: uint64(r.Filter), Name: r.Name, Place: x.Policy.Place(r.Filter), Callout: string(r.Callout), Says: r.Why, Rule: r.Rule}
+		if x.Policy.Several() {
+			p.Owner = Provider(r.Provider)
+		}
 		if f := x.filter(r.Filter); f != nil {
 			for _, c := range f.Conditions {
 				if in := x.at(f.Layer); in != nil && arbitrate.Holds(&c, in) {
@@ -269,6 +268,7 @@ func (e *Explanation) Text(who string) string {
 	for _, p := range e.By {
 		b.WriteString(p.decided())
 	}
+	writeArbitration(&b, e.Arbitration)
 	b.WriteString("\nWhat would change it:\n")
 	if e.Without != "" {
 		fmt.Fprintf(&b, "  - %s\n", e.Without)
@@ -292,6 +292,9 @@ func (p *Part) name() string {
 	s := fmt.Sprintf("filter %d %q", p.Filter, p.Name)
 	if p.Place != "" {
 		s += " (" + p.Place + ")"
+	}
+	if p.Owner != "" {
+		s += " of " + p.Owner
 	}
 	return s + " at " + p.Layer
 }

@@ -1,0 +1,100 @@
+package policyfile
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/fwpm"
+)
+
+func parseAs(t *testing.T, name, src string) *File {
+	t.Helper()
+	f, err := Parse(name, []byte(src))
+	require.NoError(t, err)
+	return f
+}
+
+const besideMine = `version: 1
+sublayers: [{id: mine, weight: 5}]
+callouts: [{id: redirect, wasm: redirect.wasm}]
+proxies: [{id: p, kind: forward, listen: "127.0.0.1:7000"}]
+filters:
+  - {name: mine, id: 7, layer: ALE_AUTH_CONNECT_V4, sublayer: mine, action: permit}
+`
+
+// Each keeps its own; the numbers of the first stay, those of the others follow in
+// the order that they had (AMB-37).
+func TestPoliciesBesideEachOther(t *testing.T) {
+	mine := parseAs(t, "mine.yaml", besideMine)
+	theirs := parseAs(t, filepath.Join("vpn", "kill switch.yaml"), `version: 1
+sublayers: [{id: theirs, weight: 9}]
+callouts: [{id: other, wasm: other.wasm}, {id: built, go: src}]
+proxies: [{id: q, kind: socks5, address: "192.0.2.1:1080", credentials: {file: secret}}]
+filters:
+  - {name: last, id: 9, layer: ALE_AUTH_CONNECT_V4, sublayer: theirs, action: block}
+  - name: first
+    layer: ALE_AUTH_CONNECT_V4
+    sublayer: theirs
+    action: permit
+    conditions: [{field: IP_REMOTE_PORT, value: 443}]
+`)
+	f, err := Beside(mine, theirs)
+	require.NoError(t, err)
+	require.NoError(t, host.New(host.Options{}).Update(func(p *fwpm.Policy) error { *p = f.Policy; return nil }))
+	require.Equal(t, "7 mine: ALE_AUTH_CONNECT_V4 permit in mine\n"+
+		"8 first: ALE_AUTH_CONNECT_V4 permit in theirs of kill-switch\n    IP_REMOTE_PORT equal 443\n"+
+		"9 last: ALE_AUTH_CONNECT_V4 block in theirs of kill-switch\n", filtersOf(f))
+	require.Equal(t, []fwpm.Provider{{ID: "kill-switch"}}, f.Policy.Providers)
+	require.Equal(t, filepath.Join("vpn", "other.wasm"), f.Callouts[1].Wasm)
+	require.Equal(t, filepath.Join("vpn", "src"), f.Callouts[2].GoPackage)
+	require.Equal(t, filepath.Join("vpn", "secret"), f.Proxies[1].Credentials.File)
+	kill := filepath.Join("vpn", "kill switch.yaml")
+	require.Equal(t, "mine.yaml:6", f.Place(7))
+	require.Equal(t, kill+":7", f.Place(8))
+	require.Equal(t, kill+":6", f.Place(9))
+	require.Equal(t, kill+":11:49", f.ConditionPlace(8, 0))
+	require.EqualError(t, f.At("callout", "other", "wasm", errors.New("bad")), kill+":3:30: bad")
+	require.EqualError(t, f.At("callout", "redirect", "wasm", errors.New("bad")), "mine.yaml:3:33: bad")
+	require.Empty(t, mine.Policy.Providers, "the files themselves are as they were")
+	require.Len(t, mine.Callouts, 1)
+}
+
+func filtersOf(f *File) string {
+	only := &File{Policy: fwpm.Policy{Filters: f.Policy.Filters}}
+	return show(only)
+}
+
+func TestWhatBothHaveIsAMistake(t *testing.T) {
+	mine := parseAs(t, "mine.yaml", besideMine)
+	for name, c := range map[string]struct{ theirs, want string }{
+		"sublayer":        {"sublayers: [{id: mine, weight: 1}]", `theirs.yaml:2:13: sublayer "mine" stands in mine.yaml:2 too: of two policies beside each other, one has to call it something else`},
+		"callout":         {"callouts: [{id: redirect, model: blocker}]", `theirs.yaml:2:12: callout "redirect" stands in mine.yaml:3 too`},
+		"proxy":           {"proxies: [{id: p, kind: forward}]", `theirs.yaml:2:11: proxy "p" stands in mine.yaml:4 too`},
+		"proxy's address": {`proxies: [{id: q, kind: forward, listen: "127.0.0.1:7000"}]`, `theirs.yaml:2:11: proxy "q" is where proxy "p" of mine.yaml is too, at 127.0.0.1:7000`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Beside(mine, parseAs(t, "theirs.yaml", "version: 1\n"+c.theirs))
+			require.ErrorContains(t, err, c.want)
+			var es Errors
+			require.ErrorAs(t, err, &es)
+			require.Len(t, es, 1)
+		})
+	}
+	vpn := parseAs(t, "vpn.yaml", "version: 1\nprovider: {id: vpn}")
+	_, err := Beside(mine, vpn, vpn)
+	require.ErrorContains(t, err, `vpn.yaml:2:11: provider "vpn" stands in vpn.yaml:2 too`)
+}
+
+// Names that are made of files' names do not clash.
+func TestFilesOfOneName(t *testing.T) {
+	file := func(name, sublayer string) *File {
+		return parseAs(t, filepath.FromSlash(name), "version: 1\nsublayers: [{id: "+sublayer+", weight: 1}]")
+	}
+	f, err := Beside(parseAs(t, "policy.yaml", besideMine), file("a/b.yaml", "x"), file("c/b.yaml", "y"), file("dns-guard/policy.yaml", "z"), file("\xff.yaml", "q"))
+	require.NoError(t, err)
+	require.Equal(t, []fwpm.Provider{{ID: "b"}, {ID: "b-2"}, {ID: "dns-guard"}, {ID: "other"}}, f.Policy.Providers)
+}

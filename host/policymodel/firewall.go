@@ -1,0 +1,377 @@
+package policymodel
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/calloutd/calloutd/host/policyfile"
+)
+
+// A profile is the kind of network that a rule is for.
+type profile string
+
+var profiles = []profile{"Domain", "Private", "Public"}
+
+// What the firewall does at both layers, the heaviest first. Its own sublayer is
+// lighter than what products add; the weight of it is in no manual.
+const firewallHead = `{version: 1, provider: {id: windows-firewall, name: Windows Firewall}, ` +
+	`sublayers: [{id: mpssvc-wf, name: FWPM_SUBLAYER_MPSSVC_WF, weight: 0x0a}], filters: [`
+
+// The filters that are always there: loopback is not filtered, and what no rule is
+// about goes out and does not come in.
+var firewallFilters = []string{
+	`{name: "Loopback, out", layer: ALE_AUTH_CONNECT, sublayer: mpssvc-wf, weight: 15, action: permit, conditions: [{field: FLAGS, match: flags_all_set, value: IS_LOOPBACK}]}`,
+	`{name: "Loopback, in", layer: ALE_AUTH_RECV_ACCEPT, sublayer: mpssvc-wf, weight: 15, action: permit, conditions: [{field: FLAGS, match: flags_all_set, value: IS_LOOPBACK}]}`,
+	`{name: Default Outbound, layer: ALE_AUTH_CONNECT, sublayer: mpssvc-wf, weight: 0, action: permit}`,
+	`{name: Default Inbound, layer: ALE_AUTH_RECV_ACCEPT, sublayer: mpssvc-wf, weight: 0, action: block}`,
+}
+
+// A firewall is made of rules.
+type firewall struct {
+	reader  netshReader // for mistakes
+	profile profile
+	left    map[string][]int // lines of rules that are left out, by why
+	reasons []string         // in their order
+	filters []placedFilter
+}
+
+type placedFilter struct {
+	line int
+	text string
+}
+
+// newFirewall reads rules, of which those of a profile count.
+func newFirewall(file string, src []byte, p profile) (*firewall, error) {
+	rules, err := readNetsh(file, src)
+	if err != nil {
+		return nil, err
+	}
+	f := &firewall{reader: netshReader{file: file}, profile: p, left: map[string][]int{}}
+	for _, r := range rules {
+		f.rule(r)
+	}
+	if len(f.reader.errs) > 0 {
+		return nil, f.reader.errs
+	}
+	return f, nil
+}
+
+// policy is the firewall as a policy file. Where at is set each filter stands in the
+// line of its rule.
+func (f *firewall) policy(at bool) []byte {
+	var b strings.Builder
+	b.WriteString(firewallHead)
+	line := 1
+	for _, p := range f.filters {
+		for ; at && line < p.line || !at && line > 0; line++ {
+			b.WriteByte('\n')
+			if !at {
+				break
+			}
+		}
+		b.WriteString(p.text + ",")
+	}
+	for _, text := range firewallFilters {
+		if !at {
+			b.WriteByte('\n')
+		}
+		b.WriteString(text + ",")
+	}
+	if !at {
+		b.WriteByte('\n')
+	}
+	b.WriteString("]}\n")
+	return []byte(b.String())
+}
+
+// notes say which rules are left out.
+func (f *firewall) notes() (out []string) {
+	for _, why := range f.reasons {
+		lines := f.left[why]
+		rules := fmt.Sprintf("%d rules are left out, the first in line %d", len(lines), lines[0])
+		if len(lines) == 1 {
+			rules = fmt.Sprintf("the rule in line %d is left out", lines[0])
+		}
+		out = append(out, fmt.Sprintf("%s: %s: %s", f.reader.file, rules, why))
+	}
+	return out
+}
+
+// leave leaves a rule out that cannot be said here.
+func (f *firewall) leave(r *rule, why string) {
+	if f.left[why] == nil {
+		f.reasons = append(f.reasons, why)
+	}
+	f.left[why] = append(f.left[why], r.line)
+}
+
+func (f *firewall) rule(r *rule) {
+	if r.values["Enabled"] == "No" || !f.counts(r) {
+		return
+	}
+	var c conditions
+	for _, part := range []func(*rule, *conditions) string{f.scope, f.program, f.protocol, f.addresses, f.ports} {
+		if why := part(r, &c); why != "" {
+			f.leave(r, why)
+			return
+		}
+	}
+	rows := r.icmp
+	if len(rows) == 0 {
+		rows = []icmpRow{{-1, -1}}
+	}
+	for _, row := range rows {
+		f.add(r, c.icmp(row), c.family)
+	}
+}
+
+// counts reports whether a rule is for the profile.
+func (f *firewall) counts(r *rule) bool {
+	v, ok := r.values["Profiles"]
+	if !ok || v == "Any" {
+		return true
+	}
+	found := false
+	for _, word := range strings.Split(v, ",") {
+		p := profile(strings.TrimSpace(word))
+		if !slices.Contains(profiles, p) {
+			f.reader.fail(r.lines["Profiles"], 1, "", "Profiles: expected some of Domain, Private, Public, found %q", short(string(p)))
+		}
+		found = found || p == f.profile
+	}
+	return found
+}
+
+// scope is what else a rule depends on.
+func (f *firewall) scope(r *rule, _ *conditions) string {
+	other := func(key string, any ...string) bool {
+		v, ok := r.values[key]
+		return ok && v != "" && !slices.Contains(any, v)
+	}
+	switch {
+	case r.values["Action"] == "Bypass", other("Security", "NotRequired"):
+		return "they are for connections that IPsec secures"
+	case other("Service", "Any"):
+		return "they are for one Windows service, and a program is not told apart from the services in it"
+	case other("InterfaceTypes", "Any"):
+		return "they are for a kind of interface"
+	}
+	return ""
+}
+
+var folders = strings.NewReplacer("%systemroot%", `c:\windows`, "%windir%", `c:\windows`, "%systemdrive%", "c:",
+	"%programfiles%", `c:\program files`, "%programfiles(x86)%", `c:\program files (x86)`)
+
+// program is compared in lower case, as ALE_APP_ID is written (BFE-CND-08).
+func (f *firewall) program(r *rule, c *conditions) string {
+	p := folders.Replace(strings.ToLower(r.values["Program"]))
+	switch {
+	case p == "" || p == "any":
+	case p == "system":
+		c.add("ALE_APP_ID", "match: prefix, ", p) // AMB-34: the end of it
+	case !strings.ContainsAny(p, `\/`):
+		f.reader.fail(r.lines["Program"], 1, "", "Program: expected a path such as C:\\Windows\\System32\\curl.exe, System or Any, found %q", short(p))
+	default:
+		c.add("ALE_APP_ID", "", p)
+	}
+	return ""
+}
+
+// The protocols that netsh names.
+var netshProtocols = map[string]uint8{"TCP": 6, "UDP": 17, "ICMPv4": 1, "ICMPv6": 58, "HOPOPT": 0, "IGMP": 2, "IPv6": 41, "IPv6-Route": 43,
+	"IPv6-Frag": 44, "GRE": 47, "IPv6-NoNxt": 59, "IPv6-Opts": 60, "VRRP": 112, "PGM": 113, "L2TP": 115}
+
+func (f *firewall) protocol(r *rule, c *conditions) string {
+	v := cmp.Or(r.values["Protocol"], "Any")
+	n, ok := netshProtocols[v]
+	if p, err := strconv.ParseUint(v, 10, 8); err == nil {
+		n, ok = uint8(p), true
+	}
+	switch {
+	case v == "Any":
+	case !ok:
+		f.reader.fail(r.lines["Protocol"], 1, policyfile.Nearest(v, known(netshProtocols)), "Protocol: expected a protocol of netsh such as TCP, or a number up to 255, found %q", short(v))
+	default:
+		c.add("IP_PROTOCOL", "", int(n))
+		c.family = map[uint8]string{1: "_V4", 58: "_V6"}[n]
+	}
+	if len(r.icmp) > 0 && n != 1 && n != 58 {
+		f.reader.fail(r.lines["Protocol"], 1, "", "Protocol: %q has no ICMP types", short(v))
+	}
+	return ""
+}
+
+func known(m map[string]uint8) (out []string) {
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (f *firewall) addresses(r *rule, c *conditions) string {
+	for _, of := range []struct{ key, field string }{{"LocalIP", "IP_LOCAL_ADDRESS"}, {"RemoteIP", "IP_REMOTE_ADDRESS"}} {
+		var all []any
+		for _, word := range listed(r.values[of.key]) {
+			a, ok := address(word)
+			switch {
+			case !ok && isWord(word):
+				return "they name " + word + ", which only the machine knows"
+			case !ok:
+				f.reader.fail(r.lines[of.key], 1, "", "%s: expected an address, a network or a range such as 192.0.2.0/24, found %q", of.key, short(word))
+			default:
+				all = append(all, a)
+			}
+		}
+		if len(all) > 0 {
+			c.add(of.field, "", all...)
+		}
+	}
+	return ""
+}
+
+// listed are the words of a list; Any is none.
+func listed(v string) (out []string) {
+	for _, w := range strings.Split(v, ",") {
+		if w = strings.TrimSpace(w); w != "" && w != "Any" {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// isWord reports whether something is a name, such as LocalSubnet.
+func isWord(s string) bool {
+	return s != "" && !strings.ContainsAny(s, ".:/") && strings.IndexFunc(s, func(c rune) bool { return c < 'A' || c > 'z' || c > 'Z' && c < 'a' }) == -1 ||
+		slices.Contains([]string{"RPC-EPMap", "LocalSubnet6", "Ply2Disc"}, s)
+}
+
+// address is an address, a network with its bits or its mask, or a range, as a
+// policy writes it.
+func address(s string) (string, bool) {
+	if low, high, ok := strings.Cut(s, "-"); ok {
+		a, err := netip.ParseAddr(low)
+		b, err2 := netip.ParseAddr(high)
+		if err != nil || err2 != nil || a.Zone() != "" || a.BitLen() != b.BitLen() || b.Less(a) {
+			return "", false
+		}
+		return a.String() + "-" + b.WithZone("").String(), true
+	}
+	host, mask, ok := strings.Cut(s, "/")
+	if ok && strings.Contains(mask, ".") {
+		m, err := netip.ParseAddr(mask)
+		bits, contiguous := maskBits(m)
+		if err != nil || !contiguous {
+			return "", false
+		}
+		s = fmt.Sprintf("%s/%d", host, bits)
+	}
+	if !ok {
+		a, err := netip.ParseAddr(s)
+		return a.String(), err == nil && a.Zone() == "" && !a.Is4In6()
+	}
+	p, err := netip.ParsePrefix(s)
+	return p.Masked().String(), err == nil && !p.Addr().Is4In6()
+}
+
+func maskBits(m netip.Addr) (bits int, ok bool) {
+	if !m.Is4() {
+		return 0, false
+	}
+	ended := false
+	for _, b := range m.As4() {
+		for i := 7; i >= 0; i-- {
+			switch one := b>>i&1 == 1; {
+			case one && ended:
+				return 0, false
+			case one:
+				bits++
+			default:
+				ended = true
+			}
+		}
+	}
+	return bits, true
+}
+
+func (f *firewall) ports(r *rule, c *conditions) string {
+	for _, of := range []struct{ key, field string }{{"LocalPort", "IP_LOCAL_PORT"}, {"RemotePort", "IP_REMOTE_PORT"}} {
+		var all []any
+		for _, word := range listed(r.values[of.key]) {
+			p, ok := ports(word)
+			switch {
+			case !ok && isWord(word):
+				return "they name the port " + word + ", which only the machine knows"
+			case !ok:
+				f.reader.fail(r.lines[of.key], 1, "", "%s: expected ports such as 80 or 5000-5010, found %q", of.key, short(word))
+			default:
+				all = append(all, p)
+			}
+		}
+		if len(all) > 0 {
+			c.add(of.field, "", all...)
+		}
+	}
+	return ""
+}
+
+func ports(s string) (any, bool) {
+	low, high, ranged := strings.Cut(s, "-")
+	a, err := strconv.ParseUint(low, 10, 16)
+	if !ranged {
+		return int(a), err == nil
+	}
+	b, err2 := strconv.ParseUint(high, 10, 16)
+	return fmt.Sprintf("%d-%d", a, b), err == nil && err2 == nil && a <= b
+}
+
+// conditions are those of a filter, as YAML.
+type conditions struct {
+	list   []string
+	family string // of the layer, empty for both
+}
+
+func (c *conditions) add(field, match string, values ...any) {
+	v, _ := json.Marshal(values) // Texts and numbers: YAML reads them as JSON does.
+	if len(values) == 1 {
+		v, _ = json.Marshal(values[0])
+	}
+	c.list = append(c.list, fmt.Sprintf("{field: %s, %svalue: %s}", field, match, v))
+}
+
+// icmp adds a type and a code, which stand where ports do (ALE-FLD-01).
+func (c *conditions) icmp(row icmpRow) []string {
+	all := conditions{list: slices.Clone(c.list)}
+	if row.kind >= 0 {
+		all.add("IP_LOCAL_PORT", "", row.kind)
+	}
+	if row.code >= 0 {
+		all.add("IP_REMOTE_PORT", "", row.code)
+	}
+	return all.list
+}
+
+// Blocks go before permits, whatever they say.
+var firewallActions = map[string]string{"Block": "weight: 12, action: block", "Allow": "weight: 8, action: permit"}
+
+func (f *firewall) add(r *rule, conditions []string, family string) {
+	layer := map[string]string{"In": "ALE_AUTH_RECV_ACCEPT", "Out": "ALE_AUTH_CONNECT"}[r.values["Direction"]]
+	name, _ := json.Marshal(printable(r.name))
+	f.filters = append(f.filters, placedFilter{r.line, fmt.Sprintf("{name: %s, layer: %s%s, sublayer: mpssvc-wf, %s, conditions: [%s]}",
+		name, layer, family, firewallActions[r.values["Action"]], strings.Join(conditions, ", "))})
+}
+
+// printable replaces what a name in a policy may not have.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if !strconv.IsPrint(c) {
+			return '?'
+		}
+		return c
+	}, s)
+}
