@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
 )
@@ -20,7 +22,7 @@ import (
 func newDiff() *cobra.Command {
 	var o diffOptions
 	cmd := &cobra.Command{
-		Use:   "diff OLD NEW [--over FILE]",
+		Use:   "diff OLD [NEW] [--over FILE]",
 		Short: "Show which connections two policies decide differently",
 		Long: `Diff decides connections with both policies and shows those for which the action, the
 destination or what a redirect tells the proxy differs, with both ways through the
@@ -29,16 +31,21 @@ or of a text, one a line: PROGRAM DEST [PROTOCOL [USER]]. Without a file they ar
 sets, tables and configurations of both policies name. Changes with the same cause are
 shown once.
 
+With --with both stand beside policies of other providers, or models of them. Without
+NEW the policy alone is compared with the policy beside them: what they change.
+
 It ends with code 1 when a change is one of --fail-on.`,
 		Example: `  calloutd diff old.yaml new.yaml
-  calloutd diff old.yaml new.yaml --over make.flight --fail-on 'block->permit'`,
-		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.diff(cmd, args[0], args[1]) },
+  calloutd diff old.yaml new.yaml --over make.flight --fail-on 'block->permit'
+  calloutd diff policy.yaml --with vpn-kill-switch`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.diff(cmd, args) },
 	}
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
 	f.StringVar(&o.over, "over", "", "flight file or text of connections; - is standard input")
 	f.StringSliceVar(&o.failOn, "fail-on", nil, "end with code 1 on such a change: FROM->TO with permit, block, redirect or any")
+	o.beside.flag(cmd)
 	f.IntVar(&o.limit, "limit", 20000, "how many connections the search tries at most")
 	_ = cmd.MarkFlagFilename("over") // fails only for a flag that does not exist
 	return cmd
@@ -49,6 +56,7 @@ type diffOptions struct {
 	failOn []string
 	limit  int
 	json   bool
+	beside beside
 }
 
 // A group is changes with one cause, of which the first is shown.
@@ -57,14 +65,32 @@ type group struct {
 	count int
 }
 
-func (o *diffOptions) diff(cmd *cobra.Command, before, after string) error {
-	if err := o.check(); err != nil {
+// A side is one of the two policies that are compared.
+type side struct {
+	file, name string
+	beside     *beside
+}
+
+func (o *diffOptions) sides(args []string) ([]side, error) {
+	with := &o.beside
+	if len(args) == 1 {
+		if len(with.words) == 0 {
+			return nil, errors.New("diff of one policy needs --with: what it is to stand beside")
+		}
+		return []side{{args[0], args[0], new(beside)}, {args[0], args[0] + " with " + strings.Join(with.words, " and "), with}}, nil
+	}
+	return []side{{args[0], args[0], with}, {args[1], args[1], with}}, nil
+}
+
+func (o *diffOptions) diff(cmd *cobra.Command, args []string) error {
+	sides, err := o.sides(args)
+	if err = errors.Join(err, o.check()); err != nil {
 		return err
 	}
 	ctx := cmd.Context()
 	var worlds []*policytest.World
-	for _, file := range []string{before, after} {
-		p, err := describe(ctx, file, newTracer(io.Discard, false, false))
+	for _, s := range sides {
+		p, err := s.beside.describe(ctx, s.file, policyrun.Description{Options: newTracer(io.Discard, false, false).options()})
 		if err != nil {
 			return err
 		}
@@ -79,7 +105,7 @@ func (o *diffOptions) diff(cmd *cobra.Command, before, after string) error {
 	if err != nil {
 		return err
 	}
-	if err := o.write(cmd.OutOrStdout(), groups, tried, all, before, after); err != nil {
+	if err := o.write(cmd.OutOrStdout(), groups, tried, all, sides[0].name, sides[1].name); err != nil {
 		return err
 	}
 	if slices.ContainsFunc(groups, func(g *group) bool { return o.fails(g.Change) }) {

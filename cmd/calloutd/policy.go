@@ -33,5 +33,13 @@ func putInForce(ctx context.Context, path string, t *tracer) (*policyrun.Runner,
 
 // describe opens a policy for connections that exist only in words.
 func describe(ctx context.Context, path string, t *tracer) (*policyrun.Policy, error) {
-	return policyrun.Describe(ctx, path, policyrun.Description{Options: t.options()})
+	return new(beside).describe(ctx, path, policyrun.Description{Options: t.options()})
+}
+
+// describe opens a policy and what is beside it.
+func (b *beside) describe(ctx context.Context, path string, d policyrun.Description) (_ *policyrun.Policy, err error) {
+	if d.File, err = b.read(path); err != nil {
+		return nil, err
+	}
+	return policyrun.Describe(ctx, path, d)
 }

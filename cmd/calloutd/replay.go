@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -27,16 +28,21 @@ callouts were told then they are told again: times, random bytes and what their 
 held come from the file, and so do the addresses of the policy's proxies. What a callout
 keeps in its own memory does not. Nothing is connected.
 
+With --with it is decided beside policies of other providers, or models of them: what a
+VPN client, say, would have changed.
+
 Without --policy it prints what the file holds. It ends with code 1 when a decision
 differs.`,
 		Example: `  calloutd run -p policy.yaml --record make.flight -- make
   calloutd replay make.flight -p policy.yaml
+  calloutd replay make.flight -p policy.yaml --with windows-firewall
   calloutd replay make.flight`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.replay(cmd, args[0]) },
 	}
 	jsonFlag(cmd, &o.json)
 	cmd.Flags().StringVarP(&o.policy, "policy", "p", "", "policy file that decides")
+	o.beside.flag(cmd)
 	_ = cmd.MarkFlagFilename("policy", "yaml", "yml") // fails only for a flag that does not exist
 	return cmd
 }
@@ -44,6 +50,7 @@ differs.`,
 type replayOptions struct {
 	policy string
 	json   bool
+	beside beside
 }
 
 func (o *replayOptions) replay(cmd *cobra.Command, file string) error {
@@ -51,10 +58,13 @@ func (o *replayOptions) replay(cmd *cobra.Command, file string) error {
 	if err != nil {
 		return err
 	}
+	if o.policy == "" && len(o.beside.words) > 0 {
+		return errors.New("--with needs --policy, which it stands beside")
+	}
 	if o.policy == "" {
 		return o.list(cmd.OutOrStdout(), f)
 	}
-	again := replayer{cmd: cmd, policy: o.policy, actions: map[string]int{}, groups: map[string]*replayed{}}
+	again := replayer{cmd: cmd, policy: o.policy, beside: &o.beside, actions: map[string]int{}, groups: map[string]*replayed{}}
 	defer again.close()
 	for e, err := range f.entries() {
 		if err == nil {
@@ -139,6 +149,7 @@ func decision(d *flight.Outcome) string {
 type replayer struct {
 	cmd    *cobra.Command
 	policy string
+	beside *beside
 	header flight.Header
 	live   *policyrun.Policy
 	asked  *policytest.World
@@ -171,7 +182,7 @@ func (p *replayer) begin(h flight.Header) error {
 		return nil
 	}
 	p.close()
-	live, err := policyrun.Describe(p.cmd.Context(), p.policy, policyrun.Description{Options: newTracer(io.Discard, false, false).options(), Proxies: h.Proxies, ProcessID: h.Process})
+	live, err := p.beside.describe(p.cmd.Context(), p.policy, policyrun.Description{Options: newTracer(io.Discard, false, false).options(), Proxies: h.Proxies, ProcessID: h.Process})
 	if err != nil {
 		p.live = nil
 		return err

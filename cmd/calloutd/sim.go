@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policyrun"
@@ -28,9 +30,13 @@ each layer, filter, callout and reason, and what a forward proxy's own connectio
 meet. Nothing is connected and no proxy is started: a proxy that would get a port from
 the system has one from 61001 on. It works on every system.
 
-It ends with code 1 when the connection is blocked.`,
+With --with it stands beside policies of other providers, or models of them, and each
+line says whose filter it is, how heavy its sublayer and it are, and what became of it.
+
+It ends with code 1 when the connection is blocked, or goes round in a loop.`,
 		Example: `  calloutd sim --policy examples/quickstart/policy.yaml --to 198.51.100.7:80 --app /usr/bin/curl
-  calloutd sim -p policy.yaml --inbound --from 203.0.113.9:40000 --to 192.0.2.1:22`,
+  calloutd sim -p policy.yaml --inbound --from 203.0.113.9:40000 --to 192.0.2.1:22
+  calloutd sim -p policy.yaml --to 198.51.100.7:80 --with second-redirector`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.simulate(cmd) },
 	}
@@ -45,6 +51,7 @@ It ends with code 1 when the connection is blocked.`,
 	f.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp or a number")
 	f.StringVar(&o.peer, "peer-name", "", "the name that the connection asks for (SNI, Host), which a proxy of kind peek learns")
 	f.BoolVar(&o.inbound, "inbound", false, "the program accepts the connection instead of making it")
+	o.more(cmd)
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagRequired("to")
 	_ = cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]cobra.Completion{"tcp", "udp"}, cobra.ShellCompDirectiveNoFileComp))
@@ -56,7 +63,15 @@ type description struct {
 	policy, to, from, app, protocol, peer string
 	pid                                   uint32
 	uid                                   int64
+	luid                                  uint64
 	json, inbound                         bool
+	beside                                beside
+}
+
+// more adds what sim and why have in common.
+func (o *description) more(cmd *cobra.Command) {
+	cmd.Flags().Uint64Var(&o.luid, "interface", 0, "LUID of the interface that it uses (IP_LOCAL_INTERFACE; default: not known)")
+	o.beside.flag(cmd)
 }
 
 func (o *description) simulate(cmd *cobra.Command) error {
@@ -65,13 +80,13 @@ func (o *description) simulate(cmd *cobra.Command) error {
 		return err
 	}
 	t := newTracer(cmd.OutOrStdout(), o.json, true)
-	p, err := describe(cmd.Context(), o.policy, t)
+	p, err := o.beside.describe(cmd.Context(), o.policy, policyrun.Description{Options: t.options()})
 	if err != nil {
 		return err
 	}
 	defer p.Close()
 	enforcer := ale.New(ale.Options{Classifier: p.Engine, Store: memstore.New(0), OnRedirect: t.redirect})
-	s := simulation{cmd.Context(), p, enforcer, t, o.peer}
+	s := simulation{cmd.Context(), p, enforcer, t, o.peer, in.Other, map[string]bool{}}
 	if o.inbound {
 		_, err = s.accept(in)
 	} else {
@@ -92,6 +107,9 @@ func (o *description) incoming() (in fwps.Incoming, err error) {
 	}
 	if in.Remote, err = parseAddr("to", o.to); err != nil {
 		return in, err
+	}
+	if o.luid != 0 {
+		in.Other = policytest.OnInterface(nil, o.luid)
 	}
 	switch {
 	case o.from != "":
@@ -125,6 +143,10 @@ type simulation struct {
 	ale  *ale.Enforcer
 	t    *tracer
 	peer string // what a proxy of kind peek would learn
+	// also is what is known of the connection and of the proxies' own ones: they go
+	// to the same place.
+	also map[fwpm.ConditionID]fwp.Value
+	seen map[string]bool // proxies that it was at
 }
 
 // connect is a program's connect() or first datagram, and what follows from it.
@@ -139,10 +161,17 @@ func (s simulation) connect(in fwps.Incoming) error {
 		return nil
 	}
 	s.goes("connects", in.Remote, f.Remote)
-	if s.ProxyID(f.Remote) == "" || s.kind(f.Remote).Foreign() {
+	px, ok := s.ProxyAt(f.Remote)
+	switch {
+	case !ok || px.Kind.Foreign():
 		return nil
+	case s.seen[px.ID]:
+		s.t.emit(policytrace.Event{Event: "loop", To: f.Remote.String(), Proxy: px.ID, Rule: "SC-31", Why: "the proxy gets its own connection again"},
+			fmt.Sprintf("calloutd: %s: proxy %s gets its own connection again, and so on without end (SC-31)", s.t.paint.word("loop"), px.ID))
+		return exitCode(codeNo)
 	}
-	return s.proxied(f, in)
+	s.seen[px.ID] = true
+	return s.proxied(px, f, in)
 }
 
 func (s simulation) goes(verb string, asked, to netip.AddrPort) {
@@ -155,28 +184,22 @@ func (s simulation) goes(verb string, asked, to netip.AddrPort) {
 	s.t.emit(e, text)
 }
 
-// kind is that of the policy's proxy at an address.
-func (s simulation) kind(a netip.AddrPort) policyfile.ProxyKind {
-	px, _ := s.ProxyAt(a)
-	return px.Kind
-}
-
 // proxied is the proxy's side of a redirected connection: it accepts, and one
-// that forwards connects with the records set.
-func (s simulation) proxied(f *ale.Flow, in fwps.Incoming) error {
+// that forwards connects with the records set, unless it forgets them.
+func (s simulation) proxied(px policyfile.Proxy, f *ale.Flow, in fwps.Incoming) error {
 	in = fwps.Incoming{Protocol: in.Protocol, AppID: "calloutd", ProcessID: s.ProcessID, Local: f.Remote, Remote: f.Local}
 	acc, err := s.accept(in)
-	kind := s.kind(f.Remote)
-	if err != nil || kind == policyfile.ProxyInspect {
+	if err != nil || px.Kind == policyfile.ProxyInspect {
 		return err
 	}
-	carried, err := policytest.Carry(s.ale, acc.Records)
-	if err != nil {
-		return err
+	own := fwps.Incoming{Protocol: in.Protocol, AppID: in.AppID, ProcessID: in.ProcessID, Remote: f.Original, Other: s.also}
+	if !px.ForgetsRecords {
+		if own.Records, err = policytest.Carry(s.ale, acc.Records); err != nil {
+			return err
+		}
 	}
-	own := fwps.Incoming{Protocol: in.Protocol, AppID: in.AppID, ProcessID: in.ProcessID, Remote: f.Original, Records: carried}
-	if kind == policyfile.ProxyPeek && s.peer != "" {
-		own.Other = policytest.PeerNamed(s.peer)
+	if px.Kind == policyfile.ProxyPeek && s.peer != "" {
+		own.Other = policytest.Called(s.also, s.peer)
 	}
 	return s.connect(own)
 }

@@ -16,9 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policytest"
-	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 func newTest() *cobra.Command {
@@ -30,6 +28,9 @@ func newTest() *cobra.Command {
 and its cases in one: each describes a connection and what must become of it. A folder stands for all such files in it and below, a policy for the
 file beside it. Nothing is connected. What of the policy no case reached is always
 printed. It works on every system.
+
+A case can say what stands beside its policy (with:), and --with puts more beside all of
+them: policies of other providers, or models of them.
 
 It ends with code 1 when a case failed or less than --min was reached, with 125 when
 there is nothing to run or a file has mistakes.`,
@@ -48,6 +49,7 @@ there is nothing to run or a file has mistakes.`,
 	f.BoolVar(&o.update, "update", false, "take what came for what is wanted: rewrites expectations and nothing else")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "print cases that passed too")
 	f.BoolVarP(&o.again, "watch", "w", false, "run the cases again whenever a policy, its cases or its callouts change")
+	o.beside.flag(cmd)
 	f.IntVar(&o.parallel, "parallel", runtime.GOMAXPROCS(0), "how many cases run at a time")
 	f.Float64Var(&o.min, "min", 0, "least percent of each policy's filters and conditions, and of each callout's code, that cases must reach")
 	cmd.MarkFlagsMutuallyExclusive("json", "tap")
@@ -61,6 +63,7 @@ type testOptions struct {
 	again                      bool
 	parallel                   int
 	min                        float64
+	beside                     beside
 }
 
 // An outcome is what came of all files.
@@ -165,98 +168,6 @@ func casesAt(path string) (files []string, err error) {
 
 func isCases(path string) bool {
 	return strings.HasSuffix(path, "_test.yaml") || strings.HasSuffix(path, "_test.yml") || isArchive(path)
-}
-
-// file runs the cases of one file.
-func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp, out *outcome) error {
-	src, err := readCases(path)
-	if err != nil {
-		return err
-	}
-	a := &archive{cases: src}
-	if isArchive(path) {
-		if a, err = readArchive(path, src); err != nil {
-			return err
-		}
-	}
-	suite, err := policytest.Parse(path, a.cases)
-	if err != nil {
-		return err
-	}
-	policy := policyOf(path, suite, a)
-	var code codes
-	p, err := code.describe(ctx, policy, a.policy)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	world := policytrace.World(p)
-	world.Configure = code.configure
-	if err := suite.Bind(p.File, world.Proxies); err != nil {
-		return err
-	}
-	var cases []*policytest.Case
-	for i := range suite.Cases {
-		if only.MatchString(suite.Cases[i].Name) {
-			cases = append(cases, &suite.Cases[i])
-		}
-	}
-	c := policytest.NewCoverage(p.File)
-	results := policytest.Run(ctx, world, suite, cases, o.parallel, c)
-	if o.update && !isArchive(path) { // Of an archive the differences are shown.
-		results, err = update(suite, path, results)
-	}
-	out.results = append(out.results, results...)
-	out.policies = append(out.policies, policytest.PolicyCoverage{Policy: policy, Summary: c.Summary()})
-	out.folders = append(out.folders, filepath.Dir(policy))
-	for _, m := range code.all {
-		out.folders = append(out.folders, folderOf(m.module))
-		out.add(m.code())
-	}
-	return err
-}
-
-// policyOf is the file of the policy that cases are for.
-func policyOf(path string, s *policytest.Suite, a *archive) string {
-	ext := filepath.Ext(path)
-	switch {
-	case a.policy != nil:
-		return path
-	case s.Policy != "":
-		return policyfile.Under(filepath.Dir(path), s.Policy)
-	case isArchive(path):
-		return strings.TrimSuffix(path, "_test.txtar") + ".yaml"
-	}
-	return strings.TrimSuffix(path, "_test"+ext) + ext
-}
-
-// readCases reads a file, of one byte more than the limit if it is too long.
-func readCases(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return policytest.Read(f)
-}
-
-// update rewrites a file of cases and counts what it rewrote as passed.
-func update(s *policytest.Suite, path string, rs []policytest.Result) ([]policytest.Result, error) {
-	if !slices.ContainsFunc(rs, func(r policytest.Result) bool { return !r.Passed() }) {
-		return rs, nil
-	}
-	src, err := policytest.Update(s, rs)
-	if err != nil {
-		return rs, err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return rs, err
-	}
-	for i := range rs {
-		rs[i].Differences = nil
-	}
-	return rs, os.WriteFile(path, src, info.Mode().Perm())
 }
 
 func (o *testOptions) report(out io.Writer, all *outcome) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytrace"
 )
 
@@ -19,9 +20,13 @@ func newWhy() *cobra.Command {
 		Long: `Why takes the connection you describe through the engine and says what happens, which
 filter at which layer decided because of which conditions, and what its callout said.
 Then it tries what would decide otherwise: the policy without that filter, and the
-filters that come nearest to matching. Nothing is connected.`,
-		Example: `  calloutd why 192.0.2.7:25 --as /usr/bin/mail -p examples/conditions/policy.yaml`,
-		Args:    cobra.ExactArgs(1),
+filters that come nearest to matching. Nothing is connected.
+
+With --with it stands beside policies of other providers, or models of them, and why says
+who stands where: whose filter in which sublayer decided, and what became of the others.`,
+		Example: `  calloutd why 192.0.2.7:25 --as /usr/bin/mail -p examples/conditions/policy.yaml
+  calloutd why 198.51.100.7:443 -p policy.yaml --with vpn-kill-switch --with windows-firewall`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.to = args[0]
 			return o.why(cmd)
@@ -35,6 +40,7 @@ filters that come nearest to matching. Nothing is connected.`,
 	f.Int64Var(&o.uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known")
 	f.Uint32Var(&o.pid, "pid", 1000, "number of the process")
 	f.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp or a number")
+	o.more(cmd)
 	f.BoolVar(&o.inbound, "inbound", false, "the program accepts the connection at DEST instead of making it")
 	return cmd
 }
@@ -48,7 +54,7 @@ func (o *description) why(cmd *cobra.Command) error {
 		return err
 	}
 	in.Inbound = o.inbound
-	p, err := describe(cmd.Context(), o.policy, newTracer(io.Discard, false, false))
+	p, err := o.beside.describe(cmd.Context(), o.policy, policyrun.Description{Options: newTracer(io.Discard, false, false).options()})
 	if err != nil {
 		return err
 	}

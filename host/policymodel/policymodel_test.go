@@ -259,9 +259,9 @@ func TestWhoStandsWhere(t *testing.T) {
 			`this policy, sublayer universal (0x8000): filter 9 "SSH" (weight 0x8200000000) says permit: is overruled by filter 19 of windows-firewall: it was soft (ARB-05)`,
 			`windows-firewall, sublayer mpssvc-wf (0x000a): filter 19 "Default Inbound" (weight 0x0) says block, hard: decides`}},
 		{"CR-11 CH-05 the last redirect counts, and who wants to hear of it is asked again", "second-redirector", to("198.51.100.7:81"), []string{
-			`second-redirector, sublayer second-redirector (0x9000): filter 13 "everything to the second proxy" (weight 0x8200000000) says redirect: its redirect is replaced by that of filter 2 of this policy (CR-11)`,
-			`this policy, sublayer universal (0x8000): filter 2 "also theirs" (weight 0x8200000000) says redirect: decides`,
-			`second-redirector, sublayer second-redirector (0x9000): filter 13 "everything to the second proxy" (weight 0x8200000000) says permit: is asked again, since another one changed the request (SC-73)`}},
+			`second-redirector, sublayer second-redirector (0xa000): filter 13 "everything to the second proxy" (weight 0x8200000000) says redirect: its redirect is replaced by that of filter 2 of this policy (CR-11)`,
+			`this policy, sublayer universal (0x8000): filter 2 "also theirs" (weight 0x8200000000) says redirect: its redirect counts; decides`,
+			`second-redirector, sublayer second-redirector (0xa000): filter 13 "everything to the second proxy" (weight 0x8200000000) says permit: is asked again, since another one changed the request (SC-73)`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := world(t, mine, c.with)

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policymodel"
+	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
@@ -50,6 +53,9 @@ func (l *loader) load(ctx context.Context, c policyfile.Callout) error {
 	if err != nil {
 		return bad("config", err)
 	}
+	if c.Model != "" {
+		return l.model(c, config)
+	}
 	key := "wasm"
 	if c.GoPackage != "" {
 		key = "go"
@@ -73,11 +79,49 @@ func (l *loader) load(ctx context.Context, c policyfile.Callout) error {
 	if err != nil {
 		return bad("id", err)
 	}
-	l.Handles[c.ID], l.Modules[c.ID], l.made[c.ID] = handle, m, made{wasm, config}
+	l.Modules[c.ID], l.made[c.ID] = m, made{wasm, config}
+	l.registered(c.ID, handle, unregister)
+	return nil
+}
+
+func (l *loader) registered(id fwpm.CalloutID, handle redirect.Handle, unregister func() error) {
+	l.Handles[id] = handle
 	// Refused while the callout is busy: then the engine goes with it.
 	l.closers = append(l.closers, func() { _ = unregister() })
 	l.leave = append(l.leave, unregister)
+}
+
+// model registers what stands for another product's callout.
+func (l *loader) model(c policyfile.Callout, config []byte) error {
+	m, err := policymodel.Callout(c.Model, config)
+	if err != nil {
+		return l.File.At("callout", string(c.ID), "config", err)
+	}
+	handle, unregister, err := l.Engine.RegisterCallout(c.ID, m)
+	if err != nil {
+		return l.File.At("callout", string(c.ID), "id", err)
+	}
+	l.registered(c.ID, handle, unregister)
 	return nil
+}
+
+// errModel is why a model is never live.
+var errModel = errors.New("a model of another product is for sim, why, test, diff and replay: nothing is enforced with it")
+
+// modelled finds the models in a policy that is to be enforced.
+func modelled(f *policyfile.File) error {
+	var errs []error
+	for _, c := range f.Callouts {
+		if c.Model != "" {
+			errs = append(errs, f.At("callout", string(c.ID), "model", errModel))
+		}
+	}
+	for _, px := range f.Proxies {
+		if px.ForgetsRecords {
+			errs = append(errs, f.At("proxy", px.ID, "forgets_records", errModel))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (l *loader) options(c policyfile.Callout, config []byte) guest.ModuleOptions {

@@ -14,11 +14,12 @@ func inputs(policy string, f *policyfile.File) []string {
 	dir := filepath.Dir(policy)
 	var files []string
 	for _, c := range f.Callouts {
-		if c.GoPackage == "" {
+		switch {
+		case c.Wasm != "":
 			files = append(files, policyfile.Under(dir, c.Wasm))
-			continue
+		case c.GoPackage != "":
+			files = append(files, goFiles(policyfile.Under(dir, c.GoPackage))...)
 		}
-		files = append(files, goFiles(policyfile.Under(dir, c.GoPackage))...)
 	}
 	for _, p := range f.Proxies {
 		if p.Credentials.File != "" {

@@ -253,3 +253,23 @@ callouts:
 		},
 	}, asked)
 }
+
+// A model stands for a program that is not here: it is described, and never in force.
+func TestAModelOfAnotherProductIsNotEnforced(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "model.yaml")
+	write(t, file, `version: 1
+callouts: [{id: other, model: redirector, config: {to: ["${proxy:other}"]}}]
+proxies: [{id: other, kind: forward, forgets_records: true}]
+filters: [{name: all, layer: ALE_CONNECT_REDIRECT_V4, action: callout, callout: other}]
+`)
+	err := runner(t, Options{}).Load(t.Context(), file)
+	require.ErrorContains(t, err, "model.yaml:2:31: a model of another product is for sim, why, test, diff and replay")
+	require.ErrorContains(t, err, "model.yaml:3:55: a model of another product")
+	p, err := Describe(t.Context(), file, Description{})
+	require.NoError(t, err)
+	defer p.Close()
+	in := fwps.Incoming{Layer: fwpm.LayerALEConnectRedirectV4, AppID: "/curl", Protocol: fwps.ProtocolTCP, Remote: netip.MustParseAddrPort("192.0.2.7:25")}
+	var d fwps.Decision
+	p.Engine.Classify(t.Context(), &in, &d)
+	require.Equal(t, p.Proxies["other"], d.Connect.Remote)
+}

@@ -108,6 +108,9 @@ func (r *Runner) Use(ctx context.Context, path string, file *policyfile.File) er
 // open makes a policy ready: proxies first, since the callouts' configuration names
 // their addresses.
 func (r *Runner) open(ctx context.Context, path string, file *policyfile.File) (*Policy, error) {
+	if err := modelled(file); err != nil {
+		return nil, err
+	}
 	p := newPolicy(path, file, r.opts, &r.names, r.had)
 	err := r.startProxies(p)
 	err = errors.Join(err, p.fill(ctx))

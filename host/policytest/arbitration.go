@@ -74,11 +74,14 @@ func verdict(p *policyfile.File, steps []fwps.Step, i, deciding int) string {
 		what = append(what, "is asked again, since another one changed the request (SC-73)")
 	}
 	if s.Redirected {
-		for j := len(steps) - 1; j > i; j-- {
-			if steps[j].Redirected && steps[j].Callout != s.Callout {
-				what = append(what, "its redirect is replaced by that of "+by(j)+" (CR-11)")
-				break
-			}
+		last := len(steps) - 1
+		for !steps[last].Redirected {
+			last--
+		}
+		if steps[last].Callout == s.Callout {
+			what = append(what, "its redirect counts")
+		} else {
+			what = append(what, "its redirect is replaced by that of "+by(last)+" (CR-11)")
 		}
 	}
 	decides := s.Action == fwp.ActionPermit || s.Action == fwp.ActionBlock

@@ -108,7 +108,7 @@ func (r *reader) protocol(v value, s *Step) {
 
 func (r *reader) peerName(v value, s *Step) {
 	if name, ok := r.text(v); ok {
-		s.Incoming.Other = also(s.Incoming.Other, fwpm.ConditionPeerName, fwp.Blob(name))
+		s.Incoming.Other = Called(s.Incoming.Other, name)
 	}
 }
 
@@ -117,7 +117,17 @@ func (r *reader) localInterface(v value, s *Step) {
 	if err != nil || v.Kind != yaml.ScalarNode {
 		r.bad(v, "the number (LUID) of an interface")
 	}
-	s.Incoming.Other = also(s.Incoming.Other, fwpm.ConditionIPLocalInterface, fwp.Value{Type: fwp.Uint64, Uint: n})
+	s.Incoming.Other = OnInterface(s.Incoming.Other, n)
+}
+
+// Called is fields of a connection whose peer is called name.
+func Called(fields map[fwpm.ConditionID]fwp.Value, name string) map[fwpm.ConditionID]fwp.Value {
+	return also(fields, fwpm.ConditionPeerName, fwp.Blob(name))
+}
+
+// OnInterface is fields of a connection with the LUID of the interface that it uses.
+func OnInterface(fields map[fwpm.ConditionID]fwp.Value, luid uint64) map[fwpm.ConditionID]fwp.Value {
+	return also(fields, fwpm.ConditionIPLocalInterface, fwp.Value{Type: fwp.Uint64, Uint: luid})
 }
 
 // also is fields with one more; the map may be that of other connections too.

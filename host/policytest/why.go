@@ -36,6 +36,7 @@ type Part struct {
 	Callout string `json:"callout,omitempty"`
 	Says    string `json:"says,omitempty"` // the callout's reason
 	Rule    string `json:"rule,omitempty"`
+	Late    bool   `json:"late,omitempty"` // it said something after a hard decision, which stands
 	// Because are the conditions that held; If those that did not, and would have
 	// to for Outcome.
 	Because []string `json:"because,omitempty"`
@@ -84,7 +85,8 @@ func (x *explainer) by() (out []Part) {
 		if r.Filter == 0 && x.is.Action == Permit || x.is.Action == Permit && !r.Decided && r.Why == "" {
 			continue
 		}
-		p := Part{Layer: r.Layer.String(), Filter: uint64(r.Filter), Name: r.Name, Place: x.Policy.Place(r.Filter), Callout: string(r.Callout), Says: r.Why, Rule: r.Rule}
+		p := Part{Layer: r.Layer.String(), Filter: uint64(r.Filter), Name: r.Name, Place: x.Policy.Place(r.Filter), Callout: string(r.Callout), Says: r.Why, Rule: r.Rule,
+			Late: !r.Decided && (r.Rule == "ARB-07" || r.Rule == "CO-CLS-06")}
 		if x.Policy.Several() {
 			p.Owner = Provider(r.Provider)
 		}
@@ -301,7 +303,11 @@ func (p *Part) name() string {
 
 func (p *Part) decided() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s decides", strings.ToUpper(p.name()[:1])+p.name()[1:])
+	verb := "decides"
+	if p.Late {
+		verb = "comes too late"
+	}
+	fmt.Fprintf(&b, "%s %s", strings.ToUpper(p.name()[:1])+p.name()[1:], verb)
 	if p.Rule != "" && p.Rule != "ARB-01" {
 		fmt.Fprintf(&b, " (%s)", p.Rule)
 	}

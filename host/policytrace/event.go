@@ -43,14 +43,21 @@ type Step struct {
 	Name     string `json:"filter_name"`
 	Place    string `json:"filter_place,omitempty"`
 	Sublayer string `json:"sublayer"`
-	Callout  string `json:"callout,omitempty"`
-	State    string `json:"redirect_state,omitempty"` // relative to the callout
-	Action   string `json:"action"`                   // or "redirect"
-	To       string `json:"to,omitempty"`             // of a redirect
-	Hard     bool   `json:"hard,omitempty"`
-	Veto     bool   `json:"veto,omitempty"`
-	Rule     string `json:"rule,omitempty"`
-	Why      string `json:"why,omitempty"`
+	// Where policies of several providers are beside each other: whose it is, how
+	// heavy it and its sublayer are, and what became of what it said.
+	Provider       string  `json:"provider,omitempty"`
+	SublayerWeight *uint16 `json:"sublayer_weight,omitempty"`
+	Weight         *uint64 `json:"weight,omitempty"`
+	Verdict        string  `json:"verdict,omitempty"`
+
+	Callout string `json:"callout,omitempty"`
+	State   string `json:"redirect_state,omitempty"` // relative to the callout
+	Action  string `json:"action"`                   // or "redirect"
+	To      string `json:"to,omitempty"`             // of a redirect
+	Hard    bool   `json:"hard,omitempty"`
+	Veto    bool   `json:"veto,omitempty"`
+	Rule    string `json:"rule,omitempty"`
+	Why     string `json:"why,omitempty"`
 }
 
 // Because says where, by what and why it was decided.

@@ -11,6 +11,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyrun"
+	"github.com/calloutd/calloutd/host/policytest"
 )
 
 // A Reader tells what the layers say of connections that a policy decides: each of
@@ -42,8 +43,10 @@ func (r Reader) Decision(in *fwps.Incoming, d *fwps.Decision) (Event, string) {
 	}
 	e.From, e.To, e.Proxy = addr(from), addr(to), r.Policy.ProxyID(to)
 	lines := []string{fmt.Sprintf("%-26s %s: %s", e.Layer, r.who(e, in), r.paint(e.Action))}
+	stands := r.stands(in, d)
 	for i := range d.Steps {
 		s := r.step(in, d, i)
+		s.stand(stands, i)
 		e.Steps = append(e.Steps, s)
 		lines = append(lines, "    "+r.describe(s))
 	}
@@ -51,6 +54,24 @@ func (r Reader) Decision(in *fwps.Incoming, d *fwps.Decision) (Event, string) {
 		lines = append(lines, "    no filter matches (ARB-09)")
 	}
 	return e, strings.Join(lines, "\n")
+}
+
+// stands are where filters stood among those of other providers; nil where there are
+// none beside the policy.
+func (r Reader) stands(in *fwps.Incoming, d *fwps.Decision) []policytest.Stand {
+	if !r.Policy.File.Several() {
+		return nil
+	}
+	return policytest.Stands(r.Policy.File, in.Layer, d.Steps, d.Deciding)
+}
+
+// stand fills in where a filter stood.
+func (s *Step) stand(stands []policytest.Stand, i int) {
+	if stands == nil {
+		return
+	}
+	st := &stands[i]
+	s.Provider, s.SublayerWeight, s.Weight, s.Verdict = st.Provider, &st.SublayerWeight, &st.Weight, st.Verdict
 }
 
 // addr is empty for an address that is not known, or not yet.
@@ -124,7 +145,13 @@ func (r Reader) describe(s Step) string {
 	if s.Place != "" {
 		fmt.Fprintf(&b, " (%s)", s.Place)
 	}
+	if s.Provider != "" {
+		fmt.Fprintf(&b, " of %s, weight %#x,", s.Provider, *s.Weight)
+	}
 	fmt.Fprintf(&b, " in %s", s.Sublayer)
+	if s.SublayerWeight != nil {
+		fmt.Fprintf(&b, " (%#04x)", *s.SublayerWeight)
+	}
 	if s.Callout != "" {
 		fmt.Fprintf(&b, " asks callout %q", s.Callout)
 	}
@@ -145,6 +172,9 @@ func (r Reader) describe(s Step) string {
 		b.WriteString(": " + Clean(s.Why))
 	}
 	b.WriteString(Rule(s.Rule))
+	if s.Verdict != "" {
+		fmt.Fprintf(&b, " [%s]", s.Verdict)
+	}
 	return b.String()
 }
 
