@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/fwp"
@@ -96,7 +97,10 @@ func (m *Module) deliver(n *notice) {
 		le.PutUint64(i.block[abi.ResponseOffset+abi.RespCookie:], n.context)
 		return i.hear(n.event)
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, errClosed): // Nothing failed: it ends with events in its queue.
+		m.notices.dropped.Add(1)
+	case err != nil:
 		m.log.printf("%v", err)
 	}
 }

@@ -1,6 +1,8 @@
 package guest_test
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,4 +93,17 @@ func TestAnEndlessEventIsStopped(t *testing.T) {
 	require.Eventually(t, func() bool { return m.Stats().Replaced == 1 }, time.Minute, time.Millisecond)
 	require.Zero(t, heard(t, m))
 	require.Zero(t, m.Stats().Failures, "no decision failed")
+}
+
+// What a module has not heard when it is closed is no failure of it.
+func TestClosingWithEventsInTheQueueSaysNothing(t *testing.T) {
+	var said atomic.Int32
+	m := load(t, "notify", guest.ModuleOptions{Slots: 1, Logf: func(string, ...any) { said.Add(1) }})
+	hears := guest.Deafen(m)
+	m.FlowEstablished(&fwps.Event{In: call(1).In, Context: 77})
+	go m.Close(context.WithoutCancel(t.Context()))
+	require.Eventually(t, func() bool { _, err := ask(m, call(1)); return err != nil }, time.Minute, time.Millisecond)
+	hears()
+	require.NoError(t, m.Close(context.WithoutCancel(t.Context())))
+	require.Zero(t, said.Load())
 }
