@@ -22,7 +22,7 @@ var updateAPI = flag.Bool("update-api", false, "write testdata/api as the packag
 // of a release.
 var stable = []string{"host", "host/ale", "host/arbitrate", "host/fwp", "host/fwpm", "host/fwps", "host/guest", "host/guest/meter",
 	"host/policyfile", "host/policyrun", "host/policytrace", "host/redirect", "host/redirect/memstore", "host/redirect/arenastore", "host/redirect/boltstore", "host/enforce", "host/enforce/seccomp",
-	"host/enforce/cgroupbpf", "wsk", "wsk/localproxy", "wsk/ntstatus", "wsk/remote", "wsk/winsock", "wsk/wsknet", "sdk/go/callout"}
+	"host/enforce/cgroupbpf", "wsk", "wsk/localproxy", "wsk/ntstatus", "wsk/remote", "wsk/winsock", "wsk/wsknet", "sdk/go/callout", "sdk/go/callouttest"}
 
 func TestAPI(t *testing.T) {
 	var paths []string

@@ -1,0 +1,2 @@
+// Package testingo is a policy whose tests are Go tests.
+package testingo
