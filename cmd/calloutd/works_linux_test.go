@@ -10,16 +10,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/nftgateway"
 )
 
 // A worker is a program that people use, with what it needs: its servers are at
-// ports that the forward policy redirects.
+// ports that the policy redirects.
 type worker struct {
 	name, tool string
 	// prepare starts the servers and returns the command and what it prints.
@@ -27,6 +32,12 @@ type worker struct {
 }
 
 var workers = []worker{
+	{"curl", "curl", getting("curl", "-sS", "--noproxy", "*", "URL")},
+	{"wget", "wget", getting("wget", "--no-proxy", "-qO-", "URL")},
+	{"python", "python3", getting("python3", "-c", "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode(), end='')", "URL")},
+	{"node", "node", getting("node", "-e", "fetch(process.argv[1]).then(r => r.text()).then(t => process.stdout.write(t))", "URL")},
+	{"java", "javac", java},
+	{"static Go", "go", staticGo},
 	{"git over http", "git", gitHTTP},
 	{"git over ssh", "sshd", gitSSH},
 	{"apt", "apt-get", apt},
@@ -50,6 +61,37 @@ func script(t *testing.T, text string, args ...string) {
 	require.NoError(t, err, "%s", out)
 }
 
+// destination is what a client connects to in order to reach an origin: behind a
+// gateway an address that only a redirect reaches.
+func destination(addr string) string {
+	if os.Getenv(routerEnv) == "" {
+		return addr
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	return net.JoinHostPort(beyond, port)
+}
+
+// getting is a client that gets a page at URL.
+func getting(argv ...string) func(*testing.T) ([]string, string) {
+	return func(t *testing.T) ([]string, string) {
+		addr := web(t)
+		argv := slices.Clone(argv)
+		argv[slices.Index(argv, "URL")] = "http://" + destination(addr) + "/"
+		return argv, "origin says hello\n"
+	}
+}
+
+func java(t *testing.T) ([]string, string) {
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o755))
+	script(t, `javac -d "$1" testdata/java/Get.java`, dir)
+	return []string{"java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", dir, "Get", "http://" + destination(web(t)) + "/"}, "origin says hello\norigin says hello\n"
+}
+
+func staticGo(t *testing.T) ([]string, string) {
+	return []string{static(t), destination(echoes(t)), "64"}, "echoed 64\n"
+}
+
 // repository makes one with a file in it.
 func repository(t *testing.T) (dir string) {
 	dir = t.TempDir()
@@ -67,7 +109,7 @@ func gitHTTP(t *testing.T) ([]string, string) {
 	require.NoError(t, err)
 	addr := serveHTTP(t, &cgi.Handler{Path: filepath.Join(strings.TrimSpace(string(backend)), "git-http-backend"),
 		Env: []string{"GIT_PROJECT_ROOT=" + repository(t), "GIT_HTTP_EXPORT_ALL=1"}})
-	return []string{"sh", "-euc", clone, "sh", "http://" + addr + "/repo.git"}, "hello\n"
+	return []string{"sh", "-euc", clone, "sh", "http://" + destination(addr) + "/repo.git"}, "hello\n"
 }
 
 func gitSSH(t *testing.T) ([]string, string) {
@@ -85,7 +127,7 @@ func gitSSH(t *testing.T) ([]string, string) {
 		"-o", "AuthorizedKeysFile="+dir+"/allowed", "-o", "PidFile=none")
 	serving(t, cmd, "127.0.0.1:"+port)
 	ssh := "ssh -F none -i " + dir + "/user -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
-	return []string{"env", "GIT_SSH_COMMAND=" + ssh, "sh", "-euc", clone, "sh", "ssh://root@127.0.0.1:" + port + repo + "/repo.git"}, "hello\n"
+	return []string{"env", "GIT_SSH_COMMAND=" + ssh, "sh", "-euc", clone, "sh", "ssh://root@" + destination("127.0.0.1:"+port) + repo + "/repo.git"}, "hello\n"
 }
 
 // serving starts a server and waits until it listens.
@@ -109,7 +151,7 @@ func serving(t *testing.T, cmd *exec.Cmd, addr string) {
 
 // apt updates from a repository with no packages, with folders of its own.
 func apt(t *testing.T) ([]string, string) {
-	addr := serveHTTP(t, http.FileServerFS(os.DirFS(emptyRepository(t))))
+	addr := destination(serveHTTP(t, http.FileServerFS(os.DirFS(emptyRepository(t)))))
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(dir, 0o755))
 	script(t, `cd "$1"; mkdir -p lists/partial cache/archives/partial etc; : >status; echo "deb [trusted=yes] http://$2/ ./" >etc/list; chmod -R a+rwX .`, dir, addr)
@@ -131,7 +173,7 @@ func emptyRepository(t *testing.T) string {
 // nginxClient is nginx with an upstream that is redirected. It is asked from
 // inside, at a unix socket, and then told to end.
 func nginxClient(t *testing.T) ([]string, string) {
-	addr := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "origin says hello") }))
+	addr := destination(web(t))
 	need(t, "curl")
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(dir, 0o777))
@@ -148,12 +190,12 @@ while [ -e "$1/pid" ]; do sleep 0.01; done`, "sh", dir}, "origin says hello\n"
 }
 
 func threads(t *testing.T) ([]string, string) {
-	addr := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") }))
+	addr := destination(web(t))
 	return []string{"python3", "-c", `
 import sys, urllib.request, concurrent.futures
 get = lambda _: urllib.request.urlopen("http://" + sys.argv[1] + "/").read()
 with concurrent.futures.ThreadPoolExecutor(16) as pool:
-    print(sum(b == b"hello" for b in pool.map(get, range(64))))`, addr}, "64\n"
+    print(sum(b == b"origin says hello\n" for b in pool.map(get, range(64))))`, addr}, "64\n"
 }
 
 // Programs that people use work, redirected, in every mode.
@@ -167,7 +209,7 @@ func TestWorks(t *testing.T) {
 				r := calloutd(t, append([]string{"run", mode, "--policy", forward, "--summary", "--"}, argv...)...)
 				require.Zero(t, r.code, "%s\n%s\n%s", mode, r.stdout, r.stderr)
 				require.Contains(t, r.stdout, want, mode)
-				require.Regexp(t, `to 127\.0\.0\.1:8\d+: redirected to 127\.0\.0\.1:\d+ \(proxy forward\)`, r.stderr, mode)
+				require.Regexp(t, `to (\[::ffff:)?127\.0\.0\.1\]?:8\d+: redirected to 127\.0\.0\.1:\d+ \(proxy forward\)`, r.stderr, mode)
 			}
 			attached(t, argv, want)
 		})
@@ -177,30 +219,114 @@ func TestWorks(t *testing.T) {
 // attached runs a command in a cgroup that the policy is attached to.
 func attached(t *testing.T, argv []string, want string) {
 	cgroup, in := newCgroup(t)
-	daemon := exec.CommandContext(t.Context(), "calloutd", "attach", "--policy", forward, "--cgroup", cgroup, "--trace")
-	stderr, err := daemon.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, daemon.Start())
-	said := make(chan string, 1<<16)
-	go func() {
-		defer close(said)
-		for s := bufio.NewScanner(stderr); s.Scan(); {
-			said <- s.Text()
-		}
-	}()
-	for line, there := <-said; !strings.Contains(line, "attached to"); line, there = <-said { // What the proxies did comes before.
-		require.True(t, there, "attach has ended")
-	}
+	said, end := background(t, "attached to", "attach", "--policy", forward, "--cgroup", cgroup, "--trace")
 	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	cmd.SysProcAttr = in
 	r := finish(t, cmd)
 	require.Zero(t, r.code, "%s\n%s", r.stdout, r.stderr)
 	require.Contains(t, r.stdout, want)
-	require.NoError(t, daemon.Process.Signal(os.Interrupt))
+	end()
 	var trace strings.Builder
 	for line := range said {
 		trace.WriteString(line + "\n")
 	}
-	require.NoError(t, daemon.Wait())
 	require.Contains(t, trace.String(), "(proxy forward)", "it was redirected")
+}
+
+// background runs calloutd until end is called, which waits for it, and returns
+// when it has said that it is ready. What it says then is in said.
+func background(t *testing.T, ready string, args ...string) (said <-chan string, end func()) {
+	t.Helper()
+	daemon := exec.CommandContext(t.Context(), "calloutd", args...)
+	stderr, err := daemon.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, daemon.Start())
+	lines, read := make(chan string, 1<<16), make(chan struct{})
+	go func() {
+		defer close(read)
+		defer close(lines)
+		for s := bufio.NewScanner(stderr); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	for line, there := <-lines; !strings.Contains(line, ready); line, there = <-lines { // What the proxies did comes before.
+		require.True(t, there, "calloutd %v has ended", args)
+	}
+	return lines, func() {
+		require.NoError(t, daemon.Process.Signal(os.Interrupt))
+		<-read
+		require.NoError(t, daemon.Wait())
+	}
+}
+
+const (
+	routerEnv = "CALLOUTD_TEST_ROUTER" // this test is a router, in a network of its own
+	beyond    = "198.51.100.7"         // behind it
+)
+
+// They work behind a gateway, whose client is in another network: what it reaches
+// is what the policy redirects it to.
+func TestWorksBehindAGateway(t *testing.T) {
+	if os.Getenv(routerEnv) == "" {
+		if err := enforce.Missing(nftgateway.Probe(), enforce.CommandGateway); err != nil {
+			require.Empty(t, os.Getenv("CI"), "CI runs as root: %v", err)
+			t.Skip(err)
+		}
+		warm(t)
+		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestWorksBehindAGateway$", "-test.v")
+		again.Env = append(os.Environ(), routerEnv+"=1")
+		again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+		r := finish(t, again)
+		require.Zero(t, r.code, "%s\n%s", r.stdout, r.stderr)
+		return
+	}
+	enter := behind(t)
+	p := gatewayPolicy(t)
+	for _, mode := range []string{"--transparent=false", "--transparent"} {
+		said, end := background(t, "gateway for", "gateway", "--policy", p, "--interface", "in", mode)
+		for _, w := range workers {
+			t.Run(w.name+" "+mode, func(t *testing.T) {
+				need(t, w.tool)
+				argv, want := w.prepare(t)
+				r := finish(t, exec.CommandContext(t.Context(), enter[0], append(enter[1:], argv...)...))
+				require.Zero(t, r.code, "%s\n%s", r.stdout, r.stderr)
+				require.Contains(t, r.stdout, want)
+			})
+		}
+		end()
+		for line := range said {
+			t.Log(line)
+		}
+	}
+}
+
+// behind makes a network whose way out is this one, and returns what enters it.
+func behind(t *testing.T) []string {
+	inside := exec.Command("sleep", "infinity")
+	inside.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	require.NoError(t, inside.Start())
+	t.Cleanup(func() { _ = inside.Process.Kill(); _ = inside.Wait() })
+	pid := strconv.Itoa(inside.Process.Pid)
+	script(t, `ip link set lo up; ip link add in type veth peer name eth0 netns "$1"; ip addr add 198.18.0.1/24 dev in; ip link set in up
+nsenter -t "$1" -n sh -euc 'ip link set lo up; ip addr add 198.18.0.2/24 dev eth0; ip link set eth0 up; ip route add default via 198.18.0.1'`, pid)
+	return []string{"nsenter", "-t", pid, "-n"}
+}
+
+// gatewayPolicy redirects the ports of origins to the origins themselves.
+func gatewayPolicy(t *testing.T) string {
+	plugin, err := filepath.Abs("../../plugins/proxy-redirect/proxy-redirect.wasm")
+	require.NoError(t, err)
+	var rules strings.Builder
+	for port := 8400; port < 8432; port++ {
+		fmt.Fprintf(&rules, "        - {destinations: [%s/32], ports: [\"%d\"], proxy: \"127.0.0.1:%d\", proxy_pid: \"${pid}\"}\n", beyond, port, port)
+	}
+	return policy(t, fmt.Sprintf(`version: 1
+callouts:
+  - id: redirect
+    wasm: %s
+    config:
+      rules:
+%sfilters:
+  - {name: to the origin, layer: ALE_CONNECT_REDIRECT, action: callout, callout: redirect, conditions: [{field: IP_PROTOCOL, value: tcp}]}
+`, plugin, rules.String()))
 }
