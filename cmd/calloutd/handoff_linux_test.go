@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,8 +24,9 @@ type stranger struct {
 	// config is written to a file, if there is any; %PORT is where to listen, %DIR
 	// a folder for what it needs.
 	config string
-	argv   []string // %FILE is the config file
-	env    string   // user:password
+	argv   []string                    // %FILE is the config file
+	server func(t *testing.T) []string // what argv goes on; optional
+	env    string                      // user:password
 	// shows is what the origin sees of the proxy.
 	shows func(t *testing.T, h http.Header)
 }
@@ -62,6 +64,26 @@ listen here
 	}},
 	{tool: "microsocks", kind: "socks5", argv: []string{"-i", "127.0.0.1", "-p", "%PORT"}},
 	{tool: "microsocks", kind: "socks5", argv: []string{"-i", "127.0.0.1", "-p", "%PORT", "-u", "me", "-P", "secret"}, env: "me:secret"},
+	{tool: "danted", kind: "socks5", argv: []string{"-f", "%FILE", "-p", "%DIR/pid"}, config: dante},
+	{tool: "sshd", kind: "socks5", server: func(t *testing.T) []string {
+		ssh, port := sshServer(t)
+		return append(ssh, "-N", "-p", port, "root@127.0.0.1")
+	}, argv: []string{"-D", "127.0.0.1:%PORT"}},
+	{tool: "squid", kind: "http-connect", argv: []string{"-N", "-f", "%FILE"}, config: `
+http_port 127.0.0.1:%PORT
+acl there port 8000-8999
+http_access allow CONNECT there
+http_access deny all
+pid_filename none
+cache_log /dev/null
+access_log none
+cache deny all
+memory_cache_shared off
+coredump_dir %DIR
+netdb_filename none
+pinger_enable off
+shutdown_lifetime 0
+`},
 	{tool: "tinyproxy", kind: "http-connect", argv: []string{"-d", "-c", "%FILE"}, env: "me:secret", config: `
 Port %PORT
 Listen 127.0.0.1
@@ -70,6 +92,18 @@ BasicAuth me secret
 LogLevel Critical
 `},
 }
+
+const dante = `
+logoutput: %DIR/log
+internal: 127.0.0.1 port = %PORT
+external: 127.0.0.1
+clientmethod: none
+socksmethod: none
+user.privileged: root
+user.unprivileged: nobody
+client pass { from: 0/0 to: 0/0 }
+socks pass { from: 0/0 to: 0/0 command: bind connect udpassociate bindreply udpreply }
+`
 
 // start starts the proxy and returns where it listens. The port is free when it
 // is chosen; who loses it to another program tries the next.
@@ -96,21 +130,24 @@ func (s stranger) try(t *testing.T) string {
 	file := filepath.Join(dir, "config")
 	fill := strings.NewReplacer("%PORT", port, "%DIR", dir, "%FILE", file)
 	require.NoError(t, os.WriteFile(file, []byte(fill.Replace(s.config)), 0o644))
-	var argv []string
+	argv := []string{s.tool}
+	if s.server != nil {
+		argv = s.server(t)
+	}
 	for _, a := range s.argv {
 		argv = append(argv, fill.Replace(a))
 	}
-	cmd := exec.Command(s.tool, argv...)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Start())
 	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	go func() { ended <- cmd.Wait(); close(ended) }()
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		if err, ok := <-ended; ok {
-			ended <- err
-		}
+		_ = cmd.Process.Signal(syscall.SIGTERM) // Some have things to take away, and children.
+		hangs := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+		<-ended
+		hangs.Stop()
 	})
 	for {
 		if c, err := net.Dial("tcp", addr); err == nil {
@@ -119,7 +156,6 @@ func (s stranger) try(t *testing.T) string {
 		}
 		select {
 		case err := <-ended:
-			close(ended)
 			t.Logf("%s: %v\n%s", s.tool, err, out.String())
 			return ""
 		case <-time.After(5 * time.Millisecond): // It tells nobody that it listens.
@@ -127,8 +163,8 @@ func (s stranger) try(t *testing.T) string {
 	}
 }
 
-// policy redirects a port to the proxy.
-func (s stranger) policy(t *testing.T, addr, port string) string {
+// policy redirects ports to the proxy, of TCP and UDP.
+func (s stranger) policy(t *testing.T, addr string, ports ...string) string {
 	plugin, err := filepath.Abs("../../plugins/proxy-redirect/proxy-redirect.wasm")
 	require.NoError(t, err)
 	credentials := ""
@@ -140,15 +176,17 @@ proxies: [{id: stranger, kind: %s, address: %q%s}]
 callouts:
   - id: redirect
     wasm: %s
-    config: {rules: [{destinations: [127.0.0.0/8], ports: [%q], proxy: "${proxy:stranger}", proxy_pid: "${pid}"}]}
+    config: {rules: [{destinations: [127.0.0.0/8], ports: ["%s"], proxy: "${proxy:stranger}", proxy_pid: "${pid}"}]}
 filters:
-  - {name: to the stranger, layer: ALE_CONNECT_REDIRECT, action: callout, callout: redirect, conditions: [{field: IP_PROTOCOL, value: tcp}]}
-`, s.kind, addr, credentials, plugin, port))
+  - {name: to the stranger, layer: ALE_CONNECT_REDIRECT, action: callout, callout: redirect}
+`, s.kind, addr, credentials, plugin, strings.Join(ports, `", "`)))
 }
 
-// Proxies of others take connections of programs over that know nothing of them.
+// Proxies of others take connections of programs over that know nothing of them:
+// one proxy of each kind those of all clients.
 func TestStrangers(t *testing.T) {
 	warm(t)
+	known := map[string]bool{}
 	for _, s := range strangers {
 		t.Run(s.tool+" "+s.env, func(t *testing.T) {
 			addr := s.start(t)
@@ -164,11 +202,16 @@ func TestStrangers(t *testing.T) {
 			to := srv.Listener.Addr().String()
 			_, port, _ := net.SplitHostPort(to)
 			p := s.policy(t, addr, port)
-			for _, client := range [][]string{
+			clients := [][]string{
 				{"curl", "-sS", "--noproxy", "*", "http://" + to + "/"},
 				{"wget", "--no-proxy", "-qO-", "http://" + to + "/"},
 				{"python3", "-c", "import urllib.request as u; print(u.urlopen('http://" + to + "/').read().decode(), end='')"},
-			} {
+			}
+			if known[s.kind] {
+				clients = clients[:1]
+			}
+			known[s.kind] = true
+			for _, client := range clients {
 				need(t, client[0])
 				t.Setenv("STRANGER", s.env)
 				r := calloutd(t, append([]string{"run", "--policy", p, "--summary", "--"}, client...)...)
@@ -189,6 +232,68 @@ func TestStrangers(t *testing.T) {
 			require.Regexp(t, `failed: redirected to \S+ \(proxy stranger\) by filter 1 "to the stranger".*, where: the \S+ proxy does not take the credentials`, r.stderr)
 			require.NotContains(t, r.stderr, "wrong")
 		})
+	}
+}
+
+// Datagrams go by way of a SOCKS proxy, and the answers come back, on sockets that
+// are connected and on others, which do not mix up whom they talk to.
+func TestStrangerDatagrams(t *testing.T) {
+	need(t, "python3")
+	warm(t)
+	s := stranger{tool: "danted", kind: "socks5", argv: []string{"-f", "%FILE", "-p", "%DIR/pid"}, config: dante}
+	addr := s.start(t)
+	var ports []string
+	for range 2 {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		port := fmt.Sprint(c.LocalAddr().(*net.UDPAddr).Port)
+		ports = append(ports, port)
+		go func() {
+			b := make([]byte, 1<<16)
+			for {
+				n, from, err := c.ReadFromUDP(b)
+				if err != nil {
+					return
+				}
+				_, _ = c.WriteToUDP(fmt.Appendf(nil, "%s heard %s", port, b[:n]), from)
+			}
+		}()
+	}
+	p := s.policy(t, addr, ports...)
+	client := []string{"python3", "-c", `
+import socket, sys
+ports = [int(p) for p in sys.argv[1:]]
+s = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in ports] + [socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)]
+for c, p in zip(s, ports):
+    c.connect(("127.0.0.1", p))
+s[2].connect(("::ffff:127.0.0.1", ports[0]))
+for n in range(3):
+    for c in s:
+        c.send(b"connected %d" % n)
+    for c in s:
+        print(c.recv(100).decode())
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for n in range(3):
+    for p in ports:
+        s.sendto(b"not connected %d" % n, ("127.0.0.1", p))
+        print(s.recvfrom(100)[0].decode())`, ports[0], ports[1]}
+	var want strings.Builder
+	for n := range 3 {
+		for _, i := range []int{0, 1, 0} {
+			fmt.Fprintf(&want, "%s heard connected %d\n", ports[i], n)
+		}
+	}
+	for n := range 3 {
+		for _, port := range ports {
+			fmt.Fprintf(&want, "%s heard not connected %d\n", port, n)
+		}
+	}
+	for _, mode := range []string{"--isolate=false", "--isolate"} {
+		r := calloutd(t, append([]string{"run", mode, "--policy", p, "--summary", "--"}, client...)...)
+		require.Zero(t, r.code, r.stderr)
+		require.Equal(t, want.String(), r.stdout)
+		require.Contains(t, r.stderr, "redirected to "+addr+" (proxy stranger)")
 	}
 }
 

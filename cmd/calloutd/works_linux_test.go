@@ -113,21 +113,28 @@ func gitHTTP(t *testing.T) ([]string, string) {
 }
 
 func gitSSH(t *testing.T) ([]string, string) {
+	ssh, port := sshServer(t)
+	return []string{"env", "GIT_SSH_COMMAND=" + strings.Join(ssh, " "), "sh", "-euc", clone, "sh",
+		"ssh://root@" + destination("127.0.0.1:"+port) + repository(t) + "/repo.git"}, "hello\n"
+}
+
+// sshServer starts one, and returns a client that may log in.
+func sshServer(t *testing.T) (client []string, port string) {
 	if os.Geteuid() != 0 {
 		t.Skip("sshd lets others log in as root only")
 	}
-	dir, repo := t.TempDir(), repository(t)
+	dir := t.TempDir()
 	sshd, err := exec.LookPath("sshd")
 	require.NoError(t, err)
 	script(t, `cd "$1"; mkdir -p /run/sshd; ssh-keygen -q -t ed25519 -N "" -f host; ssh-keygen -q -t ed25519 -N "" -f user; cp user.pub allowed`, dir)
 	l := origin(t)
-	_, port, _ := net.SplitHostPort(l.Addr().String())
+	_, port, _ = net.SplitHostPort(l.Addr().String())
 	l.Close()
 	cmd := exec.Command(sshd, "-D", "-e", "-f", "/dev/null", "-p", port, "-h", dir+"/host", "-o", "ListenAddress=127.0.0.1", "-o", "StrictModes=no",
 		"-o", "AuthorizedKeysFile="+dir+"/allowed", "-o", "PidFile=none")
 	serving(t, cmd, "127.0.0.1:"+port)
-	ssh := "ssh -F none -i " + dir + "/user -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
-	return []string{"env", "GIT_SSH_COMMAND=" + ssh, "sh", "-euc", clone, "sh", "ssh://root@" + destination("127.0.0.1:"+port) + repo + "/repo.git"}, "hello\n"
+	return []string{"ssh", "-F", "none", "-i", dir + "/user", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+		"-o", "LogLevel=ERROR"}, port
 }
 
 // serving starts a server and waits until it listens.

@@ -40,7 +40,7 @@ type Kind string
 // The kinds.
 const (
 	ProxyProtocol Kind = "proxy-protocol" // PROXY protocol, version 2
-	SOCKS5        Kind = "socks5"         // RFC 1928 CONNECT, RFC 1929
+	SOCKS5        Kind = "socks5"         // RFC 1928 CONNECT and UDP ASSOCIATE, RFC 1929
 	HTTPConnect   Kind = "http-connect"   // RFC 9110, 9.3.6
 )
 
@@ -94,6 +94,11 @@ func (p *Proxy) Introduce(c io.ReadWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
+	return p.converse(c, x)
+}
+
+// converse holds a conversation.
+func (p *Proxy) converse(c io.ReadWriter, x *exchange) error {
 	var buf [512]byte
 	for {
 		if len(x.out) > 0 {
@@ -151,7 +156,8 @@ func (p *Proxy) begin(r *Request) (*exchange, error) {
 	case ProxyProtocol:
 		return introduceProxied(r, to)
 	case SOCKS5:
-		return newSocks(p, to)
+		s, err := newSocks(p, socksConnect, to)
+		return &s.exchange, err
 	case HTTPConnect:
 		return newTunnel(p, to)
 	}

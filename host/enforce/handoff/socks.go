@@ -10,6 +10,7 @@ import (
 const (
 	socksVersion    = 5
 	socksConnect    = 1
+	socksAssociate  = 3
 	socksIPv4       = 1
 	socksName       = 3
 	socksIPv6       = 4
@@ -21,21 +22,23 @@ const (
 // A socks is a conversation with a SOCKS5 proxy.
 type socks struct {
 	exchange
-	p  *Proxy
-	to netip.AddrPort
+	p       *Proxy
+	command byte
+	to      netip.AddrPort
+	bound   netip.AddrPort // what the proxy answered with; not valid if that is a name
 }
 
-func newSocks(p *Proxy, to netip.AddrPort) (*exchange, error) {
+func newSocks(p *Proxy, command byte, to netip.AddrPort) (*socks, error) {
+	s := &socks{p: p, command: command, to: to}
 	if len(p.User) > 255 || len(p.Password) > 255 {
-		return nil, &Error{Kind: SOCKS5, Cause: NotAllowed, Why: "takes names and passwords of up to 255 bytes"}
+		return s, s.fail(NotAllowed, "takes names and passwords of up to 255 bytes")
 	}
-	s := &socks{p: p, to: to}
 	s.out = []byte{socksVersion, 1, methodNone}
 	if p.User != "" {
 		s.out = []byte{socksVersion, 2, methodNone, methodPassword}
 	}
 	s.expect(2, s.method)
-	return &s.exchange, nil
+	return s, nil
 }
 
 func (s *socks) fail(cause Cause, format string, args ...any) error {
@@ -72,11 +75,7 @@ func (s *socks) authenticated() error {
 }
 
 func (s *socks) request() error {
-	s.out = []byte{socksVersion, socksConnect, 0, socksIPv4}
-	if s.to.Addr().Is6() {
-		s.out[3] = socksIPv6
-	}
-	s.out = binary.BigEndian.AppendUint16(append(s.out, s.to.Addr().AsSlice()...), s.to.Port())
+	s.out = appendAddress([]byte{socksVersion, s.command, 0}, s.to)
 	s.expect(4, s.reply)
 	return nil
 }
@@ -92,7 +91,7 @@ var replies = [...]struct {
 	4: {HostUnreachable, "cannot reach the host"},
 	5: {Refused, "was refused by the destination"},
 	6: {TimedOut, "found the destination too far away (TTL expired)"},
-	7: {Unknown, "does not know CONNECT"},
+	7: {Unknown, "does not know the command"},
 	8: {Unknown, "does not know the address type"},
 }
 
@@ -114,7 +113,7 @@ func (s *socks) reply() error {
 		s.expect(16+2, s.connected)
 	case socksName:
 		s.expect(1, func() error {
-			s.expect(int(s.got[0])+2, s.connected)
+			s.expect(int(s.got[0])+2, s.named)
 			return nil
 		})
 	default:
@@ -123,8 +122,28 @@ func (s *socks) reply() error {
 	return nil
 }
 
-// connected is the end: where the proxy's own end is, is of no use.
-func (s *socks) connected() error {
+// named is the end, with a name: nobody here can resolve it.
+func (s *socks) named() error {
 	s.expect(0, nil)
 	return nil
+}
+
+// connected is the end. Where the proxy's own end of a connection is, is of no
+// use; of an association it is where datagrams go.
+func (s *socks) connected() error {
+	host, port := s.got[:len(s.got)-2], binary.BigEndian.Uint16(s.got[len(s.got)-2:])
+	if a, ok := netip.AddrFromSlice(host); ok {
+		s.bound = netip.AddrPortFrom(a.Unmap(), port)
+	}
+	s.expect(0, nil)
+	return nil
+}
+
+// appendAddress adds the kind of an address, the address and the port.
+func appendAddress(b []byte, a netip.AddrPort) []byte {
+	kind := byte(socksIPv4)
+	if a.Addr().Is6() {
+		kind = socksIPv6
+	}
+	return binary.BigEndian.AppendUint16(append(append(b, kind), a.Addr().AsSlice()...), a.Port())
 }

@@ -102,9 +102,6 @@ func (w *worker) toward(to netip.AddrPort) ([]byte, error) {
 	if netns(w.fd) != w.s.home {
 		return nil, errors.New("seccomp: the socket is in a network namespace of its own, from which a redirect does not arrive")
 	}
-	if w.sock.datagram() && w.s.opts.Handoff.Find(unmapped(to)) != nil {
-		return nil, errors.New("seccomp: the proxy at " + to.String() + " takes connections only")
-	}
 	if to.Addr().Unmap().IsLoopback() && w.sock.reachLoopback() != 0 {
 		return nil, callErr(unix.ENETUNREACH)
 	}

@@ -17,8 +17,9 @@ import (
 type datagram struct {
 	ale *ale.Socket
 
-	mu sync.Mutex // held while the ALE decides for this socket
-	w  *worker    // whose call it is, for the implicit bind
+	mu    sync.Mutex // held while the ALE decides for this socket
+	w     *worker    // whose call it is, for the implicit bind
+	relay *relay     // by way of a SOCKS proxy; nil: none yet
 
 	users int // the rest is under the table's lock
 	used  time.Time
@@ -68,9 +69,9 @@ func (ds *datagrams) sweep(now time.Time) {
 	}
 	ds.swept = now
 	for cookie, d := range ds.byCookie {
-		if d.users == 0 && now.Sub(d.used) > datagramLife {
+		if d.users == 0 && now.Sub(d.used) > datagramLife && d.relay.idle(now) {
 			delete(ds.byCookie, cookie)
-			go d.ale.Close() // It asks the policy.
+			go d.close() // It asks the policy.
 		}
 	}
 }
@@ -78,8 +79,13 @@ func (ds *datagrams) sweep(now time.Time) {
 // close ends all flows.
 func (ds *datagrams) close() {
 	for _, d := range ds.byCookie {
-		d.ale.Close()
+		d.close()
 	}
+}
+
+func (d *datagram) close() {
+	d.ale.Close()
+	d.relay.close()
 }
 
 // for w lends the socket of w to the ALE while it decides.
@@ -127,11 +133,29 @@ func (w *worker) connectDatagram(sa []byte) unix.Errno {
 	if err != nil {
 		return w.done(err)
 	}
-	if sa, err = w.toward(to); err != nil {
+	sa, proxy, err := w.towardDatagram(d, to)
+	if err != nil {
 		return w.done(err)
 	}
 	w.named(&w.s.names.peers, to != remote)
-	return sysConnect(w.fd, sa)
+	if e := sysConnect(w.fd, sa); e != 0 || proxy == nil {
+		return e
+	}
+	return w.done(proxy.meet(d, w))
+}
+
+// towardDatagram is toward for datagrams. Those for a SOCKS proxy go to a stand-in
+// of their peer, which has to meet the socket.
+func (w *worker) towardDatagram(d *datagram, to netip.AddrPort) (sa []byte, l *standIn, err error) {
+	at := unmapped(to)
+	if p := w.s.opts.Handoff.Find(at); p != nil && to != w.in.Remote {
+		if l, err = d.relayed(w, at, p, w.in.Remote); err != nil {
+			return nil, nil, err
+		}
+		to = l.addr
+	}
+	sa, err = w.toward(to)
+	return sa, l, err
 }
 
 // connect decides the connect() of the socket (ALE-LAY-05), and its flow.

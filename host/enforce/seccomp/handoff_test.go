@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -193,11 +194,23 @@ func TestHandOffSignal(t *testing.T) {
 	require.Equal(t, "5\n", out)
 }
 
-// Datagrams are not handed over.
+// Datagrams are handed over to SOCKS proxies only, and to those that take them:
+// TestStrangerDatagrams of cmd/calloutd has one.
 func TestHandOffOfDatagrams(t *testing.T) {
+	for why, p := range map[string]handoff.Proxy{
+		"the http-connect proxy takes connections only":                 {Kind: handoff.HTTPConnect},
+		"the socks5 proxy did not say where datagrams go":               {Kind: handoff.SOCKS5},
+		"the socks5 proxy takes names and passwords of up to 255 bytes": {Kind: handoff.SOCKS5, User: strings.Repeat("x", 256)},
+	} {
+		handsDatagrams(t, &p, why)
+	}
+}
+
+func handsDatagrams(t *testing.T, p *handoff.Proxy, why string) {
 	u := socksUpstream(t, 0, atOnce)
 	var denied []enforce.Denial
 	opts := handedTo(u.addr, nil)
+	opts.Handoff = handoff.Only(u.addr, p)
 	opts.OnBlocked = func(d enforce.Denial) { denied = append(denied, d) }
 	out, _ := supervise(t, opts, exec.Command(tool(t, "python3"), "-c", `
 import socket
@@ -207,7 +220,7 @@ for f in (lambda: s.sendto(b"x", ("203.0.113.10", 80)), lambda: s.connect(("203.
     except PermissionError: print("refused")`))
 	require.Equal(t, "refused\nrefused\n", out)
 	require.Len(t, denied, 2)
-	require.EqualError(t, denied[0].Err, "seccomp: the proxy at "+u.addr.String()+" takes connections only")
+	require.EqualError(t, denied[0].Err, why)
 }
 
 // A PROXY protocol proxy is told about the redirect as well: the sealed records,

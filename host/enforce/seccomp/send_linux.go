@@ -193,9 +193,14 @@ func (w *worker) sendDatagram(m *message) unix.Errno {
 	if err != nil {
 		return w.done(err)
 	}
-	if m.sa, err = w.toward(to); err != nil {
+	sa, proxy, err := w.towardDatagram(d, to)
+	if err == nil && proxy != nil {
+		err = proxy.meet(d, w)
+	}
+	if err != nil {
 		return w.done(err)
 	}
+	m.sa = sa
 	return w.transmit(m)
 }
 

@@ -1,0 +1,127 @@
+package handoff
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// An Association carries datagrams by way of a SOCKS5 proxy (UDP ASSOCIATE). It
+// lasts as long as its connection to the proxy.
+type Association struct {
+	control net.Conn
+	relay   *net.UDPConn
+	ended   chan struct{} // the proxy has ended it, or Close
+
+	mu  sync.Mutex
+	out []byte // of WriteTo
+}
+
+// Associate asks the SOCKS5 proxy at an address for an association.
+func Associate(ctx context.Context, at netip.AddrPort, p *Proxy) (*Association, error) {
+	var d net.Dialer
+	d.SetMultipathTCP(false)
+	c, err := d.DialContext(ctx, "tcp", at.String())
+	if err != nil {
+		return nil, p.broken("cannot be reached", err)
+	}
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
+	to, err := p.associate(c)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	if to.Addr().IsUnspecified() { // Where the connection goes, too.
+		to = netip.AddrPortFrom(at.Addr(), to.Port())
+	}
+	relay, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	if err != nil {
+		c.Close()
+		return nil, p.broken("has no way for datagrams", err)
+	}
+	a := &Association{control: c, relay: relay, ended: make(chan struct{})}
+	go func() {
+		defer close(a.ended)
+		_, _ = io.Copy(io.Discard, c) // It says nothing more, until it ends.
+		c.Close()
+		relay.Close()
+	}()
+	return a, nil
+}
+
+// associate holds the conversation about an association, and returns where its
+// datagrams go.
+func (p *Proxy) associate(c io.ReadWriter) (netip.AddrPort, error) {
+	if p.Kind != SOCKS5 {
+		return netip.AddrPort{}, &Error{Kind: p.Kind, Why: "takes connections only"}
+	}
+	s, err := newSocks(p, socksAssociate, netip.AddrPortFrom(netip.IPv4Unspecified(), 0)) // It learns who sends from the first datagram.
+	if err == nil {
+		err = p.converse(c, &s.exchange)
+	}
+	if err == nil && (!s.bound.IsValid() || s.bound.Port() == 0) {
+		err = s.fail(Unknown, "did not say where datagrams go")
+	}
+	return s.bound, err
+}
+
+// Close ends the association.
+func (a *Association) Close() {
+	a.control.Close()
+	<-a.ended
+}
+
+// Ended is closed when the association is over.
+func (a *Association) Ended() <-chan struct{} { return a.ended }
+
+// WriteTo sends a datagram to somebody behind the proxy. It may be called by
+// several at once.
+func (a *Association) WriteTo(b []byte, to netip.AddrPort) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.out = append(appendDatagram(a.out[:0], netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())), b...)
+	_, err := a.relay.Write(a.out)
+	return err
+}
+
+// ReadFrom waits for a datagram and returns what it carries, in b, and who sent it
+// there. What the proxy should not have sent is passed over.
+func (a *Association) ReadFrom(b []byte) ([]byte, netip.AddrPort, error) {
+	for {
+		n, err := a.relay.Read(b)
+		if err != nil {
+			return nil, netip.AddrPort{}, fmt.Errorf("the %s proxy's association has ended: %w", SOCKS5, err)
+		}
+		if from, payload, err := parseDatagram(b[:n]); err == nil {
+			return payload, from, nil
+		}
+	}
+}
+
+// appendDatagram adds the header of a datagram (RFC 1928, 7).
+func appendDatagram(b []byte, to netip.AddrPort) []byte {
+	return appendAddress(append(b, 0, 0, 0), to)
+}
+
+var errDatagram = errors.New("handoff: no whole datagram from an address")
+
+// parseDatagram takes a datagram apart. One of several fragments, which nobody
+// sends, and one from a name are no use.
+func parseDatagram(b []byte) (from netip.AddrPort, payload []byte, err error) {
+	const head = 4 // reserved, fragment, kind
+	if len(b) < head || b[2] != 0 {
+		return from, nil, errDatagram
+	}
+	size := map[byte]int{socksIPv4: 4, socksIPv6: 16}[b[3]]
+	if size == 0 || len(b) < head+size+2 {
+		return from, nil, errDatagram
+	}
+	a, _ := netip.AddrFromSlice(b[head : head+size])
+	return netip.AddrPortFrom(a.Unmap(), binary.BigEndian.Uint16(b[head+size:])), b[head+size+2:], nil
+}
