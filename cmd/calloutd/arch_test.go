@@ -80,6 +80,7 @@ var imports = map[string]string{
 	"plugins/proxy-redirect":       "sdk/go/callout sdk/go/sockaddr sdk/abi",
 	"examples/allow-list":          "sdk/abi sdk/go/callout",
 	"examples/embed":               "host host/ale host/fwp host/fwpm host/fwps host/redirect/memstore wsk wsk/wsknet",
+	"examples/agent":               "host/ale host/enforce host/enforce/seccomp host/fwps host/policyfile host/policyrun host/policytrace",
 	"examples/test-in-go":          "",
 	"examples/smallest":            "host host/fwp host/fwpm host/fwps",
 	"examples/smallest/empty":      "",
