@@ -1,6 +1,7 @@
 package wsk
 
 import (
+	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
@@ -17,30 +18,36 @@ const (
 // then whether there is anything, then whether it fits.
 func (s *Socket) queryRedirect(code uint32, _, out []byte) (ntstatus.Status, int) {
 	hop := s.hops().Last()
-	switch {
-	case hop == nil:
-		return ntstatus.NotFound, 0 // RED-Q-11
-	case s.client.provider.opts.StrictQueries && s.owner.ID != hop.TargetPID:
+	if hop != nil && s.client.provider.opts.StrictQueries && s.owner.ID != hop.TargetPID {
 		return ntstatus.AccessDenied, 0 // AMB-06
 	}
-	data := hop.Context // The newest hop's (AMB-17).
-	if code == SIOQueryWFPConnectionRedirectRecords {
-		sealed, st := s.seal()
-		if st != ntstatus.Success {
-			return st, 0
-		}
-		data = sealed
+	data, st := RedirectAnswer(code, s.hops(), s.seal)
+	if st != ntstatus.Success {
+		return st, 0
 	}
 	return answer(data, out)
+}
+
+// RedirectAnswer is what the two queries are about on a socket that accepted a
+// connection with these records: their sealed form, or the newest hop's context
+// (AMB-17). Whoever describes connections asks it without a socket.
+func RedirectAnswer(code uint32, rs redirect.Records, seal func() ([]byte, ntstatus.Status)) ([]byte, ntstatus.Status) {
+	hop := rs.Last()
+	switch {
+	case hop == nil:
+		return nil, ntstatus.NotFound // RED-Q-11
+	case code == SIOQueryWFPConnectionRedirectRecords:
+		return seal()
+	case len(hop.Context) == 0:
+		return nil, ntstatus.NotFound // AMB-11
+	}
+	return hop.Context, ntstatus.Success
 }
 
 // answer copies data out if it fits, else tells its size (RED-Q-07). A probe,
 // an out of no length, is answered like that too (AMB-01, AMB-12).
 func answer(data, out []byte) (ntstatus.Status, int) {
-	switch {
-	case len(data) == 0:
-		return ntstatus.NotFound, 0 // AMB-11
-	case len(out) < len(data):
+	if len(out) < len(data) {
 		return ntstatus.BufferTooSmall, len(data)
 	}
 	return ntstatus.Success, copy(out, data)

@@ -38,7 +38,7 @@ var imports = map[string]string{
 	"host/policyrun":               "host host/ale host/enforce/dnsnames host/enforce/handoff host/fwp host/fwpm host/fwps host/guest host/policyfile host/policymodel host/redirect host/redirect/memstore sdk/abi sdk/project wsk wsk/localproxy wsk/ntstatus wsk/wsknet",
 	"host/policymodel":             "host/fwp host/fwps host/policyfile host/redirect",
 	"host/policytest":              "host/ale host/arbitrate host/flight host/fwp host/fwpm host/fwps host/guest/meter host/journal host/policyfile host/redirect host/redirect/memstore sdk/go/sockaddr",
-	"host/policytrace":             "host/ale host/fwpm host/fwps host/guest host/policyrun host/policytest",
+	"host/policytrace":             "host/ale host/fwpm host/fwps host/guest host/journal host/policyrun host/policytest host/redirect wsk wsk/ntstatus",
 	"host/journal":                 "",
 	"host/flight":                  "host/journal host/redirect",
 	"host/flight/recorder":         "host/flight host/fwp host/fwpm host/fwps host/journal",
@@ -89,6 +89,7 @@ var imports = map[string]string{
 	"cmd/calloutd":                 "*",
 
 	"cmd/calloutd/internal/control":   "host/guest wsk/remote",
+	"cmd/calloutd/internal/explore":   "host/fwps host/policytest",
 	"cmd/calloutd/internal/systemd":   "",
 	"cmd/calloutd/internal/filewatch": "",
 }

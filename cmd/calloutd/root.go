@@ -20,7 +20,7 @@ calloutd itself. run ends with the code of its command.`,
 	root.AddCommand(
 		newRun(), newAttach(), newGateway(), // enforce
 		newServe(), newStatus(), // as a daemon
-		newSim(), newTest(), newWhy(), newDiff(), newRecord(), newReplay(), newModels(), newFuzz(), newLearn(), newCheck(), // try out
+		newSim(), newExplore(), newTest(), newWhy(), newDiff(), newRecord(), newReplay(), newModels(), newFuzz(), newLearn(), newCheck(), // try out
 		newNew(), newBuild(), newInspect(), newBench(), // make
 		newSchema(), newSpec(), newDoctor(), newMan(), newVersion(),
 	)

@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/calloutd/calloutd/cmd/calloutd/internal/explore"
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce/dnsnames"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -17,7 +21,9 @@ import (
 	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
+	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/host/redirect/memstore"
+	"github.com/calloutd/calloutd/wsk"
 )
 
 func newSim() *cobra.Command {
@@ -35,6 +41,7 @@ line says whose filter it is, how heavy its sublayer and it are, and what became
 
 It ends with code 1 when the connection is blocked, or goes round in a loop.`,
 		Example: `  calloutd sim --policy examples/quickstart/policy.yaml --to 198.51.100.7:80 --app /usr/bin/curl
+  calloutd sim -p policy.yaml --to 198.51.100.7:443 --peer-name app.example --verbose
   calloutd sim -p policy.yaml --inbound --from 203.0.113.9:40000 --to 192.0.2.1:22
   calloutd sim -p policy.yaml --to 198.51.100.7:80 --with second-redirector`,
 		Args: cobra.NoArgs,
@@ -49,7 +56,9 @@ It ends with code 1 when the connection is blocked, or goes round in a loop.`,
 	f.Int64Var(&o.uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known")
 	f.Uint32Var(&o.pid, "pid", 1000, "number of the process")
 	f.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp or a number")
+	f.StringVar(&o.host, "host-name", "", "what the destination is called, as a proxy of kind dns would have learned")
 	f.StringVar(&o.peer, "peer-name", "", "the name that the connection asks for (SNI, Host), which a proxy of kind peek learns")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "also the filters that were not asked and why, weights, what callouts took, and what the proxy asks Winsock Kernel")
 	f.BoolVar(&o.inbound, "inbound", false, "the program accepts the connection instead of making it")
 	o.more(cmd)
 	// These fail only for a flag that does not exist.
@@ -60,12 +69,12 @@ It ends with code 1 when the connection is blocked, or goes round in a loop.`,
 
 // A description is a connection in words.
 type description struct {
-	policy, to, from, app, protocol, peer string
-	pid                                   uint32
-	uid                                   int64
-	luid                                  uint64
-	json, inbound                         bool
-	beside                                beside
+	policy, to, from, app, protocol, host, peer string
+	pid                                         uint32
+	uid                                         int64
+	luid                                        uint64
+	json, inbound, verbose                      bool
+	beside                                      beside
 }
 
 // more adds what sim and why have in common.
@@ -80,60 +89,57 @@ func (o *description) simulate(cmd *cobra.Command) error {
 		return err
 	}
 	t := newTracer(cmd.OutOrStdout(), o.json, true)
-	p, err := o.beside.describe(cmd.Context(), o.policy, policyrun.Description{Options: t.options()})
+	if o.verbose {
+		t.details = new(policytrace.Details)
+	}
+	return simulate(cmd.Context(), t, explore.Question{Policy: o.policy, In: in, HostName: o.host, PeerName: o.peer}, &o.beside, nil)
+}
+
+// simulate takes a connection through a policy and what is beside it. That it is
+// blocked or goes round is the error exitCode; saw hears of the files that the policy
+// names, nil: nobody does.
+func simulate(ctx context.Context, t *tracer, q explore.Question, with *beside, saw func(path string)) error {
+	d := policyrun.Description{Options: t.options(), Names: new(dnsnames.Names)}
+	d.OnInput = saw
+	if q.HostName != "" {
+		d.Names.Learn(q.HostName, []netip.Addr{q.In.Remote.Addr()}, time.Hour)
+	}
+	p, err := with.describe(ctx, q.Policy, d)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	enforcer := ale.New(ale.Options{Classifier: p.Engine, Store: memstore.New(0), OnRedirect: t.redirect})
-	s := simulation{cmd.Context(), p, enforcer, t, o.peer, in.Other, map[string]bool{}}
-	if o.inbound {
-		_, err = s.accept(in)
+	enforcer := ale.New(ale.Options{Classifier: p.Engine, Store: memstore.New(0), OnRedirect: t.redirect, PeerName: d.Names.Name})
+	s := simulation{t.details.Watch(ctx), p, enforcer, t, q.PeerName, q.In.Other, map[string]bool{}}
+	if q.In.Inbound {
+		_, err = s.accept(q.In)
 	} else {
-		err = s.connect(in)
+		err = s.connect(q.In)
 	}
 	var b *ale.BlockedError
 	if errors.As(err, &b) {
-		t.blocked(b, in.Local)
+		t.blocked(b, q.In.Local)
 		return exitCode(codeNo)
 	}
 	return err
 }
 
-func (o *description) incoming() (in fwps.Incoming, err error) {
-	in = fwps.Incoming{AppID: o.app, ProcessID: o.pid, UserID: uint32(o.uid), UserKnown: o.uid >= 0}
-	if in.Protocol, err = policytest.ParseProtocol(o.protocol); err != nil {
-		return in, fmt.Errorf("--protocol %w", err)
+// incoming is the connection of the flags.
+func (o *description) incoming() (fwps.Incoming, error) {
+	c := explore.Connection{Program: o.app, User: "unknown", PID: fmt.Sprint(o.pid), To: o.to, From: o.from, Protocol: o.protocol, HostName: o.host, PeerName: o.peer, Inbound: o.inbound}
+	if o.uid >= 0 {
+		c.User = fmt.Sprint(o.uid)
 	}
-	if in.Remote, err = parseAddr("to", o.to); err != nil {
-		return in, err
-	}
+	in, mistakes := c.Incoming()
 	if o.luid != 0 {
 		in.Other = policytest.OnInterface(nil, o.luid)
 	}
-	switch {
-	case o.from != "":
-		if in.Local, err = parseAddr("from", o.from); err != nil {
-			return in, err
-		}
-	case o.inbound:
-		return in, errors.New("--inbound needs --from, the address of who connects")
+	var errs []error
+	for _, m := range mistakes {
+		flag := strings.ReplaceAll(m.Field, "_", "-")
+		errs = append(errs, fmt.Errorf("--%s %q: %s", flag, c.Field(m.Field), m.Message))
 	}
-	if in.Local.IsValid() && in.Local.Addr().Is4() != in.Remote.Addr().Is4() {
-		return in, fmt.Errorf("--from %s and --to %s are of two address families", o.from, o.to)
-	}
-	if o.inbound {
-		in.Local, in.Remote = in.Remote, in.Local
-	}
-	return in, nil
-}
-
-func parseAddr(flag, s string) (netip.AddrPort, error) {
-	a, err := netip.ParseAddrPort(s)
-	if err != nil {
-		return a, fmt.Errorf("--%s %q: expected an address and a port, such as 198.51.100.7:80 or [2001:db8::7]:80", flag, s)
-	}
-	return a, nil
+	return in, errors.Join(errs...)
 }
 
 // A simulation takes connections through the layers that exist only in words.
@@ -189,19 +195,40 @@ func (s simulation) goes(verb string, asked, to netip.AddrPort) {
 func (s simulation) proxied(px policyfile.Proxy, f *ale.Flow, in fwps.Incoming) error {
 	in = fwps.Incoming{Protocol: in.Protocol, AppID: "calloutd", ProcessID: s.ProcessID, Local: f.Remote, Remote: f.Local}
 	acc, err := s.accept(in)
-	if err != nil || px.Kind == policyfile.ProxyInspect {
+	if err != nil {
 		return err
+	}
+	s.asks(acc)
+	if px.Kind == policyfile.ProxyInspect {
+		return nil
 	}
 	own := fwps.Incoming{Protocol: in.Protocol, AppID: in.AppID, ProcessID: in.ProcessID, Remote: f.Original, Other: s.also}
 	if !px.ForgetsRecords {
 		if own.Records, err = policytest.Carry(s.ale, acc.Records); err != nil {
 			return err
 		}
+		s.sets(own.Records, own.Remote)
 	}
 	if px.Kind == policyfile.ProxyPeek && s.peer != "" {
 		own.Other = policytest.Called(s.also, s.peer)
 	}
 	return s.connect(own)
+}
+
+// asks is what a proxy wants to know of a connection that it accepted.
+func (s simulation) asks(acc *ale.Flow) {
+	if s.t.details == nil {
+		return
+	}
+	for _, code := range []uint32{wsk.SIOQueryWFPConnectionRedirectRecords, wsk.SIOQueryWFPConnectionRedirectContext} {
+		s.t.emit(s.t.read().Query(code, s.ale, acc))
+	}
+}
+
+func (s simulation) sets(rs redirect.Records, to netip.AddrPort) {
+	if s.t.details != nil {
+		s.t.emit(s.t.read().Set(rs, to))
+	}
 }
 
 func (s simulation) accept(in fwps.Incoming) (*ale.Flow, error) {

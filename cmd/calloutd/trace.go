@@ -35,6 +35,8 @@ type tracer struct {
 	tape *tape // of --record; nil likewise
 
 	store redirect.Store // of --records; nil: in memory
+
+	details *policytrace.Details // nil: only who was asked
 }
 
 func newTracer(out io.Writer, asJSON, all bool) *tracer {
@@ -70,7 +72,7 @@ func (t *tracer) print(v any, text string) {
 
 // read tells of what the policy in force decides.
 func (t *tracer) read() policytrace.Reader {
-	return policytrace.Reader{Policy: t.policy.Load(), Paint: t.paint.word}
+	return policytrace.Reader{Policy: t.policy.Load(), Paint: t.paint.word, Details: t.details}
 }
 
 // decision prints a classification.

@@ -53,7 +53,6 @@ func (o *description) why(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	in.Inbound = o.inbound
 	p, err := o.beside.describe(cmd.Context(), o.policy, policyrun.Description{Options: newTracer(io.Discard, false, false).options()})
 	if err != nil {
 		return err

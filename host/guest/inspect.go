@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tetratelabs/wazero/api"
-
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest/meter"
 	"github.com/calloutd/calloutd/sdk/abi"
@@ -97,18 +95,16 @@ func (r *Report) try(ctx context.Context, rt *Runtime, wasm, config []byte) erro
 // costs.
 func (i *instance) canned() *Canned {
 	c, v := &Canned{}, new(fwps.Verdict)
-	fuel := i.mod.ExportedGlobal(meter.FuelGlobal)
 	for range 2 {
 		v.Reset()
 		if c.Err = encode(i.block, &canned, i.m.rt.clock.read()); c.Err != nil {
 			return c
 		}
-		before := left(fuel)
-		slices, err := i.ask(&canned, v)
-		if c.Err = err; err != nil {
+		before := i.left()
+		if _, c.Err = i.ask(&canned, v); c.Err != nil {
 			return c
 		}
-		c.Fuel = before - left(fuel) + int(slices)*meter.SliceFuel
+		c.Fuel = i.took(before)
 	}
 	c.Action, c.Reason = v.Action.String(), v.Reason
 	if v.Redirect {
@@ -116,8 +112,6 @@ func (i *instance) canned() *Canned {
 	}
 	return c
 }
-
-func left(fuel api.Global) int { return int(int32(fuel.Get())) }
 
 func capList(caps uint32) []string {
 	if caps == 0 {

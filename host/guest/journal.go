@@ -5,6 +5,7 @@ import (
 
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/calloutd/calloutd/host/guest/meter"
 	"github.com/calloutd/calloutd/host/journal"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
@@ -15,6 +16,32 @@ func (m *Module) journal(ctx context.Context) *journal.Journal {
 		return nil
 	}
 	return journal.From(ctx)
+}
+
+// measures is what the guest has left of a slice of fuel, if the journal is to know
+// what its answer takes.
+func (i *instance) measures() (left int) {
+	if i.journal == nil || !i.journal.Measures || i.budget == nil {
+		return 0
+	}
+	return i.left()
+}
+
+// measured tells the journal what an answer took since.
+func (i *instance) measured(before int) {
+	if i.journal == nil || !i.journal.Measures || i.budget == nil {
+		return
+	}
+	i.journal.Costs = append(i.journal.Costs, journal.Cost{Callout: i.m.name, Fuel: i.took(before), Of: i.m.opts.FuelSlices * meter.SliceFuel})
+}
+
+// left is what is left of the slice of fuel that was begun.
+func (i *instance) left() int { return int(int32(i.mod.ExportedGlobal(meter.FuelGlobal).Get())) }
+
+// took is the fuel that the last question took, if so much was left before.
+func (i *instance) took(before int) int {
+	begun := i.m.opts.FuelSlices - int(int32(i.budget.Get()))
+	return before - i.left() + begun*meter.SliceFuel
 }
 
 // requestClock is the clock of a request.

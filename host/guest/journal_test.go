@@ -75,3 +75,27 @@ func TestWithoutTheOptionNothingIsWrittenDown(t *testing.T) {
 	askWith(t, m, j, 5)
 	require.Empty(t, j.Answers)
 }
+
+func TestAJournalThatMeasuresHasWhatAnAnswerCost(t *testing.T) {
+	o := full()
+	o.Journals = true
+	m := load(t, "bad", o)
+	ask := func(port uint16) (journal.Cost, error) {
+		j := &journal.Journal{Measures: true}
+		err := m.Classify(journal.With(t.Context(), j), call(port), new(fwps.Verdict))
+		require.Len(t, j.Costs, 1)
+		require.Equal(t, "bad", j.Costs[0].Callout)
+		return j.Costs[0], err
+	}
+	permitted, err := ask(1)
+	require.NoError(t, err)
+	require.Less(t, permitted.Fuel, permitted.Of)
+	spent, err := ask(10)
+	require.ErrorContains(t, err, "the fuel budget is spent")
+	require.GreaterOrEqual(t, spent.Fuel, spent.Of)
+	require.Equal(t, permitted.Of, spent.Of)
+
+	j := new(journal.Journal)
+	require.NoError(t, m.Classify(journal.With(t.Context(), j), call(1), new(fwps.Verdict)))
+	require.Empty(t, j.Costs, "nobody asked for it")
+}

@@ -147,7 +147,9 @@ func (m *Module) classify(g *generation, s *slot, j *journal.Journal, c *fwps.Ca
 		return fmt.Errorf("callout %q was not asked: %w", m.name, err)
 	}
 	i.journal = j
+	before := i.measures()
 	slices, err := i.ask(c, v)
+	i.measured(before)
 	i.journal = nil
 	if err != nil {
 		return m.failed(g, s, err)

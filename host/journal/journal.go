@@ -20,6 +20,12 @@ type Answer struct {
 	Data   []byte // what was written into the callout's memory
 }
 
+// A Cost is what an answer of a callout took of its fuel, and what it may take.
+type Cost struct {
+	Callout  string
+	Fuel, Of int
+}
+
 // Monotonic is the Call of a request's clock.
 const Monotonic = "monotonic"
 
@@ -27,6 +33,10 @@ const Monotonic = "monotonic"
 // one goroutine.
 type Journal struct {
 	Answers []Answer
+	// Measures asks for Costs: one for each time that a callout was asked, in order,
+	// also where it failed.
+	Measures bool
+	Costs    []Cost
 
 	replays bool
 	used    []bool

@@ -1,6 +1,7 @@
 package policyrun
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,9 @@ type Description struct {
 	Proxies map[string]netip.AddrPort
 	// ProcessID is that of the proxies. Optional: 1.
 	ProcessID uint32
+	// Names is what addresses are called, as a proxy of kind dns would have learned.
+	// Optional: nothing is known.
+	Names *dnsnames.Names
 	// File is the policy, if it was read already: then the path is where it would be.
 	File *policyfile.File
 }
@@ -70,7 +74,7 @@ func Describe(ctx context.Context, path string, d Description) (*Policy, error) 
 			return nil, err
 		}
 	}
-	p := newPolicy(path, file, o, new(dnsnames.Names), nil)
+	p := newPolicy(path, file, o, cmp.Or(d.Names, new(dnsnames.Names)), nil)
 	p.describeProxies(d)
 	err := p.fill(ctx)
 	if err == nil {

@@ -159,15 +159,15 @@ func show(b []byte, f form) string {
 	case f == asText && strings.IndexFunc(string(b), func(c rune) bool { return c == '\ufffd' || !strconv.IsPrint(c) }) < 0:
 		return string(b)
 	case f == asSockaddr:
-		if list := addresses(b); list != nil {
+		if list := Addresses(b); list != nil {
 			return "[" + strings.Join(list, ", ") + "]"
 		}
 	}
 	return hex.EncodeToString(b)
 }
 
-// addresses reads a row of SOCKADDR_STORAGE, nil if it is none.
-func addresses(b []byte) []string {
+// Addresses reads a row of SOCKADDR_STORAGE, nil if it is none.
+func Addresses(b []byte) []string {
 	var out []string
 	for ; len(b) > 0; b = b[sockaddr.Size:] {
 		a, err := sockaddr.Parse(b)

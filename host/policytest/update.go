@@ -72,7 +72,7 @@ func (d *Difference) edits() ([]edit, error) {
 }
 
 func (w *Want) sockaddrEdits(b []byte) ([]edit, error) {
-	got := addresses(b)
+	got := Addresses(b)
 	if len(got) != len(w.more) {
 		return nil, errByHand
 	}

@@ -91,10 +91,8 @@ func (x *explainer) by() (out []Part) {
 			p.Owner = Provider(r.Provider)
 		}
 		if f := x.filter(r.Filter); f != nil {
-			for _, c := range f.Conditions {
-				if in := x.at(f.Layer); in != nil && arbitrate.Holds(&c, in) {
-					p.Because = append(p.Because, Words(&c))
-				}
+			if in := x.at(f.Layer); in != nil {
+				p.Because = Holding(f, in)
 			}
 		}
 		out = append(out, p)
@@ -256,7 +254,7 @@ func (n *near) wish(field fwpm.ConditionID, in *fwps.Incoming) string {
 	if field == fwpm.ConditionALEUserID && in.UserKnown {
 		is = fmt.Sprint("user ", in.UserID)
 	}
-	return strings.Join(any, " or ") + " (it is " + is + ")"
+	return few(any) + " (it is " + is + ")"
 }
 
 // Text is the explanation for people; who is the connection in words.

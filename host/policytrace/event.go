@@ -35,6 +35,14 @@ type Event struct {
 	Callout string `json:"callout,omitempty"`
 	Rule    string `json:"rule,omitempty"`
 	Why     string `json:"why,omitempty"`
+
+	// Where Details are asked for.
+	Query      string   `json:"query,omitempty"` // a control code
+	Status     string   `json:"status,omitempty"`
+	Data       *Blob    `json:"data,omitempty"`
+	Records    []Record `json:"records,omitempty"`
+	Passed     []Passed `json:"passed,omitempty"`
+	PassedMore int      `json:"passed_more,omitempty"`
 }
 
 // A Step is one filter's part in a classification.
@@ -43,8 +51,9 @@ type Step struct {
 	Name     string `json:"filter_name"`
 	Place    string `json:"filter_place,omitempty"`
 	Sublayer string `json:"sublayer"`
-	// Where policies of several providers are beside each other: whose it is, how
-	// heavy it and its sublayer are, and what became of what it said.
+	// Where policies of several providers are beside each other, or Details are asked
+	// for: whose it is, how heavy it and its sublayer are, and what became of what it
+	// said.
 	Provider       string  `json:"provider,omitempty"`
 	SublayerWeight *uint16 `json:"sublayer_weight,omitempty"`
 	Weight         *uint64 `json:"weight,omitempty"`
@@ -58,6 +67,14 @@ type Step struct {
 	Veto    bool   `json:"veto,omitempty"`
 	Rule    string `json:"rule,omitempty"`
 	Why     string `json:"why,omitempty"`
+
+	// Where Details are asked for.
+	Because   []string `json:"because,omitempty"` // the conditions that hold
+	Fuel      int      `json:"fuel,omitempty"`    // that the callout took
+	FuelLimit int      `json:"fuel_limit,omitempty"`
+	Record    *Blob    `json:"record,omitempty"`
+	Context   *Blob    `json:"context,omitempty"`
+	TargetPID uint32   `json:"target_pid,omitempty"`
 }
 
 // Because says where, by what and why it was decided.
@@ -74,10 +91,7 @@ func (e Event) by() string {
 	if e.Filter == 0 {
 		return ""
 	}
-	s := fmt.Sprintf(" by filter %d %q", e.Filter, e.Name)
-	if e.Place != "" {
-		s += fmt.Sprintf(" (%s)", e.Place)
-	}
+	s := " by " + namedFilter(e.Filter, e.Name, e.Place)
 	if e.Callout != "" {
 		s += fmt.Sprintf(", callout %q", e.Callout)
 	}

@@ -21,6 +21,8 @@ type Reader struct {
 	// Paint decorates the word for what became of a connection, such as "blocked".
 	// Optional.
 	Paint func(word string) string
+	// Details ask for more. Optional: only who was asked is told.
+	Details *Details
 }
 
 func (r Reader) paint(word string) string {
@@ -49,17 +51,19 @@ func (r Reader) Decision(in *fwps.Incoming, d *fwps.Decision) (Event, string) {
 		s.stand(stands, i)
 		e.Steps = append(e.Steps, s)
 		lines = append(lines, "    "+r.describe(s))
+		lines = append(lines, r.Details.of(&s)...)
 	}
 	if len(d.Steps) == 0 {
 		lines = append(lines, "    no filter matches (ARB-09)")
 	}
+	lines = append(lines, r.passedBy(&e, in, d)...)
 	return e, strings.Join(lines, "\n")
 }
 
 // stands are where filters stood among those of other providers; nil where there are
-// none beside the policy.
+// none beside the policy and nobody asks.
 func (r Reader) stands(in *fwps.Incoming, d *fwps.Decision) []policytest.Stand {
-	if !r.Policy.File.Several() {
+	if !r.Policy.File.Several() && r.Details == nil {
 		return nil
 	}
 	return policytest.Stands(r.Policy.File, in.Layer, d.Steps, d.Deciding)
@@ -120,16 +124,15 @@ func (r Reader) step(in *fwps.Incoming, d *fwps.Decision, i int) Step {
 	if s.Redirected {
 		out.Action, out.To = "redirect", r.To(target(d, s.Filter))
 	}
+	r.detail(&out, in, d)
 	return out
 }
 
 // target is where a filter's callout wants the request to go: the newest version
 // of it that is the filter's.
 func target(d *fwps.Decision, f fwpm.FilterID) netip.AddrPort {
-	for r := d.Connect; r != nil; r = r.Previous {
-		if r.ModifierFilterID == f {
-			return r.Remote
-		}
+	if v := version(d.Connect, f); v != nil {
+		return v.Remote
 	}
 	for r := d.Bind; r != nil; r = r.Previous {
 		if r.ModifierFilterID == f {
@@ -139,19 +142,43 @@ func target(d *fwps.Decision, f fwpm.FilterID) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// version is the newest version of a request that is the filter's, nil for none.
+func version(r *fwps.ConnectRequest, f fwpm.FilterID) *fwps.ConnectRequest {
+	for ; r != nil; r = r.Previous {
+		if r.ModifierFilterID == f {
+			return r
+		}
+	}
+	return nil
+}
+
+func namedFilter(id uint64, name, place string) string {
+	s := fmt.Sprintf("filter %d %q", id, name)
+	if place != "" {
+		s += fmt.Sprintf(" (%s)", place)
+	}
+	return s
+}
+
+// standing says whose a filter is and where it stands, as far as that is told.
+func standing(provider string, weight *uint64, sublayer string, sublayerWeight *uint16) string {
+	s := ""
+	if provider != "" {
+		s = " of " + provider
+	}
+	if weight != nil {
+		s += fmt.Sprintf(", weight %#x,", *weight)
+	}
+	s += " in " + sublayer
+	if sublayerWeight != nil {
+		s += fmt.Sprintf(" (%#04x)", *sublayerWeight)
+	}
+	return s
+}
+
 func (r Reader) describe(s Step) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "filter %d %q", s.Filter, s.Name)
-	if s.Place != "" {
-		fmt.Fprintf(&b, " (%s)", s.Place)
-	}
-	if s.Provider != "" {
-		fmt.Fprintf(&b, " of %s, weight %#x,", s.Provider, *s.Weight)
-	}
-	fmt.Fprintf(&b, " in %s", s.Sublayer)
-	if s.SublayerWeight != nil {
-		fmt.Fprintf(&b, " (%#04x)", *s.SublayerWeight)
-	}
+	b.WriteString(namedFilter(s.Filter, s.Name, s.Place) + standing(s.Provider, s.Weight, s.Sublayer, s.SublayerWeight))
 	if s.Callout != "" {
 		fmt.Fprintf(&b, " asks callout %q", s.Callout)
 	}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/calloutd/calloutd/cmd/calloutd/internal/explore"
+	"github.com/calloutd/calloutd/cmd/calloutd/internal/filewatch"
+	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policytrace"
+)
+
+func newExplore() *cobra.Command {
+	var o exploreOptions
+	cmd := &cobra.Command{
+		Use:   "explore [POLICY|DIR...]",
+		Short: "See connections travel through a policy, on a page in the browser",
+		Long: `Explore serves a page on which you edit a connection and follow it, step by step, through
+layers, sublayers, filters and callouts, to its record, to what the proxy asks Winsock
+Kernel, and to the proxy's own connection. Nothing is connected: it shows what sim prints.
+
+A folder stands for its policy.yaml; without a name it is that of this folder. The page follows
+changes of the policies. The address of the page is printed; what it has after # is the
+connection, to be shared. Only this system can reach it, unless --listen and --allow-remote
+say otherwise. It ends when it is interrupted.`,
+		Example: `  calloutd explore --open examples/forward
+  calloutd explore --listen 127.0.0.1:8600 policy.yaml next.yaml`,
+		RunE: func(cmd *cobra.Command, args []string) error { return o.explore(cmd, args) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "where the page is served, ADDR:PORT; port 0 is a free one")
+	f.BoolVar(&o.remote, "allow-remote", false, "let --listen be an address that others can reach")
+	o.beside.flag(cmd)
+	f.BoolVar(&o.open, "open", false, "open the page in the browser")
+	return cmd
+}
+
+type exploreOptions struct {
+	listen       string
+	remote, open bool
+	beside       beside
+}
+
+func (o *exploreOptions) explore(cmd *cobra.Command, args []string) error {
+	if err := explore.CheckListen(o.listen, o.remote); err != nil {
+		return fmt.Errorf("--listen %w", err)
+	}
+	policies, err := policiesAt(args)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
+	defer stop()
+	l, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	x := &explorer{ctx: ctx, beside: &o.beside, files: hashes{}}
+	x.server = explore.New(explore.Options{Policies: policies, Look: x.look, Problems: problems})
+	if x.watcher, err = filewatch.New(filewatch.Options{}); err != nil {
+		l.Close()
+		return fmt.Errorf("the policies cannot be watched: %w", err)
+	}
+	address := "http://" + l.Addr().String() + x.server.Path()
+	fmt.Fprintln(cmd.OutOrStdout(), address)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() { _ = x.watcher.Run(ctx) }) // It fails only if the system ends it: then nothing is followed.
+	wg.Go(func() { x.follow(policies) })
+	if o.open {
+		if err := browse(ctx, address, &wg); err != nil {
+			fmt.Fprintln(cmd.ErrOrStderr(), "calloutd: --open:", err)
+		}
+	}
+	return x.server.Serve(ctx, l)
+}
+
+// policiesAt are the policies that arguments stand for.
+func policiesAt(args []string) ([]string, error) {
+	if len(args) == 0 {
+		args = []string{"."}
+	}
+	var out []string
+	for _, arg := range args {
+		info, err := os.Stat(arg)
+		if err == nil && info.IsDir() {
+			arg = filepath.Join(arg, "policy.yaml")
+			_, err = os.Stat(arg)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("there is no policy to explore: %w", err)
+		}
+		if !slices.Contains(out, arg) {
+			out = append(out, arg)
+		}
+	}
+	return out, nil
+}
+
+// browse opens the browser that the system has for its user.
+func browse(ctx context.Context, address string, wg *sync.WaitGroup) error {
+	command := map[string][]string{"darwin": {"open"}, "windows": {"rundll32", "url.dll,FileProtocolHandler"}}[runtime.GOOS]
+	if command == nil {
+		command = []string{"xdg-open"}
+	}
+	cmd := exec.CommandContext(ctx, command[0], append(command[1:], address)...)
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("there is no browser to open, so open the address yourself: %w", err)
+	}
+	wg.Go(func() { _ = cmd.Wait() }) // It ends when it likes, and may say no.
+	return nil
+}
+
+// An explorer opens a policy anew for each question, so that a callout answers as
+// to the first connection, and remembers which files it is made of.
+type explorer struct {
+	ctx     context.Context // of the watch
+	server  *explore.Server
+	watcher *filewatch.Watcher
+	beside  *beside
+
+	mu    sync.Mutex
+	files hashes // of all policies that were looked at
+}
+
+// look is a question's answer: what sim --json --verbose prints.
+func (x *explorer) look(ctx context.Context, q explore.Question) ([]json.RawMessage, error) {
+	var named []string
+	var out bytes.Buffer
+	t := newTracer(&out, true, true)
+	t.details = new(policytrace.Details)
+	err := simulate(ctx, t, q, x.beside, func(path string) { named = append(named, path) })
+	x.learn(named)
+	var code exitCode
+	if err != nil && !errors.As(err, &code) { // A block is an event as well.
+		return nil, err
+	}
+	events := []json.RawMessage{}
+	for line := range bytes.Lines(out.Bytes()) {
+		events = append(events, json.RawMessage(line))
+	}
+	return events, nil
+}
+
+// learn watches files that are not watched yet.
+func (x *explorer) learn(files []string) {
+	x.mu.Lock()
+	files = slices.DeleteFunc(files, func(f string) bool { _, known := x.files[f]; return known })
+	maps.Copy(x.files, hashes{}.of(files))
+	all := slices.Collect(maps.Keys(x.files))
+	x.mu.Unlock()
+	if len(files) > 0 {
+		x.watcher.Watch(x.ctx, all)
+	}
+}
+
+// follow tells the pages when a file is another one.
+func (x *explorer) follow(policies []string) {
+	x.learn(slices.Clone(policies))
+	for {
+		select {
+		case <-x.ctx.Done():
+			return
+		case <-x.watcher.Changed():
+		}
+		x.mu.Lock()
+		now := hashes{}.of(slices.Collect(maps.Keys(x.files)))
+		same := maps.Equal(x.files, now)
+		x.files = now
+		x.mu.Unlock()
+		if !same {
+			x.server.Changed()
+		}
+	}
+}
+
+// problems are the mistakes of a policy, each with its place if it has one.
+func problems(err error) (out []json.RawMessage) {
+	for _, err := range flatten(err) {
+		p := policyfile.Problem{Message: err.Error()}
+		_ = errors.As(err, &p) // What has no place keeps its words.
+		b, err := json.Marshal(p)
+		if err == nil {
+			out = append(out, b)
+		}
+	}
+	return out
+}

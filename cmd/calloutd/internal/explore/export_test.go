@@ -1,0 +1,4 @@
+package explore
+
+// Parse is what reads a request.
+var Parse = parse
