@@ -21,7 +21,7 @@ const (
 )
 
 // fuel is the pass that meters. Every loop pays for its rounds, every function
-// that may recurse or that is not small pays at its entry, bulk operations pay
+// that closes a circle of calls or that is not small pays at its entry, bulk operations pay
 // for their size: see cost.go for how much.
 type fuel struct {
 	m                    *module
@@ -63,12 +63,12 @@ func (p *fuel) refillCode() []byte {
 }
 
 func (p *fuel) function(f *function) {
-	c := f.measure(p.callee)
+	c := f.measure(p.callee(f))
 	e := editor{fuel: p, f: f, cost: c, out: p.spare[:0]}
 	own := c.regions[0].peak
 	lead, led := f.leadingLoop()
 	switch {
-	case !f.cyclic && own <= leafLimit:
+	case !f.again && own <= leafLimit:
 		p.owe(f.index, own)
 	case led && own <= leadLimit:
 		c.regions[lead].peak += own
@@ -89,17 +89,19 @@ func (p *fuel) owe(f uint32, n int) {
 	p.most[t] = max(p.most[t], n)
 }
 
-// callee is what a call costs because the callee does not pay itself. All that
-// a call_indirect can reach has been seen, but for what is in a circle with the
-// caller, and that pays.
-func (p *fuel) callee(i *instr) int {
-	switch {
-	case i.op == opCall:
-		return p.owed[i.n]
-	case p.m.open: // It may be a function of another module.
-		return max(hostCost, leafLimit)
+// callee is what a call costs because the callee does not pay itself. What it can
+// reach has been seen, or it closes a circle, and pays.
+func (p *fuel) callee(f *function) func(i *instr) int {
+	return func(i *instr) int {
+		if i.op == opCall {
+			return p.owed[i.n]
+		}
+		t := p.m.types[i.n].same
+		if p.m.open || !f.seen(t) { // It may be a function of another module, or one that is not seen yet.
+			return max(hostCost, leafLimit)
+		}
+		return p.most[t]
 	}
-	return p.most[p.m.types[i.n].same]
 }
 
 // leadingLoop returns the label of the loop that the function cannot but enter

@@ -20,6 +20,9 @@ type function struct {
 	extra  uint32 // i32 locals that passes added
 	cyclic bool   // it may be entered again before it returns
 	again  bool   // it is one of those that close circles
+	// seen reports whether all of a type that a table can hold came before this
+	// function, but for what closes circles.
+	seen   func(t uint32) bool
 	code   []instr
 	labels []label
 }

@@ -4,20 +4,15 @@ package meter
 // (a call_indirect may reach every function of its type that a table can hold),
 // then everything outside: a host may call what is exported.
 type graph struct {
-	edges [][]uint32
-	// up lists the functions with bodies, callees before callers; cyclic are
-	// those that may be entered again before they return.
-	up     []uint32
-	cyclic []bool
-	// again are functions that a walk comes back to while it is behind them: every
-	// circle has one.
-	again []bool
+	edges  [][]uint32
+	cyclic []bool // functions that may be entered again before they return
+	callOrder
 }
 
 func newGraph(m *module, bodies []reader, f *function) *graph {
 	nf, nt := uint32(len(m.funcs)), uint32(len(m.types))
 	outside := nf + nt
-	g := &graph{edges: make([][]uint32, outside+1), cyclic: make([]bool, nf), again: make([]bool, nf)}
+	g := &graph{edges: make([][]uint32, outside+1), cyclic: make([]bool, nf)}
 	for k := range bodies {
 		r := bodies[k]
 		index := uint32(m.imported + k)
@@ -39,7 +34,8 @@ func newGraph(m *module, bodies []reader, f *function) *graph {
 			g.edges[nf+t] = append(g.edges[nf+t], outside)
 		}
 	}
-	g.components(nf, uint32(m.imported))
+	g.components(nf)
+	g.callOrder = newOrder(g, bodies, uint32(m.imported))
 	return g
 }
 
@@ -66,16 +62,18 @@ func (f *function) callees(types uint32) []uint32 {
 	return out
 }
 
+// A visit is a node on the way of a walk: next is the edge to follow.
+type visit struct {
+	node uint32
+	next int
+}
+
 // components finds the strongly connected ones (Tarjan), without recursion: the
 // depth of the graph is the module's choice.
-func (g *graph) components(funcs, imported uint32) {
+func (g *graph) components(funcs uint32) {
 	n := len(g.edges)
-	low, num, on, behind := make([]int, n), make([]int, n), make([]bool, n), make([]bool, n)
+	low, num, on := make([]int, n), make([]int, n), make([]bool, n)
 	var stack []uint32
-	type visit struct {
-		node uint32
-		next int
-	}
 	var path []visit
 	count := 0
 	enter := func(v uint32) {
@@ -83,7 +81,6 @@ func (g *graph) components(funcs, imported uint32) {
 		num[v], low[v], on[v] = count, count, true
 		stack = append(stack, v)
 		path = append(path, visit{v, 0})
-		behind[v] = true
 	}
 	for root := range uint32(n) {
 		if num[root] == 0 {
@@ -95,9 +92,6 @@ func (g *graph) components(funcs, imported uint32) {
 			if p.next < len(g.edges[v]) {
 				w := g.edges[v][p.next]
 				p.next++
-				if behind[w] {
-					g.back(v, w, funcs, imported)
-				}
 				if num[w] == 0 {
 					enter(w)
 				} else if on[w] {
@@ -109,46 +103,27 @@ func (g *graph) components(funcs, imported uint32) {
 				continue
 			}
 			path = path[:len(path)-1]
-			behind[v] = false
 			if len(path) > 0 {
 				up := path[len(path)-1].node
 				low[up] = min(low[up], low[v])
 			}
 			if low[v] == num[v] {
-				stack = g.pop(stack, v, on, funcs, imported)
+				stack = g.pop(stack, v, on, funcs)
 			}
 		}
 	}
 }
 
-// back notes an edge that closes a circle, at the end that is a function with
-// a body. One that has none at either end goes through the host, which does not
-// call back.
-func (g *graph) back(v, w, funcs, imported uint32) {
-	for _, f := range []uint32{w, v} {
-		if f >= imported && f < funcs {
-			g.again[f] = true
-			return
-		}
-	}
-}
-
 // pop takes the component of v off the stack.
-func (g *graph) pop(stack []uint32, v uint32, on []bool, funcs, imported uint32) []uint32 {
+func (g *graph) pop(stack []uint32, v uint32, on []bool, funcs uint32) []uint32 {
 	at := len(stack) - 1
 	for stack[at] != v {
 		at--
 	}
 	for _, w := range stack[at:] {
 		on[w] = false
-		if w >= funcs {
-			continue
-		}
-		if len(stack)-at > 1 {
+		if w < funcs && len(stack)-at > 1 {
 			g.cyclic[w] = true
-		}
-		if w >= imported {
-			g.up = append(g.up, w)
 		}
 	}
 	return stack[:at]

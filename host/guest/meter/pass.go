@@ -106,6 +106,7 @@ func (m *module) code(passes []pass) (out, debug []byte) {
 		r := bodies[k]
 		f.decode(m, index, &r)
 		f.cyclic, f.again = g.cyclic[index], g.again[index]
+		f.seen = func(t uint32) bool { return g.left[len(m.funcs)+int(t)] < g.left[index] }
 		for _, p := range passes {
 			p.function(&f)
 		}
