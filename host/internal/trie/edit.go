@@ -1,76 +1,110 @@
 package trie
 
-import "slices"
+import (
+	"slices"
+	"unsafe"
+)
+
+// A place is a child that an edit has come to, and who holds it.
+type place[V any] struct {
+	*child[V]
+	in  *hold
+	bit uint16
+}
+
+// begin makes the root e's.
+func (m *Map[V]) begin(e *Edit) place[V] {
+	if m.hold.owner != e {
+		m.hold = hold{owner: e}
+	}
+	return place[V]{&m.root, &m.hold, 1}
+}
+
+// down makes a branch e's own and goes to a child of it.
+func (p place[V]) down(e *Edit, key uint64, shift int) place[V] {
+	b := p.branch()
+	if b.hold.owner != e {
+		mine := *b
+		mine.hold = hold{owner: e}
+		b = &mine
+		p.to = unsafe.Pointer(b)
+	}
+	i := key >> shift % fan
+	return place[V]{&b.kids[i], &b.hold, 1 << i}
+}
+
+// own are the slots, which may be changed in place.
+func (p place[V]) own() []slot[V] {
+	if p.in.slots&p.bit == 0 {
+		p.set(slices.Clone(p.slots()), p.tags)
+	}
+	return p.slots()
+}
+
+// set gives a child slots that nobody else has.
+func (p place[V]) set(slots []slot[V], tags uint64) {
+	p.to, p.tags = unsafe.Pointer(unsafe.SliceData(slots)), tags
+	p.in.slots |= p.bit
+}
 
 // Edit returns the value of a key to be changed, a zero one if there is none. It
 // is good until the next call.
 func (m *Map[V]) Edit(e *Edit, key uint64) *V {
-	c := &m.root
+	p := m.begin(e)
 	for shift := top; ; shift -= step {
-		c.own(e)
-		if c.branch == nil {
-			if v := c.find(key); v != nil {
-				return v
+		if p.tags != isBranch {
+			n := len(p.slots())
+			if p.find(key) != nil {
+				p.own()
+				return p.find(key)
 			}
-			if len(c.slots) < width {
+			if n < width {
 				m.n++
-				return c.add(slot[V]{key: key})
+				return p.add(slot[V]{key: key})
 			}
-			c.split(e, shift)
+			p.split(e, shift)
 		}
-		c = &c.branch[key>>shift%fan]
+		p = p.down(e, key, shift)
 	}
 }
 
-// own makes what is below the child e's own.
-func (c *child[V]) own(e *Edit) {
-	if c.owner == e {
-		return
-	}
-	c.owner = e
-	if c.branch != nil {
-		b := *c.branch
-		c.branch = &b
-		return
-	}
-	c.slots = slices.Clone(c.slots)
-}
-
-// add takes one more slot, of which there must be room. The slots are the caller's
-// own.
-func (c *child[V]) add(s slot[V]) *V {
-	n := len(c.slots)
-	c.tags |= tag(s.key) << (8 * n)
+// add takes one more slot, of which there must be room.
+func (p place[V]) add(s slot[V]) *V {
+	old := p.slots()
+	n := len(old)
 	more := make([]slot[V], n+1)
-	copy(more, c.slots)
+	copy(more, old)
 	more[n] = s
-	c.slots = more
+	p.set(more, p.tags|tag(s.key)<<(8*n))
 	return &more[n].value
 }
 
 // drop gives a slot up: the last one takes its place.
-func (c *child[V]) drop(key uint64) {
-	i := slices.IndexFunc(c.slots, func(s slot[V]) bool { return s.key == key })
-	last := len(c.slots) - 1
-	c.slots[i] = c.slots[last]
-	c.tags = c.tags&^(0xff<<(8*i))&^(0xff<<(8*last)) | tag(c.slots[i].key)<<(8*i)
-	if i == last {
-		c.tags &^= 0xff << (8 * i)
+func (p place[V]) drop(key uint64) {
+	old := p.slots()
+	last := len(old) - 1
+	if last == 0 {
+		*p.child = child[V]{}
+		return
 	}
-	if c.slots = slices.Clone(c.slots[:last]); last == 0 {
-		*c = child[V]{}
+	i := slices.IndexFunc(old, func(s slot[V]) bool { return s.key == key })
+	fewer := slices.Clone(old[:last])
+	tags := p.tags &^ (0xff << (8 * last))
+	if i < last {
+		fewer[i] = old[last]
+		tags = tags&^(0xff<<(8*i)) | tag(old[last].key)<<(8*i)
 	}
+	p.set(fewer, tags)
 }
 
 // split makes full slots a branch.
-func (c *child[V]) split(e *Edit, shift int) {
-	b := new(branch[V])
-	for _, s := range c.slots {
-		k := &b[s.key>>shift%fan]
-		k.owner = e
-		k.add(s)
+func (p place[V]) split(e *Edit, shift int) {
+	b := &branch[V]{hold: hold{owner: e}}
+	for _, s := range p.slots() {
+		i := s.key >> shift % fan
+		place[V]{&b.kids[i], &b.hold, 1 << i}.add(s)
 	}
-	*c = child[V]{branch: b, owner: e}
+	p.to, p.tags = unsafe.Pointer(b), isBranch
 }
 
 // Delete removes a key.
@@ -78,42 +112,41 @@ func (m *Map[V]) Delete(e *Edit, key uint64) {
 	if m.Get(key) == nil {
 		return
 	}
-	m.n--
-	var path [64/step + 1]*child[V]
-	depth := 0
-	c := &m.root
-	for shift := top; ; shift -= step {
-		c.own(e)
-		if c.branch == nil {
-			break
-		}
-		path[depth], depth = c, depth+1
-		c = &c.branch[key>>shift%fan]
+	if m.n--; m.n == 0 {
+		*m = Map[V]{}
+		return
 	}
-	c.drop(key)
-	for depth > 0 && path[depth-1].merge(e) {
+	var path [64/step + 1]place[V]
+	depth := 0
+	p := m.begin(e)
+	for shift := top; p.tags == isBranch; shift -= step {
+		path[depth], depth = p, depth+1
+		p = p.down(e, key, shift)
+	}
+	p.drop(key)
+	for depth > 0 && path[depth-1].merge() {
 		depth--
 	}
 }
 
 // merge makes a branch with little in it slots. Half of them stay free, so that the
 // next key does not make it a branch again.
-func (c *child[V]) merge(e *Edit) bool {
-	n := 0
-	for i := range c.branch {
-		k := &c.branch[i]
-		if n += len(k.slots); k.branch != nil || n > width/2 {
+func (p place[V]) merge() bool {
+	kids, n := &p.branch().kids, 0
+	for i := range kids {
+		if kids[i].tags == isBranch {
+			return false
+		}
+		if n += len(kids[i].slots()); n > width/2 {
 			return false
 		}
 	}
-	merged := child[V]{owner: e}
-	for i := range c.branch {
-		for _, s := range c.branch[i].slots {
-			merged.add(s)
+	*p.child = child[V]{}
+	p.in.slots &^= p.bit
+	for i := range kids {
+		for _, s := range kids[i].slots() {
+			p.add(s)
 		}
-	}
-	if *c = merged; n == 0 {
-		*c = child[V]{}
 	}
 	return true
 }

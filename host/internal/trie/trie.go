@@ -8,6 +8,7 @@ package trie
 import (
 	"iter"
 	"math/bits"
+	"unsafe"
 )
 
 const (
@@ -20,20 +21,33 @@ const (
 // A Map is a table. The zero Map is empty; a copy of one is another table.
 type Map[V any] struct {
 	root child[V]
+	hold hold // of root, which is its bit 0
 	n    int
 }
 
 // A child is a branch, or up to width slots, or nothing. The tags are a byte of each
 // key in the slots, zero where there is none, so that most keys that are not there
-// are not looked for in them.
+// are not looked for in them, and so that their number need not be kept. It is as
+// small as it can be: a change copies all children of the branches on its way.
 type child[V any] struct {
-	branch *branch[V]
-	slots  []slot[V] // as large as it must be
-	tags   uint64
-	owner  *Edit // of the branch or the slots
+	to   unsafe.Pointer // a *branch[V], or the first of the slots
+	tags uint64
 }
 
-type branch[V any] [fan]child[V]
+// isBranch is in the place of tags, of which every byte is odd.
+const isBranch = 2
+
+type branch[V any] struct {
+	hold hold
+	kids [fan]child[V]
+}
+
+// A hold says what an Edit may change in place: a branch, and of its children the
+// slots whose bit is set.
+type hold struct {
+	owner *Edit
+	slots uint16
+}
 
 type slot[V any] struct {
 	key   uint64
@@ -54,9 +68,19 @@ func tag(key uint64) uint64 { return key&0xff | 1 }
 // zeros has the high bit of every byte of x that is zero.
 func zeros(x uint64) uint64 { return ^((x&^highs + ^uint64(highs)) | x | ^uint64(highs)) }
 
+// branch is what c is if its tags are isBranch.
+func (c *child[V]) branch() *branch[V] { return (*branch[V])(c.to) }
+
+// slots are what c has if it is no branch.
+func (c *child[V]) slots() []slot[V] {
+	return unsafe.Slice((*slot[V])(c.to), (bits.Len64(c.tags)+7)/8)
+}
+
+// find is nil for a branch too: no tag is even.
 func (c *child[V]) find(key uint64) *V {
 	for hits := zeros(c.tags ^ tag(key)*ones); hits != 0; hits &= hits - 1 {
-		if s := &c.slots[bits.TrailingZeros64(hits)/8]; s.key == key {
+		// Where there is a tag there is a slot: no check is needed.
+		if s := (*slot[V])(unsafe.Add(c.to, uintptr(bits.TrailingZeros64(hits)/8)*unsafe.Sizeof(slot[V]{}))); s.key == key {
 			return &s.value
 		}
 	}
@@ -69,8 +93,8 @@ func (m *Map[V]) Len() int { return m.n }
 // Get returns the value of a key, which must not be modified; nil if there is none.
 func (m *Map[V]) Get(key uint64) *V {
 	c := &m.root
-	for shift := top; c.branch != nil; shift -= step {
-		c = &c.branch[key>>shift%fan]
+	for shift := top; c.tags == isBranch; shift -= step {
+		c = &c.branch().kids[key>>shift%fan]
 	}
 	return c.find(key)
 }
@@ -84,11 +108,11 @@ func (m *Map[V]) GetAll(keys []uint64, out *[Batch]*V) {
 	for i := range keys {
 		at[i%Batch] = &m.root
 	}
-	for shift, deeper := top, m.root.branch != nil; deeper; shift -= step {
+	for shift, deeper := top, m.root.tags == isBranch; deeper; shift -= step {
 		deeper = false
 		for i, key := range keys {
-			if b := at[i%Batch].branch; b != nil {
-				at[i%Batch], deeper = &b[key>>shift%fan], true
+			if c := at[i%Batch]; c.tags == isBranch {
+				at[i%Batch], deeper = &c.branch().kids[key>>shift%fan], true
 			}
 		}
 	}
@@ -103,16 +127,18 @@ func (m *Map[V]) All() iter.Seq2[uint64, *V] {
 }
 
 func (c *child[V]) all(yield func(uint64, *V) bool) bool {
-	if c.branch != nil {
-		for i := range c.branch {
-			if !c.branch[i].all(yield) {
+	if c.tags == isBranch {
+		kids := &c.branch().kids
+		for i := range kids {
+			if !kids[i].all(yield) {
 				return false
 			}
 		}
 		return true
 	}
-	for i := range c.slots {
-		if !yield(c.slots[i].key, &c.slots[i].value) {
+	slots := c.slots()
+	for i := range slots {
+		if !yield(slots[i].key, &slots[i].value) {
 			return false
 		}
 	}
