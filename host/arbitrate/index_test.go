@@ -156,6 +156,33 @@ func TestChangeIsCompile(t *testing.T) {
 	}
 }
 
+// Filters that no way tells apart are a list in chunks. It loses the filter that goes
+// and no other, in whatever order they go: the first first, the last first, the oldest.
+func TestOnlyTheFilterThatGoesIsLost(t *testing.T) {
+	l := fwpm.LayerALEAuthConnectV4
+	const n = 300
+	for name, at := range map[string]func(left int) int{"first": func(int) int { return 0 }, "last": func(left int) int { return left - 1 },
+		"between": func(left int) int { return left / 2 }} {
+		p := new(fwpm.Policy)
+		for id := 1; id <= n; id++ {
+			p.Filters = append(p.Filters, fwpm.Filter{ID: fwpm.FilterID(id), Name: "f", Layer: l, Action: fwp.ActionBlock,
+				Conditions: []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchRange, Value: fwp.Between(fwp.U16(500), fwp.U16(uint16(600+id)))}}})
+		}
+		prog, err := Compile(p, Options{})
+		require.NoError(t, err)
+		in := fwps.Incoming{Layer: l, Protocol: 6, Remote: netip.MustParseAddrPort("198.51.100.7:550")}
+		for left := p.Filters; len(left) > 0; {
+			newMirror(&fwpm.Policy{Filters: left}).check(t, prog, []fwps.Incoming{in})
+			i := at(len(left))
+			gone := left[i]
+			left = slices.Delete(slices.Clone(left), i, i+1)
+			prog, err = prog.Change(Change{Gone: []*fwpm.Filter{&gone}})
+			require.NoError(t, err, "%s goes", name)
+		}
+		require.Empty(t, prog.filters())
+	}
+}
+
 // BenchmarkScale is one classification in three sublayers, the best of rounds of
 // 4,096 connections in the thread's own time; "B/filter" is what the program takes
 // beside the policy it was compiled from, and "update-ns" a filter that goes and one

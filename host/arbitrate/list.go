@@ -127,7 +127,8 @@ func (b *bucket) drop(f *filter) bool {
 	n := b.node
 	if i, found := locate(b.list, f); found {
 		if b.list = without(b.list, i); b.list == nil && len(n.rest) > 0 {
-			b.list, n.rest = n.rest[0], slices.Delete(n.rest, 0, 1)
+			b.list = n.rest[0] // First: in one statement the deletion may come before it.
+			n.rest = slices.Delete(n.rest, 0, 1)
 		}
 		return true
 	}
