@@ -17,6 +17,7 @@ func newAttach() *cobra.Command {
 	var asJSON, trace, detach bool
 	var record tape
 	var kept records
+	var acc account
 	cmd := &cobra.Command{
 		Use:   "attach --policy FILE --cgroup DIR",
 		Short: "Enforce the policy on every process of a cgroup (Linux, root)",
@@ -25,6 +26,9 @@ it is interrupted. What address, port, protocol and user decide is decided in th
 costs next to nothing; what a callout or the program's path decides is sent to calloutd,
 which carries the connection. A block is EACCES in the first case and a reset in the second.
 Datagrams that only a callout can decide are refused: run can decide them.
+
+With --events every decision is a line for machines, and with --summary the end is told; the
+kernel then tells what it permits, too, but for datagrams that are sent without connect().
 
 With --pin the kernel's part outlives calloutd: what needs an answer is refused until the
 next attach. --detach takes it away.`,
@@ -35,6 +39,11 @@ next attach. --detach takes it away.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			t := newTracer(cmd.ErrOrStderr(), asJSON, trace)
+			end, err := acc.open(t, t)
+			if err != nil {
+				return err
+			}
+			defer end()
 			t.tape = &record
 			store, closeStore, err := kept.open(t)
 			if err != nil {
@@ -48,7 +57,7 @@ next attach. --detach takes it away.`,
 			}
 			defer done()
 			a, err := cgroupbpf.Attach(ctx, cgroupbpf.Options{Cgroup: cgroup, ALE: r.Enforcer(), Policy: r.Policy().Engine.Policy(), PinDir: pin, Logf: t.logf,
-				OnBlocked: t.onBlocked, Handoff: r.Handoff})
+				OnBlocked: t.onBlocked, Handoff: r.Handoff, AskPermitted: acc.wanted()})
 			if err != nil {
 				return err
 			}
@@ -65,6 +74,7 @@ next attach. --detach takes it away.`,
 	f.StringVar(&pin, "pin", "", "folder of a BPF file system where the kernel's part is kept")
 	f.BoolVar(&detach, "detach", false, "take away what is pinned and end")
 	f.BoolVar(&trace, "trace", false, "print every layer, filter and callout that was asked")
+	acc.flags(cmd)
 	record.flags(f)
 	kept.flags(f)
 	// These fail only for a flag that does not exist.

@@ -18,6 +18,7 @@ type gatewayOptions struct {
 	interfaces          []string
 	transparent, remove bool
 	json, trace         bool
+	account             account
 }
 
 func newGateway() *cobra.Command {
@@ -31,7 +32,9 @@ an nftables table of its own and removes it at the end. If it dies the table sta
 connections are reset until the next gateway of that name; --remove takes it away.
 
 Only addresses and ports are known of a connection, no program and no user. A block is a
-reset. What is not TCP is refused. Connections to this system itself are left alone.`,
+reset. What is not TCP is refused. Connections to this system itself are left alone.
+
+With --events every decision is a line for machines, and with --summary the end is told.`,
 		Example: `  calloutd gateway -p policy.yaml --interface docker0
   calloutd gateway -p policy.yaml --interface eth1 --interface eth2 --transparent`,
 		Args: cobra.NoArgs,
@@ -51,6 +54,7 @@ reset. What is not TCP is refused. Connections to this system itself are left al
 	f.StringVar(&o.name, "name", "", "tells gateways of one system apart")
 	f.BoolVar(&o.remove, "remove", false, "take away what a gateway that died has left, and end")
 	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
+	o.account.flags(cmd)
 	cmd.MarkFlagsOneRequired("policy", "remove")
 	cmd.MarkFlagsMutuallyExclusive("policy", "remove")
 	return cmd
@@ -60,6 +64,11 @@ func (o *gatewayOptions) run(cmd *cobra.Command) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
+	end, err := o.account.open(t, t)
+	if err != nil {
+		return err
+	}
+	defer end()
 	r, done, err := putInForce(ctx, o.policy, t)
 	if err != nil {
 		return err

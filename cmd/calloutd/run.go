@@ -15,7 +15,6 @@ import (
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/seccomp"
 	"github.com/calloutd/calloutd/host/policyfile"
-	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 func newRun() *cobra.Command {
@@ -50,40 +49,31 @@ refused: --partial runs it all the same.`,
 	f.BoolVar(&o.partial, "partial", false, "run although some filters would not be asked")
 	f.BoolVar(&o.isolate, "isolate", false, "give the command an empty network and make its sockets outside")
 	f.BoolVar(&o.requested, "show-requested", false, "tell the command that it reached what it asked for, where it was redirected")
-	f.BoolVar(&o.summary, "summary", false, "print at the end who connected where, and what was blocked and why")
-	f.StringVar(&o.events, "events", "", "write every decision to this file, one JSON object a line (-: standard output)")
+	o.account.flags(cmd)
 	o.tape.flags(f)
 	o.records.flags(f)
-	// These fail only for a flag that does not exist.
-	_ = cmd.MarkFlagFilename("events")
-	_ = cmd.MarkFlagFilename("records")
+	_ = cmd.MarkFlagFilename("records") // fails only for a flag that does not exist
 	return cmd
 }
 
 type runOptions struct {
-	policy, events string
-	json, trace    bool
-	summary        bool
-	partial        bool
-	isolate        bool
-	requested      bool
-	tape           tape
-	records        records
+	policy      string
+	json, trace bool
+	account     account
+	partial     bool
+	isolate     bool
+	requested   bool
+	tape        tape
+	records     records
 }
 
 func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
-	if o.events != "" {
-		log, done, err := openEvents(o.events)
-		if err != nil {
-			return err
-		}
-		defer done()
-		t.log = log
+	end, err := o.account.open(t, t)
+	if err != nil {
+		return err
 	}
-	if o.summary {
-		t.sum = &summary{own: uint32(os.Getpid())}
-	}
+	defer end()
 	t.tape = &o.tape
 	store, closeStore, err := o.records.open(t)
 	if err != nil {
@@ -103,12 +93,6 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: r.Enforcer(), Logf: t.logf, OnBlocked: t.onBlocked, Handoff: r.Handoff,
 		Isolate: o.isolate, ShowRequested: o.requested}, child)
-	if o.summary {
-		t.sum.print(t)
-	}
-	if err := t.log.Err(); err != nil { // The command's code is worth more.
-		complain(os.Stderr, fmt.Errorf("--events: %w", err))
-	}
 	if err != nil {
 		return notRun(args[0], err)
 	}
@@ -116,18 +100,6 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 		return exitCode(code)
 	}
 	return nil
-}
-
-// openEvents opens the file of --events; "-" is standard output.
-func openEvents(file string) (*policytrace.Log, func(), error) {
-	if file == "-" {
-		return policytrace.NewLog(os.Stdout), func() {}, nil
-	}
-	f, err := os.Create(file)
-	if err != nil {
-		return nil, nil, fmt.Errorf("--events: %w", err)
-	}
-	return policytrace.NewLog(f), func() { f.Close() }, nil
 }
 
 // unenforced finds the filters that a run would not ask: who wrote them relies

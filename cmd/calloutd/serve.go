@@ -35,7 +35,8 @@ func newServe() *cobra.Command {
 ask whose connection they accepted (wsk/remote), until SIGTERM or SIGINT: then it lets
 connections end, for --drain at most; a second signal ends them.
 
-With --cgroup it enforces the policy on a cgroup, as attach does.
+With --cgroup it enforces the policy on a cgroup, as attach does. --events and --summary tell
+of all that is decided, as those of run do.
 
 When the policy, a list or a module changes, or on SIGHUP, the new policy takes the place of
 the old one in a single step. If anything is wrong with it, the old one stays in force.
@@ -57,6 +58,7 @@ A service manager is told when it is ready, reloads and ends, and may pass the s
 	f.BoolVar(&o.strict, "strict-queries", false, "answer only the process that a connection was redirected to (AMB-06)")
 	f.BoolVar(&o.watch, "watch", true, "reload when the policy's files change")
 	f.BoolVar(&o.trace, "trace", false, "log every layer, filter and callout that was asked")
+	o.account.flags(cmd)
 	f.StringVar(&o.format, "log-format", "text", "how lines are logged on standard error: text or json")
 	o.records.flags(f)
 	f.DurationVar(&o.drain, "drain", 30*time.Second, "how long connections may take to end")
@@ -74,6 +76,7 @@ type serveOptions struct {
 	strict, watch, trace    bool
 	drain                   time.Duration
 	records                 records
+	account                 account
 }
 
 // socketPath is where a daemon's socket is unless it is told otherwise.
@@ -126,6 +129,11 @@ func (o *serveOptions) serve(ctx context.Context, out io.Writer) (err error) {
 	defer signal.Stop(signals)
 	t := newTracer(io.Discard, false, o.trace)
 	t.logger = log
+	end, err := o.account.open(t, newTracer(out, o.format == "json", false))
+	if err != nil {
+		return err
+	}
+	defer end()
 	store, closeStore, err := o.records.open(t)
 	if err != nil {
 		return err
@@ -217,7 +225,8 @@ func (d *daemon) startCgroup(map[string]*net.UnixListener) (err error) {
 	if d.o.cgroup == "" {
 		return nil
 	}
-	o := cgroupbpf.Options{Cgroup: d.o.cgroup, ALE: d.runner.Enforcer(), Policy: d.runner.Policy().Engine.Policy(), PinDir: d.o.pin, Logf: d.t.logf, OnBlocked: d.t.onBlocked, Handoff: d.runner.Handoff}
+	o := cgroupbpf.Options{Cgroup: d.o.cgroup, ALE: d.runner.Enforcer(), Policy: d.runner.Policy().Engine.Policy(), PinDir: d.o.pin, Logf: d.t.logf, OnBlocked: d.t.onBlocked, Handoff: d.runner.Handoff,
+		AskPermitted: d.o.account.wanted()}
 	if d.remote != nil {
 		o.Records = d.remote.TakeRecords
 	}

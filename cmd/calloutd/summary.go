@@ -86,7 +86,7 @@ func (s *summary) count(r row, n int) {
 // rowOf says where an event counts, n times. A connection is let go at one layer,
 // which may be asked twice (ALE-LAY-14) and again later (ALE-LAY-12).
 func rowOf(e policytrace.Event) (r row, n int) {
-	r = row{program: e.Program, way: "to", peer: cmp.Or(e.Original, e.To)}
+	r = row{program: whose(e), way: "to", peer: cmp.Or(e.Original, e.To)}
 	switch {
 	case e.Event == "blocked":
 		r.outcome, r.refused = "blocked"+e.Because(), true
@@ -118,6 +118,14 @@ func rowOf(e policytrace.Event) (r row, n int) {
 		return r, 0
 	}
 	return r, 1
+}
+
+// whose is the program, or the host behind a gateway, which knows no programs.
+func whose(e policytrace.Event) string {
+	if e.Program == "" && !e.Inbound {
+		return hostOf(e.From)
+	}
+	return e.Program
 }
 
 func redirected(e policytrace.Event) string {

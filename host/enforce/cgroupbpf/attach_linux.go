@@ -229,6 +229,9 @@ func (a *Attachment) Update(p *fwpm.Policy) error {
 		return err
 	}
 	c := bpf.RedirectConfig{Generation: next, Daemon: uint32(os.Getpid()), Netns: netnsCookie(), Port4: a.port(0), Port6: a.port(1)}
+	if a.opts.AskPermitted {
+		c.Tell = 1
+	}
 	if err := a.objs.Configs.Put(uint32(0), c); err != nil {
 		return fmt.Errorf("cgroupbpf: %w", err)
 	}

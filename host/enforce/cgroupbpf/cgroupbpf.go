@@ -43,6 +43,10 @@ type Options struct {
 	// Records returns the redirect records that were set on the socket with a cookie
 	// (SO_COOKIE), with references that are the attachment's from then on. Optional.
 	Records func(cookie uint64) redirect.Records
+	// AskPermitted asks ALE about every connect that the kernel has permitted, so
+	// that its observers hear of it; what ALE then says has no effect. Datagrams that
+	// are sent without connect() are left out.
+	AskPermitted bool
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connect and datagram that was refused. Optional.

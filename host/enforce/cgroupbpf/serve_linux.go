@@ -39,7 +39,7 @@ func (a *Attachment) serve(ctx context.Context) error {
 		a.listen = append(a.listen, l.(*net.TCPListener))
 		a.wg.Go(func() { a.accept(ctx, l.(*net.TCPListener)) })
 	}
-	a.wg.Go(a.report)
+	a.wg.Go(func() { a.report(ctx) })
 	return nil
 }
 
@@ -124,8 +124,8 @@ func swap(port uint16) uint16 {
 	return binary.BigEndian.Uint16(b[:])
 }
 
-// report tells of what the kernel refused.
-func (a *Attachment) report() {
+// report tells of what the kernel decided.
+func (a *Attachment) report(ctx context.Context) {
 	for {
 		rec, err := a.events.Read()
 		if err != nil {
@@ -137,7 +137,25 @@ func (a *Attachment) report() {
 			continue
 		}
 		in := incoming(r)
+		if verdict(r.Verdict) == permit {
+			a.ask(ctx, in)
+			continue
+		}
 		a.opts.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: a.why(r, &in)})
+	}
+}
+
+// ask takes a connect that has been permitted through the layers, for those who
+// look on: they permit it, too.
+func (a *Attachment) ask(ctx context.Context, in fwps.Incoming) {
+	s := a.opts.ALE.NewSocket(in)
+	defer s.Close()
+	if in.Protocol != fwps.ProtocolTCP {
+		_, _, _, _ = s.SendTo(ctx, in.Remote)
+		return
+	}
+	if f, err := s.Connect(ctx, in.Remote, func(context.Context, ale.Target) (netip.AddrPort, error) { return in.Local, nil }); err == nil {
+		f.Close()
 	}
 }
 

@@ -29,7 +29,7 @@ struct config {
 	__u32 generation; // its lowest bit chooses the cells
 	__u32 daemon;     // its process, whose own sockets are left alone
 	__u16 port4, port6; // where it listens, network order
-	__u32 pad;
+	__u32 tell; // user space hears of what is permitted, too
 };
 
 // A cell is a part of the space of connections that the policy decides alike.
@@ -185,6 +185,14 @@ static __always_inline int refuse(struct record *r)
 	return 0;
 }
 
+// permit lets a connect go on.
+static __always_inline int permit(struct config *c, struct record *r)
+{
+	if (c->tell)
+		bpf_ringbuf_output(&events, r, sizeof(*r), 0);
+	return 1;
+}
+
 // remember keeps the record with the socket. False is out of memory.
 static __always_inline int remember(struct bpf_sock_addr *ctx, struct record *r)
 {
@@ -217,7 +225,7 @@ int connect4(struct bpf_sock_addr *ctx)
 		return 1;
 	decide(c, &r);
 	if (r.verdict == PERMIT)
-		return 1;
+		return permit(c, &r);
 	if (r.verdict == BLOCK || r.protocol != IPPROTO_TCP || !remember(ctx, &r))
 		return refuse(&r);
 	ctx->user_ip4 = bpf_htonl(0x7f000001);
@@ -239,7 +247,7 @@ int connect6(struct bpf_sock_addr *ctx)
 		return 1;
 	decide(c, &r);
 	if (r.verdict == PERMIT)
-		return 1;
+		return permit(c, &r);
 	if (r.verdict == BLOCK || r.protocol != IPPROTO_TCP || !remember(ctx, &r))
 		return refuse(&r);
 	if (r.family == MAPPED) {

@@ -39,7 +39,7 @@ type RedirectConfig struct {
 	Daemon     uint32
 	Port4      uint16
 	Port6      uint16
-	Pad        uint32
+	Tell       uint32
 }
 
 type RedirectRecord struct {

@@ -50,7 +50,7 @@ func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
 	if err != nil {
 		Reset(c)
 		if b := (*ale.BlockedError)(nil); errors.As(err, &b) {
-			r.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: err})
+			r.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Local: in.Local, Remote: in.Remote, Err: err})
 		}
 		return
 	}
