@@ -1,7 +1,7 @@
 // The page's state is in the address behind #: the policy, the connection and the
 // step. Everything else follows from it and from what the server says.
 import { journey } from "./journey.js";
-import { drawDetail, drawMap, drawMistake, drawOutcome, drawProblems, h, markMap } from "./view.js";
+import { drawDetail, drawMap, drawMistake, drawOutcome, drawProblems, drawStale, h, markMap } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const fields = ["to", "from", "protocol", "program", "user", "pid", "groups", "host_name", "peer_name"];
@@ -86,6 +86,11 @@ function take(answer) {
   }
   drawProblems($("problems"), problems);
   document.body.dataset.stale = String(!answer.events);
+  if (!answer.events) {
+    const n = mistakes.length + (answer.problems?.length ?? 0);
+    drawStale($("outcome"), n, shown.stops.length > 0);
+    say($("outcome").textContent);
+  }
   if (answer.events) {
     shown = journey(answer.events);
     const text = drawOutcome($("outcome"), shown);

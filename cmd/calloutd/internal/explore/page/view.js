@@ -27,6 +27,12 @@ export function drawOutcome(el, j) {
   return o.text;
 }
 
+// drawStale says that what is shown is not what is asked for.
+export function drawStale(el, mistakes, shown) {
+  el.dataset.action = "none";
+  el.querySelector("p").textContent = `${mistakes === 1 ? "There is a mistake" : `There are ${mistakes} mistakes`}. ${shown ? "Below is the connection before." : ""}`;
+}
+
 // drawMap draws the legs. go is called with the number of a stop.
 export function drawMap(el, j, go) {
   el.replaceChildren(...j.legs.map((leg) => drawLeg(leg, go)));
@@ -172,34 +178,39 @@ function conditions(f, asked) {
   return h("ul", { class: "conditions" }, f.because.map((c) => h("li", { "data-holds": "true" }, h("span", { "aria-hidden": "true" }, "✓ "), h("span", { class: "unseen" }, "holds: "), c)));
 }
 
+// label is what a line is about, and a space for who reads the line aloud.
+function label(text) {
+  return [h("span", { class: "label" }, text), " "];
+}
+
 function drawCallout(f) {
   const answer = f.to ? `${f.action} to ${f.to}` : f.action;
-  const told = f.redirect_state ? h("p", {}, h("span", { class: "label" }, "is told"), h("code", {}, f.redirect_state), ` ${states[f.redirect_state] ?? ""}`) : "";
+  const told = f.redirect_state ? h("p", {}, ...label("is told"), h("code", {}, f.redirect_state), ` ${states[f.redirect_state] ?? ""}`) : "";
   return h("div", { class: "callout" },
     h("h4", {}, "Callout ", h("b", {}, f.callout)),
     told,
-    h("p", {}, h("span", { class: "label" }, "answers"), h("strong", { "data-action": f.action }, answer), f.why ? ` “${f.why}”` : "", f.rule && f.rule !== "ARB-01" ? h("code", { class: "rule" }, f.rule) : ""),
+    h("p", {}, ...label("answers"), h("strong", { "data-action": f.action }, answer), f.why ? ` “${f.why}”` : "", f.rule && f.rule !== "ARB-01" ? h("code", { class: "rule" }, f.rule) : ""),
     f.fuel_limit ? fuel(f) : "",
-    f.target_pid ? h("p", {}, h("span", { class: "label" }, "for process"), String(f.target_pid)) : "",
+    f.target_pid ? h("p", {}, ...label("for process"), String(f.target_pid)) : "",
     blob("leaves the record", f.record), blob("leaves the context", f.context));
 }
 
 function fuel(f) {
   const share = (100 * f.fuel) / f.fuel_limit;
-  return h("p", { class: "fuel" }, h("span", { class: "label" }, "takes"),
+  return h("p", { class: "fuel" }, ...label("takes"),
     h("meter", { min: "0", max: "100", high: "80", value: String(share), "aria-label": "fuel" }),
     ` ${f.fuel.toLocaleString("en")} of ${f.fuel_limit.toLocaleString("en")} units of fuel (${share < 0.1 ? "under 0.1" : share.toFixed(1)} %)`);
 }
 
 // blob shows bytes as what they are, and as they are.
-function blob(label, b) {
+function blob(what, b) {
   if (!b) {
     return "";
   }
   const means = b.text ?? b.sockaddr?.filter((a) => !/^(0\.0\.0\.0|\[::\]):0$/.test(a)).join(", ");
   return h("details", { class: "blob" },
-    h("summary", {}, h("span", { class: "label" }, label), means ? h("code", {}, means) : "", ` ${count(b.size, "byte", "bytes")}`),
-    h("pre", { tabindex: "0", "aria-label": `${label}, in hexadecimal` }, dump(b.hex)));
+    h("summary", {}, ...label(what), means ? h("code", {}, means) : "", ` ${count(b.size, "byte", "bytes")}`),
+    h("pre", { tabindex: "0", "aria-label": `${what}, in hexadecimal` }, dump(b.hex)));
 }
 
 function dump(hex) {
@@ -223,7 +234,7 @@ function drawRedirect(e) {
 function drawControl(e) {
   const w = control(e.query);
   const body = [h("p", { class: "says" }, w.says),
-    h("p", { class: "status" }, h("span", { class: "label" }, "status"), h("code", {}, e.status), e.data ? ` ${count(e.data.size, "byte", "bytes")}` : "")];
+    h("p", { class: "status" }, ...label("status"), h("code", {}, e.status), e.data ? ` ${count(e.data.size, "byte", "bytes")}` : "")];
   if (e.event === "query" && e.query.endsWith("CONTEXT")) {
     body.push(e.data ? blob("the context", e.data) : h("p", { class: "nobody" }, "The callout left no context."));
   } else if (e.event === "query" && e.data) {
@@ -242,8 +253,8 @@ function drawRecord(r) {
 }
 
 function drawBlocked(e) {
-  const by = e.filter ? [h("p", {}, h("span", { class: "label" }, "by filter"), h("b", {}, `${e.filter} “${e.filter_name}”`), e.filter_place ? h("code", { class: "place" }, e.filter_place) : "")] : [];
-  const callout = e.callout ? [h("p", {}, h("span", { class: "label" }, "callout"), h("b", {}, e.callout))] : [];
+  const by = e.filter ? [h("p", {}, ...label("by filter"), h("b", {}, `${e.filter} “${e.filter_name}”`), e.filter_place ? h("code", { class: "place" }, e.filter_place) : "")] : [];
+  const callout = e.callout ? [h("p", {}, ...label("callout"), h("b", {}, e.callout))] : [];
   const loop = e.event === "loop";
   return { title: loop ? "The connection goes round without end" : "The connection is blocked", text: `${loop ? "A loop" : "Blocked"}: ${e.why}`, action: "block",
     body: [h("p", { class: "carried", "data-action": "block" }, e.why, e.rule && e.rule !== "ARB-01" ? h("code", { class: "rule" }, e.rule) : ""), ...by, ...callout, facts(e)] };
