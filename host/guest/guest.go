@@ -54,8 +54,8 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	if o.MemoryLimitPages == 0 {
 		o.MemoryLimitPages = defaultMemoryPages
 	}
-	if o.MemoryLimitPages > maxWasmPages {
-		return nil, fmt.Errorf("memory limit of %d pages is over %d", o.MemoryLimitPages, maxWasmPages)
+	if o.MemoryLimitPages > meter.MaxMemoryPages {
+		return nil, fmt.Errorf("memory limit of %d pages is over %d", o.MemoryLimitPages, meter.MaxMemoryPages)
 	}
 	// The capacity is the limit from the start: views of the memory never go stale.
 	cfg := wazero.NewRuntimeConfig().WithMemoryLimitPages(o.MemoryLimitPages).WithMemoryCapacityFromMax(true)

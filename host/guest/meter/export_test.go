@@ -27,7 +27,7 @@ func Counted(wasm []byte) (_ []byte, err error) {
 	m := parse(wasm)
 	c := &count{m.addGlobal(0)}
 	m.addExport(CountGlobal, kindGlobal, c.global)
-	return m.write(new(thread), address{m}, c, newFuel(m), new(branch)), nil
+	return m.write(new(thread), &offset{m: m}, address{m}, c, newFuel(m), new(branch)), nil
 }
 
 // Slack is what a function may run that pays for nothing.

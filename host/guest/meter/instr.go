@@ -27,10 +27,11 @@ type instr struct {
 	bulk bool
 	// n is the first immediate that is an index or an i32; where the instruction
 	// has to do with a label, it is that (see function).
-	n     uint32
-	at    uint32   // where it is in the module; 0 if a pass made it
-	raw   []byte   // all of it, as encoded
-	table []uint32 // br_table's labels, the default last
+	n      uint32
+	offset uint32   // of an access to the memory, of which n is the alignment
+	at     uint32   // where it is in the module; 0 if a pass made it
+	raw    []byte   // all of it, as encoded
+	table  []uint32 // br_table's labels, the default last
 }
 
 // instr reads one instruction. Depths of a br_table are appended to table.
@@ -55,8 +56,9 @@ func (r *reader) instr(table []uint32) instr {
 	case op == 0x1c:
 		r.take(r.count())
 	case op >= 0x28 && op <= 0x3e:
-		r.u32()
-		r.leb(10)
+		i.n = r.u32()
+		v, _ := r.leb(10)
+		i.offset = uint32(v)
 	case op == 0x42:
 		r.leb(10)
 	case op == 0x43:

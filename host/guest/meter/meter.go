@@ -11,8 +11,8 @@
 // The rewriter is a row of passes over functions (pass.go). One meters (fuel.go):
 // what may run between two payments is found by cost.go and graph.go, and proved
 // by the tests. The others write code so that it is compiled better: jumps of Go
-// guests (thread.go), accesses to static data (address.go) and conditional
-// branches (branch.go).
+// guests (thread.go), accesses to members of structures (offset.go) and to static
+// data (address.go), and conditional branches (branch.go).
 package meter
 
 // Names that the rewritten module exports. A module that exports one with this
@@ -25,7 +25,7 @@ const (
 )
 
 // Version changes with what Rewrite makes of a module.
-const Version = 6
+const Version = 7
 
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the
@@ -39,6 +39,11 @@ const (
 	// tables are outside the limit of the memory.
 	MaxTable  = 1 << 16
 	maxTables = 16
+	// MaxMemoryPages is the most that a memory of a rewritten module may have: an
+	// address that overflows is outside of it. One that says that it has more from
+	// the start is left alone, one that says that it may grow to more may not; of
+	// one that says nothing the host sees to it.
+	MaxMemoryPages = 1<<16 - 1
 	// maxBody bounds a function, in bytes: the compiler cannot be stopped within.
 	maxBody = 1 << 20
 )
@@ -79,7 +84,7 @@ func Rewrite(wasm []byte, entries ...string) (_ []byte, err error) {
 func Unmetered(wasm []byte) (_ []byte, err error) {
 	defer guard(&err)
 	m := parse(wasm)
-	return m.write(new(thread), address{m}, new(branch)), nil
+	return m.write(new(thread), &offset{m: m}, address{m}, new(branch)), nil
 }
 
 // passes are those of Rewrite that have something to tell afterwards.
@@ -103,5 +108,5 @@ func (m *module) passes(entries []string) (p passes, err error) {
 // all are in their order. Those that look at the guest's own code come before
 // those that write for the compiler.
 func (p passes) all(look ...pass) []pass {
-	return append(append([]pass{p.thread}, look...), address{p.m}, p.fuel, p.depth, new(branch))
+	return append(append([]pass{p.thread}, look...), &offset{m: p.m}, address{p.m}, p.fuel, p.depth, new(branch))
 }

@@ -48,6 +48,7 @@ type module struct {
 	globals   uint32
 	memory    bool
 	pages     uint64            // that the memory has from the start
+	ownMemory bool              // it is not imported
 	exported  []uint32          // functions
 	functions map[string]uint32 // that are exported, by name
 	refs      []uint32          // functions that a table can hold
@@ -115,6 +116,7 @@ func (m *module) read(s section) {
 		each(&r, m.readFunc)
 	case secMemory:
 		each(&r, m.readMemory)
+		m.ownMemory = m.memory
 	case secGlobal:
 		each(&r, m.readGlobal)
 	case secExport:

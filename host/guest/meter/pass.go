@@ -77,6 +77,9 @@ func (m *module) write(passes ...pass) []byte {
 			emit(secCode, r.u32(), code)
 		case s.id == secTable:
 			out = vec(append(out, secTable), tables(&r))
+		case s.id == secMemory && m.ownMemory && m.pages <= MaxMemoryPages:
+			out = vec(append(out, secMemory), memories(&r))
+			todo = todo[1:]
 		case len(todo) > 0 && s.id == todo[0]:
 			emit(s.id, r.u32(), r.rest())
 		default:
@@ -168,4 +171,22 @@ func tables(r *reader) []byte {
 		out = uleb(uleb(append(out, 1), low), high)
 	}
 	return append(out, r.rest()...)
+}
+
+// memories copies the memory section and bounds every memory (offset.go).
+func memories(r *reader) []byte {
+	n := r.u32()
+	out := uleb(nil, n)
+	for range n {
+		low, high, bounded := limits(r)
+		if !bounded {
+			out = uleb(append(out, 0), low)
+			continue
+		}
+		if high == MaxMemoryPages+1 { // More is not valid, and stays so.
+			high = MaxMemoryPages
+		}
+		out = uleb(uleb(append(out, 1), low), high)
+	}
+	return out
 }
