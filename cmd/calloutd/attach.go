@@ -27,8 +27,9 @@ costs next to nothing; what a callout or the program's path decides is sent to c
 which carries the connection. A block is EACCES in the first case and a reset in the second.
 Datagrams that only a callout can decide are refused: run can decide them.
 
-With --events every decision is a line for machines, and with --summary the end is told; the
-kernel then tells what it permits, too, but for datagrams that are sent without connect().
+With --events every decision is a line for machines, with --summary the end is told, and
+--record keeps a flight file; the kernel then tells what it permits, too, but for datagrams
+that are sent without connect().
 
 With --pin the kernel's part outlives calloutd: what needs an answer is refused until the
 next attach. --detach takes it away.`,
@@ -57,7 +58,7 @@ next attach. --detach takes it away.`,
 			}
 			defer done()
 			a, err := cgroupbpf.Attach(ctx, cgroupbpf.Options{Cgroup: cgroup, ALE: r.Enforcer(), Policy: r.Policy().Engine.Policy(), PinDir: pin, Logf: t.logf,
-				OnBlocked: t.onBlocked, Handoff: r.Handoff, AskPermitted: acc.wanted()})
+				OnBlocked: t.onBlocked, Handoff: r.Handoff, AskPermitted: acc.wanted() || record.records()})
 			if err != nil {
 				return err
 			}

@@ -19,6 +19,7 @@ type gatewayOptions struct {
 	transparent, remove bool
 	json, trace         bool
 	account             account
+	tape                tape
 }
 
 func newGateway() *cobra.Command {
@@ -36,7 +37,8 @@ reset. What is not TCP is refused. Connections to this system itself are left al
 
 With --events every decision is a line for machines, and with --summary the end is told.`,
 		Example: `  calloutd gateway -p policy.yaml --interface docker0
-  calloutd gateway -p policy.yaml --interface eth1 --interface eth2 --transparent`,
+  calloutd gateway -p policy.yaml --interface eth1 --interface eth2 --transparent
+  calloutd gateway -p policy.yaml --interface docker0 --record day.flight`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.remove {
@@ -53,6 +55,7 @@ With --events every decision is a line for machines, and with --summary the end 
 	f.BoolVar(&o.transparent, "transparent", false, "use TPROXY: no address is translated")
 	f.StringVar(&o.name, "name", "", "tells gateways of one system apart")
 	f.BoolVar(&o.remove, "remove", false, "take away what a gateway that died has left, and end")
+	o.tape.flags(f)
 	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
 	o.account.flags(cmd)
 	cmd.MarkFlagsOneRequired("policy", "remove")
@@ -69,6 +72,7 @@ func (o *gatewayOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer end()
+	t.tape = &o.tape
 	r, done, err := putInForce(ctx, o.policy, t)
 	if err != nil {
 		return err

@@ -24,8 +24,8 @@ func newRecord() *cobra.Command {
 		Use:   "record --from FORMAT --out FILE [INPUT]",
 		Short: "Make a flight file of connections that other programs saw",
 		Long: `Record reads connections that another program wrote down and appends them to a flight
-file, which replay and diff read. Run --record and attach --record write such files of
-what a policy decided. The formats are
+file, which replay and diff read. Run, attach and gateway write such files of what a policy
+decided, with --record. The formats are
 
 ` + strings.Join(formats, "\n"),
 		Example: `  strace -f -e trace=network,process -o make.strace make
