@@ -33,8 +33,10 @@ filters:
 	client := []string{"python3", "-c", `
 import socket, sys
 for to in ("127.0.0.1", "192.0.2.7", "198.51.100.7"):
-    try: socket.create_connection((to, int(sys.argv[1]))).makefile().readline
-    except PermissionError: print("blocked")
+    try: c = socket.create_connection((to, int(sys.argv[1])))
+    except PermissionError: print("blocked"); continue
+    c.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    while c.recv(4096): pass
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))`, port}
 	want := []string{
 		"calloutd: 4 connections by 1 program, 1 refused",
