@@ -35,7 +35,7 @@ import socket, sys
 for to in ("127.0.0.1", "192.0.2.7", "198.51.100.7"):
     try: c = socket.create_connection((to, int(sys.argv[1])))
     except PermissionError: print("blocked"); continue
-    c.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    c.sendall(b"GET / HTTP/1.0\r\n\r\n")
     while c.recv(4096): pass
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))`, port}
 	want := []string{
