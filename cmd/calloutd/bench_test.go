@@ -41,7 +41,7 @@ func TestGrowthIsTold(t *testing.T) {
 
 func TestPictureIsWhole(t *testing.T) {
 	var b bytes.Buffer
-	drawMemory(&b, &soakResult{Policy: "<&>.yaml", Seconds: 2}, []sample{{0, 3 << 20, 1 << 20, 0}, {2 * time.Second, 5 << 20, 2 << 20, 1 << 19}})
+	require.NoError(t, drawMemory(&b, &soakResult{Policy: "<&>.yaml", Seconds: 2}, []sample{{0, 3 << 20, 1 << 20, 0}, {2 * time.Second, 5 << 20, 2 << 20, 1 << 19}}))
 	d := xml.NewDecoder(bytes.NewReader(b.Bytes()))
 	for {
 		if _, err := d.Token(); err == io.EOF {
@@ -52,7 +52,7 @@ func TestPictureIsWhole(t *testing.T) {
 	}
 	require.Equal(t, 3, strings.Count(b.String(), "<polyline"))
 	require.Contains(t, b.String(), "&lt;&amp;&gt;.yaml")
-	require.Contains(t, b.String(), `points="60.0,132.0 700.0,40.0"`, "the process: the whole width, and the top is 5 MiB")
+	require.Contains(t, b.String(), `points="70.0,141.0 690.0,45.0"`, "the process: the whole width, and the top is 5 MiB")
 }
 
 func TestAxesHaveRoundNumbers(t *testing.T) {

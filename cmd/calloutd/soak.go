@@ -97,7 +97,9 @@ func (o *benchOptions) runSoak(cmd *cobra.Command, policy string, p *policyrun.P
 	r := s.result()
 	r.Policy, r.Plot = policy, o.plot
 	var b bytes.Buffer
-	drawMemory(&b, r, s.samples)
+	if err := drawMemory(&b, r, s.samples); err != nil {
+		return err
+	}
 	if err := os.WriteFile(o.plot, b.Bytes(), 0o666); err != nil {
 		return fmt.Errorf("--plot: %w", err)
 	}

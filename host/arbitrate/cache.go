@@ -17,17 +17,42 @@ type Cache struct {
 	shift int
 	// marked are the layers at which some callout said that its answer is cacheable.
 	marked [fwpm.NumLayers]atomic.Bool
+	// vain counts, for each layer, the looks of probes that found nothing since one
+	// found something.
+	vain [fwpm.NumLayers]atomic.Uint32
+}
+
+const (
+	// probes: one connection of so many looks into the cache whatever was found before.
+	probes = 64
+	// enoughVain probes in a row that find nothing say that the others need not look.
+	enoughVain = 64
+)
+
+// useless reports whether a look of a connection that is no probe is likely in vain.
+func (c *Cache) useless(l fwpm.LayerID) bool { return c.vain[l].Load() >= enoughVain }
+
+// probed notes what a probe found.
+func (c *Cache) probed(l fwpm.LayerID, found bool) {
+	switch n := c.vain[l].Load(); {
+	case found && n > 0:
+		c.vain[l].Store(0)
+	case !found && n < enoughVain:
+		c.vain[l].Add(1)
+	}
 }
 
 const setWays = 4
 
-// A set are the entries that a hash can be in, with 16 bits of the hash of each, and
-// those of the last four that were not there: only who comes again is kept, so that
-// connections that are all different cost no memory. It is one cache line.
+// A set are the entries that a hash can be in, with 16 bits of the hash of each. It has
+// as much of the last four that were not there: only who comes again is kept, so that
+// connections that are all different cost no memory. And of the last four of whose
+// filters callouts were asked: then more inputs decide than those of the filters, under
+// a hash of their own. It is one cache line.
 type set struct {
-	tags, missed atomic.Uint64
-	entries      [setWays]atomic.Pointer[kept]
-	_            [16]byte
+	tags, missed, asks atomic.Uint64
+	entries            [setWays]atomic.Pointer[kept]
+	_                  [8]byte
 }
 
 // kept is an entry. It is never changed.
@@ -36,9 +61,6 @@ type kept struct {
 	version version
 	of      inputs // that decide
 	in      fwps.Incoming
-	// asks says that callouts were asked: more inputs decide than those of in, under
-	// a hash of their own.
-	asks    bool
 	asked   []asked
 	outcome fwps.Outcome
 }
@@ -83,28 +105,35 @@ const tagBits = 16
 // find is the entry of a hash, for whatever inputs.
 func (c *Cache) find(hash uint64, v version) *kept {
 	s := c.set(hash)
-	tags := s.tags.Load()
-	for i := range s.entries {
-		if tags>>(tagBits*i)&0xffff != tag(hash) {
-			continue
-		}
-		if k := s.entries[i].Load(); k != nil && k.hash == hash && k.version == v {
+	for hits := has(s.tags.Load(), hash); hits != 0; hits &= hits - 1 {
+		if k := s.entries[bits.TrailingZeros64(hits)/tagBits%setWays].Load(); k != nil && k.hash == hash && k.version == v {
 			return k
 		}
 	}
 	return nil
 }
 
+// has has the high bit of each tag among four that is a hash's, and seldom of another.
+func has(tags, hash uint64) uint64 {
+	x := tags ^ tag(hash)*0x0001_0001_0001_0001
+	return (x - 0x0001_0001_0001_0001) &^ x & 0x8000_8000_8000_8000
+}
+
+// asks reports whether callouts were asked for a hash of what filters test.
+func (c *Cache) asks(hash uint64) bool { return has(c.set(hash).asks.Load(), hash) != 0 }
+
 // again reports whether a hash was missed before, not long ago.
 func (c *Cache) again(hash uint64) bool {
-	s := c.set(hash)
-	missed := s.missed.Load()
-	for i := range setWays {
-		if missed>>(tagBits*i)&0xffff == tag(hash) {
-			return true
-		}
+	return remember(&c.set(hash).missed, hash)
+}
+
+// remember adds a hash to the last four, and reports whether it was among them.
+func remember(last *atomic.Uint64, hash uint64) bool {
+	tags := last.Load()
+	if has(tags, hash) != 0 {
+		return true
 	}
-	s.missed.Store(missed<<tagBits | tag(hash))
+	last.Store(tags<<tagBits | tag(hash))
 	return false
 }
 

@@ -23,6 +23,9 @@ func BenchmarkCached(b *testing.B) {
 			g := load.New(1, fwpm.LayerALEConnectRedirectV4, n)
 			p := g.Policy(n)
 			ins := g.Connections(p, 64)
+			for i := range ins {
+				ins[i].EndpointID = 1 // no probe
+			}
 			slot := new(Slot)
 			slot.Set(fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
 				v.Action, v.Redirect, v.To, v.TargetPID, v.Cacheable = fwp.ActionPermit, true, c.Connect.Local, 7, true

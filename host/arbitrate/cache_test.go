@@ -214,6 +214,47 @@ func TestNoKnownDecisionIsOlderThanItsQuestion(t *testing.T) {
 	wg.Wait()
 }
 
+// Where nothing is ever found only probes look, until one finds something.
+func TestALayerWhoseConnectionsAreAllDifferentIsNotLookedUp(t *testing.T) {
+	c := NewCache(1024)
+	prog, err := Compile(ported(fwpm.LayerALEAuthConnectV4, 100), Options{Cache: c})
+	require.NoError(t, err)
+	d, id := new(fwps.Decision), 0
+	ask := func(port uint16) bool {
+		id++
+		in := connection4(id)
+		in.Remote = netip.AddrPortFrom(in.Remote.Addr(), port)
+		prog.Classify(t.Context(), in, d)
+		return d.Cached
+	}
+	for port := range uint16(2 * probes * enoughVain) {
+		require.False(t, ask(port))
+	}
+	looked := func() bool { // A look notes what it missed.
+		var before [2]uint64
+		for i := range c.sets {
+			before[0] += c.sets[i].missed.Load()
+		}
+		ask(uint16(10_000 + id))
+		for i := range c.sets {
+			before[1] += c.sets[i].missed.Load()
+		}
+		return before[0] != before[1]
+	}
+	looks := 0
+	for range 10 * probes {
+		if looked() {
+			looks++
+		}
+	}
+	require.Equal(t, 10, looks)
+	for range 3 * probes {
+		ask(7)
+	}
+	require.True(t, ask(7))
+	require.True(t, ask(7), "no probe")
+}
+
 // A program with a cache decides as one without, for policies and connections like
 // those of a large site, at every size.
 func TestCachedIsUncached(t *testing.T) {

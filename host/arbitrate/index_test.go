@@ -224,24 +224,33 @@ func BenchmarkScale(b *testing.B) {
 	}
 }
 
-// BenchmarkWorst are the policies that no index helps with.
+// BenchmarkWorst are the policies that no index helps with, of 100,000 filters.
 func BenchmarkWorst(b *testing.B) {
 	l := fwpm.LayerALEAuthConnectV4
 	in := &fwps.Incoming{Layer: l, Protocol: 6, AppID: "/bin/app", Local: netip.MustParseAddrPort("192.0.2.1:9"), Remote: netip.MustParseAddrPort("198.51.100.7:443")}
-	for name, conditions := range map[string][]fwpm.Condition{
-		"all match":               nil,
-		"one port, all match":     {{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(443)}},
-		"one port, none match":    {{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(443)}, {Field: fwpm.ConditionIPLocalAddress, Match: fwp.MatchGreater, Value: fwp.Addr(netip.MustParseAddr("203.0.113.1"))}},
-		"port ranges, none match": {{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchRange, Value: fwp.Between(fwp.U16(500), fwp.U16(600))}},
+	one := func(c ...fwpm.Condition) func(int) []fwpm.Condition { return func(int) []fwpm.Condition { return c } }
+	port := fwpm.Condition{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(443)}
+	for _, c := range []struct {
+		name       string
+		conditions func(id int) []fwpm.Condition
+	}{
+		{"wildcards", one()},
+		{"overlapping prefixes, all match", func(id int) []fwpm.Condition {
+			return []fwpm.Condition{{Field: fwpm.ConditionIPRemoteAddress, Value: fwp.Mask(netip.PrefixFrom(in.Remote.Addr(), id%33).Masked())}}
+		}},
+		{"one port, all match", one(port)},
+		{"one port, another protocol", one(port, fwpm.Condition{Field: fwpm.ConditionIPProtocol, Value: fwp.U8(17)})},
+		{"port ranges of one bin, none match", one(fwpm.Condition{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchRange, Value: fwp.Between(fwp.U16(500), fwp.U16(600))})},
+		{"one port, a further test, none match", one(port, fwpm.Condition{Field: fwpm.ConditionIPLocalAddress, Match: fwp.MatchGreater, Value: fwp.Addr(netip.MustParseAddr("203.0.113.1"))})},
 	} {
 		p := new(fwpm.Policy)
 		for id := 1; id <= 100_000; id++ {
-			p.Filters = append(p.Filters, fwpm.Filter{ID: fwpm.FilterID(id), Name: "f", Layer: l, Action: fwp.ActionBlock, Conditions: conditions})
+			p.Filters = append(p.Filters, fwpm.Filter{ID: fwpm.FilterID(id), Name: "f", Layer: l, Action: fwp.ActionBlock, Conditions: c.conditions(id)})
 		}
 		prog, err := Compile(p, Options{})
 		require.NoError(b, err)
 		d := new(fwps.Decision)
-		b.Run(name, func(b *testing.B) {
+		b.Run(c.name, func(b *testing.B) {
 			for b.Loop() {
 				prog.Classify(context.Background(), in, d)
 			}

@@ -75,7 +75,7 @@ func (f inputs) hash(h uint64, in *fwps.Incoming) uint64 {
 	if f&ofApp != 0 {
 		h = fold(h, appHash(in.AppID))
 	}
-	if f&ofOriginal != 0 && in.OriginalAppID != in.AppID {
+	if f&ofOriginal != 0 && in.OriginalAppID != "" && in.OriginalAppID != in.AppID {
 		h = fold(h, appHash(in.OriginalAppID))
 	}
 	return h

@@ -53,13 +53,23 @@ func (k *question) take(p *Program, in *fwps.Incoming, d *fwps.Decision) bool {
 	if l.fields.all < fewFilters && !c.marked[in.Layer].Load() {
 		return false
 	}
+	if in.EndpointID%probes == 0 {
+		found := k.look(c, p, l, in, d)
+		c.probed(in.Layer, found)
+		return found
+	}
+	return !c.useless(in.Layer) && k.look(c, p, l, in, d)
+}
+
+// look is take where there may be something.
+func (k *question) look(c *Cache, p *Program, l *layer, in *fwps.Incoming, d *fwps.Decision) bool {
 	var ok bool
 	if k.few, ok = l.fields.inputs.hashOther(l.fields.inputs.hash(l.version, in), in); !ok {
 		return false
 	}
 	k.cache, k.version = c, version{l.version, p.Generation(in.Layer)}
 	e, of := c.find(k.few, k.version), l.fields.inputs
-	if e != nil && e.asks {
+	if e == nil && c.asks(k.few) {
 		if !k.fill(l, in) {
 			return false
 		}
@@ -123,8 +133,8 @@ func (r *run) keep(in *fwps.Incoming) {
 	if !c.again(hash) {
 		return
 	}
-	if r.nasked > 0 && c.find(k.few, k.version) == nil {
-		c.keep(&kept{hash: k.few, version: k.version, asks: true, in: fwps.Incoming{Layer: in.Layer}})
+	if r.nasked > 0 {
+		remember(&c.set(k.few).asks, k.few)
 	}
 	c.keep(&kept{hash: hash, version: k.version, of: of, in: of.copy(in), asked: slices.Clone(r.asked[:r.nasked]), outcome: r.d.Outcome()})
 }

@@ -1,10 +1,6 @@
 package benchscale_test
 
 import (
-	"encoding/xml"
-	"errors"
-	"io"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,6 +18,7 @@ func TestRunMeasuresEachSize(t *testing.T) {
 		r := rows[i]
 		require.Equal(t, n, r.Filters)
 		require.Positive(t, r.Match)
+		require.Positive(t, r.Known)
 		require.Positive(t, r.Update)
 		require.Positive(t, r.Bytes)
 		require.Positive(t, r.Pause)
@@ -32,23 +29,4 @@ func TestRunMeasuresEachSize(t *testing.T) {
 func TestRunRefusesNoFilters(t *testing.T) {
 	_, err := benchscale.Run(t.Context(), []int{0}, func(string) {})
 	require.EqualError(t, err, "0 filters cannot be measured: expected at least 1")
-}
-
-func TestDrawIsSVG(t *testing.T) {
-	var out strings.Builder
-	require.NoError(t, benchscale.Draw(&out, []benchscale.Row{{Filters: 10, Match: 80, Update: 900}, {Filters: 1000, Match: 210, Update: 4000}}))
-	d := xml.NewDecoder(strings.NewReader(out.String()))
-	circles := 0
-	for {
-		token, err := d.Token()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		require.NoError(t, err)
-		if e, ok := token.(xml.StartElement); ok && e.Name.Local == "circle" {
-			circles++
-		}
-	}
-	require.Equal(t, 4, circles)
-	require.Contains(t, out.String(), ">4000</text>")
 }

@@ -17,7 +17,7 @@ import (
 // time.
 func BenchmarkChurn(b *testing.B) {
 	const live = 100_000
-	p, d, ring := newPipeline(b, 1000), new(fwps.Decision), make([]redirect.Hop, live)
+	p, d, ring := newPipeline(b, 1000, false), new(fwps.Decision), make([]redirect.Hop, live)
 	var quarters [4]int
 	open := func(i int) {
 		h := &ring[i%live]

@@ -33,9 +33,19 @@ type pipeline struct {
 	ins    []*fwps.Incoming
 }
 
+// promises says that what a callout answers is cacheable.
+type promises struct{ fwps.Callout }
+
+func (p promises) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) error {
+	err := p.Callout.Classify(ctx, c, v)
+	v.Cacheable = true
+	return err
+}
+
 // newPipeline has n filters like those of a large site, in three sublayers, and
-// above them one that asks the example of the SDK for C.
-func newPipeline(tb testing.TB, n int) *pipeline {
+// above them one that asks the example of the SDK for C, whose answers depend on the
+// request alone: known says that the engine is told so.
+func newPipeline(tb testing.TB, n int, known bool) *pipeline {
 	rt, err := guest.NewRuntime(tb.Context(), guest.Options{})
 	require.NoError(tb, err)
 	tb.Cleanup(func() { require.NoError(tb, rt.Close(context.Background())) })
@@ -45,7 +55,11 @@ func newPipeline(tb testing.TB, n int) *pipeline {
 	require.NoError(tb, err)
 	tb.Cleanup(func() { require.NoError(tb, m.Close(context.Background())) })
 	e := host.New(host.Options{})
-	_, _, err = e.RegisterCallout("split", m)
+	var split fwps.Callout = m
+	if known {
+		split = promises{m}
+	}
+	_, _, err = e.RegisterCallout("split", split)
 	require.NoError(tb, err)
 	require.NoError(tb, e.Update(func(p *fwpm.Policy) error {
 		*p = *load.New(1, redirectLayer, n).Policy(n)
@@ -56,8 +70,9 @@ func newPipeline(tb testing.TB, n int) *pipeline {
 		return nil
 	}))
 	pl := &pipeline{engine: e, store: arenastore.New(arenastore.Options{})}
-	for _, c := range sample.Calls() {
+	for i, c := range sample.Calls() {
 		in := *c.In
+		in.EndpointID = uint64(64 + i) // The first is a probe of the cache.
 		in.Local = netip.MustParseAddrPort("192.0.2.1:0")
 		pl.ins = append(pl.ins, &in)
 	}
@@ -79,10 +94,20 @@ func (p *pipeline) decide(ctx context.Context, i int, d *fwps.Decision, h *redir
 }
 
 func TestPipelineAllocatesNothing(t *testing.T) {
-	p, d, h := newPipeline(t, 1000), new(fwps.Decision), new(redirect.Hop)
+	for _, known := range []bool{false, true} {
+		allocatesNothing(t, newPipeline(t, 1000, known), known)
+	}
+}
+
+func allocatesNothing(t *testing.T, p *pipeline, known bool) {
+	d, h := new(fwps.Decision), new(redirect.Hop)
+	for i := range 4 * len(p.ins) { // What is known is kept the third time.
+		require.NoError(t, p.decide(t.Context(), i, d, h))
+	}
 	kept := 0
 	for i := range p.ins {
 		require.NoError(t, p.decide(t.Context(), i, d, h))
+		require.Equal(t, known, d.Cached)
 		if d.Redirected() {
 			kept++
 		}
@@ -101,7 +126,8 @@ func TestPipelineAllocatesNothing(t *testing.T) {
 }
 
 // BenchmarkPipeline is one connection by the number of filters, in the thread's own
-// time; the closure is the callout's decision in Go, with nothing around it.
+// time; the closure is the callout's decision in Go, with nothing around it. A known
+// connection is like one before.
 func BenchmarkPipeline(b *testing.B) {
 	best := func(b *testing.B, f func(i int)) {
 		runtime.LockOSThread()
@@ -119,32 +145,51 @@ func BenchmarkPipeline(b *testing.B) {
 			}
 		})
 	})
-	for _, n := range pipelineSizes {
-		b.Run(fmt.Sprintf("filters=%d", n), func(b *testing.B) {
-			p, d, h := newPipeline(b, n), new(fwps.Decision), new(redirect.Hop)
-			b.ResetTimer()
-			best(b, func(i int) {
-				if err := p.decide(b.Context(), i, d, h); err != nil {
-					b.Error(err)
-				}
+	for _, known := range []bool{false, true} {
+		for _, n := range pipelineSizes {
+			b.Run(fmt.Sprintf("filters=%d/known=%v", n, known), func(b *testing.B) {
+				p, d, h := newPipeline(b, n, known), new(fwps.Decision), new(redirect.Hop)
+				b.ResetTimer()
+				best(b, func(i int) {
+					if err := p.decide(b.Context(), i, d, h); err != nil {
+						b.Error(err)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 
 var pipelineSizes = []int{10, 1_000, 100_000}
 
 // BenchmarkPipelineParallel tells with -cpu 1,2 what a core more is worth, if the
-// machine has nothing else to do.
+// machine has nothing else to do. The closure shares nothing: it is what this machine
+// can give.
 func BenchmarkPipelineParallel(b *testing.B) {
-	p := newPipeline(b, 100_000)
-	b.ResetTimer()
-	b.RunParallel(func(pb *testing.PB) {
-		d, h := new(fwps.Decision), new(redirect.Hop)
-		for i := 0; pb.Next(); i++ {
-			if err := p.decide(b.Context(), i, d, h); err != nil {
-				b.Error(err)
+	b.Run("closure", func(b *testing.B) {
+		calls, c := sample.Calls(), sample.Native()
+		b.RunParallel(func(pb *testing.PB) {
+			v := new(fwps.Verdict)
+			for i := 0; pb.Next(); i++ {
+				v.Reset()
+				if err := c(b.Context(), calls[i%len(calls)], v); err != nil {
+					b.Error(err)
+				}
 			}
-		}
+		})
 	})
+	for _, known := range []bool{false, true} {
+		b.Run(fmt.Sprintf("known=%v", known), func(b *testing.B) {
+			p := newPipeline(b, 100_000, known)
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				d, h := new(fwps.Decision), new(redirect.Hop)
+				for i := 0; pb.Next(); i++ {
+					if err := p.decide(b.Context(), i, d, h); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
 }

@@ -45,7 +45,10 @@ func (d *Decision) Take(o *Outcome, in *Incoming) {
 	d.Reset(in)
 	d.Action, d.Rights, d.Deciding = o.action, o.rights, o.deciding
 	d.Faulted, d.Vetoed, d.Absorbed, d.Reclassify = o.faulted, o.vetoed, o.absorbed, o.reclassifies
-	d.Steps, d.Cached = append(d.Steps, o.steps...), true
+	d.Cached = true
+	for i := range o.steps { // One by one: they are few.
+		d.Steps = append(d.Steps, o.steps[i])
+	}
 	for i := range o.connects {
 		r := &d.connects[d.nversion]
 		r.copyFrom(&o.connects[i])
