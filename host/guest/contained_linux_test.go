@@ -68,16 +68,16 @@ func suffer(b *testing.B, m *guest.Module, port uint16, why string, more func() 
 func BenchmarkContained(b *testing.B) {
 	for _, c := range contained {
 		b.Run(c.name, func(b *testing.B) {
-			m := load(b, "bad", guest.ModuleOptions{Slots: 1, FuelSlices: 2 * defaultSlices, MaxFailures: -1})
+			m := load(b, "bad", guest.Unpaced(guest.ModuleOptions{Slots: 1, FuelSlices: 2 * defaultSlices, MaxFailures: -1}))
 			left := 30
 			twice := suffer(b, m, c.port, c.why, func() bool { left--; return left >= 0 })
-			m = load(b, "bad", guest.ModuleOptions{Slots: 1, FuelSlices: defaultSlices, MaxFailures: -1})
+			m = load(b, "bad", guest.Unpaced(guest.ModuleOptions{Slots: 1, FuelSlices: defaultSlices, MaxFailures: -1}))
 			took := suffer(b, m, c.port, c.why, b.Loop)
 			stopped(b, took, max(0, twice[len(twice)/2]-took[len(took)/2]))
 		})
 	}
 	b.Run("no spare is left", func(b *testing.B) {
-		m := load(b, "bad", guest.ModuleOptions{Slots: 1, MaxFailures: -1})
+		m := load(b, "bad", guest.Unpaced(guest.ModuleOptions{Slots: 1, MaxFailures: -1}))
 		var took []time.Duration
 		for b.Loop() {
 			for range 3 { // more than there are
@@ -112,7 +112,7 @@ func BenchmarkStop(b *testing.B) {
 	})
 	for _, c := range contained {
 		b.Run("beside "+c.name, func(b *testing.B) {
-			defer misbehave(b, c.port)()
+			defer misbehave(b, c.port, guest.Unpaced)()
 			stops(b)
 		})
 	}
@@ -166,7 +166,7 @@ func addressSpace(t *testing.T) int {
 
 // The memory of an instance that is thrown away goes back to the system.
 func TestMemoryIsGivenBack(t *testing.T) {
-	m := load(t, "bad", guest.ModuleOptions{Slots: 1, MaxFailures: -1})
+	m := load(t, "bad", guest.Unpaced(guest.ModuleOptions{Slots: 1, MaxFailures: -1}))
 	fail := func(n int) {
 		for range n {
 			_, err := ask(m, call(12))

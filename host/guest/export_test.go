@@ -9,6 +9,12 @@ func Unguarded(o ModuleOptions) ModuleOptions {
 	return o
 }
 
+// Unpaced makes o one for a guest whose failures follow each other at once.
+func Unpaced(o ModuleOptions) ModuleOptions {
+	o.unpaced = true
+	return o
+}
+
 // Hasty makes o one for slots that are idle after a millisecond.
 func Hasty(o ModuleOptions) ModuleOptions {
 	o.idleAfter = time.Millisecond

@@ -256,7 +256,7 @@ func TestRefused(t *testing.T) {
 // TestContained asks a guest to misbehave. The answer is an error, and the next
 // decision of this module and of another one are right.
 func TestContained(t *testing.T) {
-	bad, good := load(t, "bad", guest.ModuleOptions{Slots: 1, MaxFailures: -1}), load(t, "good", guest.ModuleOptions{Slots: 1})
+	bad, good := load(t, "bad", guest.Unpaced(guest.ModuleOptions{Slots: 1, MaxFailures: -1})), load(t, "good", guest.ModuleOptions{Slots: 1})
 	for port, want := range map[uint16]string{
 		10: "fuel", 11: "call depth", 12: "unreachable", 13: "fuel", 14: "fuel", 15: "fuel", 16: "fuel", 17: "fuel",
 		18: "too many calls", 19: "proc_exit", 20: "response does not", 21: "no answer", 22: "pend", 23: "guest error",
@@ -307,7 +307,7 @@ func TestCollect(t *testing.T) {
 }
 
 func TestConcurrent(t *testing.T) {
-	m := load(t, "bad", guest.ModuleOptions{Slots: 2, Spares: 2, MaxFailures: -1})
+	m := load(t, "bad", guest.Unpaced(guest.ModuleOptions{Slots: 2, Spares: 2, MaxFailures: -1}))
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 
@@ -67,7 +68,8 @@ func (m *Module) begin(src *source, trial bool) (_ *instance, err error) {
 		i.store = new(store)
 	}
 	i.ctx = callContext{context.Background(), i}
-	cfg := wazero.NewModuleConfig().WithName("").WithStartFunctions()
+	// Without a source of its own wazero makes one, which is large; no guest gets at it.
+	cfg := wazero.NewModuleConfig().WithName("").WithStartFunctions().WithRandSource(rand.Reader)
 	if i.mod, err = m.rt.rt.InstantiateModule(withMemory(&i.ctx), src.compiled, cfg); err != nil {
 		return nil, err
 	}

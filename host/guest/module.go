@@ -38,6 +38,7 @@ type Module struct {
 	quarantine atomic.Pointer[QuarantineError]
 	epoch      *fwps.Epoch // ends with what was live, and with what it was told
 	breaker    breaker
+	pace       pace
 	tripped    chan *generation
 	stop       chan struct{}
 	wg         sync.WaitGroup
@@ -104,6 +105,9 @@ func (m *Module) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) er
 	err := m.decide(m.journal(ctx), c, v)
 	if err == nil {
 		return nil
+	}
+	if trap, failed := err.(*TrapError); failed && trap.Err != errClosed {
+		m.slow(ctx)
 	}
 	v.Reset()
 	if m.opts.OnFailure != FailContinue {

@@ -15,9 +15,9 @@ import (
 )
 
 // misbehave has another callout asked for what its guest does wrong, again and
-// again, until stop is called.
-func misbehave(b *testing.B, port uint16) (stop func()) {
-	m := load(b, "bad", guest.ModuleOptions{Slots: 1, Spares: 2, MaxFailures: -1})
+// again, until stop is called. It is never put in quarantine.
+func misbehave(b *testing.B, port uint16, how func(guest.ModuleOptions) guest.ModuleOptions) (stop func()) {
+	m := load(b, "bad", how(guest.ModuleOptions{Slots: 1, Spares: 2, MaxFailures: -1}))
 	var over atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -59,11 +59,14 @@ func BenchmarkNeighbour(b *testing.B) {
 	})
 	for _, d := range misdeeds {
 		b.Run("beside "+d.name, func(b *testing.B) {
-			defer misbehave(b, d.port)()
+			defer misbehave(b, d.port, paced)()
 			latencies(b, m)
 		})
 	}
 }
+
+// paced is how a host has it.
+func paced(o guest.ModuleOptions) guest.ModuleOptions { return o }
 
 func latencies(b *testing.B, m *guest.Module) {
 	calls, v := sample.Calls(), new(fwps.Verdict)
@@ -93,7 +96,7 @@ func BenchmarkCollection(b *testing.B) {
 	})
 	for _, d := range misdeeds {
 		b.Run("beside "+d.name, func(b *testing.B) {
-			defer misbehave(b, d.port)()
+			defer misbehave(b, d.port, guest.Unpaced)()
 			collect(b)
 		})
 	}

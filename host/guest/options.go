@@ -38,7 +38,9 @@ type ModuleOptions struct {
 	// OnFailure is the answer in place of a guest that failed. Optional: FailBlock.
 	OnFailure Failure
 	// MaxFailures is how many failures in ten seconds put the callout in
-	// quarantine: 5 if zero, never if negative.
+	// quarantine: 5 if zero, never if negative. From the sixth on whoever meets a
+	// failure waits until it is a twentieth of a second after the one before, at
+	// most a quarter of a second.
 	MaxFailures int
 	// Withhold are capabilities (abi.Cap*) that the guest does not get although
 	// this host has them. Optional.
@@ -71,6 +73,7 @@ type ModuleOptions struct {
 	OnEvent func(Event)
 	// unguarded leaves the guest as it is: what benchmarks compare with.
 	unguarded bool
+	unpaced   bool          // failures follow each other at once: for benchmarks of them
 	idleAfter time.Duration // a second, but for tests
 }
 
