@@ -240,7 +240,7 @@ func testExploreByKeyboard(t *testing.T, browser context.Context) {
 	require.Equal(t, "18", all)
 	require.Equal(t, "connect redirect", p.text(`.station[aria-current="step"] .name`))
 	require.Regexp(t, `^Step 3 of 18: ALE_CONNECT_REDIRECT_V4, filter 1 local web to the proxy, callout proxy-redirect: redirect to 127.0.0.1:61001 \(proxy forward\)`, p.text("#said"), "who does not see it hears it")
-	for _, want := range []string{"Sublayer proxying weight 36864", "✓ holds: IP_REMOTE_PORT is in 8000-8999", "is told not-redirected", "answers redirect to 127.0.0.1:61001 (proxy forward)", "of 16,777,216 units of fuel",
+	for _, want := range []string{"Sublayer proxying weight 0x9000", "✓ holds: IP_REMOTE_PORT is in 8000-8999", "is told not-redirected", "answers redirect to 127.0.0.1:61001 (proxy forward)", "of 16,777,216 units of fuel",
 		"leaves the record 132 bytes", "leaves the context 127.0.0.1:8500 256 bytes", "The redirect is carried out: 127.0.0.1:8500 → 127.0.0.1:61001 (proxy forward)."} {
 		require.Contains(t, p.text("#detail"), want)
 	}

@@ -38,7 +38,7 @@ func describe(ctx context.Context, path string, t *tracer) (*policyrun.Policy, e
 
 // describe opens a policy and what is beside it.
 func (b *beside) describe(ctx context.Context, path string, d policyrun.Description) (_ *policyrun.Policy, err error) {
-	if d.File, err = b.read(path); err != nil {
+	if d.File, err = b.read(path, d.OnInput); err != nil {
 		return nil, err
 	}
 	return policyrun.Describe(ctx, path, d)

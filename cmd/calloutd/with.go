@@ -66,14 +66,23 @@ func completeModels(*cobra.Command, []string, string) ([]cobra.Completion, cobra
 	return out, cobra.ShellCompDirectiveDefault // files, too
 }
 
-// read reads a policy and what is beside it; nil if nothing is.
-func (b *beside) read(path string) (*policyfile.File, error) {
+// read reads a policy and what is beside it; nil if nothing is. opening hears of the
+// files that they name; nil: nobody does.
+func (b *beside) read(path string, opening func(path string)) (*policyfile.File, error) {
 	if len(b.words) == 0 {
 		return nil, nil
 	}
-	file, err := policyfile.Load(path)
+	if opening == nil {
+		opening = func(string) {}
+	}
+	file, err := policyfile.LoadEach(path, opening)
 	if err != nil {
 		return nil, err
+	}
+	for _, word := range b.words {
+		if !policymodel.Known(word) {
+			opening(word)
+		}
 	}
 	return putBeside(file, "", b.words, b.cmd.ErrOrStderr())
 }

@@ -86,6 +86,7 @@ function take(answer) {
   }
   drawProblems($("problems"), problems);
   document.body.dataset.stale = String(!answer.events);
+  document.body.dataset.empty = String(!answer.events && shown.stops.length === 0);
   if (!answer.events) {
     const n = mistakes.length + (answer.problems?.length ?? 0);
     drawStale($("outcome"), n, shown.stops.length > 0);
@@ -94,6 +95,7 @@ function take(answer) {
   if (answer.events) {
     shown = journey(answer.events);
     const text = drawOutcome($("outcome"), shown);
+    document.title = `${text} calloutd explore`;
     drawMap($("map"), shown, (i) => go(i, true));
     $("slider").max = String(shown.stops.length);
     go(at, false, `${text} `);

@@ -101,11 +101,21 @@ export function outcome({ legs }) {
     return { action: "permit", text: `Accepted at ${end?.to} from ${end?.from}.` };
   }
   if (end?.original_destination) {
-    const where = end.proxy ? `proxy ${end.proxy} (${end.to})` : end.to;
-    const on = legs.length > 2 && last.end ? `, which carries it on to ${last.end.to}` : "";
-    return { action: "redirect", text: `Redirected to ${where}${on}.` };
+    return { action: "redirect", text: `Redirected to ${goes(legs)}.` };
   }
   return { action: "permit", text: `Permitted: it goes to ${end?.to ?? "where it wanted"}.` };
+}
+
+// goes is where each connection of a chain went, the last one to where it stays.
+function goes(legs) {
+  const ends = legs.filter((l) => !l.accepts && l.end).map((l) => l.end);
+  return ends.map((e, i) => {
+    const where = e.proxy ? `proxy ${e.proxy} (${e.to})` : e.to;
+    if (i === 0) {
+      return where;
+    }
+    return e.original_destination ? `, whose own connection is redirected to ${where}` : `, which carries it on to ${where}`;
+  }).join("");
 }
 
 // sublayers are the filters of a classification by sublayer, the heaviest first: those

@@ -35,7 +35,14 @@ export function drawStale(el, mistakes, shown) {
 
 // drawMap draws the legs. go is called with the number of a stop.
 export function drawMap(el, j, go) {
-  el.replaceChildren(...j.legs.map((leg) => drawLeg(leg, go)));
+  el.replaceChildren(...j.legs.map((leg) => drawLeg(leg, go)), h("ul", { class: "legend", "aria-label": "What the marks mean" },
+    [["permit", "permitted"], ["redirect", "redirected"], ["ask", "Winsock Kernel is asked"], ["block", "blocked"]].map(([action, word]) => h("li", { "data-action": action }, mark(action), word))));
+}
+
+const marks = { block: "✕", redirect: "↳", ask: "?" };
+
+function mark(action) {
+  return h("span", { class: "mark", "aria-hidden": "true" }, marks[action] ?? "");
 }
 
 function drawLeg(leg, go) {
@@ -84,7 +91,7 @@ function drawStation(s, go) {
   const ticks = s.stops > 1 ? h("span", { class: "ticks", "aria-hidden": "true" }, "•".repeat(Math.min(s.stops, 9))) : "";
   const button = h("button", { type: "button", class: "station", "data-action": s.action, "data-first": s.first, "data-stops": s.stops, tabindex: "-1",
     "aria-label": `${s.short}: ${said(s.action)}${s.stops > 1 ? `, ${s.stops} steps` : ""}` },
-  h("span", { class: "mark", "aria-hidden": "true" }, { block: "✕", redirect: "↳", ask: "?", permit: "", none: "" }[s.action]),
+  mark(s.action),
   h("span", { class: "name" }, s.short), ticks);
   button.addEventListener("click", () => go(s.first));
   return h("li", {}, button);
@@ -149,7 +156,7 @@ function facts(e) {
 
 function drawSublayer(g, current) {
   return h("section", { class: "sublayer", "aria-label": `Sublayer ${g.id}` },
-    h("h3", {}, "Sublayer ", h("b", {}, g.id), h("span", { class: "weight" }, `weight ${g.weight}`)),
+    h("h3", {}, "Sublayer ", h("b", {}, g.id), h("span", { class: "weight" }, `weight 0x${g.weight.toString(16)}`)),
     h("ol", { class: "filters" }, g.filters.map((f) => drawFilter(f, f.step && f.step === current))));
 }
 
@@ -158,7 +165,7 @@ function drawFilter(f, now) {
   return h("li", { class: "filter", "data-asked": String(asked), "data-now": String(Boolean(now)), "data-action": asked ? f.action : "none", "aria-current": now ? "step" : null },
     h("div", { class: "filter-head" },
       h("span", { class: "tag", "data-action": asked ? f.action : "none" }, asked ? f.action + (f.hard ? ", hard" : "") + (f.veto ? ", a veto" : "") : "not asked"),
-      h("b", {}, f.filter_name), h("span", { class: "weight" }, [`filter ${f.filter}`, f.provider === "this policy" ? "" : `of ${f.provider}`, weight(f.weight)].filter(Boolean).join(" · ")), f.filter_place ? h("code", { class: "place" }, f.filter_place) : ""),
+      h("b", {}, f.filter_name), h("span", { class: "weight" }, [`filter ${f.filter}`, f.provider === "this policy" ? "" : `provider ${f.provider}`, weight(f.weight)].filter(Boolean).join(" · ")), f.filter_place ? h("code", { class: "place" }, f.filter_place) : ""),
     conditions(f, asked),
     asked && f.callout ? drawCallout(f) : "",
     asked && f.verdict ? h("p", { class: "why" }, `In the end: ${f.verdict}.`) : "",
