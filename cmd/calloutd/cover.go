@@ -22,7 +22,8 @@ import (
 
 // Codes are the callouts of a policy whose code is measured.
 type codes struct {
-	search bool // by blocks, one instance of each, whatever fails
+	search bool   // by blocks, one instance of each, whatever fails
+	builds string // folder of modules that take the place of those of the same name; empty: none
 	all    []*measured
 }
 
@@ -32,6 +33,7 @@ type measured struct {
 	module  string // the file or folder it is made of
 	guest   *guest.Module
 	source  *goSource // nil: measured by its blocks
+	script  bool      // an interpreter's blocks say nothing of the script
 }
 
 // describe opens a policy whose callouts' code is measured.
@@ -50,14 +52,26 @@ func (cs *codes) describe(ctx context.Context, path string, file *policyfile.Fil
 
 // load gives the form of a callout that counts.
 func (cs *codes) load(ctx context.Context, dir string, c policyfile.Callout, o *guest.ModuleOptions) ([]byte, error) {
-	wasm, err := policyrun.Module(ctx, dir, c)
+	wasm, err := cs.module(ctx, dir, c)
 	if err != nil {
 		return nil, err
 	}
 	m := &measured{callout: c.ID, module: policyfile.Under(dir, c.Wasm+c.GoPackage)}
+	m.script = bytes.Contains(wasm, []byte(scriptEngine))
 	cs.all = append(cs.all, m)
 	wasm, m.source, err = cs.measure(ctx, dir, c, wasm, o)
 	return wasm, err
+}
+
+// module is a callout's module, or the build of it that can be measured.
+func (cs *codes) module(ctx context.Context, dir string, c policyfile.Callout) ([]byte, error) {
+	if cs.builds != "" && c.Wasm != "" {
+		build := policyfile.Callout{Wasm: filepath.Join(cs.builds, filepath.Base(c.Wasm))}
+		if _, err := os.Stat(build.Wasm); err == nil {
+			return policyrun.Module(ctx, "", build)
+		}
+	}
+	return policyrun.Module(ctx, dir, c)
 }
 
 // A goSource is a Go package built with counters: the Go compiler writes no lines
@@ -69,6 +83,9 @@ type goSource struct {
 
 // goModule begins what the Go compiler says of itself in a module.
 const goModule = "\x08language\x01\x02Go"
+
+// scriptEngine is in the modules of the SDK for JavaScript: the engine's own mark.
+const scriptEngine = "callout-script-1"
 
 // measure makes the form of a callout that counts, and what to read it with.
 func (cs *codes) measure(ctx context.Context, dir string, c policyfile.Callout, wasm []byte, o *guest.ModuleOptions) ([]byte, *goSource, error) {
@@ -186,6 +203,9 @@ func coverParts(file string, src []byte) (parts []policytest.CodePart) {
 // code is what of a callout ran.
 func (m *measured) code() policytest.Code {
 	c := m.guest.Coverage()
+	if m.script {
+		return policytest.Code{Module: m.module, Unit: "blocks", Script: true}
+	}
 	if m.source == nil {
 		return policytest.BlocksOf(m.module, c.Blocks, c.Ran)
 	}

@@ -32,11 +32,15 @@ printed. It works on every system.
 A case can say what stands beside its policy (with:), and --with puts more beside all of
 them: policies of other providers, or models of them.
 
+Of a stripped module nobody knows which code is its author's. With --builds a build of it
+with debugging information is run and measured in its place.
+
 It ends with code 1 when a case failed or less than --min was reached, with 125 when
 there is nothing to run or a file has mistakes.`,
 		Example: `  calloutd test examples
   calloutd test policy.yaml --run 'proxy' --verbose
-  calloutd test --min 90 --junit report.xml`,
+  calloutd test --min 90 --junit report.xml
+  calloutd test plugins --min 90 --builds debug`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.test(cmd, args) },
 	}
 	jsonFlag(cmd, &o.json)
@@ -49,6 +53,8 @@ there is nothing to run or a file has mistakes.`,
 	f.BoolVar(&o.update, "update", false, "take what came for what is wanted: rewrites expectations and nothing else")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "print cases that passed too")
 	f.BoolVarP(&o.again, "watch", "w", false, "run the cases again whenever a policy, its cases or its callouts change")
+	f.StringVar(&o.builds, "builds", "", "folder with builds of callouts with debugging information: run and measured in the place of modules of the same name")
+	_ = cmd.MarkFlagDirname("builds") // fails only for a flag that does not exist
 	o.beside.flag(cmd)
 	f.IntVar(&o.parallel, "parallel", runtime.GOMAXPROCS(0), "how many cases run at a time")
 	f.Float64Var(&o.min, "min", 0, "least percent of each policy's filters and conditions, and of each callout's code, that cases must reach")
@@ -59,6 +65,7 @@ there is nothing to run or a file has mistakes.`,
 
 type testOptions struct {
 	run, junit, html, lcov     string
+	builds                     string // folder of modules to measure
 	json, tap, update, verbose bool
 	again                      bool
 	parallel                   int
@@ -217,8 +224,11 @@ func (o *outcome) count(least float64) {
 		below(o.policies[i].Policy, o.policies[i].Percent())
 	}
 	for i := range o.codes {
-		if o.codes[i].Known() {
-			below(o.codes[i].Module, o.codes[i].Percent())
+		switch c := &o.codes[i]; {
+		case c.Known():
+			below(c.Module, c.Percent())
+		case c.Stripped && least > 0:
+			o.low = append(o.low, fmt.Sprintf("FAIL %s: not known, the module is stripped: --min needs a build with names or debugging information, see --builds\n", c.Module))
 		}
 	}
 }

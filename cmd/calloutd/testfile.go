@@ -87,7 +87,7 @@ func (f *testFile) runBeside(ctx context.Context, with []string, only *regexp.Re
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
-	var code codes
+	code := codes{builds: f.builds}
 	p, err := code.describe(ctx, f.policy, file)
 	if err != nil {
 		return err

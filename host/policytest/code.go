@@ -18,7 +18,10 @@ type Code struct {
 	Unit   string // what is counted: statements, lines or blocks
 	// Stripped: nothing in the module says which of its code is whose.
 	Stripped bool
-	Parts    []CodePart
+	// Script: the module is an interpreter, and the callout's code stands in its
+	// configuration. Nothing is counted.
+	Script bool
+	Parts  []CodePart
 }
 
 // A CodePart is a piece of code that runs as a whole.
@@ -57,7 +60,7 @@ const byHand = 200
 
 // Known reports whether a percentage says anything: in a stripped module the
 // libraries of its language count as well.
-func (c *Code) Known() bool { return !c.Stripped }
+func (c *Code) Known() bool { return !c.Stripped && !c.Script }
 
 // Own reports whether a block is the callout's as far as its name and lines say.
 func Own(b *meter.Block) bool {
@@ -99,7 +102,7 @@ func foreignName(name string) bool {
 		return true // A trait of a type of the language.
 	}
 	for _, prefix := range []string{"~lib/", "core::", "alloc::", "std::", "compiler_builtins::", "callout::", "calloutd::", "sdk/",
-		"__", "memcmp", "memcpy", "memmove", "memset"} {
+		"../sdk/", "start:../sdk/", "__", "memcmp", "memcpy", "memmove", "memset"} {
 		if strings.HasPrefix(strings.TrimLeft(name, "<&"), prefix) {
 			return true
 		}
@@ -109,13 +112,13 @@ func foreignName(name string) bool {
 
 // foreignFile says that a source is a library's or an SDK's.
 func foreignFile(file string) bool {
-	for _, part := range []string{"/rustc/", "/.cargo/", "/lib/std/", "/library/core/", "/library/alloc/", "/library/std/", "~lib/", "/sdk/",
-		"/lib/compiler_rt/", "/node_modules/"} {
+	for _, part := range []string{"/rustc/", "/.cargo/", "/lib/std/", "/rustc-", "/library/core/", "/library/alloc/", "/library/std/", "~lib/", "/sdk/",
+		"/lib/compiler_rt/", "/node_modules/", "/vendor/"} {
 		if strings.Contains("/"+file, part) {
 			return true
 		}
 	}
-	return slices.Contains([]string{"callout.h", "callout.zig", "abi.zig", "lib.rs"}, path.Base(file))
+	return slices.Contains([]string{"callout.h", "callout_json.h", "callout.zig", "abi.zig", "lib.rs"}, path.Base(file))
 }
 
 // Add puts what ran of the same module elsewhere to it.

@@ -14,6 +14,10 @@ import (
 // WriteText prints what ran and each gap.
 func (c *Code) WriteText(out io.Writer) {
 	ran, all := c.Count()
+	if c.Script {
+		fmt.Fprintf(out, "coverage of %s: not measured, it runs the script of its configuration\n", c.Module)
+		return
+	}
 	if c.Stripped {
 		fmt.Fprintf(out, "coverage of %s: not known, the module is stripped: %d of %d blocks ran, libraries among them\n", c.Module, ran, all)
 		return
@@ -35,8 +39,9 @@ func (c *Code) WriteJSON(out io.Writer) error {
 		Ran     int       `json:"ran"`
 		All     int       `json:"all"`
 		Strip   bool      `json:"stripped,omitempty"`
+		Script  bool      `json:"script,omitempty"`
 		Gaps    []CodeGap `json:"gaps,omitempty"`
-	}{"code_coverage", c.Module, c.Percent(), c.Unit, ran, all, c.Stripped, c.Gaps()})
+	}{"code_coverage", c.Module, c.Percent(), c.Unit, ran, all, c.Stripped, c.Script, c.Gaps()})
 }
 
 // lines says of each line of each file whether all of it ran.

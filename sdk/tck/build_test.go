@@ -138,6 +138,40 @@ func TestCommitted(t *testing.T) {
 	}
 }
 
+// measurable makes a build that can be measured of the commands of a committed
+// module: nothing is optimized, and names and lines stay.
+var measurable = strings.NewReplacer(asc, strings.Replace(asc, "-O3", "-O0 --debug", 1), "-O3", "-O0 -g", "-Wl,--strip-all", "",
+	"-C opt-level=3", "-C opt-level=0 -g", "-C strip=symbols", "", "--remap-path-prefix DIR=.", "", "-O ReleaseFast -fstrip", "-O Debug")
+
+// TestEveryPolicyIsCoveredByItsCases is for plugins and examples: the cases of each
+// reach 90 percent of its filters and conditions and of its callout's code.
+func TestEveryPolicyIsCoveredByItsCases(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles with every language")
+	}
+	builds := t.TempDir()
+	plugins := 0
+	for _, tc := range languages {
+		for module, commands := range tc.modules {
+			if !strings.HasPrefix(module, "../plugins/") {
+				continue
+			}
+			plugins++
+			tools, tmp := tc.tools(t), t.TempDir()
+			for _, c := range commands {
+				run(t, measurable.Replace(c), tools, tmp, filepath.Join(builds, filepath.Base(module)))
+			}
+		}
+	}
+	require.Greater(t, plugins, 5)
+	cmd := exec.CommandContext(t.Context(), "go", "run", "./cmd/calloutd", "test", "--min", "90", "--builds", builds, "plugins", "examples")
+	cmd.Dir = "../.."
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.NotContains(t, string(out), "stripped")
+	require.Contains(t, string(out), "coverage of sdk/js/engine.wasm: not measured, it runs the script of its configuration")
+}
+
 // TestExamples runs the table tests of each language's example natively.
 func TestExamples(t *testing.T) {
 	for _, tc := range languages {
