@@ -29,9 +29,15 @@ type clock struct {
 
 // read is the time in nanoseconds since started.
 func (c *clock) read() int64 {
-	if !c.seen.Load() { // Most calls write nothing that others read.
-		c.seen.Store(true)
+	if now := c.now.Load(); now != 0 && c.seen.Load() { // Most calls write nothing that others read.
+		return now
 	}
+	return c.look()
+}
+
+// look is the first since the last step.
+func (c *clock) look() int64 {
+	c.seen.Store(true)
 	if now := c.now.Load(); now != 0 {
 		return now
 	}

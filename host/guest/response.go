@@ -126,9 +126,11 @@ func decodeRedirect(b []byte, packed uint64, c *fwps.Call, v *fwps.Verdict) erro
 	if err != nil {
 		return err
 	}
-	ctx, err := slice(b, le.Uint32(r[abi.RespContextOff:]), le.Uint32(r[abi.RespContextLen:]), abi.MaxContext, "context")
-	if err != nil {
-		return err
+	var ctx []byte
+	if n := le.Uint32(r[abi.RespContextLen:]); n > 0 {
+		if ctx, err = slice(b, le.Uint32(r[abi.RespContextOff:]), n, abi.MaxContext, "context"); err != nil {
+			return err
+		}
 	}
 	if flags&abi.FlagKeepContext != 0 && c.Hop != nil {
 		ctx = c.Hop.Context
