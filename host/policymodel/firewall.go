@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -214,120 +213,40 @@ func known(m map[string]uint8) (out []string) {
 	return out
 }
 
+// A netshList is a key with a list of values, and the field that they are of.
+type netshList struct{ key, field string }
+
 func (f *firewall) addresses(r *rule, c *conditions) string {
-	for _, of := range []struct{ key, field string }{{"LocalIP", "IP_LOCAL_ADDRESS"}, {"RemoteIP", "IP_REMOTE_ADDRESS"}} {
-		var all []any
-		for _, word := range listed(r.values[of.key]) {
-			a, ok := address(word)
-			switch {
-			case !ok && isWord(word):
-				return "they name " + word + ", which only the machine knows"
-			case !ok:
-				f.reader.fail(r.lines[of.key], 1, "", "%s: expected an address, a network or a range such as 192.0.2.0/24, found %q", of.key, short(word))
-			default:
-				all = append(all, a)
-			}
-		}
-		if len(all) > 0 {
-			c.add(of.field, "", all...)
-		}
-	}
-	return ""
-}
-
-// listed are the words of a list; Any is none.
-func listed(v string) (out []string) {
-	for _, w := range strings.Split(v, ",") {
-		if w = strings.TrimSpace(w); w != "" && w != "Any" {
-			out = append(out, w)
-		}
-	}
-	return out
-}
-
-// isWord reports whether something is a name, such as LocalSubnet.
-func isWord(s string) bool {
-	return s != "" && !strings.ContainsAny(s, ".:/") && strings.IndexFunc(s, func(c rune) bool { return c < 'A' || c > 'z' || c > 'Z' && c < 'a' }) == -1 ||
-		slices.Contains([]string{"RPC-EPMap", "LocalSubnet6", "Ply2Disc"}, s)
-}
-
-// address is an address, a network with its bits or its mask, or a range, as a
-// policy writes it.
-func address(s string) (string, bool) {
-	if low, high, ok := strings.Cut(s, "-"); ok {
-		a, err := netip.ParseAddr(low)
-		b, err2 := netip.ParseAddr(high)
-		if err != nil || err2 != nil || a.Zone() != "" || a.BitLen() != b.BitLen() || b.Less(a) {
-			return "", false
-		}
-		return a.String() + "-" + b.WithZone("").String(), true
-	}
-	host, mask, ok := strings.Cut(s, "/")
-	if ok && strings.Contains(mask, ".") {
-		m, err := netip.ParseAddr(mask)
-		bits, contiguous := maskBits(m)
-		if err != nil || !contiguous {
-			return "", false
-		}
-		s = fmt.Sprintf("%s/%d", host, bits)
-	}
-	if !ok {
-		a, err := netip.ParseAddr(s)
-		return a.String(), err == nil && a.Zone() == "" && !a.Is4In6()
-	}
-	p, err := netip.ParsePrefix(s)
-	return p.Masked().String(), err == nil && !p.Addr().Is4In6()
-}
-
-func maskBits(m netip.Addr) (bits int, ok bool) {
-	if !m.Is4() {
-		return 0, false
-	}
-	ended := false
-	for _, b := range m.As4() {
-		for i := 7; i >= 0; i-- {
-			switch one := b>>i&1 == 1; {
-			case one && ended:
-				return 0, false
-			case one:
-				bits++
-			default:
-				ended = true
-			}
-		}
-	}
-	return bits, true
+	return f.lists(r, c, []netshList{{"LocalIP", "IP_LOCAL_ADDRESS"}, {"RemoteIP", "IP_REMOTE_ADDRESS"}}, address,
+		"an address, a network or a range such as 192.0.2.0/24", "they name ")
 }
 
 func (f *firewall) ports(r *rule, c *conditions) string {
-	for _, of := range []struct{ key, field string }{{"LocalPort", "IP_LOCAL_PORT"}, {"RemotePort", "IP_REMOTE_PORT"}} {
+	return f.lists(r, c, []netshList{{"LocalPort", "IP_LOCAL_PORT"}, {"RemotePort", "IP_REMOTE_PORT"}}, ports,
+		"ports such as 80 or 5000-5010", "they name the port ")
+}
+
+// lists adds a condition for each list. Names that only Windows can look up are why the
+// rule cannot be said.
+func (f *firewall) lists(r *rule, c *conditions, of []netshList, parse func(string) (any, bool), want, names string) string {
+	for _, l := range of {
 		var all []any
-		for _, word := range listed(r.values[of.key]) {
-			p, ok := ports(word)
+		for _, word := range listed(r.values[l.key]) {
+			v, ok := parse(word)
 			switch {
 			case !ok && isWord(word):
-				return "they name the port " + word + ", which only the machine knows"
+				return names + word + ", which only the machine knows"
 			case !ok:
-				f.reader.fail(r.lines[of.key], 1, "", "%s: expected ports such as 80 or 5000-5010, found %q", of.key, short(word))
+				f.reader.fail(r.lines[l.key], 1, "", "%s: expected %s, found %q", l.key, want, short(word))
 			default:
-				all = append(all, p)
+				all = append(all, v)
 			}
 		}
 		if len(all) > 0 {
-			c.add(of.field, "", all...)
+			c.add(l.field, "", all...)
 		}
 	}
 	return ""
-}
-
-func ports(s string) (any, bool) {
-	low, high, ranged := strings.Cut(s, "-")
-	a, err := strconv.ParseUint(low, 10, 16)
-	if !ranged {
-		return int(a), err == nil
-	}
-	b, err2 := strconv.ParseUint(high, 10, 16)
-	return fmt.Sprintf("%d-%d", a, b), err == nil && err2 == nil && a <= b
 }
 
 // conditions are those of a filter, as YAML.
