@@ -89,7 +89,7 @@ func capabilities() []Capability {
 		{Name: Descendants, Need: Required, Detail: "reads the address that a program gives"},
 		{Name: NoListener, Need: Required, Detail: "a process tree has at most one listener"},
 		{Name: LandlockTCP, Need: Recommended, MinimumKernel: "6.7", Detail: "denies a connect that wins a race against the trap"},
-		{Name: WaitKillable, Need: Optional, MinimumKernel: "5.19", Detail: "signals do not restart a decision"},
+		{Name: WaitKillable, Need: Optional, MinimumKernel: "5.19", Detail: "signals do not interrupt a decision; one before it is under way, without SA_RESTART, ends the call with EINTR"},
 		{Name: SyncWakeUp, Need: Optional, MinimumKernel: "6.6", Detail: "halves the latency or better"},
 		{Name: PidfdThread, Need: Optional, MinimumKernel: "6.9", Detail: "threads that do not share their descriptors"},
 		{Name: UserNS, Command: CommandIsolate, Need: Required, MinimumKernel: "3.8", Detail: "isolates a program in an empty network"},

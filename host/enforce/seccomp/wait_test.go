@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/calloutd/calloutd/host/enforce/internal/doomed"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -99,6 +100,16 @@ func init() {
 		so, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 		check(err)
 		say("outcome", name(unix.Errno(so)))
+	}
+	// unreceived: interrupt a connect that the supervisor has not received, with a
+	// signal whose handler does not restart it.
+	programs["unreceived"] = func(args []string) {
+		var e unix.Errno
+		tid, done := thread(func() { _, e = dial(must(args[0])) })
+		connecting(tid)
+		kick(tid)
+		<-done
+		say(name(e))
 	}
 	// timeout: a blocking connect with SO_SNDTIMEO.
 	programs["timeout"] = func(args []string) {
@@ -216,6 +227,27 @@ func TestInterruptedConnectGoesOn(t *testing.T) {
 			require.Equal(t, []string{"EINTR", "handled", "outcome " + want}, lines)
 		})
 	}
+}
+
+// The kernel holds signals back once a call is received. Before, it ends the call:
+// a program may see an EINTR that it would not see by itself. README.md says so.
+func TestASignalBeforeTheCallIsReceivedEndsIt(t *testing.T) {
+	need(t)
+	cmd := helper("unreceived", test4)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	opts, ended := Options{Logf: t.Logf}, make(chan error, 1)
+	doomed.Go(func() {
+		var l listener
+		err := startTrapped(cmd, &opts, func(got listener) { l = got }) // Nobody receives.
+		if err == nil {
+			err = cmd.Wait()
+			unix.Close(l.fd)
+		}
+		ended <- err
+	})
+	require.NoError(t, <-ended)
+	require.Equal(t, "EINTR\n", out.String())
 }
 
 func TestSendTimeoutEndsConnect(t *testing.T) {
