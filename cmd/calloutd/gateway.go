@@ -33,7 +33,8 @@ an nftables table of its own and removes it at the end. If it dies the table sta
 connections are reset until the next gateway of that name; --remove takes it away.
 
 Only addresses and ports are known of a connection, no program and no user. A block is a
-reset. What is not TCP is refused. Connections to this system itself are left alone.
+reset. With --transparent UDP is decided and carried, too: a block is silence. What is not taken
+is refused. Connections to this system itself are left alone.
 
 With --events every decision is a line for machines, and with --summary the end is told.`,
 		Example: `  calloutd gateway -p policy.yaml --interface docker0
@@ -52,7 +53,7 @@ With --events every decision is a line for machines, and with --summary the end 
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
 	f.StringSliceVar(&o.interfaces, "interface", nil, "interface that connections come in on (required)")
-	f.BoolVar(&o.transparent, "transparent", false, "use TPROXY: no address is translated")
+	f.BoolVar(&o.transparent, "transparent", false, "use TPROXY: no address is translated, and UDP is taken")
 	f.StringVar(&o.name, "name", "", "tells gateways of one system apart")
 	f.BoolVar(&o.remove, "remove", false, "take away what a gateway that died has left, and end")
 	o.tape.flags(f)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -23,6 +24,7 @@ type Gateway struct {
 	carrier carry.Carrier
 	lock    net.Listener // held as long as this gateway runs
 	listen  []*net.TCPListener
+	udp     []*datagrams
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 }
@@ -97,21 +99,23 @@ func (g *Gateway) serve(ctx context.Context) (p ports, err error) {
 		lc.Control = transparent
 	}
 	lc.SetMultipathTCP(false) // It knows no original destination.
-	for i, network := range []string{"tcp4", "tcp6"} {
-		l, err := lc.Listen(ctx, network, ":0")
-		if err != nil && i == 0 {
+	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
+		digit := map[byte]string{unix.NFPROTO_IPV4: "4", unix.NFPROTO_IPV6: "6"}[family]
+		l, err := lc.Listen(ctx, "tcp"+digit, ":0")
+		if err == nil {
+			g.listen = append(g.listen, l.(*net.TCPListener))
+			*p.tcp.of(family) = l.Addr().(*net.TCPAddr).AddrPort().Port()
+			g.wg.Go(func() { g.accept(ctx, l.(*net.TCPListener)) })
+			if g.opts.Transparent { // What is translated no longer says where a datagram was going.
+				*p.udp.of(family), err = g.serveDatagrams(ctx, "udp"+digit)
+			}
+		}
+		if err != nil && family == unix.NFPROTO_IPV4 {
 			return p, fmt.Errorf("nftgateway: %w", err)
 		}
 		if err != nil {
 			g.opts.Logf("nftgateway: no IPv6: %v", err)
-			continue
 		}
-		port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-		if p.v4 = port; i == 1 {
-			p.v4, p.v6 = g.listen[0].Addr().(*net.TCPAddr).AddrPort().Port(), port
-		}
-		g.listen = append(g.listen, l.(*net.TCPListener))
-		g.wg.Go(func() { g.accept(ctx, l.(*net.TCPListener)) })
 	}
 	return p, nil
 }
@@ -119,7 +123,7 @@ func (g *Gateway) serve(ctx context.Context) (p ports, err error) {
 // transparent lets a listener have the connections to addresses of others.
 func transparent(network, _ string, c syscall.RawConn) error {
 	level, option := unix.SOL_IP, unix.IP_TRANSPARENT
-	if network == "tcp6" {
+	if strings.HasSuffix(network, "6") {
 		level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
 	}
 	var err error
@@ -203,6 +207,9 @@ func (g *Gateway) Close() error {
 	g.cancel()
 	for _, l := range g.listen {
 		errs = append(errs, l.Close())
+	}
+	for _, d := range g.udp {
+		errs = append(errs, d.conn.Close())
 	}
 	g.wg.Wait()
 	return errors.Join(append(errs, g.lock.Close())...)

@@ -105,7 +105,7 @@ func state(t *testing.T) (tables []string, rules, routes int) {
 			rules++
 		}
 	}
-	for family := range families {
+	for family := range everything {
 		found, err := netlink.RouteListFiltered(family, &netlink.Route{Table: int(o.mark())}, netlink.RT_FILTER_TABLE)
 		require.NoError(t, err)
 		routes += len(found)
@@ -148,6 +148,9 @@ func TestLeavesNothing(t *testing.T) {
 			for _, l := range append([]*net.TCPListener{}, g.listen...) {
 				require.NoError(t, l.Close())
 			}
+			for _, d := range g.udp {
+				require.NoError(t, d.conn.Close())
+			}
 			g.wg.Wait()
 			require.NoError(t, g.lock.Close())
 			_, err = get(n.dial(n.inside, "tcp4", origin))
@@ -165,7 +168,7 @@ func TestLeavesNothing(t *testing.T) {
 			require.Zero(t, routes)
 
 			// One that died is removed without a new one.
-			require.NoError(t, install(&o, ports{1, 1}))
+			require.NoError(t, install(&o, ports{tcp: families[uint16]{1, 1}}))
 			require.NoError(t, Remove(""))
 			require.NoError(t, Remove(""), "also if there is nothing")
 			tables, _, _ = state(t)
@@ -195,14 +198,22 @@ func leavesAlone(n *network, transparent bool) {
 	require.NoError(t, err)
 	defer g.Close()
 
-	// A datagram is refused, and the program told.
-	c, err := n.dial(n.inside, "udp4", "198.18.1.2:9")
-	require.NoError(t, err)
-	defer c.Close()
-	_, err = c.Write([]byte("x"))
-	require.NoError(t, err)
-	_, err = c.Read(make([]byte, 1))
-	require.ErrorIs(t, err, unix.EHOSTUNREACH)
+	// What is of no protocol that it decides is refused, and the program told: a
+	// datagram, where addresses are translated, and a ping.
+	refused := []string{"ip4:icmp"}
+	if !transparent {
+		refused = append(refused, "udp4")
+	}
+	for _, network := range refused {
+		to := map[string]string{"udp4": "198.18.1.2:9", "ip4:icmp": "198.18.1.2"}[network]
+		c, err := n.dial(n.inside, network, to)
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = c.Write([]byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}) // an echo request
+		require.NoError(t, err)
+		_, err = c.Read(make([]byte, 64))
+		require.ErrorIs(t, err, unix.EHOSTUNREACH, network)
+	}
 
 	// A connection to the router itself is not a connection through it.
 	l, err := net.Listen("tcp4", "198.18.0.1:0")

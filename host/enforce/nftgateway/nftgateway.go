@@ -3,15 +3,16 @@
 //
 // An nftables rule set of its own sends every TCP connection that comes in on the
 // named interfaces and goes further to this process, which learns where it was
-// going, asks the engine and carries it. What is not TCP is refused, since nobody
-// decided it. Connections to this system itself are left alone, and so are those
+// going, asks the engine and carries it; with Options.Transparent UDP, too. What is
+// neither is refused, since nobody decided it. Connections to this system itself are left alone, and so are those
 // that come from elsewhere to whom is behind the interfaces.
 //
 // The rules stay when this process dies: connections are reset then, and the next
 // Start takes the rules over. Close removes them.
 //
 // It knows addresses only: no program, no user, no process. A filter that asks
-// for one of these does not match. A block is a reset after connect() succeeded.
+// for one of these does not match. A block is a reset after connect() succeeded;
+// a datagram is dropped.
 package nftgateway
 
 import (
@@ -30,8 +31,8 @@ type Options struct {
 	Interfaces []string
 	// ALE decides. Required.
 	ALE *ale.Enforcer
-	// Transparent uses TPROXY in the place of REDIRECT: no address is translated,
-	// and the rules and a route of their own mark are made.
+	// Transparent uses TPROXY in the place of REDIRECT: no address is translated, UDP
+	// is carried, and the rules and a route of their own mark are made.
 	Transparent bool
 	// Name tells gateways of one system apart: it is in the name of the table.
 	// Letters, digits and underscores. Optional.

@@ -17,7 +17,7 @@ import (
 func Probe() []enforce.Capability {
 	cs := []enforce.Capability{
 		{Name: "nftables with redirect", MinimumKernel: "5.2", Need: enforce.Required, Detail: "sends connections to calloutd"},
-		{Name: "nftables with tproxy", MinimumKernel: "5.2", Need: enforce.Optional, Detail: "does so without address translation (--transparent)"},
+		{Name: "nftables with tproxy", MinimumKernel: "5.2", Need: enforce.Optional, Detail: "does so without address translation, and takes UDP (--transparent)"},
 		{Name: "forwarding", Need: enforce.Optional, Detail: "answers of connections that come from elsewhere go through"},
 	}
 	errs := []error{probeRules(false), probeRules(true), forwarding()}
@@ -44,7 +44,7 @@ func probeRules(transparent bool) error {
 	} else if _, err := c.ListTables(); err != nil {
 		return err
 	}
-	if err := install(&o, ports{1, 1}); err != nil {
+	if err := install(&o, ports{tcp: families[uint16]{1, 1}}); err != nil {
 		return err
 	}
 	return uninstall(&o)

@@ -13,7 +13,7 @@ import (
 // routed away. With the mark it is looked up in a table of our own, which has the
 // number of the mark and where every address is this system's.
 
-var families = map[int]*net.IPNet{
+var everything = map[int]*net.IPNet{
 	unix.AF_INET:  {IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)},
 	unix.AF_INET6: {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
 }
@@ -24,7 +24,7 @@ func addRoutes(mark uint32) error {
 	if err != nil {
 		return fmt.Errorf("nftgateway: lo: %w", err)
 	}
-	for family, all := range families {
+	for family, all := range everything {
 		route := netlink.Route{LinkIndex: lo.Attrs().Index, Dst: all, Table: int(mark), Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Family: family}
 		if err := netlink.RouteReplace(&route); err != nil && !absent(family, err) {
 			return fmt.Errorf("nftgateway: route of marked packets: %w", err)
@@ -50,7 +50,7 @@ func rule(family int, mark uint32) *netlink.Rule {
 // removeRoutes undoes addRoutes, as far as there is anything to undo.
 func removeRoutes(mark uint32) error {
 	var errs []error
-	for family := range families {
+	for family := range everything {
 		for {
 			if err := netlink.RuleDel(rule(family, mark)); err != nil {
 				if !errors.Is(err, unix.ENOENT) && !absent(family, err) {

@@ -10,8 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ports are where the gateway listens; zero: not for that family.
-type ports struct{ v4, v6 uint16 }
+// ports are where the gateway listens, for TCP and UDP; zero: not for that.
+type ports struct{ tcp, udp families[uint16] }
+
+// families has one of something for each family.
+type families[T any] struct{ v4, v6 T }
+
+// of is that of a family of nftables.
+func (f *families[T]) of(family byte) *T {
+	if family == unix.NFPROTO_IPV6 {
+		return &f.v6
+	}
+	return &f.v4
+}
 
 // A chain is one of the table, with its rules.
 type chain struct {
@@ -20,7 +31,7 @@ type chain struct {
 }
 
 // chains is the rule set: what comes in on the interfaces, goes further and is
-// TCP is sent to the ports, and the rest is refused.
+// of a protocol that has a port is sent there, and the rest is refused.
 func chains(o *Options, p ports) []chain {
 	take := chain{Chain: nftables.Chain{Name: "take", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest}}
 	send := redirectTo
@@ -29,10 +40,12 @@ func chains(o *Options, p ports) []chain {
 	}
 	refuse := chain{Chain: nftables.Chain{Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}}
 	for _, name := range o.Interfaces {
-		for family, port := range map[byte]uint16{unix.NFPROTO_IPV4: p.v4, unix.NFPROTO_IPV6: p.v6} {
-			if port != 0 {
-				take.rules = append(take.rules, join(from(name), is(meta(expr.MetaKeyNFPROTO), family), is(meta(expr.MetaKeyL4PROTO), unix.IPPROTO_TCP),
-					original(), elsewhere(), send(family, port)))
+		for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
+			for protocol, at := range map[byte]*families[uint16]{unix.IPPROTO_TCP: &p.tcp, unix.IPPROTO_UDP: &p.udp} {
+				if port := *at.of(family); port != 0 {
+					take.rules = append(take.rules, join(from(name), is(meta(expr.MetaKeyNFPROTO), family), is(meta(expr.MetaKeyL4PROTO), protocol),
+						original(), elsewhere(), send(family, port)))
+				}
 			}
 		}
 		refuse.rules = append(refuse.rules, join(from(name), unknown(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}))

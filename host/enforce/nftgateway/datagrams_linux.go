@@ -1,0 +1,304 @@
+package nftgateway
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/handoff"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// datagrams carries those of one family. The socket has those that begin a flow,
+// and what comes until the flow's own socket is there.
+type datagrams struct {
+	g    *Gateway
+	conn *net.UDPConn
+	port uint16
+
+	mu    sync.Mutex
+	flows map[ends]*flow
+}
+
+// ends are those of a flow: who is behind the interface, and whom it sends to.
+type ends struct{ from, to netip.AddrPort }
+
+const (
+	maxFlows    = 1 << 14 // of a family; the newest have to wait
+	flowLife    = 2 * time.Minute
+	flowQueue   = 32
+	maxDatagram = 1 << 16
+)
+
+// A flow carries datagrams there and back.
+type flow struct {
+	ends
+	queue chan []byte  // from the socket of all
+	used  atomic.Int64 // Unix nanoseconds
+	sock  *ale.Socket
+	back  *net.UDPConn // has the address of the one, and is connected to the other
+	up    peer
+}
+
+// A peer is where a flow's datagrams go.
+type peer interface {
+	send(b []byte) error
+	receive(b []byte) ([]byte, error)
+	close()
+}
+
+func (g *Gateway) serveDatagrams(ctx context.Context, network string) (uint16, error) {
+	lc := net.ListenConfig{Control: func(network, address string, c syscall.RawConn) error {
+		if err := transparent(network, address, c); err != nil {
+			return err
+		}
+		level, option := unix.SOL_IP, unix.IP_RECVORIGDSTADDR
+		if network == "udp6" {
+			level, option = unix.SOL_IPV6, unix.IPV6_RECVORIGDSTADDR
+		}
+		return setOption(c, level, option, "IP_RECVORIGDSTADDR")
+	}}
+	c, err := lc.ListenPacket(ctx, network, ":0")
+	if err != nil {
+		return 0, err
+	}
+	d := &datagrams{g: g, conn: c.(*net.UDPConn), port: c.LocalAddr().(*net.UDPAddr).AddrPort().Port(), flows: map[ends]*flow{}}
+	g.udp = append(g.udp, d)
+	g.wg.Go(func() { d.receive(ctx) })
+	return d.port, nil
+}
+
+func setOption(c syscall.RawConn, level, option int, name string) error {
+	var err error
+	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) }); e != nil {
+		return e
+	}
+	return os.NewSyscallError("setsockopt "+name, err)
+}
+
+// receive gives each datagram to its flow, until the socket is closed.
+func (d *datagrams) receive(ctx context.Context) {
+	b, control := make([]byte, maxDatagram), make([]byte, 256)
+	for {
+		n, nc, _, from, err := d.conn.ReadMsgUDPAddrPort(b, control)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			d.g.opts.Logf("nftgateway: datagrams: %v", err)
+			continue
+		}
+		to, ok := sentTo(control[:nc])
+		if !ok || to.Port() == d.port && ours(to.Addr()) {
+			d.g.opts.Logf("nftgateway: datagram from %s was not sent here by the rules", from)
+			continue
+		}
+		d.give(ctx, ends{plain(from), to}, append([]byte(nil), b[:n]...))
+	}
+}
+
+// sentTo is where a datagram was going.
+func sentTo(control []byte) (netip.AddrPort, bool) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	for _, m := range messages {
+		switch {
+		case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_ORIGDSTADDR && len(m.Data) >= 8:
+			return netip.AddrPortFrom(netip.AddrFrom4([4]byte(m.Data[4:8])), binary.BigEndian.Uint16(m.Data[2:])), true
+		case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_ORIGDSTADDR && len(m.Data) >= 24:
+			return netip.AddrPortFrom(netip.AddrFrom16([16]byte(m.Data[8:24])), binary.BigEndian.Uint16(m.Data[2:])), true
+		}
+	}
+	return netip.AddrPort{}, false
+}
+
+func (d *datagrams) give(ctx context.Context, e ends, b []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.flows[e]
+	if f == nil {
+		if len(d.flows) >= maxFlows {
+			d.g.opts.Logf("nftgateway: more than %d flows of datagrams: one from %s to %s waits", maxFlows, e.from, e.to)
+			return
+		}
+		f = &flow{ends: e, queue: make(chan []byte, flowQueue)}
+		d.flows[e] = f
+		d.g.wg.Go(func() { d.carry(ctx, f) })
+	}
+	select {
+	case f.queue <- b:
+	default: // Datagrams get lost.
+	}
+}
+
+// carry decides a flow and carries it until nothing has come for a while. Of one
+// that is blocked the next datagram is decided anew.
+func (d *datagrams) carry(ctx context.Context, f *flow) {
+	in := fwps.Incoming{Protocol: fwps.ProtocolUDP, Local: f.from, Remote: f.to}
+	f.sock = d.g.opts.ALE.NewSocket(in)
+	defer f.sock.Close()
+	err := f.open(ctx, d.g)
+	if err != nil {
+		if ctx.Err() == nil {
+			d.g.opts.OnBlocked(enforce.Denial{Local: f.from, Remote: f.to, Err: err})
+		}
+	} else {
+		f.relay(ctx)
+	}
+	d.mu.Lock()
+	delete(d.flows, f.ends)
+	d.mu.Unlock()
+}
+
+// open decides a flow and makes its two sockets.
+func (f *flow) open(ctx context.Context, g *Gateway) error {
+	to, _, _, err := f.sock.SendTo(ctx, f.to)
+	if err != nil {
+		return err
+	}
+	if f.back, err = answering(ctx, f.ends); err != nil {
+		return err
+	}
+	if f.up, err = reach(ctx, plain(to), f.to, g.opts.Handoff); err != nil {
+		f.back.Close()
+	}
+	return err
+}
+
+// answering returns a socket at the far end's address, connected to who is behind
+// the interface: what that one sends from now on arrives here.
+func answering(ctx context.Context, e ends) (*net.UDPConn, error) {
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(e.to), Control: func(network, address string, c syscall.RawConn) error {
+		if err := setOption(c, unix.SOL_SOCKET, unix.SO_REUSEADDR, "SO_REUSEADDR"); err != nil { // Others talk to that one, too.
+			return err
+		}
+		return transparent(network, address, c)
+	}}
+	c, err := d.DialContext(ctx, "udp", e.from.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UDPConn), nil
+}
+
+// reach is the way to where a flow may go, perhaps by a proxy of somebody else.
+func reach(ctx context.Context, to, wanted netip.AddrPort, find handoff.Finder) (peer, error) {
+	if p := find.Find(to); p != nil && to != wanted {
+		ctx, cancel := context.WithTimeout(ctx, handoffTime)
+		defer cancel()
+		a, err := handoff.Associate(ctx, to, p)
+		return behindProxy{a, wanted}, err
+	}
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	return direct{c}, err
+}
+
+const handoffTime = 15 * time.Second
+
+type direct struct{ *net.UDPConn }
+
+func (p direct) send(b []byte) error { _, err := p.Write(b); return err }
+
+func (p direct) receive(b []byte) ([]byte, error) { n, err := p.Read(b); return b[:n], err }
+
+func (p direct) close() { p.Close() }
+
+type behindProxy struct {
+	*handoff.Association
+	to netip.AddrPort
+}
+
+func (p behindProxy) send(b []byte) error { return p.WriteTo(b, p.to) }
+
+func (p behindProxy) receive(b []byte) ([]byte, error) {
+	for {
+		got, from, err := p.ReadFrom(b)
+		if err != nil || from == p.to {
+			return got, err
+		}
+	}
+}
+
+func (p behindProxy) close() { p.Close() }
+
+// relay carries until the flow is idle, a policy ends it, or ctx does.
+func (f *flow) relay(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f.used.Store(time.Now().UnixNano())
+	var wg sync.WaitGroup
+	half := func(carry func(b []byte) error) {
+		wg.Go(func() {
+			defer cancel()
+			for b := make([]byte, maxDatagram); carry(b) == nil; {
+				f.used.Store(time.Now().UnixNano())
+			}
+		})
+	}
+	half(func([]byte) error {
+		select {
+		case b := <-f.queue:
+			return f.forth(ctx, b)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	half(func(b []byte) error {
+		n, err := f.back.Read(b)
+		if err != nil {
+			return err
+		}
+		return f.forth(ctx, b[:n])
+	})
+	half(func(b []byte) error {
+		got, err := f.up.receive(b)
+		if err != nil {
+			return err
+		}
+		_, err = f.back.Write(got)
+		return err
+	})
+	f.watch(ctx)
+	f.back.Close()
+	f.up.close()
+	wg.Wait()
+}
+
+// forth sends one on, if it still may go.
+func (f *flow) forth(ctx context.Context, b []byte) error {
+	if _, _, _, err := f.sock.SendTo(ctx, f.to); err != nil {
+		return err
+	}
+	return f.up.send(b)
+}
+
+// watch returns when the flow is over.
+func (f *flow) watch(ctx context.Context) {
+	t := time.NewTimer(flowLife)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			left := flowLife - time.Since(time.Unix(0, f.used.Load()))
+			if left <= 0 {
+				return
+			}
+			t.Reset(left)
+		}
+	}
+}
