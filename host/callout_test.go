@@ -459,6 +459,22 @@ func TestInheritedRedirectHandles(t *testing.T) {
 	require.EqualValues(t, 9, again, "RH-01")
 }
 
+// Where handles go by name a callout has its own whenever it registers.
+func TestRedirectHandlesByName(t *testing.T) {
+	key := redirect.NewSealKey()
+	e := host.New(host.Options{RedirectHandle: func(id fwpm.CalloutID) redirect.Handle { return key.Handle(string(id)) }})
+	for range 2 {
+		h, unregister := register(t, e, "a", answering(permit))
+		require.Equal(t, key.Handle("a"), h)
+		provider, ok := e.RedirectHandleProvider(h)
+		require.True(t, ok)
+		require.Equal(t, "a", provider)
+		require.NoError(t, unregister())
+		_, ok = e.RedirectHandleProvider(h)
+		require.False(t, ok)
+	}
+}
+
 func TestRedirectHandles(t *testing.T) {
 	e := host.New(host.Options{})
 	for flags, provider := range map[uint32]string{0: "", 1: "p"} {

@@ -44,6 +44,10 @@ type Options struct {
 	// this one takes: each gets its own again when it registers first, and knows
 	// what it redirected there. No other handle is one of these. Optional.
 	RedirectHandles map[fwpm.CalloutID]redirect.Handle
+	// RedirectHandle is the handle of every callout by its name, where that is to be
+	// the same after a restart, such as a redirect.SealKey's. Optional: each
+	// registration has one that never was.
+	RedirectHandle func(fwpm.CalloutID) redirect.Handle
 
 	// Booting makes the engine begin before its host is ready: boot-time filters
 	// are enforced and persistent ones are not, until BootComplete (BFE-OBJ-07).

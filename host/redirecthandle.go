@@ -31,7 +31,11 @@ func (e *Engine) newHandle(provider string) redirect.Handle {
 // calloutHandle is the handle of a callout that registers. The caller holds e.mu.
 func (e *Engine) calloutHandle(id fwpm.CalloutID) redirect.Handle {
 	h, ok := e.inherited[id]
-	if !ok {
+	switch {
+	case ok:
+	case e.opts.RedirectHandle != nil:
+		h = e.opts.RedirectHandle(id)
+	default:
 		return e.newHandle(string(id))
 	}
 	delete(e.inherited, id)

@@ -12,22 +12,28 @@ import (
 	"github.com/calloutd/calloutd/host/redirect/memstore"
 )
 
-// What a run that crashed left is told by the next one, once.
+// What a run left that crashed is told by the next one, once, and known there.
 func TestRecordsOfAnEarlierRunAreTold(t *testing.T) {
 	r := records{path: filepath.Join(t.TempDir(), "records.db")}
-	told := func() string {
+	var seal redirect.SealKey
+	told := func(left int) string {
 		var out strings.Builder
-		s, done, err := r.open(newTracer(&out, false, false))
+		tr := newTracer(&out, false, false)
+		s, done, err := r.open(tr)
 		require.NoError(t, err)
-		require.Zero(t, s.Len())
+		require.Equal(t, left, s.Len())
+		if left > 0 {
+			require.Equal(t, seal, *tr.seal)
+		}
+		seal = *tr.seal
 		require.NoError(t, s.Put(&redirect.Hop{Serial: s.NewSerial(), FilterID: 7, Callout: "web", ProcessID: 42, AppID: "/usr/bin/curl",
 			Original: netip.MustParseAddrPort("198.51.100.7:443"), Target: netip.MustParseAddrPort("127.0.0.1:8080")}))
 		done()
 		return out.String()
 	}
-	require.Empty(t, told())
+	require.Empty(t, told(0))
 	for range 2 {
-		require.Contains(t, told(), "/usr/bin/curl (process 42) to 198.51.100.7:443 was redirected to 127.0.0.1:8080 by callout web, filter 7")
+		require.Contains(t, told(1), "/usr/bin/curl (process 42) to 198.51.100.7:443 was redirected to 127.0.0.1:8080 by callout web, filter 7")
 	}
 }
 

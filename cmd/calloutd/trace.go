@@ -34,7 +34,8 @@ type tracer struct {
 
 	tape *tape // of --record; nil likewise
 
-	store redirect.Store // of --records; nil: in memory
+	store redirect.Store    // of --records; nil: in memory
+	seal  *redirect.SealKey // of --records; nil: a new one
 
 	details *policytrace.Details // nil: only who was asked
 }

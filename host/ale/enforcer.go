@@ -20,6 +20,9 @@ import (
 type Options struct {
 	Classifier fwps.Classifier // Required.
 	Store      redirect.Store  // Required.
+	// Sealer seals the records that applications carry. Optional: one with a key of
+	// its own, whose records nobody else opens (AMB-15).
+	Sealer *redirect.Sealer
 	// OnRedirect hears of every redirect that was applied or refused (AMB-45).
 	// Optional; called on the goroutine of the operation.
 	OnRedirect func(RedirectEvent)
@@ -90,7 +93,10 @@ func New(opts Options) *Enforcer {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	e := &Enforcer{opts: opts, sealer: redirect.NewSealer(), meet: newRendezvous(opts.Store)}
+	if opts.Sealer == nil {
+		opts.Sealer = redirect.NewSealer()
+	}
+	e := &Enforcer{opts: opts, sealer: opts.Sealer, meet: newRendezvous(opts.Store)}
 	e.scratch.New = func() any { return new(scratch) }
 	return e
 }

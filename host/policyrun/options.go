@@ -17,6 +17,9 @@ import (
 type Options struct {
 	// Store keeps redirect records and is the caller's to close. Optional: in memory.
 	Store redirect.Store
+	// SealKey makes redirect records and handles good after a restart with the same
+	// key. Optional: those of this Runner are its own.
+	SealKey *redirect.SealKey
 	// Process is who the Dialer and the policy's proxies are to filters. Optional:
 	// this process.
 	Process wsk.Process

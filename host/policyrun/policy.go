@@ -94,6 +94,9 @@ func newPolicy(path string, file *policyfile.File, o Options, names *dnsnames.Na
 	p := &Policy{Path: path, File: file, Proxies: map[string]netip.AddrPort{}, Handles: map[fwpm.CalloutID]redirect.Handle{}, Modules: map[fwpm.CalloutID]*guest.Module{},
 		opts: o, names: names, at: map[netip.AddrPort]policyfile.Proxy{}, handoff: map[netip.AddrPort]*handoff.Proxy{}, made: map[fwpm.CalloutID]made{}}
 	engine := host.Options{RedirectHandles: had, CacheSize: o.CacheSize}
+	if o.SealKey != nil {
+		engine.RedirectHandle = func(id fwpm.CalloutID) redirect.Handle { return o.SealKey.Handle(string(id)) }
+	}
 	if o.OnDecision != nil {
 		engine.OnDecision = func(in *fwps.Incoming, d *fwps.Decision) { o.OnDecision(p, in, d) }
 	}

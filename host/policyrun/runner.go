@@ -61,7 +61,11 @@ func New(o Options) *Runner {
 	r := &Runner{opts: o, had: map[fwpm.CalloutID]redirect.Handle{}, listen: map[policyfile.Proxy]localProxy{}}
 	r.ctx, r.end = context.WithCancel(context.Background())
 	r.reign.Store(&reign{classifier: interregnum{o.Process.ID}})
-	r.ale = ale.New(ale.Options{Classifier: throne{r}, Store: o.Store, OnRedirect: o.OnRedirect, PeerName: r.names.Name})
+	var sealer *redirect.Sealer
+	if o.SealKey != nil {
+		sealer = o.SealKey.Sealer()
+	}
+	r.ale = ale.New(ale.Options{Classifier: throne{r}, Store: o.Store, Sealer: sealer, OnRedirect: o.OnRedirect, PeerName: r.names.Name})
 	return r
 }
 

@@ -105,6 +105,22 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
+// AMB-15: two sealers of one key open each other's records, and know callouts by the
+// same handles; those of another key do not.
+func TestAKeyIsAnEngineAgain(t *testing.T) {
+	k, other := redirect.NewSealKey(), redirect.NewSealKey()
+	b, err := k.Sealer().Seal(redirect.Records{{Serial: 1, Handle: k.Handle("a")}})
+	require.NoError(t, err)
+	rs, err := k.Sealer().Open(b, memstore.New(0))
+	require.NoError(t, err)
+	require.Equal(t, k.Handle("a"), rs[0].Handle)
+	_, err = other.Sealer().Open(b, memstore.New(0))
+	require.ErrorIs(t, err, redirect.ErrForged)
+	require.NotEqual(t, k.Handle("a"), k.Handle("b"))
+	require.NotEqual(t, k.Handle("a"), other.Handle("a"))
+	require.NotZero(t, k.Handle("")>>63, "no engine counts so far")
+}
+
 func TestWithNeverShares(t *testing.T) {
 	base := make(redirect.Records, 1, 8)
 	base[0] = &redirect.Hop{Serial: 1}

@@ -33,21 +33,40 @@ func SealedLen(n int) int { return sealHeader + n*sealHop + sha256.Size }
 
 // A Sealer turns records into the opaque bytes an application carries from one
 // socket to another, and back. Without the seal a process could write its own
-// records and walk past every redirector (AMB-13). Each engine has its own key:
-// records do not survive a restart (AMB-15).
+// records and walk past every redirector (AMB-13). Each engine has its own key, so
+// that records do not survive a restart (AMB-15), unless its host keeps the key.
 type Sealer struct {
 	key   [32]byte
 	epoch uint32
 }
 
 // NewSealer makes a Sealer with a fresh key.
-func NewSealer() *Sealer {
-	s := new(Sealer)
-	var e [4]byte
-	rand.Read(s.key[:]) // crypto/rand.Read never fails: it crashes the process first.
-	rand.Read(e[:])
-	s.epoch = binary.LittleEndian.Uint32(e[:])
+func NewSealer() *Sealer { return NewSealKey().Sealer() }
+
+// A SealKey is the secret of an engine that is known again after a restart. Who has
+// it can write records that the engine takes for its own.
+type SealKey [36]byte
+
+// NewSealKey makes a key.
+func NewSealKey() (k SealKey) {
+	rand.Read(k[:]) // crypto/rand.Read never fails: it crashes the process first.
+	return k
+}
+
+// Sealer makes a Sealer that opens what others of the key sealed.
+func (k SealKey) Sealer() *Sealer {
+	s := &Sealer{epoch: binary.LittleEndian.Uint32(k[32:])}
+	copy(s.key[:], k[:])
 	return s
+}
+
+// Handle is the redirect handle of a callout's name wherever the key is: nobody else
+// can tell it, and it is none of those that an engine counts out.
+func (k SealKey) Handle(name string) Handle {
+	m := hmac.New(sha256.New, k[:])
+	m.Write([]byte("redirect handle of ")) // No record begins so.
+	m.Write([]byte(name))
+	return Handle(binary.LittleEndian.Uint64(m.Sum(nil)) | 1<<63)
 }
 
 // Seal returns the sealed form of rs, the same bytes every time (RED-Q-10).

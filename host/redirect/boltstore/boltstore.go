@@ -63,7 +63,7 @@ type Store struct {
 	queue  *queue
 	opts   Options
 	lock   *flock.Flock
-	run    uint64
+	about  about
 	writer writer
 	ended  chan struct{} // closed when the writer has ended
 }
@@ -108,18 +108,17 @@ func (s *Store) open() (err error) {
 			err = errors.Join(err, s.lock.Close())
 		}
 	}()
-	run, err := read(s.opts.Path, s.memory.Put)
-	if err != nil {
+	if s.about, err = read(s.opts.Path, s.memory.Put); err != nil {
 		return err
 	}
-	if s.run = run + 1; s.run >= 1<<(64-runShift) {
-		return fmt.Errorf("it was opened %d times and has no serials for one more; begin a new file", run)
+	if s.about.run++; s.about.run >= 1<<(64-runShift) {
+		return fmt.Errorf("it was opened %d times and has no serials for one more; begin a new file", s.about.run-1)
 	}
 	if err := s.recovered(); err != nil {
 		return err
 	}
 	at("file read")
-	s.writer.file = file{path: s.opts.Path, run: s.run, sync: s.opts.Durability != None, compactFrom: compactFrom}
+	s.writer.file = file{path: s.opts.Path, about: s.about, sync: s.opts.Durability != None, compactFrom: compactFrom}
 	return s.writer.rewrite(s.memory)
 }
 
@@ -147,9 +146,14 @@ func (s *Store) recovered() error {
 	return nil
 }
 
+// SealKey is the file's own, for an engine whose records are good after a restart.
+func (s *Store) SealKey() redirect.SealKey { return s.about.seal }
+
 // NewSerial returns a serial for a new hop: the number of the run, and that of
 // memory.
-func (s *Store) NewSerial() uint64 { return s.run<<runShift | s.memory.NewSerial()&(1<<runShift-1) }
+func (s *Store) NewSerial() uint64 {
+	return s.about.run<<runShift | s.memory.NewSerial()&(1<<runShift-1)
+}
 
 // runShift leaves a core a million hops a second for 12 days, and a file 65,535 runs.
 const runShift = 48

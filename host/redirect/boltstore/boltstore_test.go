@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -123,6 +124,31 @@ func TestSerialsAreNotUsedAgain(t *testing.T) {
 }
 
 // What Put acknowledges is on disk before it returns: a copy of the file has it.
+// AMB-15: the file keeps the key of the seal from run to run; another file has another
+// one, and a file that others may use is not trusted with it.
+func TestTheKeyOfTheSealIsTheFiles(t *testing.T) {
+	key := func(p string) redirect.SealKey {
+		s := open(t, boltstore.Options{Path: p})
+		defer func() { require.NoError(t, s.Close()) }()
+		return s.SealKey()
+	}
+	p := path(t)
+	first := key(p)
+	require.Equal(t, first, key(p))
+	require.NotEqual(t, first, key(path(t)))
+	if runtime.GOOS == "windows" {
+		return
+	}
+	info, err := os.Stat(p)
+	require.NoError(t, err)
+	require.EqualValues(t, 0o600, info.Mode().Perm())
+	require.NoError(t, os.Chmod(p, 0o640))
+	_, err = boltstore.Open(boltstore.Options{Path: p})
+	require.ErrorContains(t, err, "others may use it (mode -rw-r-----)")
+	require.NoError(t, os.Chmod(p, 0o600))
+	require.Equal(t, first, key(p))
+}
+
 func TestSyncIsOnDiskWhenItReturns(t *testing.T) {
 	p := path(t)
 	s := open(t, boltstore.Options{Path: p, Durability: boltstore.Sync})

@@ -54,8 +54,13 @@ func TestDamageIsNamed(t *testing.T) {
 	p, good := made(t, 20)
 	key := func(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 	for want, change := range map[string]func(about, hops *bolt.Bucket) error{
-		"damaged: 19 of 20 records are there":                   func(_, hops *bolt.Bucket) error { return hops.Delete(key(3)) },
-		"damaged: record 20 of 19 is one too many":              func(about, _ *bolt.Bucket) error { return about.Put([]byte("hops"), key(19)) },
+		"damaged: 19 of 20 records are there":      func(_, hops *bolt.Bucket) error { return hops.Delete(key(3)) },
+		"damaged: record 20 of 19 is one too many": func(about, _ *bolt.Bucket) error { return about.Put([]byte("hops"), key(19)) },
+		`damaged: it does not say its "seal"`: func(about, _ *bolt.Bucket) error {
+			b := append([]byte(nil), about.Get([]byte("seal"))...)
+			b[3] ^= 1
+			return about.Put([]byte("seal"), b)
+		},
 		`damaged: it does not say its "run"`:                    func(about, _ *bolt.Bucket) error { return about.Delete([]byte("run")) },
 		"damaged: record 4 of 20: a key of 8 bytes, a value of": func(_, hops *bolt.Bucket) error { return hops.Put(key(3), []byte("x")) },
 		"damaged: record 4 of 20: hop 3 has the checksum":       func(_, hops *bolt.Bucket) error { return hops.Put(key(3), hops.Get(key(4))) },

@@ -24,6 +24,7 @@ var (
 	formatKey = []byte("calloutd redirect records") // version
 	runKey    = []byte("run")                       // how often the file was opened
 	countKey  = []byte("hops")                      // their number
+	sealKey   = []byte("seal")                      // a redirect.SealKey, and the CRC-32C of the two
 )
 
 const crcLen = 4
@@ -42,7 +43,7 @@ type getter func(b []byte, serial uint64) ([]byte, error)
 // A file is open for writing. Only the writer uses it.
 type file struct {
 	path  string
-	run   uint64
+	about about
 	db    *bolt.DB
 	count uint64
 	sync  bool // each commit waits for the disk
@@ -174,7 +175,8 @@ func (f *file) describe(tx *bolt.Tx) error {
 	if _, err := tx.CreateBucket(hopsBucket); err != nil {
 		return err
 	}
-	return errors.Join(about.Put(formatKey, u64(formatVersion)), about.Put(runKey, u64(f.run)), about.Put(countKey, u64(0)))
+	return errors.Join(about.Put(formatKey, u64(formatVersion)), about.Put(runKey, u64(f.about.run)), about.Put(sealKey, binary.LittleEndian.AppendUint32(f.about.seal[:], sum(sealKey, f.about.seal[:]))),
+		about.Put(countKey, u64(0)))
 }
 
 // close closes the file. What was committed without waiting for the disk gets there.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -19,12 +20,21 @@ import (
 // ErrDamaged reports a file that is not as it was written.
 var ErrDamaged = errors.New("damaged")
 
-// read gives every hop of the file at path to each, and returns the number of
-// times the file was opened before; no file is an empty one. Errors that wrap
-// ErrDamaged name what is wrong.
-func read(path string, each func(*redirect.Hop) error) (run uint64, err error) {
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+// about is what a file says of itself besides its hops.
+type about struct {
+	run  uint64 // how often it was opened
+	seal redirect.SealKey
+}
+
+// read gives every hop of the file at path to each, and returns what it says of
+// itself; no file is an empty one, with a new key. Errors that wrap ErrDamaged name
+// what is wrong.
+func read(path string, each func(*redirect.Hop) error) (a about, err error) {
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return about{seal: redirect.NewSealKey()}, nil
+	case err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
+		return a, fmt.Errorf("others may use it (mode %v), and it has the key of the records' seal: take that from them, or begin a new file", info.Mode().Perm())
 	}
 	err = guard(func() error {
 		db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, ReadOnly: true})
@@ -33,11 +43,11 @@ func read(path string, each func(*redirect.Hop) error) (run uint64, err error) {
 		}
 		defer db.Close()
 		return db.View(func(tx *bolt.Tx) error {
-			run, err = readAll(tx, each)
+			a, err = readAll(tx, each)
 			return err
 		})
 	})
-	return run, err
+	return a, err
 }
 
 // explain tells a damaged file from one that the system does not give.
@@ -49,13 +59,13 @@ func explain(err error) error {
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
-func readAll(tx *bolt.Tx, each func(*redirect.Hop) error) (run uint64, err error) {
-	about, hops := tx.Bucket(aboutBucket), tx.Bucket(hopsBucket)
-	if about == nil || hops == nil {
-		return 0, fmt.Errorf("%w: it has no redirect records", ErrDamaged)
+func readAll(tx *bolt.Tx, each func(*redirect.Hop) error) (a about, err error) {
+	itself, hops := tx.Bucket(aboutBucket), tx.Bucket(hopsBucket)
+	if itself == nil || hops == nil {
+		return a, fmt.Errorf("%w: it has no redirect records", ErrDamaged)
 	}
 	number := func(key []byte) uint64 {
-		b := about.Get(key)
+		b := itself.Get(key)
 		if len(b) != 8 {
 			err = fmt.Errorf("%w: it does not say its %q", ErrDamaged, key)
 			return 0
@@ -64,12 +74,17 @@ func readAll(tx *bolt.Tx, each func(*redirect.Hop) error) (run uint64, err error
 	}
 	version, run, count := number(formatKey), number(runKey), number(countKey)
 	if err != nil {
-		return 0, err
+		return a, err
 	}
 	if version != formatVersion {
-		return 0, fmt.Errorf("its format is version %d, this program reads %d", version, formatVersion)
+		return a, fmt.Errorf("its format is version %d, this program reads %d", version, formatVersion)
 	}
-	return run, readHops(hops, count, each)
+	seal := itself.Get(sealKey)
+	if len(seal) != len(a.seal)+crcLen || binary.LittleEndian.Uint32(seal[len(a.seal):]) != sum(sealKey, seal[:len(a.seal)]) {
+		return a, fmt.Errorf("%w: it does not say its %q", ErrDamaged, sealKey)
+	}
+	a.run, a.seal = run, redirect.SealKey(seal[:len(a.seal)])
+	return a, readHops(hops, count, each)
 }
 
 // readHops reads as many hops as there must be, in ascending order.
