@@ -25,6 +25,14 @@ type codes struct {
 	search bool   // by blocks, one instance of each, whatever fails
 	builds string // folder of modules that take the place of those of the same name; empty: none
 	all    []*measured
+	// built has Go packages that were built to be measured, by folder. Optional.
+	built map[string]goBuild
+}
+
+// A goBuild is a Go package built with counters.
+type goBuild struct {
+	wasm   []byte
+	source *goSource
 }
 
 // A measured is a callout whose code is measured.
@@ -102,6 +110,22 @@ func (cs *codes) measure(ctx context.Context, dir string, c policyfile.Callout, 
 		o.Cover = true
 		return wasm, nil, nil
 	}
+	b, known := cs.built[folder]
+	if !known {
+		var err error
+		if b.wasm, b.source, err = goCounted(ctx, folder); err != nil {
+			return nil, nil, err
+		}
+		if cs.built != nil {
+			cs.built[folder] = b
+		}
+	}
+	o.Counters = b.source.counters
+	return b.wasm, b.source, nil
+}
+
+// goCounted builds a Go package with counters.
+func goCounted(ctx context.Context, folder string) ([]byte, *goSource, error) {
 	tmp, err := os.MkdirTemp("", "calloutd-cover-")
 	if err != nil {
 		return nil, nil, err
@@ -112,8 +136,7 @@ func (cs *codes) measure(ctx context.Context, dir string, c policyfile.Callout, 
 	if err != nil {
 		return nil, nil, err
 	}
-	wasm, err = policyrun.GoBuild(ctx, folder, "-overlay", overlay)
-	o.Counters = s.counters
+	wasm, err := policyrun.GoBuild(ctx, folder, "-overlay", overlay)
 	return wasm, s, err
 }
 

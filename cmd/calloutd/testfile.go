@@ -26,11 +26,12 @@ type testFile struct {
 	reached *policytest.Coverage
 	out     *outcome
 	results map[*policytest.Case]policytest.Result
+	built   map[string]goBuild
 }
 
 // file runs the cases of one file.
 func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp, out *outcome) error {
-	f := testFile{testOptions: o, path: path, out: out, results: map[*policytest.Case]policytest.Result{}}
+	f := testFile{testOptions: o, path: path, out: out, results: map[*policytest.Case]policytest.Result{}, built: map[string]goBuild{}}
 	if err := f.read(); err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func (f *testFile) runBeside(ctx context.Context, with []string, only *regexp.Re
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
-	code := codes{builds: f.builds}
+	code := codes{builds: f.builds, built: f.built}
 	p, err := code.describe(ctx, f.policy, file)
 	if err != nil {
 		return err
