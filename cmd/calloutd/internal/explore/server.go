@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"path"
 	"sync"
 	"time"
 )
@@ -88,7 +89,7 @@ func (s *Server) Handler() http.Handler {
 		panic(err) // The folder is part of the program.
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET "+s.Path(), http.StripPrefix(s.Path(), http.FileServerFS(files)))
+	mux.Handle("GET "+s.Path(), http.StripPrefix(s.Path(), typed(http.FileServerFS(files))))
 	mux.HandleFunc("GET "+s.Path()+"api/policies", s.policies)
 	mux.HandleFunc("GET "+s.Path()+"api/changes", s.changes)
 	mux.HandleFunc("POST "+s.Path()+"api/look", s.look)
@@ -96,6 +97,19 @@ func (s *Server) Handler() http.Handler {
 		http.Error(w, "there is nothing here. Each run of calloutd explore has an address of its own: put what your link has after # behind the one that it printed", http.StatusNotFound)
 	})
 	return guard(mux)
+}
+
+// types are those of the page's files: a system may have others for their names, and
+// browsers run no module of another one.
+var types = map[string]string{".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+func typed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if t, ok := types[path.Ext(r.URL.Path)]; ok {
+			w.Header().Set("Content-Type", t+"; charset=utf-8")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (s *Server) policies(w http.ResponseWriter, _ *http.Request) {

@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -109,6 +111,7 @@ func TestThePageIsClosedToOthers(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?:src|href)="([^"#]+)"`).FindAllStringSubmatch(body, -1) {
 		res, _ := ask(t, "GET", url+m[1], "")
 		require.Equal(t, http.StatusOK, res.StatusCode, m[1])
+		require.Equal(t, map[string]string{".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}[path.Ext(m[1])]+"; charset=utf-8", res.Header.Get("Content-Type"))
 	}
 	require.Contains(t, body, `<script type="module" src="app.js"></script>`)
 }
@@ -186,6 +189,36 @@ func TestPagesHearOfChanges(t *testing.T) {
 		_, err = lines.ReadString('\n')
 		require.NoError(t, err)
 		s.Changed()
+	}
+}
+
+// A page hears of changes for longer than a request may take to come.
+func TestPagesHearOfChangesForLong(t *testing.T) {
+	s := explore.New(explore.Options{})
+	srv := httptest.NewUnstartedServer(s.Handler())
+	srv.Config.ReadTimeout = 50 * time.Millisecond
+	srv.Start()
+	defer srv.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+s.Path()+"api/changes", nil)
+	require.NoError(t, err)
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	// One that began later and says nothing is let go: the time is over.
+	c, err := net.Dial("tcp", srv.Listener.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = io.Copy(io.Discard, c)
+	require.NoError(t, err)
+	s.Changed()
+	lines := bufio.NewReader(res.Body)
+	for _, want := range []string{"data: 0\n", "\n", "data: 1\n"} {
+		got, err := lines.ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, want, got)
 	}
 }
 

@@ -63,6 +63,7 @@ async function look() {
     }
   } catch (err) {
     if (err.name !== "AbortError") {
+      alive("gone", "calloutd does not answer");
       say(`calloutd does not answer: ${err.message}`);
     }
   }
