@@ -46,9 +46,7 @@ func (d *Decision) Take(o *Outcome, in *Incoming) {
 	d.Action, d.Rights, d.Deciding = o.action, o.rights, o.deciding
 	d.Faulted, d.Vetoed, d.Absorbed, d.Reclassify = o.faulted, o.vetoed, o.absorbed, o.reclassifies
 	d.Cached = true
-	for i := range o.steps { // One by one: they are few.
-		d.Steps = append(d.Steps, o.steps[i])
-	}
+	d.Steps = append(d.Steps, o.steps...)
 	for i := range o.connects {
 		r := &d.connects[d.nversion]
 		r.copyFrom(&o.connects[i])
