@@ -2,6 +2,7 @@ package ale
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,7 +23,7 @@ type rendezvous struct {
 	mu       sync.Mutex
 	inflight map[netip.AddrPort]int
 	ready    map[key]handover
-	order    []key         // by age; may name keys that are gone
+	order    []arrival     // by age; may have some that are gone
 	changed  chan struct{} // nil: nobody waits
 }
 
@@ -33,6 +34,12 @@ type key struct {
 }
 
 func (k key) plain() key { return key{k.protocol, plain(k.client), plain(k.target)} }
+
+// An arrival is a handover's place in the order of time.
+type arrival struct {
+	key
+	since time.Time
+}
 
 type handover struct {
 	records redirect.Records
@@ -83,24 +90,32 @@ func (r *rendezvous) finish(k key, rs redirect.Records, now time.Time) {
 	if old, ok := r.ready[p]; ok { // The port was used again: the old one was never accepted.
 		stale = append(stale, old.records)
 	}
+	r.ready[p] = handover{rs, now}
 	for len(r.order) > 0 {
-		h, ok := r.ready[r.order[0]]
-		if ok && now.Sub(h.since) < handoverLife {
+		first := r.order[0]
+		if waits := r.waits(first); waits && now.Sub(first.since) < handoverLife {
 			break
-		}
-		if ok && r.order[0] != p {
-			stale = append(stale, h.records)
-			delete(r.ready, r.order[0])
+		} else if waits {
+			stale = append(stale, r.ready[first.key].records)
+			delete(r.ready, first.key)
 		}
 		r.order = r.order[1:]
 	}
-	r.ready[p] = handover{rs, now}
-	r.order = append(r.order, p)
+	if len(r.order) > 2*len(r.ready)+64 { // Ports that are used again leave many behind.
+		r.order = slices.DeleteFunc(r.order, func(a arrival) bool { return !r.waits(a) })
+	}
+	r.order = append(r.order, arrival{p, now})
 	r.end(p.target)
 	r.mu.Unlock()
 	for _, rs := range stale {
 		redirect.Release(r.store, rs)
 	}
+}
+
+// waits reports whether what arrived is still to be accepted.
+func (r *rendezvous) waits(a arrival) bool {
+	h, ok := r.ready[a.key]
+	return ok && h.since.Equal(a.since)
 }
 
 // take returns the records of the connection client -> target, nil if it was
