@@ -23,7 +23,8 @@ type rendezvous struct {
 	mu       sync.Mutex
 	inflight map[netip.AddrPort]int
 	ready    map[key]handover
-	order    []arrival     // by age; may have some that are gone
+	order    []arrival // by age, from first on; may have some that are gone
+	first    int
 	changed  chan struct{} // nil: nobody waits
 }
 
@@ -91,24 +92,32 @@ func (r *rendezvous) finish(k key, rs redirect.Records, now time.Time) {
 		stale = append(stale, old.records)
 	}
 	r.ready[p] = handover{rs, now}
-	for len(r.order) > 0 {
-		first := r.order[0]
-		if waits := r.waits(first); waits && now.Sub(first.since) < handoverLife {
-			break
-		} else if waits {
-			stale = append(stale, r.ready[first.key].records)
-			delete(r.ready, first.key)
+	for ; r.first < len(r.order); r.first++ {
+		a := r.order[r.first]
+		if !r.waits(a) {
+			continue
 		}
-		r.order = r.order[1:]
+		if now.Sub(a.since) < handoverLife {
+			break
+		}
+		stale = append(stale, r.ready[a.key].records)
+		delete(r.ready, a.key)
 	}
-	if len(r.order) > 2*len(r.ready)+64 { // Ports that are used again leave many behind.
-		r.order = slices.DeleteFunc(r.order, func(a arrival) bool { return !r.waits(a) })
-	}
+	r.tidy()
 	r.order = append(r.order, arrival{p, now})
 	r.end(p.target)
 	r.mu.Unlock()
 	for _, rs := range stale {
 		redirect.Release(r.store, rs)
+	}
+}
+
+// tidy takes what is gone out of the order, when that is the most of it: ports that
+// are used again leave many behind. It moves what stays, so that nothing is allocated.
+func (r *rendezvous) tidy() {
+	if left := len(r.order) - r.first; r.first >= left || left > 2*len(r.ready)+64 {
+		r.order = slices.DeleteFunc(r.order[:copy(r.order, r.order[r.first:])], func(a arrival) bool { return !r.waits(a) })
+		r.first = 0
 	}
 }
 
