@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	cdplog "github.com/chromedp/cdproto/log"
@@ -45,19 +46,19 @@ func TestExplore(t *testing.T) {
 	warm(t)
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium), chromedp.NoSandbox)...)
 	defer stop()
-	browser, end := chromedp.NewContext(allocator)
+	tabs, end := chromedp.NewContext(allocator)
 	defer end()
-	require.NoError(t, chromedp.Do(browser)) // It starts.
+	require.NoError(t, chromedp.Do(tabs)) // It starts.
 	for name, test := range map[string]func(*testing.T, context.Context){
 		"by keyboard": testExploreByKeyboard, "mistakes stand beside their fields": testExploreMistakes, "links show the same": testExploreLinks,
 		"follows the policy": testExploreFollows, "legible in light and dark, on screens and phones": testExploreLegible, "themes": testExploreThemes,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, browser) })
+		t.Run(name, func(t *testing.T) { test(t, tabs) })
 	}
 }
 
 // exploring serves policies and opens the page in a tab, with nothing remembered.
-func exploring(t *testing.T, browser context.Context, policies ...string) *page {
+func exploring(t *testing.T, tabs context.Context, policies ...string) *page {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "calloutd", append([]string{"explore"}, policies...)...)
 	out, err := cmd.StdoutPipe()
@@ -66,7 +67,7 @@ func exploring(t *testing.T, browser context.Context, policies ...string) *page 
 	t.Cleanup(func() { _ = cmd.Wait() }) // The context has killed it.
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	ctx, end := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
+	ctx, end := chromedp.NewContext(tabs, chromedp.WithNewBrowserContext())
 	t.Cleanup(end)
 	p := &page{t: t, ctx: ctx, address: strings.TrimSpace(line)}
 	p.listen()
@@ -95,6 +96,16 @@ func (p *page) listen() {
 	require.NoError(p.t, err)
 	_, err = chromedp.Call(p.ctx, network.Enable, network.EnableParams{})
 	require.NoError(p.t, err)
+}
+
+// permit lets the page do what it else has to ask for.
+func (p *page) permit(names ...string) {
+	p.t.Helper()
+	for _, name := range names {
+		_, err := chromedp.CallBrowser(p.ctx, browser.SetPermission, browser.SetPermissionParams{Permission: &browser.PermissionDescriptor{Name: name},
+			Setting: browser.PermissionSettingGranted, BrowserContextID: chromedp.FromContext(p.ctx).BrowserContextID})
+		require.NoError(p.t, err)
+	}
 }
 
 // another is a new tab that shows an address.
@@ -204,8 +215,8 @@ func (p *page) forwardTo(text string) {
 }
 
 // The whole way of a redirected connection, with the keyboard alone.
-func testExploreByKeyboard(t *testing.T, browser context.Context) {
-	p := exploring(t, browser, quickstart, forward)
+func testExploreByKeyboard(t *testing.T, tabs context.Context) {
+	p := exploring(t, tabs, quickstart, forward)
 	require.Contains(t, p.text("#outcome"), "Redirected to proxy inspect (127.0.0.1:61001).", "what is shown at first is worth a look")
 
 	// The order is that of reading, the focus is always seen, everything has a name.
@@ -285,8 +296,8 @@ func (p *page) named() {
 	require.Greater(p.t, named, 20)
 }
 
-func testExploreMistakes(t *testing.T, browser context.Context) {
-	p := exploring(t, browser, quickstart)
+func testExploreMistakes(t *testing.T, tabs context.Context) {
+	p := exploring(t, tabs, quickstart)
 	p.focus("to")
 	p.write("198.51.100.700:80")
 	p.until(`document.querySelector("#to-error").innerText.includes("each part")`) // There are other mistakes while one writes.
@@ -310,12 +321,20 @@ func testExploreMistakes(t *testing.T, browser context.Context) {
 }
 
 // What is shown stands in the address.
-func testExploreLinks(t *testing.T, browser context.Context) {
-	p := exploring(t, browser, quickstart, forward)
+func testExploreLinks(t *testing.T, tabs context.Context) {
+	p := exploring(t, tabs, quickstart, forward)
 	p.show(p.address + "#policy=" + forward + "&to=127.0.0.1:8500&protocol=tcp&program=/opt/a%20b%26c%3Dd&user=7&pid=8&groups=1,2&host_name=a.example&peer_name=b.example&step=10")
 	p.until(`document.querySelector("#count").innerText === "Step 10 of 18"`)
 	p.press(kb.ArrowRight)
 	link := run[string](p, "location.href")
+	p.permit("clipboard-read", "clipboard-write")
+	p.focus("share")
+	p.press(kb.Enter)
+	p.until(`document.querySelector("#share").innerText !== "Copy link"`)
+	require.Equal(t, "The link is copied.", p.text("#said"))
+	copied, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`navigator.clipboard.readText()`, chromedp.EvalAwaitPromise))
+	require.NoError(t, err)
+	require.Equal(t, link, copied)
 	state := `JSON.stringify([[...document.querySelectorAll("input[name], #policy")].map(x => x.type === "checkbox" ? x.checked : x.value),
 		...["#outcome", "#map", "#count"].map(s => document.querySelector(s).innerText)])`
 	want := run[string](p, state)
@@ -329,14 +348,14 @@ func testExploreLinks(t *testing.T, browser context.Context) {
 	q.quiet()
 }
 
-func testExploreFollows(t *testing.T, browser context.Context) {
+func testExploreFollows(t *testing.T, tabs context.Context) {
 	file := filepath.Join(t.TempDir(), "policy.yaml")
 	write := func(filters string) {
 		require.NoError(t, os.WriteFile(file+"~", []byte("version: 1\nfilters:\n"+filters), 0o600))
 		require.NoError(t, os.Rename(file+"~", file))
 	}
 	write("  - {name: nothing, layer: ALE_AUTH_CONNECT, action: permit}\n")
-	p := exploring(t, browser, file)
+	p := exploring(t, tabs, file)
 	p.until(`document.querySelector("#live-text").innerText === "follows the file"`)
 	require.Equal(t, "Permitted: it goes to 198.51.100.7:80.", p.text("#outcome"))
 	write("  - {name: no web, layer: ALE_AUTH_CONNECT, action: block, conditions: [{field: IP_REMOTE_PORT, value: 80}]}\n" +
@@ -403,9 +422,9 @@ func (p *page) legible(when string) {
 	require.NoError(p.t, chromedp.Do(p.ctx, chromedp.EmulateViewport(1280, 900)))
 }
 
-func testExploreLegible(t *testing.T, browser context.Context) {
+func testExploreLegible(t *testing.T, tabs context.Context) {
 	conditions := "../../examples/conditions/policy.yaml"
-	p := exploring(t, browser, forward, conditions)
+	p := exploring(t, tabs, forward, conditions)
 	for action, link := range map[string]string{"redirect": "#to=127.0.0.1:8500&protocol=tcp&program=/usr/bin/curl&policy=" + forward, "block": "#to=192.0.2.7:25&protocol=tcp&program=/usr/bin/mail&user=1000&policy=" + conditions} {
 		p.show(p.address + link)
 		p.until(`document.querySelector("#outcome").dataset.action === "` + action + `"`)
@@ -421,8 +440,8 @@ func testExploreLegible(t *testing.T, browser context.Context) {
 }
 
 // The button is for who wants another than the system's.
-func testExploreThemes(t *testing.T, browser context.Context) {
-	p := exploring(t, browser, quickstart)
+func testExploreThemes(t *testing.T, tabs context.Context) {
+	p := exploring(t, tabs, quickstart)
 	dark := func() bool { return run[bool](p, `getComputedStyle(document.body).color === "rgb(232, 235, 240)"`) }
 	require.False(t, dark())
 	p.focus("theme")
