@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -113,17 +114,17 @@ func init() {
 			cmd = helper("lookup")
 			cmd.Stdout = os.Stdout
 		}
-		decided := 0
+		var decided atomic.Int64
 		opts := Options{Isolate: args[0] == "isolated", Logf: func(f string, a ...any) { say(fmt.Sprintf(f, a...)) },
 			ALE: deciding(func(in fwps.Incoming) netip.AddrPort {
 				if in.Protocol == fwps.ProtocolUDP && in.Remote.Port() == 53 {
-					decided++
+					decided.Add(1)
 				}
 				return in.Remote
 			})}
 		_, err = Run(context.Background(), opts, cmd)
 		check(err)
-		say("questions decided", decided > 0)
+		say("questions decided", decided.Load() > 0)
 	}
 	programs["lookup"] = func([]string) {
 		a, err := net.LookupHost("origin.test")
