@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"time"
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
@@ -47,8 +48,7 @@ func run(ctx context.Context, policy, socket string, cmd *exec.Cmd) error {
 	}
 	server := &http.Server{Handler: a.handler()}
 	go server.Serve(l)
-	defer server.Close()
-	defer a.stream.end() // What streams is no reason to stay.
+	defer stop(server, a)
 	state, err := seccomp.Run(ctx, seccomp.Options{ALE: a.runner.Enforcer(), OnBlocked: a.blocked}, cmd)
 	if err != nil {
 		return err
@@ -57,6 +57,16 @@ func run(ctx context.Context, policy, socket string, cmd *exec.Cmd) error {
 		return fmt.Errorf("%s: %s", cmd.Path, state)
 	}
 	return nil
+}
+
+// stop lets the streams come to their end. Who does not read his is no reason to stay.
+func stop(server *http.Server, a *agent) {
+	a.stream.end()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		server.Close()
+	}
 }
 
 // listen makes a socket for this user only, and takes the place of one that an
