@@ -72,6 +72,18 @@ func TestAGuestThatDoesNotListenIsToldNothing(t *testing.T) {
 	require.Nil(t, v.Observer)
 }
 
+func TestAGuestThatWantsToHearNothingMoreIsNotToldAgain(t *testing.T) {
+	m := load(t, "notify", guest.ModuleOptions{Slots: 1})
+	require.Error(t, m.Notify(fwps.NotifyAddFilter, &fwpm.Filter{ID: 13}))
+	require.NoError(t, m.Notify(fwps.NotifyAddFilter, &fwpm.Filter{ID: 15}))
+	require.NoError(t, m.Notify(fwps.NotifyAddFilter, &fwpm.Filter{ID: 13}), "it would refuse this one")
+	f, _ := authorized(t, m)
+	require.False(t, f.Observed())
+	v, err := ask(m, call(2))
+	require.NoError(t, err)
+	require.Nil(t, v.Observer)
+}
+
 // A connection never waits for a guest that is slow to hear: what does not fit the
 // queue is dropped and counted.
 func TestEventsThatDoNotFitAreCounted(t *testing.T) {

@@ -160,15 +160,24 @@ type refusal struct{ text string }
 
 func (r *refusal) Error() string { return r.text }
 
-// hear runs callout_notify. The request has been written.
+// hear runs callout_notify, if the guest still wants to hear. The request has been
+// written.
 func (i *instance) hear(event uint64) error {
+	if i.notify == nil {
+		return nil
+	}
 	i.refill(i.m.opts.FuelSlices)
 	i.stack[0] = event
 	if err := i.notify.CallWithStack(&i.ctx, i.stack[:]); err != nil {
 		return fmt.Errorf("%s: %w", abi.ExportNotify, i.cause(err))
 	}
-	if code := int32(i.stack[0]); code != 0 {
+	switch code := int32(i.stack[0]); code {
+	case 0:
+		return nil
+	case abi.NotifyNone:
+		i.notify = nil
+		return nil
+	default:
 		return &refusal{fmt.Sprintf("%s refused the event: %s", abi.ExportNotify, i.refusal(code))}
 	}
-	return nil
 }

@@ -30,6 +30,7 @@ const (
 	ResponseHeader = 64         // bytes of the response before its items
 	InitChunk      = 8192       // most configuration bytes of one callout_init
 	InitMore       = 2147483648 // bit of callout_init's argument: more bytes follow
+	NotifyNone     = 1073741824 // callout_notify's result of a guest that wants to hear of no event: the instance is told of none again
 )
 
 // Limits of items, in bytes.

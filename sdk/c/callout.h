@@ -46,6 +46,7 @@
 #define CALLOUT_RESPONSE_HEADER 0x40 /* bytes of the response before its items */
 #define CALLOUT_INIT_CHUNK 0x2000 /* most configuration bytes of one callout_init */
 #define CALLOUT_INIT_MORE 0x80000000 /* bit of callout_init's argument: more bytes follow */
+#define CALLOUT_NOTIFY_NONE 0x40000000 /* callout_notify's result of a guest that wants to hear of no event: the instance is told of none again */
 
 #define CALLOUT_MAX_APP 4096 /* path of the program */
 #define CALLOUT_MAX_USER 256 /* name of the user */

@@ -19,6 +19,8 @@ pub const RESPONSE_HEADER: u32 = 0x40;
 pub const INIT_CHUNK: u32 = 0x2000;
 /// bit of callout_init's argument: more bytes follow
 pub const INIT_MORE: u32 = 0x80000000;
+/// callout_notify's result of a guest that wants to hear of no event: the instance is told of none again
+pub const NOTIFY_NONE: u32 = 0x40000000;
 
 // Limits of items, in bytes.
 /// path of the program

@@ -1,5 +1,5 @@
 ;; Blocks for a filter that it did not hear of. Refuses filter 13, traps for
-;; filter 14. For a flow it gives the cookie 77, and counts the cookies that come
+;; filter 14, and wants to hear nothing more at filter 15. For a flow it gives the cookie 77, and counts the cookies that come
 ;; back right: destination port 2 redirects with the count as its record. A flow
 ;; that is established with its cookie counts 256, a redirect of connection 9 whose
 ;; record has 8 bytes 65536. Port 5 is an endless loop of an event.
@@ -12,6 +12,7 @@
     (if (i32.eq (local.get $event) (i32.const 1)) (then
       (if (i64.eq (i64.load (i32.const 1048)) (i64.const 13)) (then (return (i32.const 5))))
       (if (i64.eq (i64.load (i32.const 1048)) (i64.const 14)) (then unreachable))
+      (if (i64.eq (i64.load (i32.const 1048)) (i64.const 15)) (then (return (i32.const 0x40000000))))
       (i32.store8 (call $known (i64.load (i32.const 1048))) (i32.const 1))))
     (if (i32.eq (local.get $event) (i32.const 2)) (then
       (i32.store8 (call $known (i64.load (i32.const 1048))) (i32.const 0))))

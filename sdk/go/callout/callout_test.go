@@ -146,7 +146,7 @@ func TestNotify(t *testing.T) {
 	require.EqualValues(t, -1, notify(h, b, FilterAdded))
 	require.Equal(t, "unlucky", reasonOf(b))
 	require.Equal(t, []Event{{Kind: FilterAdded, Layer: 48, FilterID: 13, Cookie: 77}}, h.heard)
-	require.Zero(t, notify(fn(nil), b, FilterAdded), "nobody listens")
+	require.EqualValues(t, abi.NotifyNone, notify(fn(nil), b, FilterAdded), "nobody listens")
 }
 
 func TestCapabilities(t *testing.T) {

@@ -256,7 +256,7 @@ func configure(co Callout, b []byte, arg uint32) int32 {
 func notify(co Callout, b []byte, kind uint32) int32 {
 	n, ok := co.(Notifier)
 	if !ok {
-		return 0
+		return abi.NotifyNone
 	}
 	e := Event{Kind: kind, Layer: requestOf(b).layer, FilterID: requestOf(b).filter, Connection: requestOf(b).connection, Cookie: responseOf(b).cookie}
 	if err := n.Notify(e); err != nil {
