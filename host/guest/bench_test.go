@@ -18,7 +18,6 @@ import (
 
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
-	"github.com/calloutd/calloutd/host/internal/race"
 	"github.com/calloutd/calloutd/host/internal/sample"
 	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/sdk/abi"
@@ -79,9 +78,6 @@ func TestSplitsDecideLikeTheClosure(t *testing.T) {
 }
 
 func TestAllocations(t *testing.T) {
-	if race.Enabled {
-		t.Skip("sync.Pool drops items at random under the race detector: CI runs it without")
-	}
 	m := load(t, "good", guest.ModuleOptions{Slots: 2})
 	for port := uint16(1); port <= 7; port++ {
 		c := call(port)

@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/calloutd/calloutd/host/guest"
-	"github.com/calloutd/calloutd/host/internal/race"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
@@ -143,9 +142,6 @@ func TestCapabilities(t *testing.T) {
 }
 
 func TestHostFunctionsDoNotAllocate(t *testing.T) {
-	if race.Enabled {
-		t.Skip("sync.Pool drops items at random under the race detector: CI runs it without")
-	}
 	m := load(t, "host", full())
 	tell(t, m, 6)
 	for _, port := range []uint16{4, 5, 7, 9, 10, 12, 13} {
