@@ -18,9 +18,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/calloutd/calloutd/host/enforce"
-	"github.com/calloutd/calloutd/host/enforce/nftgateway"
 )
 
 // A worker is a program that people use, with what it needs: its servers are at
@@ -278,10 +275,7 @@ const (
 // is what the policy redirects it to.
 func TestWorksBehindAGateway(t *testing.T) {
 	if os.Getenv(routerEnv) == "" {
-		if err := enforce.Missing(nftgateway.Probe(), enforce.CommandGateway); err != nil {
-			require.Empty(t, os.Getenv("CI"), "CI runs as root: %v", err)
-			t.Skip(err)
-		}
+		needGateway(t)
 		warm(t)
 		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestWorksBehindAGateway$", "-test.v")
 		again.Env = append(os.Environ(), routerEnv+"=1")
