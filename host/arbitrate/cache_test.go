@@ -103,7 +103,8 @@ func connection4(i int) *fwps.Incoming {
 }
 
 // The cache has room for so many and no more, whatever comes, and who comes once is
-// not kept.
+// not kept, unless the 15 bits that are remembered of it are those of another: of 3,000
+// that is one in three runs, and eight never.
 func TestTheCacheIsBounded(t *testing.T) {
 	const size = 64
 	c := NewCache(size)
@@ -129,7 +130,7 @@ func TestTheCacheIsBounded(t *testing.T) {
 	for port := range 3000 {
 		ask(port)
 	}
-	require.Zero(t, entries())
+	require.Less(t, entries(), 8)
 	for port := range 3000 {
 		for range 3 {
 			ask(port)
