@@ -33,8 +33,8 @@ an nftables table of its own and removes it at the end. If it dies the table sta
 connections are reset until the next gateway of that name; --remove takes it away.
 
 Only addresses and ports are known of a connection, no program and no user. A block is a
-reset. With --transparent UDP is decided and carried, too: a block is silence. What is not taken
-is refused. Connections to this system itself are left alone.
+reset. With --transparent UDP is decided and carried, too: a block is an ICMP message. What is not
+taken is refused. Connections to this system itself are left alone.
 
 With --events every decision is a line for machines, and with --summary the end is told.`,
 		Example: `  calloutd gateway -p policy.yaml --interface docker0

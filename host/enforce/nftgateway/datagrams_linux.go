@@ -150,21 +150,26 @@ func (d *datagrams) carry(ctx context.Context, f *flow) {
 	in := fwps.Incoming{Protocol: fwps.ProtocolUDP, Local: f.from, Remote: f.to}
 	f.sock = d.g.opts.ALE.NewSocket(in)
 	defer f.sock.Close()
-	err := f.open(ctx, d.g)
-	if err != nil {
-		if ctx.Err() == nil {
-			d.g.opts.OnBlocked(enforce.Denial{Local: f.from, Remote: f.to, Err: err})
-		}
-	} else {
-		f.relay(ctx)
+	err := f.open(ctx, d.g.opts.Handoff)
+	blocked := err != nil && ctx.Err() == nil
+	if blocked {
+		d.g.opts.OnBlocked(enforce.Denial{Local: f.from, Remote: f.to, Err: err})
+	} else if err == nil {
+		err = f.relay(ctx)
 	}
 	d.mu.Lock()
 	delete(d.flows, f.ends)
 	d.mu.Unlock()
+	switch { // Not before: what is sent after that is another flow.
+	case blocked:
+		d.g.unreachable(f.ends, prohibited)
+	case err == errNobody:
+		d.g.unreachable(f.ends, portClosed)
+	}
 }
 
 // open decides a flow and makes its two sockets.
-func (f *flow) open(ctx context.Context, g *Gateway) error {
+func (f *flow) open(ctx context.Context, find handoff.Finder) error {
 	to, _, _, err := f.sock.SendTo(ctx, f.to)
 	if err != nil {
 		return err
@@ -172,7 +177,7 @@ func (f *flow) open(ctx context.Context, g *Gateway) error {
 	if f.back, err = answering(ctx, f.ends); err != nil {
 		return err
 	}
-	if f.up, err = reach(ctx, plain(to), f.to, g.opts.Handoff); err != nil {
+	if f.up, err = reach(ctx, plain(to), f.to, find); err != nil {
 		f.back.Close()
 	}
 	return err
@@ -208,6 +213,18 @@ func reach(ctx context.Context, to, wanted netip.AddrPort, find handoff.Finder) 
 
 const handoffTime = 15 * time.Second
 
+// errNobody is that nobody is where a flow goes.
+var errNobody = errors.New("nftgateway: the port is closed")
+
+// upstream is an error of a peer. The same one of the other side is not answered: it
+// is an answer itself.
+func upstream(err error) error {
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return errNobody
+	}
+	return err
+}
+
 type direct struct{ *net.UDPConn }
 
 func (p direct) send(b []byte) error { _, err := p.Write(b); return err }
@@ -234,16 +251,20 @@ func (p behindProxy) receive(b []byte) ([]byte, error) {
 
 func (p behindProxy) close() { p.Close() }
 
-// relay carries until the flow is idle, a policy ends it, or ctx does.
-func (f *flow) relay(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+// relay carries until the flow is idle, a policy ends it, or ctx does, and says why
+// it ended.
+func (f *flow) relay(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	f.used.Store(time.Now().UnixNano())
 	var wg sync.WaitGroup
 	half := func(carry func(b []byte) error) {
 		wg.Go(func() {
-			defer cancel()
-			for b := make([]byte, maxDatagram); carry(b) == nil; {
+			for b := make([]byte, maxDatagram); ; {
+				if err := carry(b); err != nil {
+					cancel(err)
+					return
+				}
 				f.used.Store(time.Now().UnixNano())
 			}
 		})
@@ -266,7 +287,7 @@ func (f *flow) relay(ctx context.Context) {
 	half(func(b []byte) error {
 		got, err := f.up.receive(b)
 		if err != nil {
-			return err
+			return upstream(err)
 		}
 		_, err = f.back.Write(got)
 		return err
@@ -275,6 +296,7 @@ func (f *flow) relay(ctx context.Context) {
 	f.back.Close()
 	f.up.close()
 	wg.Wait()
+	return context.Cause(ctx)
 }
 
 // forth sends one on, if it still may go.
@@ -282,7 +304,7 @@ func (f *flow) forth(ctx context.Context, b []byte) error {
 	if _, _, _, err := f.sock.SendTo(ctx, f.to); err != nil {
 		return err
 	}
-	return f.up.send(b)
+	return upstream(f.up.send(b))
 }
 
 // watch returns when the flow is over.

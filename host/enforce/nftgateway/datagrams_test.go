@@ -16,6 +16,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/ale"
@@ -97,6 +100,8 @@ func deciding(t *testing.T, proxy netip.AddrPort) *ale.Enforcer {
 			{ID: 1, Name: "redirect", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutTerminating, Callout: "test"},
 			{ID: 2, Name: "no mail", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock,
 				Conditions: []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchEqual, Value: fwp.U16(25)}}},
+			{ID: 3, Name: "no mail", Layer: fwpm.LayerALEAuthConnectV6, Action: fwp.ActionBlock,
+				Conditions: []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchEqual, Value: fwp.U16(25)}}},
 		}
 		return nil
 	}))
@@ -141,6 +146,68 @@ func TestDatagrams(t *testing.T) {
 		require.Contains(t, denied[0], "198.18.0.2 ")
 		require.Contains(t, denied[0], `"no mail"`)
 	})
+}
+
+// A program whose socket is connected hears at once that its datagrams go nowhere: that
+// they are blocked, as of what the rules refuse, and that nobody is there.
+func TestDatagramsThatGoNowhereAreRefused(t *testing.T) {
+	router(t, func(n *network) {
+		one := n.echo(n.outside, "198.18.1.2:0", "one")
+		gone := must(netip.ParseAddrPort("127.0.0.1:9")) // the proxy: nobody
+		var mu sync.Mutex
+		denied := 0
+		g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: deciding(t, gone), Transparent: true, Logf: func(format string, a ...any) {
+			t.Errorf(format, a...)
+		}, OnBlocked: func(enforce.Denial) { mu.Lock(); denied++; mu.Unlock() }})
+		require.NoError(t, err)
+		defer g.Close()
+		for _, c := range []struct {
+			to   string
+			want error
+		}{
+			{"198.18.1.2:25", unix.EHOSTUNREACH},
+			{"[2001:db8:18:1::2]:25", unix.EACCES},
+			{"198.18.1.2:9", unix.ECONNREFUSED},
+			{"[2001:db8:18:1::2]:9", unix.ECONNREFUSED},
+			{"203.0.113.10:53", unix.ECONNREFUSED},
+		} {
+			s, err := n.dial(n.inside, "udp", c.to)
+			require.NoError(t, err)
+			require.NoError(t, s.SetDeadline(time.Now().Add(time.Minute)))
+			for range 3 { // Each is decided, and told.
+				_, err = s.Write([]byte("hello"))
+				if err == nil {
+					_, err = s.Read(make([]byte, 64))
+				}
+				require.ErrorIs(t, err, c.want, c.to)
+			}
+			require.NoError(t, s.Close())
+		}
+		// A socket for all has the others' answers.
+		c := n.client("198.18.0.2:0")
+		n.send(c, netip.MustParseAddrPort("198.18.1.2:25"), "mail")
+		require.Equal(t, "one heard after from 198.18.1.1", n.ask(c, one, "after"))
+		require.NoError(t, g.Close())
+		mu.Lock()
+		require.Equal(t, 7, denied)
+		mu.Unlock()
+	})
+}
+
+// What is said of a datagram has its ends, and nothing that was not sent.
+func TestUnreachableNamesTheDatagram(t *testing.T) {
+	four, err := ends{netip.MustParseAddrPort("198.18.0.2:1000"), netip.MustParseAddrPort("198.18.1.2:25")}.headers()
+	require.NoError(t, err)
+	h, err := icmp.ParseIPv4Header(four)
+	require.NoError(t, err)
+	require.Equal(t, "198.18.0.2 198.18.1.2 17 28", fmt.Sprint(h.Src, " ", h.Dst, " ", h.Protocol, " ", h.TotalLen))
+	require.Equal(t, []byte{1000 >> 8, 1000 & 255, 0, 25, 0, 8, 0, 0}, four[h.Len:])
+	six, err := ends{netip.MustParseAddrPort("[2001:db8::2]:1000"), netip.MustParseAddrPort("[2001:db8::1]:25")}.headers()
+	require.NoError(t, err)
+	h6, err := ipv6.ParseHeader(six)
+	require.NoError(t, err)
+	require.Equal(t, "2001:db8::2 2001:db8::1 17 8", fmt.Sprint(h6.Src, " ", h6.Dst, " ", h6.NextHeader, " ", h6.PayloadLen))
+	require.Equal(t, four[h.Len:], six[ipv6.HeaderLen:])
 }
 
 // They go by way of a SOCKS proxy, too.

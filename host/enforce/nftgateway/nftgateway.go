@@ -12,7 +12,7 @@
 //
 // It knows addresses only: no program, no user, no process. A filter that asks
 // for one of these does not match. A block is a reset after connect() succeeded;
-// a datagram is dropped.
+// a datagram is refused with ICMP.
 package nftgateway
 
 import (
