@@ -48,10 +48,10 @@ func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
 		return up.LocalAddr().(*net.TCPAddr).AddrPort(), nil
 	})
 	if err != nil {
-		Reset(c)
-		if b := (*ale.BlockedError)(nil); errors.As(err, &b) {
+		if b := (*ale.BlockedError)(nil); errors.As(err, &b) { // Whoever sees the reset finds the reason told.
 			r.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Local: in.Local, Remote: in.Remote, Err: err})
 		}
+		Reset(c)
 		return
 	}
 	defer flow.Close()
