@@ -46,6 +46,10 @@ func newWorld(t *testing.T, b Backend) *world {
 		l, p = open(t, n, place)
 		w.forbidden[n] = answer(t, l, p, func(net.Addr, net.Addr) string { return "forbidden" })
 		l, p = open(t, n, here)
+		for addrOf(l, p).Port() == w.forbidden[n].Port() { // In another network it may be: nobody could be sent there.
+			t.Cleanup(closer(l, p))
+			l, p = open(t, n, here)
+		}
 		w.listeners[n], w.packets[n], w.proxy[n] = l, p, addrOf(l, p)
 	}
 	return w
@@ -83,17 +87,17 @@ func addrOf(l net.Listener, p net.PacketConn) netip.AddrPort {
 	return p.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
+func closer(l net.Listener, p net.PacketConn) func() {
+	if l != nil {
+		return func() { l.Close() }
+	}
+	return func() { p.Close() }
+}
+
 // answer tells whoever comes what say returns.
 func answer(t *testing.T, l net.Listener, p net.PacketConn, say func(local, remote net.Addr) string) netip.AddrPort {
-	done := make(chan struct{})
-	t.Cleanup(func() {
-		if l != nil {
-			l.Close()
-		} else {
-			p.Close()
-		}
-		<-done
-	})
+	done, end := make(chan struct{}), closer(l, p)
+	t.Cleanup(func() { end(); <-done })
 	go func() {
 		defer close(done)
 		for b := make([]byte, 64); ; {
