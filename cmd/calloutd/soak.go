@@ -87,7 +87,7 @@ type soakResult struct {
 }
 
 func (o *benchOptions) runSoak(cmd *cobra.Command, policy string, p *policyrun.Policy, x *mix, l length) error {
-	s := &soak{p: p, x: x, length: l, began: time.Now(), reload: make(chan struct{}), failed: make(chan error, 1)}
+	s := &soak{p: p, x: x, length: l, began: time.Now(), reload: make(chan struct{}, 1), failed: make(chan error, 1)}
 	go s.reloading(cmd.Context())
 	s.decide(cmd.Context())
 	close(s.reload)
@@ -130,7 +130,7 @@ func (s *soak) decide(ctx context.Context) {
 			select {
 			case s.reload <- struct{}{}:
 				due++
-			default: // The one before is under way.
+			default: // One waits for the one before.
 			}
 		}
 		if done >= 1 {
