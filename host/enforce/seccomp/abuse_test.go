@@ -10,7 +10,9 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,6 +129,18 @@ func (a *accountant) abuse(t *testing.T, processes, connections int) uint64 {
 	return m.HeapAlloc
 }
 
+// more are the descriptors that were not there before. One that was may be gone: of
+// a connection that the proxy had not closed yet.
+func more(before, after string) (left []string) {
+	had := strings.Split(before, "\n")
+	for _, d := range strings.Split(after, "\n") {
+		if !slices.Contains(had, d) {
+			left = append(left, d)
+		}
+	}
+	return left
+}
+
 // Programs that are killed wherever they are leave nothing behind: no descriptor,
 // goroutine, record or memory; and each decision has an outcome. CALLOUTD_ABUSE=full
 // is a day's worth of it.
@@ -166,10 +180,10 @@ func TestAbuse(t *testing.T) {
 	// A connection that was reset in the backlog is nobody's: its record waits for
 	// an accept that does not come, and is forgotten after two minutes.
 	// require.Eventually would have goroutines of its own.
-	for until := time.Now().Add(time.Minute); time.Now().Before(until) && (descriptors(t) != descriptorsBefore || runtime.NumGoroutine() > goroutinesBefore); {
+	for until := time.Now().Add(time.Minute); time.Now().Before(until) && (more(descriptorsBefore, descriptors(t)) != nil || runtime.NumGoroutine() > goroutinesBefore); {
 		runtime.Gosched()
 	}
-	require.Equal(t, descriptorsBefore, descriptors(t))
+	require.Empty(t, more(descriptorsBefore, descriptors(t)))
 	require.LessOrEqual(t, runtime.NumGoroutine(), goroutinesBefore)
 	permits, outcomes := a.permits.Load(), a.established.Load()+a.failed.Load()
 	require.Equal(t, a.redirects.Load(), permits, "each redirect was authorized")

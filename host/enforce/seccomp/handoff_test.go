@@ -157,9 +157,7 @@ func TestHandOffTimesOut(t *testing.T) {
 
 func TestHandOffToNobody(t *testing.T) {
 	var told []error
-	u := listen(t)
-	unix.Close(u.fd)
-	out, _ := supervise(t, handedTo(u.addr, &told), helper("dial", test4))
+	out, _ := supervise(t, handedTo(vacant(t), &told), helper("dial", test4))
 	require.Equal(t, "ECONNREFUSED \n", out)
 	require.EqualError(t, told[0], "connection refused")
 }

@@ -40,7 +40,8 @@ var programs = map[string]func(args []string){}
 
 func init() {
 	if os.Getenv(programEnv) != "" {
-		runtime.LockOSThread() // main stays on the leading thread, and nothing else gets there.
+		runtime.LockOSThread()                       // main stays on the leading thread, and nothing else gets there.
+		runtime.GOMAXPROCS(max(4, runtime.NumCPU())) // Its threads race with each other, whatever the tests have.
 	}
 }
 
@@ -221,6 +222,17 @@ func listen(t testing.TB) listening {
 	t.Cleanup(func() { unix.Close(l.fd) })
 	require.NoError(t, unix.SetNonblock(l.fd, true))
 	return l
+}
+
+// vacant returns an address of loopback where nobody listens: its port is taken
+// until the test ends.
+func vacant(t testing.TB) netip.AddrPort {
+	fd := newSocket(unix.AF_INET, unix.SOCK_STREAM)
+	t.Cleanup(func() { unix.Close(fd) })
+	require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)) // for who wants to listen there
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	_, addr, _ := getName(fd)
+	return addr
 }
 
 // reached accepts what has connected and says from where.

@@ -71,10 +71,8 @@ func inNamespace(t *testing.T, program string, args ...string) string {
 	return output(t, cmd)
 }
 
-// names answers every question about an IPv4 address with 127.0.0.1.
-func serveNames() {
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 53})
-	check(err)
+// serveNames answers every question about an IPv4 address with 127.0.0.1.
+func serveNames(c *net.UDPConn) {
 	for b := make([]byte, 1500); ; {
 		n, from, err := c.ReadFromUDPAddrPort(b)
 		check(err)
@@ -107,7 +105,9 @@ func init() {
 		check(err)
 		check(unix.Mount(conf.Name(), "/etc/resolv.conf", "", unix.MS_BIND, ""))
 		check(os.Remove(conf.Name()))
-		go serveNames()
+		names, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 53})
+		check(err)
+		go serveNames(names)
 		cmd := exec.Command(args[1], args[2:]...)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if args[1] == "go" {

@@ -28,11 +28,14 @@ import (
 )
 
 // full returns an address whose backlog is full, so that a connect waits until
-// drain makes room or the listener is closed.
+// drain makes room or the listener is closed. The port is nobody else's after that:
+// a connect tries again for a second.
 func full(t *testing.T) (addr netip.AddrPort, drain, closeIt func()) {
-	l := listenRaw()
+	addr = vacant(t)
+	l := newSocket(unix.AF_INET, unix.SOCK_STREAM)
+	require.NoError(t, unix.SetsockoptInt(l, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	require.NoError(t, unix.Bind(l, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}))
 	require.NoError(t, unix.Listen(l, 0))
-	_, addr, _ = getName(l)
 	c, e := dial(addr)
 	require.Zero(t, e)
 	closeIt = sync.OnceFunc(func() { unix.Close(l) })
