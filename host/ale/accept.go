@@ -49,6 +49,6 @@ func (e *Enforcer) inbound(ctx context.Context, in fwps.Incoming, rs redirect.Re
 		f.Close()
 		return nil, err
 	}
-	f.established()
+	f.Established()
 	return f, nil
 }

@@ -11,7 +11,7 @@ import (
 // that stays of it is its record, until the other side is accepted and closed.
 //
 // It uses its memory again: a connect allocates nothing but the record that it
-// makes. It is for one goroutine at a time.
+// makes, and the Flow of one that is in progress. It is for one goroutine at a time.
 type Carrier struct {
 	e *Enforcer
 	s Socket
@@ -24,15 +24,19 @@ func (e *Enforcer) NewCarrier() *Carrier { return &Carrier{e: e, f: new(Flow)} }
 // Connect is Socket.Connect of a new socket, whose flow ends for callouts when it
 // is established. in.Remote is where it wants to go; bind is for a socket that is
 // not bound (Socket.OnImplicitBind), nil if it cannot be bound here.
-func (c *Carrier) Connect(ctx context.Context, in fwps.Incoming, bind BindFunc, connect ConnectFunc) error {
+//
+// If the error wraps ErrInProgress the Flow is the caller's, who owes Established
+// when it is, and Detach in any case. There is none otherwise.
+func (c *Carrier) Connect(ctx context.Context, in fwps.Incoming, bind BindFunc, connect ConnectFunc) (*Flow, error) {
 	c.s.begins(c.e, in)
 	c.s.implicit, c.s.spare = bind, c.f
 	f, err := c.s.connect(ctx, in.Remote, connect)
-	if f != nil {
+	if f != nil && err == nil {
 		f.Detach()
+		f = nil
 	}
-	if c.f.fwps.Shown() { // A callout may abort it yet, and must not meet another one.
+	if f != nil || c.f.fwps.Shown() { // A callout may abort it yet, and must not meet another one.
 		c.f = new(Flow)
 	}
-	return err
+	return f, err
 }

@@ -2,6 +2,7 @@ package ale_test
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -22,6 +23,15 @@ func fromClient(_ context.Context, to ale.Target) (netip.AddrPort, error) { retu
 
 func bindAsAsked(_ context.Context, want netip.AddrPort) (netip.AddrPort, error) { return want, nil }
 
+// carry connects, and nothing is in progress.
+func carry(c *ale.Carrier, in fwps.Incoming, bind ale.BindFunc, connect ale.ConnectFunc) error {
+	f, err := c.Connect(context.Background(), in, bind, connect)
+	if f != nil {
+		return errors.New("its flow was given away")
+	}
+	return err
+}
+
 // A carried connection has its records when it is accepted, like any other, and
 // leaves nothing.
 func TestCarrierRedirects(t *testing.T) {
@@ -29,7 +39,7 @@ func TestCarrierRedirects(t *testing.T) {
 	e, store, _ := enforcer(p)
 	c := e.NewCarrier()
 	for range 3 {
-		require.NoError(t, c.Connect(t.Context(), app().in, nil, fromClient))
+		require.NoError(t, carry(c, app().in, nil, fromClient))
 		f, err := e.Accept(t.Context(), accepted())
 		require.NoError(t, err)
 		require.Len(t, f.Records, 1)
@@ -53,8 +63,8 @@ func TestCarrierForgets(t *testing.T) {
 	mail := app().in
 	mail.Remote = netip.AddrPortFrom(origin.Addr(), 25)
 	var blocked *ale.BlockedError
-	require.ErrorAs(t, c.Connect(t.Context(), mail, bindAsAsked, fromClient), &blocked)
-	require.NoError(t, c.Connect(t.Context(), app().in, bindAsAsked, fromClient))
+	require.ErrorAs(t, carry(c, mail, bindAsAsked, fromClient), &blocked)
+	require.NoError(t, carry(c, app().in, bindAsAsked, fromClient))
 	ends := map[uint64]bool{}
 	var implicit int
 	for _, in := range p.seen {
@@ -65,6 +75,29 @@ func TestCarrierForgets(t *testing.T) {
 	}
 	require.Len(t, ends, 2)
 	require.Equal(t, 2, implicit, "each is bound")
+}
+
+// FLOW_ESTABLISHED of a connection in progress is asked when its owner says so, whatever
+// was carried meanwhile (ALE-LAY-10).
+func TestCarrierGivesAwayWhatIsInProgress(t *testing.T) {
+	p := &policy{}
+	e, _, _ := enforcer(p)
+	c := e.NewCarrier()
+	f, err := c.Connect(t.Context(), app().in, nil, func(context.Context, ale.Target) (netip.AddrPort, error) { return client, ale.ErrInProgress })
+	require.ErrorIs(t, err, ale.ErrInProgress)
+	other := app().in
+	other.Remote = netip.AddrPortFrom(origin.Addr(), 25)
+	require.NoError(t, carry(c, other, nil, fromClient))
+	f.Established()
+	f.Detach()
+	var established []netip.AddrPort
+	for _, in := range p.seen {
+		if in.Layer == fwpm.LayerALEFlowEstablishedV4 {
+			established = append(established, in.Remote)
+			require.Equal(t, client, in.Local)
+		}
+	}
+	require.Equal(t, []netip.AddrPort{other.Remote, origin}, established)
 }
 
 // keeper is a callout that keeps the flows it sees.
@@ -82,7 +115,7 @@ func TestCarrierDoesNotReuseAFlowThatACalloutSaw(t *testing.T) {
 	e := ale.New(ale.Options{Classifier: engine(t, nil, k, fwpm.LayerALEAuthConnectV4), Store: memstore.New(0)})
 	c := e.NewCarrier()
 	for range 3 {
-		require.NoError(t, c.Connect(t.Context(), app().in, nil, fromClient))
+		require.NoError(t, carry(c, app().in, nil, fromClient))
 	}
 	require.Len(t, k.flows, 3)
 	require.NotSame(t, k.flows[0], k.flows[1])
@@ -95,7 +128,7 @@ func TestCarrierEndsFlowContexts(t *testing.T) {
 	e := ale.New(ale.Options{Classifier: engine(t, nil, k, fwpm.LayerALEFlowEstablishedV4), Store: memstore.New(0)})
 	c := e.NewCarrier()
 	for n := range int64(3) {
-		require.NoError(t, c.Connect(t.Context(), app().in, nil, fromClient))
+		require.NoError(t, carry(c, app().in, nil, fromClient))
 		require.Equal(t, n+1, k.made.Load())
 		require.Equal(t, n+1, k.gone.Load())
 	}
@@ -112,7 +145,7 @@ func TestCarrierAllocations(t *testing.T) {
 		c := permit.NewCarrier()
 		in := app().in
 		require.Zero(t, testing.AllocsPerRun(1000, func() {
-			if err := c.Connect(context.Background(), in, bindAsAsked, fromClient); err != nil {
+			if err := carry(c, in, bindAsAsked, fromClient); err != nil {
 				t.Error(err)
 			}
 		}), name)
@@ -122,7 +155,7 @@ func TestCarrierAllocations(t *testing.T) {
 		const n = 1000
 		connects := func() {
 			for range n { // The port is used again: the record before goes.
-				if err := c.Connect(context.Background(), in, bindAsAsked, fromClient); err != nil {
+				if err := carry(c, in, bindAsAsked, fromClient); err != nil {
 					t.Error(err)
 				}
 			}
@@ -160,7 +193,7 @@ func BenchmarkConnect(b *testing.B) {
 	}
 	carrier := func(e *ale.Enforcer) func() error {
 		c := e.NewCarrier()
-		return func() error { return c.Connect(context.Background(), in, nil, fromClient) }
+		return func() error { return carry(c, in, nil, fromClient) }
 	}
 	permit := ale.New(ale.Options{Classifier: engine(b, nil, fwps.CalloutFunc(nothing)), Store: memstore.New(0)})
 	redirect := ale.New(ale.Options{Classifier: engine(b, nil, toProxy, fwpm.LayerALEConnectRedirectV4), Store: memstore.New(0)})

@@ -215,7 +215,7 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 		f.first.Local = f.in.Local
 	}
 	if err == nil {
-		f.established()
+		f.Established()
 	}
 	return f, err
 }

@@ -198,7 +198,7 @@ func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort, m *ICMPMess
 	if p.observer != nil {
 		p.sent(in)
 	}
-	f.established()
+	f.Established()
 	return f, nil
 }
 

@@ -98,8 +98,10 @@ func (f *Flow) authorize(ctx context.Context, flags fwp.ConditionFlags, why fwp.
 	return nil
 }
 
-// established asks FLOW_ESTABLISHED, which cannot refuse (ALE-LAY-10).
-func (f *Flow) established() {
+// Established says that a connection which was let go in progress (ErrInProgress) is
+// established: FLOW_ESTABLISHED is asked, which cannot refuse (ALE-LAY-10). Of any other
+// that is done already.
+func (f *Flow) Established() {
 	in := f.in
 	in.Flow = &f.fwps
 	in.Layer = layer(fwpm.LayerALEFlowEstablishedV4, in.Remote)

@@ -58,7 +58,11 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 	}
 	w.in.Remote = remote
 	w.pending = 0
-	if e := w.done(w.carrier.Connect(w.s.ctx, w.in, w.bindTo, w.connectTo)); e != 0 {
+	flow, err := w.carrier.Connect(w.s.ctx, w.in, w.bindTo, w.connectTo)
+	if flow != nil {
+		w.s.underway.follow(w.fd, w.sock.cookie, flow)
+	}
+	if e := w.done(err); e != 0 {
 		return e
 	}
 	return w.pending

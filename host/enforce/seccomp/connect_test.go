@@ -3,6 +3,9 @@
 package seccomp
 
 import (
+	"bufio"
+	"context"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -13,6 +16,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -38,6 +42,32 @@ func init() {
 		say(read(fd))
 		say(name(sysConnect(fd, sa)))
 		say(name(sysConnect(fd, sa)))
+	}
+	// underway: begin to connect to each address without waiting; then wait for the
+	// outcome of each, and say it; end with the input.
+	programs["underway"] = func(args []string) {
+		var fds []int
+		for _, a := range args {
+			fd := newSocket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
+			say(name(sysConnect(fd, sockaddrOf(must(a)))))
+			fds = append(fds, fd)
+		}
+		for _, fd := range fds {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
+			so, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			check(err)
+			say(name(unix.Errno(so)))
+		}
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}
+	// elsewhere: begin to connect to the first address without waiting, and think better
+	// of it: to the second.
+	programs["elsewhere"] = func(args []string) {
+		fd := newSocket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
+		say(name(sysConnect(fd, sockaddrOf(must(args[0])))))
+		say(name(sysConnect(fd, make([]byte, 16))))
+		say(name(sysConnect(fd, sockaddrOf(must(args[1])))))
+		_, _ = io.Copy(io.Discard, os.Stdin)
 	}
 	programs["errnos"] = errnos
 	programs["unix"] = func(args []string) {
@@ -155,6 +185,93 @@ func TestNonBlockingFlowIsEstablished(t *testing.T) {
 	l := &layers{}
 	require.Contains(t, run(t, l.enforcer(), "nonblocking", p.String()), "EINPROGRESS\nproxy\n")
 	require.Equal(t, fwpm.LayerALEFlowEstablishedV4, l.seen[len(l.seen)-1].Layer)
+}
+
+// following runs a program, and returns what it says, what FLOW_ESTABLISHED was asked
+// about, and how the program is ended.
+func following(t *testing.T, program string, args ...string) (said *bufio.Reader, established <-chan netip.AddrPort, end func()) {
+	asked := make(chan netip.AddrPort, 16)
+	l := &layers{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){
+		fwpm.LayerALEFlowEstablishedV4: func(in *fwps.Incoming, _ *fwps.Decision) { asked <- in.Remote },
+	}}
+	cmd := helper(program, args...)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	cmd.Stdout = w
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer w.Close()
+		_, err := Run(context.Background(), Options{ALE: l.enforcer(), Logf: t.Logf}, cmd)
+		assert.NoError(t, err)
+	}()
+	end = sync.OnceFunc(func() { in.Close(); <-done; r.Close() })
+	t.Cleanup(end)
+	return bufio.NewReader(r), asked, end
+}
+
+func says(t *testing.T, said *bufio.Reader, want string) {
+	line, err := said.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, want+"\n", line)
+}
+
+// A connection that goes on when connect() has returned is FLOW_ESTABLISHED when it is,
+// and one that fails never is.
+func TestFlowUnderWayIsEstablishedLater(t *testing.T) {
+	need(t)
+	arrives, drain, _ := full(t)
+	fails, _, closeIt := full(t)
+	said, established, end := following(t, "underway", arrives.String(), fails.String())
+	says(t, said, "EINPROGRESS")
+	says(t, said, "EINPROGRESS")
+	require.Empty(t, established)
+	closeIt()
+	drain()
+	says(t, said, "ok")
+	says(t, said, "ECONNREFUSED")
+	require.Equal(t, arrives, <-established)
+	end()
+	require.Empty(t, established)
+}
+
+// What the program has thought better of is not established, and the socket's next
+// connection is.
+func TestFlowOfASocketThatGoesElsewhere(t *testing.T) {
+	need(t)
+	first, drain, _ := full(t)
+	second, drainSecond, _ := full(t)
+	said, established, end := following(t, "elsewhere", first.String(), second.String())
+	says(t, said, "EINPROGRESS")
+	says(t, said, "ok")
+	says(t, said, "EINPROGRESS")
+	drain()
+	drainSecond()
+	require.Equal(t, second, <-established)
+	end()
+	require.Empty(t, established)
+}
+
+// Nobody hears of what is under way when all ends; the supervisor does not wait for it,
+// and keeps nothing.
+func TestFlowUnderWayAtTheEnd(t *testing.T) {
+	need(t)
+	never, _, _ := full(t)
+	var before string
+	for n := range 2 {
+		said, established, end := following(t, "elsewhere", never.String(), never.String())
+		says(t, said, "EINPROGRESS")
+		says(t, said, "ok")
+		says(t, said, "EINPROGRESS")
+		end()
+		require.Empty(t, established)
+		if n == 0 { // What the process opens once is open.
+			before = descriptors(t)
+		}
+	}
+	require.Equal(t, before, descriptors(t))
 }
 
 // One connection is one decision, however often connect() is called for it.

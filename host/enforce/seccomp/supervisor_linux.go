@@ -38,6 +38,7 @@ type supervisor struct {
 
 	restarts  restarts
 	monitor   monitor
+	underway  underway
 	tick      atomic.Int64 // counts while the monitor is awake
 	asleep    atomic.Bool  // the monitor waits to be poked
 	receiving atomic.Int32 // receivers
@@ -103,12 +104,20 @@ func (s *supervisor) stop() {
 		return
 	}
 	s.monitor.poke()
+	told := s.underway.stop()
+	late, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
 	select {
 	case <-s.watched:
-	case <-time.After(stopTime):
+	case <-late.Done():
 		s.opts.Logf("seccomp: %d decisions did not end", s.busy.Load())
 		// The number stays taken, as those workers still use it.
 		_ = unix.Dup3(s.monitor.event, s.l.fd, unix.O_CLOEXEC)
+	}
+	select {
+	case <-told:
+	case <-late.Done():
+		s.opts.Logf("seccomp: a callout that was told of a connection did not end")
 	}
 }
 
