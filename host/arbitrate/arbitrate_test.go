@@ -123,6 +123,27 @@ func TestArbitration(t *testing.T) {
 	}
 }
 
+// ARB-01: a filter that tests nothing is not looked for, and hides no heavier one,
+// be there few filters or so many that they have an index.
+func TestAFilterThatTestsNothingHidesNoHeavierOne(t *testing.T) {
+	all := f("low", permit)
+	all.Weight = fwpm.Weight{Type: fwp.Uint64, Value: 5}
+	for _, c := range []struct {
+		filters, first int
+		weight         uint64
+		want           fwp.Action
+	}{{1, 443, 9, block}, {1, 443, 1, permit}, {1, 444, 9, permit}, {200, 443, 9, block}, {200, 443, 1, permit}, {200, 444, 9, permit}} {
+		filters := []fwpm.Filter{all}
+		for i := range c.filters {
+			x := f("low", block)
+			x.Weight = fwpm.Weight{Type: fwp.Uint64, Value: c.weight}
+			x.Conditions = []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchEqual, Value: fwp.U16(uint16(c.first + i))}}
+			filters = append(filters, x)
+		}
+		require.Equal(t, c.want, run(t, incoming(), nil, filters...).Action, "%+v", c)
+	}
+}
+
 // BFE-CND-*: each condition against the same connection.
 func TestConditions(t *testing.T) {
 	pfx := func(s string) fwp.Value { return fwp.Mask(netip.MustParsePrefix(s)) }

@@ -83,24 +83,51 @@ func (r *run) pass() {
 	}
 	decided := false
 	for _, g := range r.p.layers[r.in.Layer].groups {
-		in := r.in
-		var q search
-		q.begin(in, uint8(1<<len(g.subs)-1))
-		g.index.find(&q)
-		for place := range g.subs {
-			first := q.best[place]
-			if r.in != in { // A callout pended: what follows is a reauthorization.
-				first = g.next(r.in, place, cursor{})
-			}
-			var a answer
-			r.sublayer(g, place, first, &a)
-			if r.again {
-				return
-			}
-			if a.action != 0 {
-				r.combine(&a, &decided)
-			}
+		if f := g.first(); f != nil {
+			r.settle(g, int(f.place), f, &decided)
+		} else {
+			r.each(g, &decided)
 		}
+		if r.again {
+			return
+		}
+	}
+}
+
+// first is the filter of a group that is first whatever is asked about, since it
+// tests nothing and all others are of its sublayer: there is nothing to look for.
+// Nil: there is none.
+func (g *group) first() *filter {
+	if b := &g.index.root; b.node == nil && b.subs&(b.subs-1) == 0 && len(b.list) > 0 && b.list[0].has == 0 {
+		return b.list[0].f
+	}
+	return nil
+}
+
+// each asks the sublayers of a group.
+func (r *run) each(g *group, decided *bool) {
+	in := r.in
+	var q search
+	q.begin(in, uint8(1<<len(g.subs)-1))
+	g.index.find(&q)
+	for place := range g.subs {
+		first := q.best[place]
+		if r.in != in { // A callout pended: what follows is a reauthorization.
+			first = g.next(r.in, place, cursor{})
+		}
+		r.settle(g, place, first, decided)
+		if r.again {
+			return
+		}
+	}
+}
+
+// settle asks a sublayer and adds what it decides.
+func (r *run) settle(g *group, place int, first *filter, decided *bool) {
+	var a answer
+	r.sublayer(g, place, first, &a)
+	if !r.again && a.action != 0 {
+		r.combine(&a, decided)
 	}
 }
 

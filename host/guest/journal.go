@@ -1,27 +1,28 @@
 package guest
 
 import (
-	"context"
-
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest/meter"
 	"github.com/calloutd/calloutd/host/journal"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
-// journal is where a classification's answers are kept; nil: nowhere.
-func (m *Module) journal(ctx context.Context) *journal.Journal {
-	if !m.opts.Journals {
-		return nil
-	}
-	return journal.From(ctx)
+// answer is ask with a journal.
+func (i *instance) answer(j *journal.Journal, c *fwps.Call, v *fwps.Verdict) (slices uint64, err error) {
+	i.journal = j
+	before := i.measures()
+	slices, err = i.ask(c, v)
+	i.measured(before)
+	i.journal = nil
+	return slices, err
 }
 
 // measures is what the guest has left of a slice of fuel, if the journal is to know
 // what its answer takes.
 func (i *instance) measures() (left int) {
-	if i.journal == nil || !i.journal.Measures || i.budget == nil {
+	if !i.journal.Measures || i.budget == nil {
 		return 0
 	}
 	return i.left()
@@ -29,7 +30,7 @@ func (i *instance) measures() (left int) {
 
 // measured tells the journal what an answer took since.
 func (i *instance) measured(before int) {
-	if i.journal == nil || !i.journal.Measures || i.budget == nil {
+	if !i.journal.Measures || i.budget == nil {
 		return
 	}
 	i.journal.Costs = append(i.journal.Costs, journal.Cost{Callout: i.m.name, Fuel: i.took(before), Of: i.m.opts.FuelSlices * meter.SliceFuel})
@@ -44,13 +45,10 @@ func (i *instance) took(before int) int {
 	return before - i.left() + begun*meter.SliceFuel
 }
 
-// requestClock is the clock of a request.
-func (m *Module) requestClock(j *journal.Journal) int64 {
-	switch {
-	case j == nil:
-		return m.rt.clock.read()
-	case !j.Replays():
-		now := m.rt.clock.read()
+// journaled is the clock of a request, which is now where the journal does not know
+// what it was.
+func (m *Module) journaled(j *journal.Journal, now int64) int64 {
+	if !j.Replays() {
 		j.Note(journal.Answer{Callout: m.name, Call: journal.Monotonic, Result: uint64(now)})
 		return now
 	}

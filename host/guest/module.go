@@ -102,7 +102,11 @@ func (m *Module) build(ctx context.Context, wasm, config []byte) (*generation, e
 
 // Classify asks the guest. It waits for no lock while another slot is free.
 func (m *Module) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) error {
-	err := m.decide(m.journal(ctx), c, v)
+	var j *journal.Journal
+	if m.opts.Journals {
+		j = journal.From(ctx)
+	}
+	err := m.decide(j, c, v)
 	if err == nil {
 		return nil
 	}
@@ -147,14 +151,20 @@ func (m *Module) classify(g *generation, s *slot, j *journal.Journal, c *fwps.Ca
 		return m.failed(g, s, err)
 	}
 	i := s.inst
-	if err := encode(i.block, c, m.requestClock(j)); err != nil {
+	now := m.rt.clock.read()
+	if j != nil {
+		now = m.journaled(j, now)
+	}
+	if err := encode(i.block, c, now); err != nil {
 		return fmt.Errorf("callout %q was not asked: %w", m.name, err)
 	}
-	i.journal = j
-	before := i.measures()
-	slices, err := i.ask(c, v)
-	i.measured(before)
-	i.journal = nil
+	var slices uint64
+	var err error
+	if j == nil {
+		slices, err = i.ask(c, v)
+	} else {
+		slices, err = i.answer(j, c, v)
+	}
 	if err != nil {
 		return m.failed(g, s, err)
 	}
