@@ -27,9 +27,9 @@ func newDiff() *cobra.Command {
 		Long: `Diff decides connections with both policies and shows those for which the action, the
 destination or what a redirect tells the proxy differs, with both ways through the
 layers. The connections are those of a flight file, which run --record and record write,
-or of a text, one a line: PROGRAM DEST [PROTOCOL [USER]]. Without a file they are searched for: at the boundaries of everything that the filters,
-sets, tables and configurations of both policies name. Changes with the same cause are
-shown once.
+or of a text, one a line: PROGRAM DEST [PROTOCOL [USER]]. Without a file they are searched
+for: at the boundaries of everything that the filters, sets, tables and configurations of
+both policies name. Changes with the same cause are shown once.
 
 With --with both stand beside policies of other providers, or models of them. Without
 NEW the policy alone is compared with the policy beside them: what they change.
@@ -38,13 +38,15 @@ It ends with code 1 when a change is one of --fail-on.`,
 		Example: `  calloutd diff old.yaml new.yaml
   calloutd diff old.yaml new.yaml --over make.flight --fail-on 'block->permit'
   calloutd diff policy.yaml --with vpn-kill-switch`,
-		Args: cobra.RangeArgs(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.diff(cmd, args) },
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: policyFiles,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.diff(cmd, args) },
 	}
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
 	f.StringVar(&o.over, "over", "", "flight file or text of connections; - is standard input")
 	f.StringSliceVar(&o.failOn, "fail-on", nil, "end with code 1 on such a change: FROM->TO with permit, block, redirect or any")
+	completeFlag(cmd, "fail-on", "permit->block", "block->permit", "permit->redirect", "redirect->permit", "any->block", "any->permit", "any->redirect")
 	o.beside.flag(cmd)
 	f.IntVar(&o.limit, "limit", 20000, "how many connections the search tries at most")
 	_ = cmd.MarkFlagFilename("over") // fails only for a flag that does not exist
@@ -200,13 +202,14 @@ func lines(file string, f io.Closer, in io.Reader) iter.Seq2[policytest.Question
 func groupChanges(ctx context.Context, c *policytest.Comparison, connections iter.Seq2[policytest.Question, error]) (groups []*group, tried int, err error) {
 	byCause := map[string]*group{}
 	tried, err = c.Over(ctx, connections, func(change *policytest.Change) error {
-		g := byCause[change.Cause()]
-		if g == nil {
-			g = &group{Change: change}
-			byCause[change.Cause()], groups = g, append(groups, g)
+		cause := change.Cause()
+		if g := byCause[cause]; g != nil {
+			g.count++
+			return nil
 		}
-		g.count++
-		return nil
+		g := &group{Change: change, count: 1}
+		byCause[cause], groups = g, append(groups, g)
+		return c.Explain(ctx, change)
 	})
 	return groups, tried, err
 }

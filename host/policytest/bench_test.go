@@ -41,16 +41,26 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-// BenchmarkOver compares a policy with itself, as diff --over does: an operation is
-// one connection decided by both.
+// BenchmarkOver compares a policy with itself, and with one that decides everything
+// otherwise, as diff --over does: an operation is one connection decided by both.
 func BenchmarkOver(b *testing.B) {
 	w := world(b)
+	other, _ := filters(b, "- {name: all, layer: ALE_CONNECT_REDIRECT, action: block}\n- {name: in, layer: ALE_AUTH_RECV_ACCEPT, action: block}\n")
 	space := policytest.Boundaries(w)
-	b.ReportAllocs()
-	questions := func(yield func(policytest.Question, error) bool) {
-		for i := 0; b.Loop() && yield(policytest.Question{In: space.At(i % space.Size())}, nil); i++ {
-		}
+	for _, c := range []struct {
+		name string
+		with *policytest.World
+	}{{"nothing changes", w}, {"much changes", other}} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			questions := func(yield func(policytest.Question, error) bool) {
+				for i := 0; b.Loop() && yield(policytest.Question{In: space.At(i % space.Size())}, nil); i++ {
+				}
+			}
+			changed := 0
+			n, err := policytest.Compare(w, c.with).Over(b.Context(), questions, func(*policytest.Change) error { changed++; return nil })
+			require.NoError(b, err)
+			require.Equal(b, c.with != w, changed > n/3)
+		})
 	}
-	_, err := policytest.Compare(w, w).Over(b.Context(), questions, func(*policytest.Change) error { return nil })
-	require.NoError(b, err)
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // filters is a world of filters alone.
-func filters(t *testing.T, src string) (*policytest.World, *host.Engine) {
+func filters(t testing.TB, src string) (*policytest.World, *host.Engine) {
 	t.Helper()
 	f, err := policyfile.Parse("policy.yaml", []byte("version: 1\nfilters:\n"+src))
 	require.NoError(t, err)

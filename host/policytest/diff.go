@@ -22,8 +22,10 @@ import (
 type Change struct {
 	In            fwps.Incoming
 	Before, After Outcome
-	// Traces are those of both policies.
+	// Traces are those of both policies, once Explain was called.
 	BeforeTrace, AfterTrace string
+
+	entry *flight.Entry // of In; nil when nothing was recorded
 }
 
 // Kind is what changes, such as block->permit.
@@ -157,11 +159,7 @@ func (c *Comparison) ask(ctx context.Context, qs []Question) ([]*Change, error) 
 		if c.agree(before, after) {
 			continue
 		}
-		ch := &Change{In: qs[i].In, Before: *before, After: *after}
-		if err := c.explain(ctx, &qs[i], ch); err != nil {
-			return nil, err
-		}
-		changes = append(changes, ch)
+		changes = append(changes, &Change{In: qs[i].In, Before: *before, After: *after, entry: qs[i].Entry})
 	}
 	return changes, nil
 }
@@ -186,11 +184,13 @@ func (w *World) ask(ctx context.Context, r *Recorder, q *Question) (Outcome, err
 	return w.Decide(ctx, r, q.In)
 }
 
-// explain decides again, with traces.
-func (c *Comparison) explain(ctx context.Context, q *Question, ch *Change) error {
+// Explain decides a change again, for its traces: of many with one cause one is
+// enough. Those that Over hands to found may be explained in there.
+func (c *Comparison) Explain(ctx context.Context, ch *Change) error {
+	q := Question{In: ch.In, Entry: ch.entry}
 	for i, trace := range []*string{&ch.BeforeTrace, &ch.AfterTrace} {
 		r := c.traced[i].Record()
-		if _, err := c.traced[i].ask(ctx, r, q); err != nil {
+		if _, err := c.traced[i].ask(ctx, r, &q); err != nil {
 			return err
 		}
 		*trace = r.written

@@ -3,6 +3,7 @@ package policytest_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"slices"
@@ -109,6 +110,15 @@ func TestRecordsOfAnotherRedirectorStaySo(t *testing.T) {
 	require.Equal(t, "redirect", got.Action)
 }
 
+// denials is a trace that has blocks only.
+type denials struct {
+	noTrace
+	text string
+}
+
+func (d *denials) Blocked(b *ale.BlockedError) { d.text += fmt.Sprintf("%d blocked", b.Remote.Port()) }
+func (d *denials) String() string              { return d.text }
+
 func TestAComparisonOverRecordedConnectionsKeepsTheirOrder(t *testing.T) {
 	before, _ := filters(t, "- {name: a, layer: ALE_AUTH_CONNECT, action: block, conditions: [{field: IP_REMOTE_PORT, value: 1-5000}]}\n")
 	after, _ := filters(t, "- {name: a, layer: ALE_AUTH_CONNECT, action: block, conditions: [{field: IP_REMOTE_PORT, value: 1-100}]}\n")
@@ -121,9 +131,18 @@ func TestAComparisonOverRecordedConnectionsKeepsTheirOrder(t *testing.T) {
 		}
 	}
 	var ports []uint16
-	n, err := policytest.Compare(before, after).Over(t.Context(), questions, func(c *policytest.Change) error {
+	before.NewTrace = func() policytest.Trace { return new(denials) }
+	after.NewTrace = before.NewTrace
+	compare := policytest.Compare(before, after)
+	n, err := compare.Over(t.Context(), questions, func(c *policytest.Change) error {
 		require.Equal(t, "block->permit", c.Kind())
+		require.Empty(t, c.BeforeTrace, "nobody asked for it")
 		ports = append(ports, c.In.Remote.Port())
+		if len(ports)%1000 == 1 {
+			require.NoError(t, compare.Explain(t.Context(), c))
+			require.Equal(t, fmt.Sprintf("%d blocked", c.In.Remote.Port()), c.BeforeTrace)
+			require.Empty(t, c.AfterTrace)
+		}
 		return nil
 	})
 	require.NoError(t, err)
