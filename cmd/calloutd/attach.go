@@ -76,7 +76,7 @@ next attach. --detach takes it away.`,
 	f.BoolVar(&detach, "detach", false, "take away what is pinned and end")
 	f.BoolVar(&trace, "trace", false, "print every layer, filter and callout that was asked")
 	acc.flags(cmd)
-	record.flags(f)
+	record.flags(cmd)
 	kept.flags(f)
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagRequired("cgroup")

@@ -21,8 +21,9 @@ is missing it says what to install. The project's Makefile has the same commands
 
 It ends with code 1 when the compiler refuses the source, with 125 when something is
 missing.`,
-		Example: "  calloutd build no-telnet",
-		Args:    cobra.MaximumNArgs(1),
+		Example:           "  calloutd build no-telnet",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) > 0 {

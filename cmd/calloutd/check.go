@@ -13,18 +13,21 @@ import (
 func newCheck() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "check FILE...",
-		Short:   "Check policy files and the callouts they name",
-		Long:    "Check reads each policy, builds and loads its callouts with their configuration, and reports every mistake with its place. It starts no proxy. It ends with code 1 when there are mistakes.",
-		Example: "  calloutd check examples/*/policy.yaml",
-		Args:    cobra.MinimumNArgs(1),
+		Use:   "check FILE...",
+		Short: "Check policy files and the callouts they name",
+		Long: `Check reads each policy, builds and loads its callouts with their configuration, and
+reports every mistake with its place. It starts no proxy. It ends with code 1 when there
+are mistakes.`,
+		Example:           "  calloutd check examples/*/policy.yaml",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: policyFiles,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			bad := false
 			for _, file := range files {
 				p, err := describe(cmd.Context(), file, newTracer(cmd.ErrOrStderr(), asJSON, false))
 				if err != nil {
 					bad = true
-					report(cmd, asJSON, err)
+					report(cmd, asJSON, file, err)
 					continue
 				}
 				if !asJSON {
@@ -43,7 +46,7 @@ func newCheck() *cobra.Command {
 }
 
 // report prints mistakes: as text on standard error, as JSON on standard output.
-func report(cmd *cobra.Command, asJSON bool, err error) {
+func report(cmd *cobra.Command, asJSON bool, file string, err error) {
 	if !asJSON {
 		complain(cmd.ErrOrStderr(), err)
 		return
@@ -52,8 +55,8 @@ func report(cmd *cobra.Command, asJSON bool, err error) {
 	for _, err := range flatten(err) {
 		var p policyfile.Problem
 		if !errors.As(err, &p) {
-			p.Message = err.Error()
+			p.File, p.Message = file, err.Error()
 		}
-		_ = out.Encode(p) // A closed output has nowhere to be reported.
+		_ = out.Encode(p) // The output remembers.
 	}
 }

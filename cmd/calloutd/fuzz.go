@@ -33,8 +33,9 @@ Nothing is connected.
 The same seed tries the same connections. It ends with code 1 when it found something.`,
 		Example: `  calloutd fuzz policy.yaml
   calloutd fuzz policy.yaml --seed 7 --limit 1000000 --out -`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.fuzz(cmd, args[0]) },
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: policyFiles,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.fuzz(cmd, args[0]) },
 	}
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()

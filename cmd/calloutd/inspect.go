@@ -34,7 +34,8 @@ It ends with code 1 when this host would refuse the module, and says why; a file
 no module is an error with the place of the byte.`,
 		Example: `  calloutd inspect policy.wasm
   calloutd inspect sdk/c/example/split.wasm --config 'proxy 8443 77' --json`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: moduleFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			wasm, err := policyrun.Module(cmd.Context(), "", policyfile.Callout{Wasm: args[0]})
 			if err != nil {

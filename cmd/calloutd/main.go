@@ -17,8 +17,13 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	err := newRoot().ExecuteContext(context.Background())
+	root, out := newRoot(), &output{file: os.Stdout}
+	root.SetOut(out)
+	err := root.ExecuteContext(context.Background())
 	var code exitCode
+	if lost := out.failure(); lost != nil && (err == nil || errors.As(err, &code)) {
+		err = lost // A report that nobody can read says neither yes nor no.
+	}
 	switch {
 	case err == nil:
 	case errors.As(err, &code):

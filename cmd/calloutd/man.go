@@ -14,10 +14,12 @@ func newMan() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "man DIR",
 		Short: "Write the manual pages",
-		Long:  "Writes a manual page for each command to a folder, which must exist: calloutd.1, calloutd-run.1 and so on.",
+		Long: `Man writes a manual page for each command to a folder, which must exist: calloutd.1,
+calloutd-run.1 and so on.`,
 		Example: "  calloutd man /usr/local/share/man/man1\n" +
 			"  calloutd man --date 2026-01-31 man    # the same bytes each time",
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			day, err := time.Parse(time.DateOnly, date)
 			if err != nil {

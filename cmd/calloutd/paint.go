@@ -15,8 +15,13 @@ type painter bool
 // paintFor asks whether out is a terminal that takes colours and whether the
 // user wants them (NO_COLOR). A Windows console may not take them.
 func paintFor(out io.Writer) painter {
-	f, ok := out.(*os.File)
-	return painter(ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && runtime.GOOS != "windows")
+	return painter(isTerminal(out) && os.Getenv("NO_COLOR") == "" && runtime.GOOS != "windows")
+}
+
+// isTerminal reports whether somebody looks at out, on a terminal that can move.
+func isTerminal(out io.Writer) bool {
+	f, ok := out.(interface{ Fd() uintptr })
+	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
 }
 
 func (p painter) paint(code, s string) string {

@@ -3,11 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
-
-	"golang.org/x/term"
 )
 
 // A progress says on a terminal how far something is.
@@ -20,7 +17,7 @@ type progress struct {
 // newProgress draws on out, if it is a terminal.
 func newProgress(out io.Writer, all int64) *progress {
 	p := &progress{all: all}
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
+	if isTerminal(out) {
 		p.out = out
 	}
 	return p

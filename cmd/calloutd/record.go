@@ -16,9 +16,10 @@ import (
 
 func newRecord() *cobra.Command {
 	var o recordOptions
-	var formats []string
+	var formats, names []string
 	for _, f := range importer.Formats {
 		formats = append(formats, fmt.Sprintf("  %-10s %s", f.Name, f.What))
+		names = append(names, f.Name)
 	}
 	cmd := &cobra.Command{
 		Use:   "record --from FORMAT --out FILE [INPUT]",
@@ -38,8 +39,10 @@ decided, with --record. The formats are
 	f.StringVar(&o.from, "from", "", "what the input is (required)")
 	f.StringVarP(&o.out, "out", "o", "", "flight file to append to (required)")
 	f.StringSliceVar(&o.mask, "mask", nil, maskUsage)
+	completeFlag(cmd, "mask", flight.Masks...)
 	f.Int64Var(&o.uid, "uid", -1, "number of the user where the input does not say it; -1: not known")
 	f.StringVar(&o.app, "app", "", "path of the program where the input does not say it")
+	completeFlag(cmd, "from", names...)
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagRequired("from")
 	_ = cmd.MarkFlagRequired("out")

@@ -96,11 +96,12 @@ type recorded struct {
 
 // list prints what a file holds.
 func (o *replayOptions) list(out io.Writer, f *flightFile) error {
-	none := new(policytest.World)
+	none, n := new(policytest.World), 0
 	for e, err := range f.entries() {
 		if err != nil {
 			return err
 		}
+		n++
 		in := none.Incoming(e)
 		line := recorded{Event: "connection", Connection: policytest.Describe(&in), Host: e.Host, PID: e.Process}
 		if !e.Time.IsZero() {
@@ -121,8 +122,14 @@ func (o *replayOptions) list(out io.Writer, f *flightFile) error {
 			return err
 		}
 	}
-	return nil
+	if n > 0 || o.json {
+		return nil
+	}
+	_, err := fmt.Fprintln(out, holdsNothing)
+	return err
 }
+
+const holdsNothing = "the file holds no connections"
 
 // decision is an outcome in a line.
 func decision(d *flight.Outcome) string {
@@ -288,7 +295,7 @@ func (o *replayOptions) summary(out io.Writer, p *replayer) error {
 		parts = append(parts, fmt.Sprintf("%s %s", a, count(p.actions[a])))
 	}
 	if p.n == 0 {
-		_, err := fmt.Fprintln(out, "the file holds no connections")
+		_, err := fmt.Fprintln(out, holdsNothing)
 		return err
 	}
 	_, err := fmt.Fprintf(out, "%s: %s\n%s of %s recorded decisions differ\n", connections(p.n), strings.Join(parts, ", "), count(p.differ), count(p.known))

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 )
 
@@ -24,7 +26,24 @@ calloutd itself. run ends with the code of its command.`,
 		newNew(), newBuild(), newInspect(), newBench(), // make
 		newSchema(), newSpec(), newDoctor(), newMan(), newVersion(),
 	)
+	for _, cmd := range root.Commands() {
+		sayUsage(cmd)
+	}
 	return root
+}
+
+// sayUsage makes the error of wrong arguments say which ones the command takes.
+func sayUsage(cmd *cobra.Command) {
+	check := cmd.Args
+	if check == nil {
+		return
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return fmt.Errorf("%w: expected %s", err, cmd.UseLine())
+		}
+		return nil
+	}
 }
 
 // policyFlag adds the flag that names the policy.

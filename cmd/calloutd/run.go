@@ -50,7 +50,7 @@ refused: --partial runs it all the same.`,
 	f.BoolVar(&o.isolate, "isolate", false, "give the command an empty network and make its sockets outside")
 	f.BoolVar(&o.requested, "show-requested", false, "tell the command that it reached what it asked for, where it was redirected")
 	o.account.flags(cmd)
-	o.tape.flags(f)
+	o.tape.flags(cmd)
 	o.records.flags(f)
 	_ = cmd.MarkFlagFilename("records") // fails only for a flag that does not exist
 	return cmd

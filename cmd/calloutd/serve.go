@@ -60,6 +60,7 @@ A service manager is told when it is ready, reloads and ends, and may pass the s
 	f.BoolVar(&o.trace, "trace", false, "log every layer, filter and callout that was asked")
 	o.account.flags(cmd)
 	f.StringVar(&o.format, "log-format", "text", "how lines are logged on standard error: text or json")
+	completeFlag(cmd, "log-format", "text", "json")
 	o.records.flags(f)
 	f.DurationVar(&o.drain, "drain", 30*time.Second, "how long connections may take to end")
 	// These fail only for a flag that does not exist.
@@ -211,12 +212,16 @@ func (d *daemon) listen(passed *net.UnixListener, network string, path *string, 
 		*path = passed.Addr().String()
 		return passed, nil
 	}
+	const elsewhere = "--control and --remote name other sockets"
 	if err := os.MkdirAll(filepath.Dir(*path), 0o755); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (%s)", err, elsewhere)
 	}
 	l, err := remote.Listen(network, *path, mode)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s is in use: is there another daemon? (--control and --remote name other sockets)", *path)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		err = fmt.Errorf("%s is in use: is there another daemon? (%s)", *path, elsewhere)
+	case err != nil:
+		err = fmt.Errorf("%w (%s)", err, elsewhere)
 	}
 	return l, err
 }

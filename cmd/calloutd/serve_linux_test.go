@@ -377,5 +377,8 @@ func TestServeControl(t *testing.T) {
 	r := calloutd(t, "serve", "--policy", filepath.Join(dir, "policy.yaml"), "--control", filepath.Join(dir, "other.sock"), "--remote", filepath.Join(dir, "remote.sock"))
 	require.Equal(t, codeTool, r.code)
 	require.Contains(t, r.stderr, "remote.sock is in use: is there another daemon?")
+	r = calloutd(t, "serve", "--policy", filepath.Join(dir, "policy.yaml"), "--control", filepath.Join(dir, "policy.yaml", "control.sock"), "--remote", "")
+	require.Equal(t, codeTool, r.code)
+	require.Contains(t, r.stderr, "policy.yaml: not a directory (--control and --remote name other sockets)")
 	s.end()
 }

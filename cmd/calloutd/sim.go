@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"strings"
@@ -63,7 +64,6 @@ It ends with code 1 when the connection is blocked, or goes round in a loop.`,
 	o.more(cmd)
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagRequired("to")
-	_ = cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]cobra.Completion{"tcp", "udp"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -81,6 +81,7 @@ type description struct {
 func (o *description) more(cmd *cobra.Command) {
 	cmd.Flags().Uint64Var(&o.luid, "interface", 0, "LUID of the interface that it uses (IP_LOCAL_INTERFACE; default: not known)")
 	o.beside.flag(cmd)
+	completeFlag(cmd, "protocol", "tcp", "udp")
 }
 
 func (o *description) simulate(cmd *cobra.Command) error {
@@ -135,6 +136,9 @@ func (o *description) incoming() (fwps.Incoming, error) {
 		in.Other = policytest.OnInterface(nil, o.luid)
 	}
 	var errs []error
+	if o.uid < -1 || o.uid > math.MaxUint32 {
+		return in, fmt.Errorf("--uid %d: expected the number of a user, or -1: not known", o.uid)
+	}
 	for _, m := range mistakes {
 		flag := strings.ReplaceAll(m.Field, "_", "-")
 		errs = append(errs, fmt.Errorf("--%s %q: %s", flag, c.Field(m.Field), m.Message))

@@ -19,8 +19,9 @@ func newSpec() *cobra.Command {
 		Use:   "spec [RULE...]",
 		Short: "List the rules of WFP and Winsock Kernel, explain one and run its cases",
 		Long: `Spec lists the rules of WFP's ALE and of Winsock Kernel that calloutd keeps, what stands
-behind each and which cases show it. With a rule, or the beginning of some such as ARB, it says more and runs the
-cases: what each begins with, and everything that then happened, with the reasons.
+behind each and which cases show it. With a rule, or the beginning of some such as ARB, it
+says more and runs the cases: what each begins with, and everything that then happened,
+with the reasons.
 
 It ends with code 1 when a case fails.`,
 		Example: `  calloutd spec

@@ -1,10 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/flight"
 	"github.com/calloutd/calloutd/host/flight/recorder"
@@ -19,9 +20,11 @@ type tape struct {
 	out  atomic.Pointer[flight.Writer]
 }
 
-func (r *tape) flags(f *pflag.FlagSet) {
+func (r *tape) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.StringVar(&r.file, "record", "", "append every connection and its decision to this flight file, which replay and diff read")
 	f.StringSliceVar(&r.mask, "mask", nil, maskUsage)
+	completeFlag(cmd, "mask", flight.Masks...)
 }
 
 const maskUsage = "what the flight file must not hold: blobs (contexts and records), answers (what callouts were told), programs (their folders), users, hosts"
@@ -51,6 +54,9 @@ func (r *tape) write(e *flight.Entry) error {
 // begin opens the file; the function closes it.
 func (r *tape) begin(p *policyrun.Policy, t *tracer) (func(), error) {
 	if !r.records() {
+		if r != nil && len(r.mask) > 0 {
+			return nil, errors.New("--mask needs --record: it is about what that file holds")
+		}
 		return func() {}, nil
 	}
 	mask, err := flight.ParseMask(r.mask)

@@ -25,9 +25,9 @@ func newTest() *cobra.Command {
 		Use:   "test [FILE|DIR...]",
 		Short: "Run the cases that say what policies are expected to do",
 		Long: `Test runs the cases of files called *_test.yaml, or of *_test.txtar, which hold a policy
-and its cases in one: each describes a connection and what must become of it. A folder stands for all such files in it and below, a policy for the
-file beside it. Nothing is connected. What of the policy no case reached is always
-printed. It works on every system.
+and its cases in one: each describes a connection and what must become of it. A folder
+stands for all such files in it and below, a policy for the file beside it. Nothing is
+connected. What of the policy no case reached is always printed. It works on every system.
 
 A case can say what stands beside its policy (with:), and --with puts more beside all of
 them: policies of other providers, or models of them.
@@ -87,6 +87,9 @@ func (o *testOptions) test(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		args = []string{"."}
 	}
+	if err := o.check(); err != nil {
+		return err
+	}
 	if o.again {
 		return o.watch(cmd, args)
 	}
@@ -95,6 +98,17 @@ func (o *testOptions) test(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	return o.report(cmd.OutOrStdout(), &out)
+}
+
+// check refuses what would make a gate that nothing, or everything, passes.
+func (o *testOptions) check() error {
+	switch {
+	case o.parallel < 1:
+		return fmt.Errorf("--parallel %d: expected a number from 1", o.parallel)
+	case !(o.min >= 0 && o.min <= 100): // Not a number is neither.
+		return fmt.Errorf("--min %g: expected a percentage from 0 to 100", o.min)
+	}
+	return nil
 }
 
 // once runs all cases.

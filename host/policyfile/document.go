@@ -130,11 +130,14 @@ func (r *reader) plain(n *yaml.Node) bool {
 	return ok
 }
 
+// byteOrderMark begins what some editors of Windows call UTF-8. YAML allows it.
+var byteOrderMark = []byte("\ufeff")
+
 // badText finds the first thing that is not UTF-8 text of lines that end in \n
 // or \r\n. YAML knows more line ends, but editors do not count them.
 func badText(src []byte) (place, string) {
 	p := place{1, 1}
-	for i := 0; i < len(src); {
+	for i := len(src) - len(bytes.TrimPrefix(src, byteOrderMark)); i < len(src); {
 		c, n := utf8.DecodeRune(src[i:])
 		switch {
 		case c == utf8.RuneError && n == 1:

@@ -1,6 +1,7 @@
 package policyfile
 
 import (
+	"bytes"
 	"net/netip"
 	"path/filepath"
 	"strconv"
@@ -107,7 +108,7 @@ func (r *reader) lines(n *yaml.Node, take func(file string, words []word)) {
 		return
 	}
 	number := 0
-	for line := range strings.Lines(string(src)) {
+	for line := range strings.Lines(string(bytes.TrimPrefix(src, byteOrderMark))) {
 		number++
 		if words := split(line, number); len(words) > 0 {
 			take(file, words)

@@ -75,6 +75,14 @@ func TestMistakesInListsHaveTheirLines(t *testing.T) {
 	}, "\n"))
 }
 
+// Windows' editors begin a text with a byte order mark.
+func TestListsOfWindows(t *testing.T) {
+	f, err := load(t, "\ufeff"+listed, map[string]string{"set.txt": "\ufeff192.0.2.0/24\r\n", "lists/table.txt": "\ufeff10.0.0.0/8 1\r\n"})
+	require.NoError(t, err)
+	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, f.Callouts[0].Sets[0])
+	require.Equal(t, []Row{{netip.MustParsePrefix("10.0.0.0/8"), 1}}, f.Callouts[0].Tables[0])
+}
+
 func TestListsThatCannotBeRead(t *testing.T) {
 	_, err := load(t, listed, map[string]string{"lists/table.txt": "10.0.0.0/8 1\n\xff"})
 	require.ErrorContains(t, err, "policy.yaml:2:22: file: open set.txt: ")

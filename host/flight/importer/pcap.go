@@ -56,8 +56,11 @@ const blockSection = "\x0a\x0d\x0d\x0a"
 func open(in io.Reader) (capture, error) {
 	b := bufio.NewReader(in)
 	head, err := b.Peek(4)
-	if err != nil {
+	switch {
+	case errors.Is(err, io.EOF):
 		return nil, errors.New("the file is empty or cut off")
+	case err != nil:
+		return nil, err
 	}
 	if string(head) == blockSection {
 		return pcapgo.NewNgReader(b, pcapgo.DefaultNgReaderOptions)
