@@ -14,7 +14,8 @@ import (
 //
 // Loopback TCP carries nothing of ours, and the accept can be faster than the
 // return of connect, which is when the client's port becomes known. So an
-// accept that finds nothing waits while redirects to its address are under way.
+// accept that finds nothing waits while redirects to its address are under way. It
+// is woken for its own connection only: many that wait must not wake each other.
 // What is found is taken out: from then on the records belong to the accepted
 // socket and no longer to a pair of addresses.
 type rendezvous struct {
@@ -25,7 +26,7 @@ type rendezvous struct {
 	ready    map[key]handover
 	order    []arrival // by age, from first on; may have some that are gone
 	first    int
-	changed  chan struct{} // nil: nobody waits
+	waiting  map[key]chan struct{} // accepts that came first; closed when there is news for them
 }
 
 // A key names a connection by the addresses that both of its ends see.
@@ -55,7 +56,7 @@ const (
 )
 
 func newRendezvous(s redirect.Store) *rendezvous {
-	return &rendezvous{store: s, inflight: map[netip.AddrPort]int{}, ready: map[key]handover{}}
+	return &rendezvous{store: s, inflight: map[netip.AddrPort]int{}, ready: map[key]handover{}, waiting: map[key]chan struct{}{}}
 }
 
 // begin announces a redirect to target. finish or abandon must follow.
@@ -67,12 +68,21 @@ func (r *rendezvous) begin(target netip.AddrPort) {
 
 func (r *rendezvous) end(target netip.AddrPort) {
 	t := plain(target)
-	if r.inflight[t]--; r.inflight[t] == 0 {
-		delete(r.inflight, t)
+	if r.inflight[t]--; r.inflight[t] > 0 {
+		return
 	}
-	if r.changed != nil {
-		close(r.changed)
-		r.changed = nil
+	delete(r.inflight, t)
+	for k := range r.waiting { // Those were not redirected.
+		if k.target == t {
+			r.wake(k)
+		}
+	}
+}
+
+func (r *rendezvous) wake(k key) {
+	if c, ok := r.waiting[k]; ok {
+		close(c)
+		delete(r.waiting, k)
 	}
 }
 
@@ -105,6 +115,7 @@ func (r *rendezvous) finish(k key, rs redirect.Records, now time.Time) {
 	}
 	r.tidy()
 	r.order = append(r.order, arrival{p, now})
+	r.wake(p)
 	r.end(p.target)
 	r.mu.Unlock()
 	for _, rs := range stale {
@@ -131,34 +142,54 @@ func (r *rendezvous) waits(a arrival) bool {
 // not redirected.
 func (r *rendezvous) take(k key, done <-chan struct{}) redirect.Records {
 	p := k.plain()
-	var timeout <-chan time.Time
-	for {
-		r.mu.Lock()
-		if h, ok := r.ready[p]; ok {
-			delete(r.ready, p)
-			r.mu.Unlock()
-			return h.records
-		}
-		if r.inflight[p.target] == 0 {
-			r.mu.Unlock()
-			return nil
-		}
-		if r.changed == nil {
-			r.changed = make(chan struct{})
-		}
-		changed := r.changed
-		r.mu.Unlock()
-		if timeout == nil {
-			t := time.NewTimer(acceptWait)
-			defer t.Stop()
-			timeout = t.C
-		}
-		select {
-		case <-changed:
-		case <-timeout:
-			return nil
-		case <-done:
-			return nil
-		}
+	records, news := r.look(p)
+	if news == nil {
+		return records
 	}
+	t := time.NewTimer(acceptWait)
+	defer t.Stop()
+	for news != nil {
+		select {
+		case <-news:
+			records, news = r.look(p)
+			continue
+		case <-t.C:
+		case <-done:
+		}
+		return r.leave(p, news)
+	}
+	return records
+}
+
+// look takes what is there for an accept. If it may still come, it returns what to
+// wait for.
+func (r *rendezvous) look(p key) (redirect.Records, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if records, ok := r.pick(p); ok || r.inflight[p.target] == 0 {
+		return records, nil
+	}
+	news, ok := r.waiting[p]
+	if !ok {
+		news = make(chan struct{})
+		r.waiting[p] = news
+	}
+	return nil, news
+}
+
+// leave is the end of an accept that waits no longer, and takes what came just now.
+func (r *rendezvous) leave(p key, news <-chan struct{}) redirect.Records {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting[p] == news {
+		r.wake(p) // Who else waits for the same looks again.
+	}
+	records, _ := r.pick(p)
+	return records
+}
+
+func (r *rendezvous) pick(p key) (redirect.Records, bool) {
+	h, ok := r.ready[p]
+	delete(r.ready, p)
+	return h.records, ok
 }
