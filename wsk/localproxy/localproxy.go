@@ -218,12 +218,22 @@ func (o *Options) carry(ctx context.Context, in *wsknet.Conn, read []byte, name 
 	}
 	out := conn.(*wsknet.Conn)
 	defer out.Close()
-	stop := context.AfterFunc(ctx, func() { in.Abort(); out.Abort() })
+	stop := context.AfterFunc(ctx, func() { abort(in, out) })
 	defer stop()
-	if _, err := out.Write(read); err != nil {
-		return fmt.Errorf("%s: %w", to, err)
+	if len(read) > 0 {
+		if _, err := out.Write(read); err != nil {
+			return fmt.Errorf("%s: %w", to, err)
+		}
 	}
 	return relay(in, out)
+}
+
+// abort resets both ends of a relay. They cannot take turns: an Abort waits until
+// nobody uses its connection, and who moves bytes uses both and may be waiting for
+// the other one. The first is over when whoever closes it next has returned.
+func abort(a, b *wsknet.Conn) {
+	go a.Abort()
+	b.Abort()
 }
 
 // relay copies both ways until both ends are done, passing each end's
@@ -235,8 +245,7 @@ func relay(a, b *wsknet.Conn) error {
 			err = dst.CloseWrite()
 		}
 		if err != nil { // Each end hears of the other's failure.
-			dst.Abort()
-			src.Abort()
+			abort(dst, src)
 		}
 		return err
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/sdk/go/sockaddr"
@@ -31,13 +33,13 @@ var loopback = netip.MustParseAddrPort("127.0.0.1:0")
 // A world has a callout that sends to a proxy what does not come from it.
 type world struct {
 	*wsktest.Client
-	t *testing.T
+	t testing.TB
 
 	mu   sync.Mutex
 	said []string
 }
 
-func open(t *testing.T) *world {
+func open(t testing.TB) *world {
 	return &world{Client: wsktest.Open(t, wsk.Debug{Verifier: wsktest.Verifier(t)}), t: t}
 }
 
@@ -54,6 +56,19 @@ func (w *world) start(start func(context.Context, localproxy.Options) (*localpro
 		}
 	})
 	return p
+}
+
+// accepts tells of each accept of a connection.
+func (w *world) accepts() <-chan struct{} {
+	accepted := make(chan struct{}, 8)
+	_, _, err := w.Engine.RegisterCallout("accepts", fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error {
+		v.Action = fwp.ActionPermit
+		accepted <- struct{}{}
+		return nil
+	}))
+	require.NoError(w.t, err)
+	w.Add(w.t, fwpm.Filter{ID: 8, Name: "accepts", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionCalloutTerminating, Callout: "accepts"})
+	return accepted
 }
 
 func (w *world) logf(format string, _ ...any) {
@@ -213,8 +228,11 @@ func TestShutdownHasAnEnd(t *testing.T) {
 			require.NoError(t, err)
 			defer origin.Close()
 			p := w.start(start, true)
+			accepted := w.accepts()
 			c := w.dial(origin.Addr().String())
 			defer c.Abort()
+			<-accepted // Else its record stays with the engine for a while.
+
 			_, err = io.WriteString(c, "GET / HT") // and no more
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())

@@ -27,7 +27,7 @@ type Conn struct {
 	tcp *net.TCPConn
 	cut context.Context // ends the lingering
 	// lingering counts what lingers of an accepted connection.
-	lingering *sync.WaitGroup
+	lingering *tally
 
 	io   sync.RWMutex // held for reading while the transport is used
 	once sync.Once
@@ -35,6 +35,8 @@ type Conn struct {
 	mu     sync.Mutex
 	closed bool
 	fin    bool // CloseWrite was called
+
+	ended atomic.Bool // the peer has closed its side, and all was read
 }
 
 func newConn(cut context.Context, s *wsk.Socket) *Conn {
@@ -123,6 +125,9 @@ func (c *Conn) transfer(op string, do func() error) error {
 // Read reads.
 func (c *Conn) Read(b []byte) (n int, err error) {
 	err = c.transfer("read", func() (err error) { n, err = c.tcp.Read(b); return err })
+	if err == io.EOF {
+		c.ended.Store(true)
+	}
 	return n, err
 }
 
@@ -142,6 +147,9 @@ func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
 		}
 		return from.transfer("read", func() error {
 			n, err = c.tcp.ReadFrom(from.tcp)
+			if err == nil {
+				from.ended.Store(true)
+			}
 			return err
 		})
 	})
@@ -179,11 +187,16 @@ func (c *Conn) interrupt() {
 func (c *Conn) Close() (err error) {
 	c.once.Do(func() {
 		c.interrupt()
-		if c.disconnect() != nil { // The peer is gone.
+		drain := func(p *wsk.IRP) ntstatus.Status { return c.s.Receive(nil, wsk.FlagDrain, p) }
+		switch {
+		case c.disconnect() != nil: // The peer is gone.
 			err = shut(c.s)
-			return
+		case c.ended.Load(): // The drain ends at once.
+			_, _ = do(context.Background(), "drain", drain)
+			err = shut(c.s)
+		default:
+			c.linger(drain)
 		}
-		c.linger()
 	})
 	return err
 }
@@ -192,20 +205,21 @@ func (c *Conn) Close() (err error) {
 // too long. The routines start the close and free the IRPs: something pends on
 // the socket until it is closed, and nothing is left then, so that its client may
 // deregister meanwhile.
-func (c *Conn) linger() {
+func (c *Conn) linger(receive func(*wsk.IRP) ntstatus.Status) {
 	drain, end := wsk.AllocateIRP(1), wsk.AllocateIRP(1)
 	ctx, cancel := context.WithTimeout(c.cut, linger)
 	var users atomic.Int32 // of drain: its completion, and a cancel that is under way
 	users.Store(1)
 	release := func() {
-		if users.Add(-1) == 0 {
+		if users.Add(-1) == 0 { // Not before: who sees the socket closed may look for IRPs that are left.
 			drain.Free()
+			c.s.CloseSocket(end)
 		}
 	}
 	gone := func() {}
 	if c.lingering != nil {
-		c.lingering.Add(1)
-		gone = c.lingering.Done
+		c.lingering.add(1)
+		gone = func() { c.lingering.add(-1) }
 	}
 	stop := context.AfterFunc(ctx, func() {
 		if users.Add(1) > 1 {
@@ -222,10 +236,9 @@ func (c *Conn) linger() {
 		stop()
 		cancel()
 		release()
-		c.s.CloseSocket(end)
 		return ntstatus.MoreProcessingRequired
 	}, nil, wsk.InvokeAlways)
-	c.s.Receive(nil, wsk.FlagDrain, drain)
+	receive(drain)
 }
 
 // Abort closes the connection with a reset.

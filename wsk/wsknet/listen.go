@@ -18,7 +18,7 @@ type Listener struct {
 	conns context.Context // of what it accepted
 	abort context.CancelFunc
 
-	lingering sync.WaitGroup // of what it accepted
+	lingering *tally // of what it accepted
 
 	mu     sync.RWMutex // a close goes with no other call (WSK-CLOSE-01)
 	closed bool
@@ -34,7 +34,7 @@ func Listen(ctx context.Context, client *wsk.Client, addr string) (*Listener, er
 	if err != nil {
 		return nil, err
 	}
-	l := &Listener{s: s}
+	l := &Listener{s: s, lingering: newTally()}
 	l.conns, l.abort = context.WithCancel(context.Background())
 	if _, err = do(ctx, "bind", func(p *wsk.IRP) ntstatus.Status { return s.Bind(at, 0, p) }); err == nil {
 		_, err = do(ctx, "local address", func(p *wsk.IRP) ntstatus.Status { return s.GetLocalAddress(&l.addr, p) })
@@ -65,7 +65,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	// A connection that is gone already says so when it is used.
 	_ = set(context.Background(), r.socket, "keep alive", wsk.SolSocket, wsk.SOKeepAlive, 1)
 	c := newConn(l.conns, r.socket)
-	c.lingering = &l.lingering
+	c.lingering = l.lingering
 	return c, nil
 }
 
@@ -86,9 +86,39 @@ func (l *Listener) Close() error {
 func (l *Listener) Abort() { l.abort() }
 
 // Wait waits until the connections that were accepted and are closed have been
-// closed by their peers too, or have waited for it long enough. No other is to be
-// closed meanwhile.
-func (l *Listener) Wait() { l.lingering.Wait() }
+// closed by their peers too, or have waited for it long enough.
+func (l *Listener) Wait() { l.lingering.wait() }
+
+// A tally counts what is under way. Other than that of a WaitGroup it may begin to
+// grow while somebody waits.
+type tally struct {
+	mu   sync.Mutex
+	n    int
+	zero sync.Cond // on mu
+}
+
+func newTally() *tally {
+	t := new(tally)
+	t.zero.L = &t.mu
+	return t
+}
+
+func (t *tally) add(n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n += n; t.n == 0 {
+		t.zero.Broadcast()
+	}
+}
+
+// wait waits until nothing is under way.
+func (t *tally) wait() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.n > 0 {
+		t.zero.Wait()
+	}
+}
 
 // Addr is where it listens.
 func (l *Listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }

@@ -73,6 +73,38 @@ func TestCloseLosesNothing(t *testing.T) {
 	require.NoError(t, b.Close())
 }
 
+// Nor when the peer had closed its side before, and Close has nobody to wait for.
+func TestCloseAfterThePeersEndLosesNothing(t *testing.T) {
+	for name, read := range map[string]func(*wsknet.Conn) error{
+		"seen by Read": func(c *wsknet.Conn) error { _, err := io.ReadAll(c); return err },
+		"seen by a relay": func(c *wsknet.Conn) error {
+			client, _ := open(t)
+			d, far := pair(t, client, listen(t, client))
+			defer far.Abort()
+			defer d.Abort()
+			_, err := io.Copy(d, c)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := open(t)
+			l := listen(t, c)
+			a, b := pair(t, c, l)
+			require.NoError(t, a.CloseWrite())
+			require.NoError(t, read(b))
+			data := make([]byte, 1<<20)
+			_, err := b.Write(data)
+			require.NoError(t, err)
+			require.NoError(t, b.Close())
+			l.Wait() // Although the other side is not closed.
+			got, err := io.ReadAll(a)
+			require.NoError(t, err)
+			require.Len(t, got, len(data))
+			require.NoError(t, a.Close())
+		})
+	}
+}
+
 func TestCloseEndsWhatOthersDo(t *testing.T) {
 	c, _ := open(t)
 	l := listen(t, c)
