@@ -58,7 +58,9 @@ func (s *Socket) establish(ctx context.Context, remote netip.AddrPort) ntstatus.
 		return status(err)
 	}
 	s.flow, s.state = flow, connected
-	go s.kick()
+	if s.events.enabled != 0 {
+		go s.kick()
+	}
 	if s.category == StreamSocket {
 		s.role = ConnectionSocket
 	}

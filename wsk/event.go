@@ -152,10 +152,12 @@ func (s *Socket) switchEvents(c call, in []byte) (st ntstatus.Status, pended boo
 
 // kick starts what newly enabled events make possible.
 func (s *Socket) kick() {
-	s.recv.kick()
 	s.mu.Lock()
-	l := s.listener
+	l, enabled := s.listener, s.events.enabled
 	s.mu.Unlock()
+	if enabled != 0 {
+		s.recv.kick()
+	}
 	if l != nil {
 		l.kick()
 	}

@@ -70,8 +70,11 @@ func (s *Socket) resume() {
 	s.mu.Lock()
 	s.in.paused = false
 	s.in.asked++
+	enabled := s.events.enabled
 	s.mu.Unlock()
-	s.recv.kick()
+	if enabled != 0 {
+		s.recv.kick()
+	}
 }
 
 func readRequest(conn *net.TCPConn, run func() (ntstatus.Status, int)) *request {

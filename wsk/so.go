@@ -137,7 +137,7 @@ func (s *Socket) applyOptions() error {
 	switch {
 	case s.conn != nil:
 		t = s.conn
-		if err := errors.Join(s.conn.SetNoDelay(!s.opts.delay), s.conn.SetKeepAlive(s.opts.keepAlive)); err != nil {
+		if err := s.tune(); err != nil {
 			return err
 		}
 	case s.packets != nil:
@@ -153,6 +153,24 @@ func (s *Socket) applyOptions() error {
 		err = errors.Join(err, t.SetWriteBuffer(int(s.opts.sndbuf)))
 	}
 	return err
+}
+
+// tune switches what is not yet as it was set. Package net makes every connection
+// without delay and keeps it alive.
+func (s *Socket) tune() error {
+	if s.opts.delay != s.tuned.delay {
+		if err := s.conn.SetNoDelay(!s.opts.delay); err != nil {
+			return err
+		}
+		s.tuned.delay = s.opts.delay
+	}
+	if s.opts.keepAlive == s.tuned.silent {
+		if err := s.conn.SetKeepAlive(s.opts.keepAlive); err != nil {
+			return err
+		}
+		s.tuned.silent = !s.opts.keepAlive
+	}
+	return nil
 }
 
 // originalDestination answers SO_ORIGINAL_DST with a SOCKADDR_STORAGE, whenever

@@ -37,7 +37,8 @@ type Socket struct {
 	over    bool // closed; the close may have to be completed yet
 
 	opts      options
-	local     netip.AddrPort // as bound
+	tuned     struct{ delay, silent bool } // what of opts the connection has
+	local     netip.AddrPort               // as bound
 	bound     *transport.Socket
 	state     state
 	role      Category // of a stream socket: ListenSocket or ConnectionSocket

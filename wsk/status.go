@@ -12,10 +12,11 @@ import (
 
 // status is the NTSTATUS of what the transport or the policy answered.
 func status(err error) ntstatus.Status {
+	if err == nil {
+		return ntstatus.Success
+	}
 	var blocked *ale.BlockedError
 	switch {
-	case err == nil:
-		return ntstatus.Success
 	case errors.As(err, &blocked):
 		return ntstatus.AccessDenied
 	case errors.Is(err, net.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, os.ErrDeadlineExceeded):

@@ -4,7 +4,6 @@ package transport
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -20,7 +19,7 @@ const backlog = 1024
 
 // A Socket is bound and neither listens nor is connected.
 type Socket struct {
-	f     *os.File // nil once the socket has become a connection or a listener
+	fd    int // -1 once the socket has become a connection or a listener
 	v4    bool
 	o     Options
 	local netip.AddrPort
@@ -28,7 +27,7 @@ type Socket struct {
 
 // Bind opens a socket at an address. Port zero is chosen here (WSK-BIND-01).
 func Bind(want netip.AddrPort, o Options) (*Socket, error) {
-	s := &Socket{v4: want.Addr().Is4(), o: o}
+	s := &Socket{fd: -1, v4: want.Addr().Is4(), o: o}
 	return s, s.bind(want)
 }
 
@@ -41,7 +40,7 @@ func (s *Socket) bind(want netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	s.f = os.NewFile(uintptr(fd), "tcp")
+	s.fd = fd
 	if err := unix.Bind(fd, sa); err != nil {
 		s.Close()
 		return os.NewSyscallError("bind", err)
@@ -60,17 +59,11 @@ func open(v4 bool, o Options) (int, error) {
 	if v4 {
 		family = unix.AF_INET
 	}
-	syscall.ForkLock.RLock() // No child may inherit it; not every system has SOCK_CLOEXEC.
-	fd, err := unix.Socket(family, unix.SOCK_STREAM, unix.IPPROTO_TCP)
-	if err == nil {
-		unix.CloseOnExec(fd)
-	}
-	syscall.ForkLock.RUnlock()
+	fd, err := stream(family)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	err = unix.SetNonblock(fd, true)
-	if err == nil && !v4 {
+	if !v4 {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, btoi(!o.DualStack))
 	}
 	if err == nil && (o.Listens || o.Shared) {
@@ -99,49 +92,78 @@ func (s *Socket) Local() netip.AddrPort { return s.local }
 // Connect makes the socket a connection. If it fails, the socket is as before.
 // When ctx ends, so does Connect.
 func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
-	if s.f == nil {
+	if s.fd < 0 {
 		return nil, net.ErrClosed
 	}
 	sa, err := s.sockaddr(to)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.connect(ctx, sa); err != nil {
-		// A socket whose connect failed is of no use on most systems.
-		s.Close()
-		if again := s.bind(s.local); again != nil {
-			return nil, fmt.Errorf("%w; and the address is lost: %v", err, again)
+	if err = s.connect(ctx, sa); err == nil {
+		c, failed := become(s, net.FileConn)
+		if failed == nil {
+			return c.(*net.TCPConn), nil
 		}
-		return nil, err
+		err = failed
 	}
-	c, err := net.FileConn(s.f) // A duplicate, whose peer is known.
-	if err != nil {
-		return nil, err
-	}
+	// A socket whose connect failed is of no use on most systems.
 	s.Close()
-	return c.(*net.TCPConn), nil
+	if again := s.bind(s.local); again != nil {
+		return nil, fmt.Errorf("%w; and the address is lost: %v", err, again)
+	}
+	return nil, err
 }
 
+// become closes the socket and returns what package net makes of a duplicate. Only
+// package net's own is for the poller, which leaves files alone that block.
+func become[T any](s *Socket, of func(*os.File) (T, error)) (made T, err error) {
+	if err := unix.SetNonblock(s.fd, false); err != nil {
+		return made, os.NewSyscallError("setnonblock", err)
+	}
+	f := os.NewFile(uintptr(s.fd), "tcp")
+	s.fd = -1
+	defer f.Close()
+	return of(f)
+}
+
+// connect connects. What a peer on this host answers is there at once; only for
+// another the poller is asked.
 func (s *Socket) connect(ctx context.Context, sa unix.Sockaddr) error {
-	raw, err := s.f.SyscallConn()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := unix.Connect(s.fd, sa)
+	if underWay(err) {
+		err = progress(s.fd)
+	}
+	if underWay(err) {
+		return s.await(ctx)
+	}
+	return os.NewSyscallError("connect", err)
+}
+
+func underWay(err error) bool {
+	return err == unix.EINPROGRESS || err == unix.EINTR || err == unix.EALREADY
+}
+
+// await waits for the end of a connect, on a duplicate for the poller.
+func (s *Socket) await(ctx context.Context) error {
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	f := os.NewFile(uintptr(fd), "tcp")
+	defer f.Close()
+	raw, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	if err := s.f.SetWriteDeadline(time.Time{}); err != nil {
-		return err
-	}
-	f := s.f
 	stop := context.AfterFunc(ctx, func() { f.SetWriteDeadline(time.Unix(1, 0)) })
 	defer stop()
-	asked, failed := false, error(nil)
+	var failed error
 	err = raw.Write(func(fd uintptr) bool {
-		if !asked {
-			asked = true
-			failed = os.NewSyscallError("connect", unix.Connect(int(fd), sa))
-		} else {
-			failed = progress(int(fd))
-		}
-		return !errors.Is(failed, unix.EINPROGRESS) && !errors.Is(failed, unix.EINTR) && !errors.Is(failed, unix.EALREADY)
+		failed = progress(int(fd))
+		return !underWay(failed)
 	})
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -149,7 +171,7 @@ func (s *Socket) connect(ctx context.Context, sa unix.Sockaddr) error {
 	case err != nil:
 		return err
 	}
-	return failed
+	return os.NewSyscallError("connect", failed)
 }
 
 // progress is how far a connect has come. A socket is writable before that too,
@@ -158,9 +180,9 @@ func progress(fd int) error {
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	switch {
 	case err != nil:
-		return os.NewSyscallError("getsockopt", err)
+		return err
 	case n != 0:
-		return os.NewSyscallError("connect", syscall.Errno(n))
+		return syscall.Errno(n)
 	}
 	if _, err := unix.Getpeername(fd); err != nil {
 		return unix.EINPROGRESS
@@ -170,32 +192,23 @@ func progress(fd int) error {
 
 // Listen makes the socket a listener.
 func (s *Socket) Listen() (*net.TCPListener, error) {
-	if s.f == nil {
+	if s.fd < 0 {
 		return nil, net.ErrClosed
 	}
-	raw, err := s.f.SyscallConn()
+	if err := unix.Listen(s.fd, backlog); err != nil {
+		return nil, os.NewSyscallError("listen", err)
+	}
+	ln, err := become(s, net.FileListener)
 	if err != nil {
 		return nil, err
 	}
-	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = unix.Listen(int(fd), backlog) }); err != nil {
-		return nil, err
-	}
-	if failed != nil {
-		return nil, os.NewSyscallError("listen", failed)
-	}
-	ln, err := net.FileListener(s.f)
-	if err != nil {
-		return nil, err
-	}
-	s.Close()
 	return ln.(*net.TCPListener), nil
 }
 
 // Close gives the address up. Later calls do nothing.
 func (s *Socket) Close() {
-	if s.f != nil {
-		s.f.Close()
-		s.f = nil
+	if s.fd >= 0 {
+		unix.Close(s.fd)
+		s.fd = -1
 	}
 }
