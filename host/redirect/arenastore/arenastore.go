@@ -27,7 +27,8 @@ type Options struct {
 
 // Store is a redirect.Store. Make it with New.
 //
-// Its memory goes back to the system as hops go, and with the Store itself.
+// Its memory goes back to the system as hops go, but for some MiB that it breathes
+// with, and with the Store itself.
 type Store struct {
 	serials *percore.Serials
 	quota   *percore.Quota
@@ -46,9 +47,9 @@ func open(o Options, m memory) *Store {
 		o.MaxBytes = DefaultMaxBytes
 	}
 	n := percore.Shards()
-	s := &Store{serials: percore.NewSerials(n), quota: percore.NewQuota(o.MaxHops, n), shards: make([]shard, n), pool: newPool(m, o.MaxBytes)}
+	s := &Store{serials: percore.NewSerials(n), quota: percore.NewQuota(o.MaxHops, n), shards: make([]shard, n), pool: newPool(m, o.MaxBytes, n)}
 	for i := range s.shards {
-		s.shards[i].pool = s.pool
+		s.shards[i].number, s.shards[i].pool = i, s.pool
 	}
 	// To the shards and not to s: an operation holds on to its shard to the end.
 	runtime.AddCleanup(&s.shards[0], (*pool).close, s.pool)

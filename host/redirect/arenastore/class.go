@@ -13,10 +13,15 @@ type class struct {
 	live      int
 	slabs     []uint32
 	room      []uint64 // a bit for each of slabs that has a free slot
+	_         [40]byte // Classes of other shards are next to it: two cache lines.
 }
 
+// line is two cache lines, which processors fetch together. What a shard writes all
+// the time is in none with what another one reads.
+const line = 128
+
 func newClass(p *pool, id uint8) *class {
-	return &class{pool: p, id: id, size: sizes[id], per: slabSize / sizes[id]}
+	return &class{pool: p, id: id, size: sizes[id], per: slabSize / sizes[id], slabs: make([]uint32, 0, line/4), room: make([]uint64, 0, line/8)}
 }
 
 // take finds a free slot; zero if there is none.

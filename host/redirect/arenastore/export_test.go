@@ -25,12 +25,39 @@ func (s *Store) Check() error {
 		}
 		live += n
 	}
+	if slabs := s.slabs() + s.Spares(); slabs != s.pool.slabs {
+		return fmt.Errorf("shards have %d slabs, the pool gave them %d", slabs, s.pool.slabs)
+	}
 	s.full() // Collects all shares.
 	if room := s.quota.Left(); live != s.Len() || int64(live)+room != s.quota.Limit() {
 		return fmt.Errorf("%d hops, counted %d; room for %d, the limit is %d", live, s.Len(), room, s.quota.Limit())
 	}
 	return nil
 }
+
+func (s *Store) slabs() (n int) {
+	for i := range s.shards {
+		for _, c := range s.shards[i].classes {
+			if c != nil {
+				n += len(c.slabs)
+			}
+		}
+	}
+	return n
+}
+
+// Spares is how many shards have a spare slab.
+func (s *Store) Spares() (n int) {
+	for i := range s.pool.spares {
+		if s.pool.spares[i].id.Load() != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// Shards is how many shards the store has: a serial's is the rest by it.
+func (s *Store) Shards() int { return len(s.shards) }
 
 func (d *shard) check() (live int, err error) {
 	taken := map[ref]uint64{}

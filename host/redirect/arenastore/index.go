@@ -20,7 +20,7 @@ type entry struct {
 }
 
 // A table is at most three quarters full, and above its least size one eighth.
-const minTable = 4
+const minTable = line / 16
 
 // hash is a bijection: serials that follow each other go to different places.
 func hash(serial uint64) uint64 {

@@ -21,54 +21,83 @@ const (
 
 // A region is memory as it comes from the system, and what its slabs are for.
 type region struct {
-	mem   *[regionSize]byte
+	mem   []byte              // not a pointer to an array: for the check of one, all read its first byte
+	free  []uint8             // the slabs that nobody has
+	at    int                 // in pool.room, if it has a free slab
+	_     [line - 56 - 8]byte // What is above is read by all shards, a slab by its own.
 	slabs [slabsPerRegion]slab
-	free  []uint8 // the slabs that nobody has
-	at    int     // in pool.room, if it has a free slab
 }
 
 // A slab is memory for hops of one class of one shard, whose lock guards it. Its
-// id is the number of its region and its own there.
+// id is the number of its region and its own there. Its neighbours are of other
+// shards, so it fills a cache line.
 type slab struct {
 	used  [maxSlots / 64]uint64 // a bit for each slot
 	live  uint16
 	class uint8
 	warm  bool   // nobody has it and its pages are kept
 	at    uint32 // in class.slabs
+	_     [line - 40]byte
 }
 
 // A pool gives slabs to the shards. Its lock is inside theirs.
 type pool struct {
 	// regions by number. An element changes while nobody has a slab of it, so a
 	// shard reads those of its own slabs without the lock.
-	regions atomic.Pointer[[]*region]
-
+	regions atomic.Pointer[directory]
+	spares  []spare // by shard
 	memory  memory
+	limit   int
+	_       [line]byte // What is above is read by all shards all the time.
+
 	mu      sync.Mutex
 	numbers []uint32 // of regions that are gone
 	room    []uint32 // regions with a free slab
-	slabs   int      // given out
+	slabs   int      // given out, or spare
 	warm    int
-	limit   int
 }
 
-func newPool(m memory, maxBytes int64) *pool {
-	p := &pool{memory: m, limit: int(max(maxBytes/slabSize, 1))}
-	p.regions.Store(new([]*region))
+// A directory is the regions by number. All shards read it all the time, so nothing
+// else may be in its cache lines.
+type directory struct {
+	list []*region // with room for a line of them
+	_    [line - 24]byte
+}
+
+// A spare is the slab that a shard gave up and may want again, plus one; zero is
+// none. A shard with next to no hops has use for a slab at each that comes, and has
+// none when it goes: with a spare it does not meet the others at the pool's lock.
+// Whoever finds no other slab takes it, so that the limit is exact.
+type spare struct {
+	id atomic.Uint32
+	_  [line - 4]byte
+}
+
+func newPool(m memory, maxBytes int64, shards int) *pool {
+	p := &pool{memory: m, limit: int(max(maxBytes/slabSize, 1)), spares: make([]spare, shards)}
+	p.regions.Store(&directory{list: make([]*region, 0, line/8)})
 	return p
 }
 
-func (p *pool) region(n uint32) *region { return (*p.regions.Load())[n] }
+func (p *pool) region(n uint32) *region { return p.regions.Load().list[n] }
 
 func (p *pool) slab(id uint32) *slab {
 	return &p.region(id / slabsPerRegion).slabs[id%slabsPerRegion]
 }
 
-// take gives out a slab. Its bytes are anything.
-func (p *pool) take() (id uint32, err error) {
+// take gives a slab to a shard. Its bytes are anything.
+func (p *pool) take(shard int) (id uint32, err error) {
+	if id, ok := p.spares[shard].take(); ok {
+		return id, nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.slabs >= p.limit {
+		for i := range p.spares {
+			if id, ok := p.spares[i].take(); ok {
+				return id, nil
+			}
+		}
 		return 0, fmt.Errorf("%w: the hops take %d KiB, the limit; raise the limit of memory", redirect.ErrFull, p.slabs*slabSize>>10)
 	}
 	if len(p.room) == 0 {
@@ -91,9 +120,21 @@ func (p *pool) take() (id uint32, err error) {
 	return n*slabsPerRegion + uint32(at), nil
 }
 
+func (s *spare) take() (id uint32, ok bool) {
+	id = s.id.Load()
+	if id == 0 {
+		return 0, false
+	}
+	id = s.id.Swap(0)
+	return id - 1, id != 0
+}
+
+// keep makes a slab the spare one, if there is none.
+func (s *spare) keep(id uint32) bool { return s.id.Load() == 0 && s.id.CompareAndSwap(0, id+1) }
+
 // grow takes a region from the system.
 func (p *pool) grow() error {
-	regions := *p.regions.Load()
+	regions := p.regions.Load().list
 	have := len(regions) - len(p.numbers)
 	if have == maxRegions {
 		return fmt.Errorf("%w: the hops take %d MiB, the most that a store can manage", redirect.ErrFull, maxRegions*regionSize>>20)
@@ -102,7 +143,7 @@ func (p *pool) grow() error {
 	if err != nil {
 		return fmt.Errorf("%w: the system gives no more memory than %d MiB: %w", redirect.ErrFull, have*regionSize>>20, err)
 	}
-	r := &region{mem: (*[regionSize]byte)(mem), free: make([]uint8, slabsPerRegion)}
+	r := &region{mem: mem, free: make([]uint8, slabsPerRegion)}
 	for i := range r.free {
 		r.free[i] = uint8(slabsPerRegion - 1 - i)
 	}
@@ -112,15 +153,19 @@ func (p *pool) grow() error {
 		regions[n] = r
 	} else {
 		regions = append(regions, r)
-		p.regions.Store(&regions)
+		p.regions.Store(&directory{list: regions})
 	}
 	p.enter(n)
 	return nil
 }
 
-// give takes a slab back, and gives regions that are all free back to the system;
-// the last one with room stays.
-func (p *pool) give(id uint32) {
+// give takes a slab of a shard back, and gives regions that are all free back to the
+// system; the last one with room stays. Where memory goes back by the region alone
+// there are no spares: one would keep all of its region.
+func (p *pool) give(shard int, id uint32) {
+	if p.memory.drops() && p.spares[shard].keep(id) {
+		return
+	}
 	n, at := id/slabsPerRegion, id%slabsPerRegion
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,7 +189,7 @@ func (p *pool) give(id uint32) {
 // drop gives a region back that nobody has a slab of. If the system cannot take
 // it, because munmap may need memory, it stays ours.
 func (p *pool) drop(n uint32, r *region) {
-	if p.memory.give(r.mem[:]) != nil {
+	if p.memory.give(r.mem) != nil {
 		return
 	}
 	for i := range r.slabs {
@@ -153,7 +198,7 @@ func (p *pool) drop(n uint32, r *region) {
 		}
 	}
 	p.leave(r)
-	(*p.regions.Load())[n] = nil
+	p.regions.Load().list[n] = nil
 	p.numbers = append(p.numbers, n)
 }
 
@@ -173,12 +218,12 @@ func (p *pool) leave(r *region) {
 func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, r := range *p.regions.Load() {
+	for _, r := range p.regions.Load().list {
 		if r != nil {
-			_ = p.memory.give(r.mem[:])
+			_ = p.memory.give(r.mem)
 		}
 	}
-	p.regions.Store(new([]*region))
+	p.regions.Store(new(directory))
 	p.numbers, p.room, p.slabs, p.warm = nil, nil, 0, 0
 }
 
@@ -189,5 +234,5 @@ func (p *pool) Memory() int64 {
 	if p.memory.drops() {
 		return int64(p.slabs+p.warm) * slabSize
 	}
-	return int64(len(*p.regions.Load())-len(p.numbers)) * regionSize
+	return int64(len(p.regions.Load().list)-len(p.numbers)) * regionSize
 }

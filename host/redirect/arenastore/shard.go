@@ -15,13 +15,14 @@ const tables = 64
 // points into a slot is kept when the lock is given up: a hop may move then.
 type shard struct {
 	mu      sync.Mutex
+	number  int
 	live    int
 	share   percore.Share
 	pool    *pool
 	tables  [tables]table
 	classes [128]*class
 	recent  [recents]recent
-	_       [64]byte
+	_       [line]byte
 }
 
 // recents is how many of the newest hops of a shard are kept as they were put, by
@@ -71,7 +72,7 @@ func (d *shard) take(id uint8) (ref, error) {
 	if r := c.take(); r != 0 {
 		return r, nil
 	}
-	s, err := d.pool.take()
+	s, err := d.pool.take(d.number)
 	if err != nil {
 		return 0, err
 	}
@@ -96,7 +97,7 @@ func (d *shard) shrink(c *class) {
 	for range 2 {
 		from := c.highest()
 		if from == 0 {
-			d.pool.give(c.pop())
+			d.pool.give(d.number, c.pop())
 			break
 		}
 		b := d.pool.slot(from)
@@ -108,6 +109,6 @@ func (d *shard) shrink(c *class) {
 		c.give(d.pool.slab(from.slab()), from)
 	}
 	for c.live == 0 && len(c.slabs) > 0 {
-		d.pool.give(c.pop())
+		d.pool.give(d.number, c.pop())
 	}
 }
