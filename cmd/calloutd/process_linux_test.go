@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -101,8 +102,12 @@ except ConnectionRefusedError:
 // The terminal is the command's: it is its controlling terminal, a key that
 // interrupts reaches it, and calloutd stays until it has ended.
 func TestTerminalIsTheCommands(t *testing.T) {
+	own := make(chan os.Signal, 1)
+	signal.Notify(own, os.Interrupt) // What ignores it, as what runs in the background does, leaves that to its children.
+	defer signal.Stop(own)
+	// A shell that reads could miss a signal until there is something to read.
 	cmd := exec.CommandContext(t.Context(), "calloutd", "run", "--policy", policy(t, "version: 1\n"), "--",
-		"sh", "-c", `test -t 0 && test -t 1 && test -t 2 && stty size; trap 'echo caught; exit 9' INT; echo ready; while :; do read line && echo "$line"; done`)
+		"sh", "-c", `test -t 0 && test -t 1 && test -t 2 && stty size; trap 'echo caught; exit 9' INT; echo ready; read line; echo "$line"; while :; do sleep 0.01; done`)
 	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 33, Cols: 77})
 	require.NoError(t, err)
 	defer tty.Close()
