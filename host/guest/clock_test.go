@@ -26,7 +26,7 @@ func TestClockGoesForwardAndStops(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	assert.Eventually(t, func() bool { return c.now.Load() == 0 }, 10*time.Second, time.Millisecond, "nobody looks")
+	assert.Eventually(t, func() bool { return c.now.Load() == 0 }, time.Minute, time.Millisecond, "nobody looks")
 	assert.GreaterOrEqual(t, c.read(), before, "it goes on")
 }
 
