@@ -44,7 +44,8 @@ func TestExplore(t *testing.T) {
 		t.Skip("chromium is not installed")
 	}
 	warm(t)
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium), chromedp.NoSandbox)...)
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium), chromedp.NoSandbox,
+		chromedp.WSURLReadTimeout(5*time.Minute))...)
 	defer stop()
 	tabs, end := chromedp.NewContext(allocator)
 	defer end()

@@ -37,12 +37,17 @@ type site struct {
 }
 
 func newSite(t testing.TB, o remote.Options) *site {
+	return newSiteAt(t, o, "tcp4", net.IPv4(127, 0, 0, 1))
+}
+
+// newSiteAt is one whose proxy listens elsewhere, and at 127.0.0.1 too.
+func newSiteAt(t testing.TB, o remote.Options, network string, at net.IP) *site {
 	s := &site{Client: wsktest.Open(t, wsk.Debug{}), t: t, path: filepath.Join(t.TempDir(), "remote.sock")}
 	var err error
-	s.proxy, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	s.proxy, err = net.ListenTCP(network, &net.TCPAddr{IP: at})
 	require.NoError(t, err)
 	t.Cleanup(func() { s.proxy.Close() })
-	to := s.proxy.Addr().(*net.TCPAddr).AddrPort()
+	to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), s.proxy.Addr().(*net.TCPAddr).AddrPort().Port())
 	s.AtConnect(t, func(c *fwps.Call, v *fwps.Verdict) {
 		s.states = append(s.states, c.State)
 		if c.State == redirect.NotRedirected && c.In.Remote.String() == destination {

@@ -290,11 +290,7 @@ func TestClosedSocketsAreForgotten(t *testing.T) {
 
 // A dual-stack proxy sees v4-mapped addresses; the connection is the same.
 func TestDualStackProxy(t *testing.T) {
-	s := newSite(t, remote.Options{Sweep: time.Millisecond})
-	s.proxy.Close()
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{Port: s.proxy.Addr().(*net.TCPAddr).Port})
-	require.NoError(t, err)
-	s.proxy = l
+	s := newSiteAt(t, remote.Options{Sweep: time.Millisecond}, "tcp", nil)
 	_, accepted := s.redirected()
 	to, err := s.client().OriginalDestination(t.Context(), accepted)
 	require.NoError(t, err)

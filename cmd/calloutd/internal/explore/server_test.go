@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -194,33 +195,54 @@ func TestPagesHearOfChanges(t *testing.T) {
 
 // A page hears of changes for longer than a request may take to come.
 func TestPagesHearOfChangesForLong(t *testing.T) {
-	s := explore.New(explore.Options{})
-	srv := httptest.NewUnstartedServer(s.Handler())
-	srv.Config.ReadTimeout = 50 * time.Millisecond
-	srv.Start()
-	defer srv.Close()
-	defer http.DefaultClient.CloseIdleConnections()
-	ctx, leave := context.WithCancel(t.Context())
-	defer leave()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+s.Path()+"api/changes", nil)
-	require.NoError(t, err)
-	res, err := http.DefaultClient.Do(req)
-	require.NoError(t, err)
-	defer res.Body.Close()
-	// One that began later and says nothing is let go: the time is over.
-	c, err := net.Dial("tcp", srv.Listener.Addr().String())
-	require.NoError(t, err)
-	defer c.Close()
-	_, err = io.Copy(io.Discard, c)
-	require.NoError(t, err)
-	s.Changed()
-	lines := bufio.NewReader(res.Body)
-	for _, want := range []string{"data: 0\n", "\n", "data: 1\n"} {
-		got, err := lines.ReadString('\n')
+	synctest.Test(t, func(t *testing.T) { // The clock is the test's.
+		s, l := explore.New(explore.Options{}), make(pipes)
+		srv := &http.Server{Handler: s.Handler(), ReadTimeout: time.Second}
+		ended := make(chan error, 1)
+		go func() { ended <- srv.Serve(l) }()
+		web := http.Client{Transport: &http.Transport{DialContext: l.dial}}
+		res, err := web.Get("http://127.0.0.1" + s.Path() + "api/changes")
 		require.NoError(t, err)
-		require.Equal(t, want, got)
-	}
+		time.Sleep(time.Hour)
+		s.Changed()
+		lines := bufio.NewReader(res.Body)
+		for _, want := range []string{"data: 0\n", "\n", "data: 1\n"} {
+			got, err := lines.ReadString('\n')
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		}
+		// One that says nothing is let go after a second.
+		began := time.Now()
+		silent, err := l.dial(t.Context(), "", "")
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, silent)
+		require.NoError(t, err)
+		require.Equal(t, time.Second, time.Since(began))
+		require.NoError(t, res.Body.Close())
+		require.NoError(t, srv.Close())
+		require.ErrorIs(t, <-ended, http.ErrServerClosed)
+	})
 }
+
+// pipes is a listener whose connections are in memory.
+type pipes chan net.Conn
+
+func (p pipes) dial(context.Context, string, string) (net.Conn, error) {
+	here, there := net.Pipe()
+	p <- there
+	return here, nil
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, there := <-p
+	if !there {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return new(net.TCPAddr) }
 
 func TestServeEndsWithItsContext(t *testing.T) {
 	s, _ := start(t, nil)
