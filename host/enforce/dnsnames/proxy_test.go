@@ -127,9 +127,15 @@ func (s *site) ask(t *testing.T, network string, resolver netip.AddrPort, name s
 		defer flow.Close()
 	}
 	defer c.Close()
-	r, _, err := new(dns.Client).ExchangeWithConn(q, &dns.Conn{Conn: c})
+	r, _, err := (&dns.Client{Timeout: time.Minute}).ExchangeWithConn(q, &dns.Conn{Conn: c})
 	require.NoError(t, err)
 	return r
+}
+
+// askItself asks the proxy as one that nobody was redirected to.
+func (s *site) askItself(name string) (*dns.Msg, error) {
+	r, _, err := (&dns.Client{Timeout: time.Minute}).Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), s.proxy.Addr().String())
+	return r, err
 }
 
 // A query reaches the resolver that the program meant, as the proxy's own
@@ -160,7 +166,7 @@ func TestPolicyResolver(t *testing.T) {
 	s := newSite(t, Options{Resolver: to, Logf: t.Logf}, false)
 	require.Len(t, s.ask(t, "udp", netip.MustParseAddrPort("192.0.2.53:53"), "app.example.").Answer, 1)
 	require.Equal(t, "app.example", s.names.Name(web))
-	r, err := dns.Exchange(new(dns.Msg).SetQuestion("other.example.", dns.TypeA), s.proxy.Addr().String())
+	r, err := s.askItself("other.example.")
 	require.NoError(t, err)
 	require.Len(t, r.Answer, 1, "also for who asks the proxy itself")
 }
@@ -180,7 +186,7 @@ func TestProxyRefuses(t *testing.T) {
 	}
 	s := newSite(t, Options{Logf: logf}, true)
 	require.Equal(t, dns.RcodeRefused, s.ask(t, "udp", netip.MustParseAddrPort("192.0.2.53:53"), "a.example.").Rcode, "the policy blocks the proxy")
-	r, err := dns.Exchange(new(dns.Msg).SetQuestion("a.example.", dns.TypeA), s.proxy.Addr().String())
+	r, err := s.askItself("a.example.")
 	require.NoError(t, err)
 	require.Equal(t, dns.RcodeRefused, r.Rcode, "nobody knows whom it was for")
 	s.proxy.Close()

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -35,6 +37,8 @@ func TestASystemWithoutMemoryRefuses(t *testing.T) {
 }
 
 func starve() {
+	runtime.GOMAXPROCS(1) // Go gets no thread under the limit: it would end the process.
+	debug.SetGCPercent(-1)
 	s := arenastore.Memories["system"](arenastore.Options{})
 	status, err := os.ReadFile("/proc/self/statm")
 	if err != nil {

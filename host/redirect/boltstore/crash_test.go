@@ -176,7 +176,7 @@ func crash() {
 			for h := range old { // Each takes a part.
 				w.live = append(w.live, h)
 			}
-			for range 400 {
+			for n := 0; n < 400 || p.Lines > 0; n++ { // Who is killed from outside has no end of its own.
 				w.step()
 			}
 			w.flush()
