@@ -63,7 +63,7 @@ var imports = map[string]string{
 	"host/enforce/internal/carry":  "host/ale host/enforce host/enforce/handoff host/fwps",
 	"wsk":                          "host/ale host/fwps host/redirect wsk/internal/transport wsk/ntstatus",
 	"wsk/internal/transport":       "",
-	"wsk/wsknet":                   "wsk wsk/ntstatus",
+	"wsk/wsknet":                   "wsk wsk/internal/transport wsk/ntstatus",
 	"wsk/winsock":                  "host/redirect wsk wsk/ntstatus",
 	"wsk/wsktest":                  "host host/ale host/fwp host/fwpm host/fwps host/redirect host/redirect/memstore sdk/go/sockaddr wsk wsk/ntstatus wsk/winsock",
 	"wsk/remote":                   "host/ale host/fwps host/redirect wsk/ntstatus",

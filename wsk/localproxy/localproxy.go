@@ -237,7 +237,8 @@ func abort(a, b *wsknet.Conn) {
 }
 
 // relay copies both ways until both ends are done, passing each end's
-// half-close on. io.Copy between TCP connections is splice on Linux.
+// half-close on. io.Copy between these connections holds nothing
+// while no bytes come.
 func relay(a, b *wsknet.Conn) error {
 	one := func(dst, src *wsknet.Conn) error {
 		_, err := io.Copy(dst, src)

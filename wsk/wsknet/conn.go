@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/calloutd/calloutd/wsk"
+	"github.com/calloutd/calloutd/wsk/internal/transport"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
@@ -21,7 +22,7 @@ import (
 const linger = 30 * time.Second
 
 // A Conn is a connected socket. Its data path is the transport itself, so that
-// io.Copy can splice.
+// io.Copy between two of them can splice.
 type Conn struct {
 	s   *wsk.Socket
 	tcp *net.TCPConn
@@ -115,11 +116,19 @@ func (c *Conn) isClosed() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.clos
 // transfer is use for what the policy must still allow.
 func (c *Conn) transfer(op string, do func() error) error {
 	return c.use(func() error {
-		if st := c.s.Reauthorize(); st != ntstatus.Success {
-			return &OpError{Op: op, Status: st}
+		if err := c.may(op); err != nil {
+			return err
 		}
 		return do()
 	})
+}
+
+// may asks whether the policy still allows the connection (ALE-LAY-12).
+func (c *Conn) may(op string) error {
+	if st := c.s.Reauthorize(); st != ntstatus.Success {
+		return &OpError{Op: op, Status: st}
+	}
+	return nil
 }
 
 // Read reads.
@@ -137,7 +146,8 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-// ReadFrom lets io.Copy hand both ends to the kernel.
+// ReadFrom lets io.Copy leave it to the transport to move the bytes of another
+// connection, which holds nothing for them while none come.
 func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
 	err = c.transfer("write", func() error {
 		from, ok := r.(*Conn)
@@ -146,7 +156,12 @@ func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
 			return err
 		}
 		return from.transfer("read", func() error {
-			n, err = c.tcp.ReadFrom(from.tcp)
+			n, err = transport.Relay(c.tcp, from.tcp, func() error {
+				if err := from.may("read"); err != nil {
+					return err
+				}
+				return c.may("write")
+			})
 			if err == nil {
 				from.ended.Store(true)
 			}

@@ -1,5 +1,5 @@
 // Package wsknet is Winsock Kernel as net.Conn, net.Listener and a dialer. It
-// uses only what wsk exports.
+// uses only what wsk exports, and the transport to move bytes.
 package wsknet
 
 import (

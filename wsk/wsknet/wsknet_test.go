@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -237,6 +238,35 @@ func TestPolicyChangeEndsConnection(t *testing.T) {
 	requireReset(t, err)
 	a.Abort()
 	b.Abort()
+}
+
+// ALE-LAY-12, also for one whose bytes are relayed, which had begun before.
+func TestPolicyChangeEndsRelay(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("package net moves the bytes there, and asks once")
+	}
+	c, engine := open(t)
+	l := listen(t, c)
+	from, in := pair(t, c, l)
+	other, _ := open(t) // Its policy stays.
+	out, to := pair(t, other, listen(t, other))
+	done := make(chan error)
+	go func() { _, err := io.Copy(out, in); done <- err }()
+	_, err := from.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = io.ReadFull(to, make([]byte, 1))
+	require.NoError(t, err)
+	engine.Add(t, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionBlock})
+	_, err = from.Write([]byte("y")) // It was let go by another layer.
+	require.NoError(t, err)
+	require.ErrorIs(t, <-done, fs.ErrPermission)
+	in.Abort()
+	out.Abort()
+	from.Abort()
+	rest, err := io.ReadAll(to)
+	requireReset(t, err)
+	require.Empty(t, rest)
+	to.Abort()
 }
 
 // An IPv6 listener takes IPv4 too, as package net's do.

@@ -66,3 +66,12 @@ func SendBuffer(*net.TCPConn) int { return 0 }
 
 // Unread is not known.
 func Unread(*net.TCPConn) int { return 0 }
+
+// Relay moves what src has to dst until src's peer disconnects. may is asked before
+// the first bytes go on.
+func Relay(dst, src *net.TCPConn, may func() error) (int64, error) {
+	if err := may(); err != nil {
+		return 0, err
+	}
+	return dst.ReadFrom(src)
+}

@@ -1,0 +1,152 @@
+//go:build unix && !solaris
+
+package transport_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/wsk/internal/transport"
+)
+
+// connected are the two ends of a connection.
+func connected(t *testing.T) (a, b *net.TCPConn) {
+	l := listen(t)
+	c, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	b, err = l.AcceptTCP()
+	require.NoError(t, err)
+	t.Cleanup(func() { b.Close() })
+	return c.(*net.TCPConn), b
+}
+
+type relayed struct {
+	n   int64
+	err error
+}
+
+// relay is a relay from one connection to another, with the far ends of both.
+func relay(t *testing.T, may func() error) (from, to *net.TCPConn, src *net.TCPConn, end <-chan relayed) {
+	from, src = connected(t)
+	dst, to := connected(t)
+	done := make(chan relayed, 1)
+	go func() {
+		n, err := transport.Relay(dst, src, may)
+		dst.CloseWrite()
+		done <- relayed{n, err}
+	}()
+	return from, to, src, done
+}
+
+func always() error { return nil }
+
+// Few bytes and many, at once and after pauses, arrive as they were sent.
+func TestRelay(t *testing.T) {
+	from, to, _, end := relay(t, always)
+	var sent int64
+	for round, size := range []int{1, 100, 1 << 14, 1<<14 + 1, 1 << 20, 1, 3 << 20, 0, 1 << 15} {
+		data := bytes.Repeat([]byte{byte(round + 1)}, size)
+		go from.Write(data)
+		got := make([]byte, size)
+		_, err := io.ReadFull(to, got)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(data, got), "round %d", round)
+		sent += int64(size)
+	}
+	require.NoError(t, from.CloseWrite())
+	_, err := io.ReadAll(to)
+	require.NoError(t, err)
+	require.Equal(t, relayed{sent, nil}, <-end)
+}
+
+func TestRelayOfAConnectionThatIsReset(t *testing.T) {
+	from, _, _, end := relay(t, always)
+	from.SetLinger(0)
+	from.Close()
+	r := <-end
+	require.ErrorContains(t, r.err, "connection reset by peer")
+	require.Zero(t, r.n)
+}
+
+func TestRelayEndsWithTheDeadline(t *testing.T) {
+	from, to, src, end := relay(t, always)
+	_, err := from.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = io.ReadFull(to, make([]byte, 1))
+	require.NoError(t, err)
+	src.SetReadDeadline(time.Unix(1, 0))
+	r := <-end
+	require.ErrorIs(t, r.err, os.ErrDeadlineExceeded)
+	require.EqualValues(t, 1, r.n)
+}
+
+// Bytes that came when the relay may not go on do not pass.
+func TestRelayAsksBeforeBytesPass(t *testing.T) {
+	no := errors.New("no")
+	asked := 0
+	from, to, _, end := relay(t, func() error {
+		if asked++; asked > 1 {
+			return no
+		}
+		return nil
+	})
+	for _, b := range []byte("xy") {
+		_, err := from.Write([]byte{b})
+		require.NoError(t, err)
+		if b == 'x' {
+			_, err = io.ReadFull(to, make([]byte, 1))
+			require.NoError(t, err)
+		}
+	}
+	require.Equal(t, relayed{1, no}, <-end)
+	rest, err := io.ReadAll(to)
+	require.NoError(t, err)
+	require.Empty(t, rest)
+}
+
+// A relay that waits holds no descriptor besides its connections, whatever it moved before.
+func TestARelayThatWaitsHoldsNoPipe(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux splices, and says what a process holds")
+	}
+	const relays = 20
+	held := func() int {
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			panic(err)
+		}
+		pipes := 0
+		for _, f := range all {
+			if to, err := os.Readlink("/proc/self/fd/" + f.Name()); err == nil && len(to) > 5 && to[:5] == "pipe:" {
+				pipes++
+			}
+		}
+		return pipes
+	}
+	before := held()
+	var ends []<-chan relayed
+	var from []*net.TCPConn
+	for range relays {
+		f, to, _, end := relay(t, always)
+		const size = 1 << 20
+		go f.Write(make([]byte, size))
+		_, err := io.ReadFull(to, make([]byte, size))
+		require.NoError(t, err)
+		from, ends = append(from, f), append(ends, end)
+	}
+	// Package net keeps pipes for the next splice, until the collector takes them.
+	require.Eventually(t, func() bool { runtime.GC(); return held() <= before }, time.Minute, time.Millisecond)
+	for i, f := range from {
+		f.CloseWrite()
+		require.NoError(t, (<-ends[i]).err)
+	}
+}
