@@ -2,6 +2,8 @@ package guest_test
 
 import (
 	"context"
+	"encoding/json"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -82,6 +84,26 @@ func TestAGuestThatWantsToHearNothingMoreIsNotToldAgain(t *testing.T) {
 	v, err := ask(m, call(2))
 	require.NoError(t, err)
 	require.Nil(t, v.Observer)
+}
+
+// The engine for scripts always has callout_notify; the script decides.
+func TestAScriptHearsOfEventsIfItListens(t *testing.T) {
+	const decides = `function classify() { return redirect("127.0.0.1", 8443, 77); }`
+	engine, err := os.ReadFile("../../sdk/js/engine.wasm")
+	require.NoError(t, err)
+	rt := newRuntime(t)
+	for script, listens := range map[string]bool{decides: false, decides + `function notify() {}`: true} {
+		config, err := json.Marshal(map[string]string{"script": script})
+		require.NoError(t, err)
+		m, err := rt.Load(t.Context(), "js", engine, guest.ModuleOptions{Slots: 1, Config: config})
+		require.NoError(t, err)
+		require.NoError(t, m.Notify(fwps.NotifyAddFilter, &fwpm.Filter{ID: 7}))
+		v, err := ask(m, call(443))
+		require.NoError(t, err)
+		require.True(t, v.Redirect)
+		require.Equal(t, listens, v.Observer != nil, script)
+		require.NoError(t, m.Close(context.Background()))
+	}
 }
 
 // A connection never waits for a guest that is slow to hear: what does not fit the

@@ -221,6 +221,8 @@ typedef struct {
 static callout_verdict callout_decide(const callout_call *call);
 static const char *callout_configure(const uint8_t *config, uint32_t len);
 #ifdef CALLOUT_NOTIFY
+/* What callout_notified returns for a guest that wants to hear of no event: the instance is told of none again. */
+static const char callout_no_events[] = "";
 /* Returns NULL, or why a filter that is added is refused. */
 static const char *callout_notified(const callout_event *event);
 #endif
@@ -524,6 +526,8 @@ CALLOUT_EXPORT(callout_notify) int32_t callout_notify(uint32_t kind) {
     e.connection = callout_get64(b + CALLOUT_REQ_CONNECTION);
     e.cookie = callout_get64(b + CALLOUT_RESPONSE_OFFSET + CALLOUT_RESP_COOKIE);
     const char *why = callout_notified(&e);
+    if (why == callout_no_events)
+        return CALLOUT_NOTIFY_NONE;
     return why ? callout_refuse(why) : 0;
 }
 #endif

@@ -511,7 +511,7 @@ callout_verdict callout_decide(const callout_call *call) {
 
 const char *callout_notified(const callout_event *event) {
     if (!js || !JS_IsFunction(js, notified))
-        return NULL;
+        return callout_no_events;
     JSValue e = JS_NewObject(js);
     JS_SetPropertyStr(js, e, "kind", JS_NewInt64(js, event->kind));
     JS_SetPropertyStr(js, e, "layer", JS_NewInt32(js, event->layer));
