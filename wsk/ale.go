@@ -113,15 +113,11 @@ func (s *Socket) hops() redirect.Records {
 }
 
 // seal is the sealed form of the socket's records, the same each time.
-func (s *Socket) seal() ([]byte, ntstatus.Status) {
+func (s *Socket) seal() (_ []byte, err error) {
 	if s.sealed == nil {
-		b, err := s.enforcer().Seal(s.hops())
-		if err != nil {
-			return nil, ntstatus.IntegerOverflow // RED-Q-13
-		}
-		s.sealed = b
+		s.sealed, err = s.enforcer().Seal(s.hops())
 	}
-	return s.sealed, ntstatus.Success
+	return s.sealed, err
 }
 
 // setRecords makes sealed records those of the coming connect. What is not ours

@@ -21,27 +21,44 @@ func (s *Socket) queryRedirect(code uint32, _, out []byte) (ntstatus.Status, int
 	if hop != nil && s.client.provider.opts.StrictQueries && s.owner.ID != hop.TargetPID {
 		return ntstatus.AccessDenied, 0 // AMB-06
 	}
-	data, st := RedirectAnswer(code, s.hops(), s.seal)
-	if st != ntstatus.Success {
-		return st, 0
+	data, no := RedirectAnswer(code, s.hops(), s.seal)
+	if no != nil {
+		return no.Status, 0
 	}
 	return answer(data, out)
 }
 
+// A Refusal is why a query about redirects has no answer.
+type Refusal struct {
+	Status ntstatus.Status
+	Rule   string // of the specification
+	Why    string
+}
+
+var (
+	notRedirected = &Refusal{ntstatus.NotFound, "RED-Q-11", "the connection was not redirected here"}
+	noContext     = &Refusal{ntstatus.NotFound, "AMB-11", "the callout left no context"}
+)
+
 // RedirectAnswer is what the two queries are about on a socket that accepted a
 // connection with these records: their sealed form, or the newest hop's context
-// (AMB-17). Whoever describes connections asks it without a socket.
-func RedirectAnswer(code uint32, rs redirect.Records, seal func() ([]byte, ntstatus.Status)) ([]byte, ntstatus.Status) {
+// (AMB-17). Whoever has connections and no sockets asks it, too: the service for
+// other programs, and who describes them. A Refusal is shared, and not to be changed.
+func RedirectAnswer(code uint32, rs redirect.Records, seal func() ([]byte, error)) ([]byte, *Refusal) {
 	hop := rs.Last()
 	switch {
 	case hop == nil:
-		return nil, ntstatus.NotFound // RED-Q-11
+		return nil, notRedirected
 	case code == SIOQueryWFPConnectionRedirectRecords:
-		return seal()
+		sealed, err := seal()
+		if err != nil {
+			return nil, &Refusal{ntstatus.IntegerOverflow, "RED-Q-13", err.Error()}
+		}
+		return sealed, nil
 	case len(hop.Context) == 0:
-		return nil, ntstatus.NotFound // AMB-11
+		return nil, noContext
 	}
-	return hop.Context, ntstatus.Success
+	return hop.Context, nil
 }
 
 // answer copies data out if it fits, else tells its size (RED-Q-07). A probe,

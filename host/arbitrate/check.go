@@ -26,9 +26,6 @@ var builtinSublayers = map[fwpm.SublayerID]uint16{
 	fwpm.SublayerUniversal: fwpm.SublayerUniversalWeight, fwpm.SublayerInspection: 0,
 }
 
-// Builtin reports whether a sublayer is built in.
-func Builtin(id fwpm.SublayerID) bool { _, ok := builtinSublayers[id]; return ok }
-
 // NewChecker reads the objects of a policy but its filters. Errors are
 // *fwpm.ObjectError, joined.
 func NewChecker(p *fwpm.Policy) (*Checker, error) {

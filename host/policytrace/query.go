@@ -20,13 +20,11 @@ var controls = map[uint32]string{
 // Query is what Winsock Kernel answers a proxy about a connection that it accepted:
 // one of the two queries (spec 8.2).
 func (r Reader) Query(code uint32, e *ale.Enforcer, f *ale.Flow) (Event, string) {
-	data, status := wsk.RedirectAnswer(code, f.Records, func() ([]byte, ntstatus.Status) {
-		b, err := e.Seal(f.Records)
-		if err != nil {
-			return nil, ntstatus.IntegerOverflow // RED-Q-13
-		}
-		return b, ntstatus.Success
-	})
+	status := ntstatus.Success
+	data, no := wsk.RedirectAnswer(code, f.Records, func() ([]byte, error) { return e.Seal(f.Records) })
+	if no != nil {
+		status = no.Status
+	}
 	ev := Event{Event: "query", Query: controls[code], Status: status.Error(), Proxy: r.Policy.ProxyID(f.Local), Original: addr(f.Original), Data: newBlob(data)}
 	text := fmt.Sprintf("asks %s: %s", ev.Query, ev.Status)
 	if code == wsk.SIOQueryWFPConnectionRedirectContext {

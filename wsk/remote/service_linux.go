@@ -216,8 +216,11 @@ func (s *Service) handle(p Peer, packet []byte, fds []int) (m message, ok bool) 
 func answer(req message, data []byte, err error) message {
 	m := message{op: req.op | answerBit, id: req.id, payload: data}
 	var st *StatusError
-	if errors.As(err, &st) {
+	switch {
+	case errors.As(err, &st):
 		m.status, m.rule, m.payload = st.Status, st.Rule, []byte(st.Why)
+	case err != nil: // No error is a success, whatever it is of.
+		m.status, m.payload = ntstatus.Unsuccessful, []byte(err.Error())
 	}
 	return m
 }

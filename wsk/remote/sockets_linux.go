@@ -9,6 +9,7 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
@@ -252,32 +253,29 @@ func failure(err error) error {
 	return &StatusError{Status: ntstatus.Unsuccessful, Why: err.Error()}
 }
 
-// query answers the three queries (spec 8.2) about a socket with a flow.
+// query answers the three queries (spec 8.2) about a socket with a flow. The original
+// destination is the records', but for its form.
 func (a *accepted) query(op operation, e *ale.Enforcer) ([]byte, error) {
-	hop := a.flow.Records.Last()
-	switch {
-	case hop == nil:
-		return nil, &StatusError{Status: ntstatus.NotFound, Rule: "RED-Q-11", Why: "the connection was not redirected here"}
-	case op == opQueryRecords:
-		return a.seal(e)
-	case op == opQueryOriginal:
-		return appendAddress(nil, hop.Original), nil
-	case len(hop.Context) == 0:
-		return nil, &StatusError{Status: ntstatus.NotFound, Rule: "AMB-11", Why: "the callout left no context"}
+	code, seal := wsk.SIOQueryWFPConnectionRedirectRecords, func() ([]byte, error) { return a.seal(e) }
+	switch op {
+	case opQueryContext:
+		code = wsk.SIOQueryWFPConnectionRedirectContext
+	case opQueryOriginal:
+		seal = func() ([]byte, error) { return appendAddress(nil, a.flow.Records.Last().Original), nil }
 	}
-	return hop.Context, nil
+	data, no := wsk.RedirectAnswer(code, a.flow.Records, seal)
+	if no != nil {
+		return nil, &StatusError{Status: no.Status, Rule: no.Rule, Why: no.Why}
+	}
+	return data, nil
 }
 
 // seal is the sealed form of the flow's records, the same each time (RED-Q-10).
-func (a *accepted) seal(e *ale.Enforcer) ([]byte, error) {
+func (a *accepted) seal(e *ale.Enforcer) (_ []byte, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.sealed == nil {
-		sealed, err := e.Seal(a.flow.Records)
-		if err != nil {
-			return nil, &StatusError{Status: ntstatus.IntegerOverflow, Rule: "RED-Q-13", Why: err.Error()}
-		}
-		a.sealed = sealed
+		a.sealed, err = e.Seal(a.flow.Records)
 	}
-	return a.sealed, nil
+	return a.sealed, err
 }
