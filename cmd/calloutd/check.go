@@ -31,7 +31,7 @@ are mistakes.`,
 					continue
 				}
 				if !asJSON {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %d filters, %d callouts, %d proxies\n", file, len(p.File.Policy.Filters), len(p.File.Callouts), len(p.File.Proxies))
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, %s, %s\n", file, counted(len(p.File.Policy.Filters), "filter"), counted(len(p.File.Callouts), "callout"), proxies(len(p.File.Proxies)))
 				}
 				p.Close()
 			}
@@ -43,6 +43,13 @@ are mistakes.`,
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+func proxies(n int) string {
+	if n == 1 {
+		return "1 proxy"
+	}
+	return count(n) + " proxies"
 }
 
 // report prints mistakes: as text on standard error, as JSON on standard output.

@@ -163,7 +163,7 @@ func (o *fuzzOptions) keep(cmd *cobra.Command, policy string, found []policyfuzz
 	if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %d cases added to %s\n", added, file)
+	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s added to %s\n", counted(added, "case"), file)
 	return nil
 }
 

@@ -180,7 +180,7 @@ func (o *learnOptions) write(cmd *cobra.Command, of string, seen []*flight.Entry
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %d filters written to %s, what was seen to %s\n", len(policydraft.Filters(needed)), policy, cases)
+	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s written to %s, what was seen to %s\n", counted(len(policydraft.Filters(needed)), "filter"), policy, cases)
 	for _, e := range still {
 		in := new(policytest.World).Incoming(e)
 		fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s is blocked all the same: calloutd why says by what\n", policytrace.Clean(policytest.Describe(&in)))

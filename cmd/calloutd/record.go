@@ -123,11 +123,14 @@ func placed(file string, err error) error {
 	return nil
 }
 
-func connections(n int) string {
-	if n == 1 {
-		return "1 connection"
+func connections(n int) string { return counted(n, "connection") }
+
+// counted is a number of things.
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
 	}
-	return count(n) + " connections"
+	return count(n) + " " + what
 }
 
 // count is a number with the thousands apart.

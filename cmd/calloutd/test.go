@@ -301,5 +301,5 @@ func (o *outcome) writeSummary(out io.Writer) {
 		fmt.Fprintf(out, "FAIL %d of %d cases\n", o.failed, len(o.results))
 		return
 	}
-	fmt.Fprintf(out, "ok   %d cases\n", len(o.results))
+	fmt.Fprintf(out, "ok   %s\n", counted(len(o.results), "case"))
 }

@@ -58,6 +58,9 @@ func Attach(ctx context.Context, opts Options) (_ *Attachment, err error) {
 	if opts.OnBlocked == nil {
 		opts.OnBlocked = func(enforce.Denial) {}
 	}
+	if err := isCgroup(opts.Cgroup); err != nil {
+		return nil, fmt.Errorf("cgroupbpf: %w", err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	a := &Attachment{opts: opts, cancel: cancel}
 	a.carrier = carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff}
@@ -76,6 +79,18 @@ func Attach(ctx context.Context, opts Options) (_ *Attachment, err error) {
 		return nil, err
 	}
 	return a, a.attach()
+}
+
+// isCgroup says of other folders what the kernel calls a bad descriptor.
+func isCgroup(dir string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return &os.PathError{Op: "cgroup", Path: dir, Err: err}
+	}
+	if fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		return fmt.Errorf("%s is in no cgroup v2 hierarchy: its folders are below /sys/fs/cgroup or /sys/fs/cgroup/unified", dir)
+	}
+	return nil
 }
 
 // load loads the programs, or takes over the maps that an earlier process pinned.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -437,4 +438,14 @@ func TestProbe(t *testing.T) {
 		require.NotEmpty(t, c.Detail)
 		require.Equal(t, c.Supported, c.Why == "", c.Name)
 	}
+}
+
+func TestOnlyCgroupsHavePrograms(t *testing.T) {
+	opts := Options{ALE: ale.New(ale.Options{Classifier: host.New(host.Options{}), Store: memstore.New(0)}), Policy: new(fwpm.Policy)}
+	opts.Cgroup = t.TempDir()
+	_, err := Attach(t.Context(), opts)
+	require.ErrorContains(t, err, opts.Cgroup+" is in no cgroup v2 hierarchy")
+	opts.Cgroup += "/none"
+	_, err = Attach(t.Context(), opts)
+	require.ErrorIs(t, err, fs.ErrNotExist)
 }
