@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/internal/trie"
@@ -32,6 +33,7 @@ func (p *Program) Change(ch Change) (*Program, error) {
 	next := *p
 	next.opts.Generations = ch.Generations
 	c := newCompiler(&next, len(ch.Came))
+	defer c.end()
 	if err := c.remove(ch.Gone); err != nil {
 		return nil, err
 	}
@@ -80,27 +82,52 @@ func (l *layer) filters() (out []*fwpm.Filter) {
 
 // A compiler changes a program that nobody else sees yet.
 type compiler struct {
-	p     *Program
-	opts  *Options
-	own   trie.Edit
-	refs  bool     // callouts are not
-	slab  []filter // a filter of its own would cost an allocation
-	tests []test
+	p       *Program
+	opts    *Options
+	own     *trie.Edit
+	refs    bool     // callouts are not
+	slab    []filter // a filter of its own would cost an allocation
+	scratch *scratch
 }
 
+// A scratch is memory for what becomes of a filter's conditions before it is known
+// what of it is kept: nothing of a filter that goes, little of most others.
+type scratch struct {
+	gone  filter
+	tests []test
+	mores []more
+	aces  []ace
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
 func newCompiler(p *Program, filters int) *compiler {
-	return &compiler{p: p, opts: &p.opts, slab: make([]filter, 0, min(filters, 1024))}
+	return &compiler{p, &p.opts, new(trie.Edit), false, make([]filter, 0, min(filters, 1024)), scratches.Get().(*scratch)}
+}
+
+// end gives the scratch up, without what it knows of filters. One that a filter with
+// very many conditions had is not worth to be kept.
+func (c *compiler) end() {
+	s := c.scratch
+	if cap(s.tests) > 64 {
+		return
+	}
+	s.gone = filter{}
+	clear(s.tests[:cap(s.tests)])
+	clear(s.mores[:cap(s.mores)])
+	clear(s.aces[:cap(s.aces)])
+	scratches.Put(s)
 }
 
 // index is the one of the group of a place, to be changed.
 func (c *compiler) index(l fwpm.LayerID, at int) *index {
 	from := c.p.layers[l]
-	if from.owner != &c.own {
-		c.p.layers[l] = &layer{&c.own, versions.Add(1), from.fields, slices.Clone(from.groups), from.places}
+	if from.owner != c.own {
+		c.p.layers[l] = &layer{c.own, versions.Add(1), from.fields, slices.Clone(from.groups), from.places}
 	}
 	g := &c.p.layers[l].groups[at/together]
-	if (*g).owner != &c.own {
-		*g = &group{&c.own, (*g).subs, (*g).index}
+	if (*g).owner != c.own {
+		*g = &group{c.own, (*g).subs, (*g).index}
 	}
 	return &(*g).index
 }
@@ -108,9 +135,10 @@ func (c *compiler) index(l fwpm.LayerID, at int) *index {
 func (c *compiler) remove(filters []*fwpm.Filter) error {
 	for _, f := range filters {
 		at := c.p.layers[f.Layer].place(sublayerOf(f))
-		gone := filter{}
-		c.fill(&gone, f)
-		if at < 0 || !(&edit{c.index(f.Layer, at), &c.own}).remove(&gone) {
+		gone := &c.scratch.gone
+		*gone = filter{}
+		c.fill(gone, f)
+		if at < 0 || !(&edit{c.index(f.Layer, at), c.own}).remove(gone) {
 			return fmt.Errorf("filter %d is not in the program, or with other conditions", f.ID)
 		}
 		c.p.layers[f.Layer].fields.count(f, -1)
@@ -148,15 +176,16 @@ func (c *compiler) insert(f *fwpm.Filter) {
 	c.slab = append(c.slab, filter{})
 	out := &c.slab[len(c.slab)-1]
 	c.fill(out, f)
+	out.own()
 	out.place = uint8(at % together)
 	if f.Action.CallsOut() {
 		out.callout = c.callout(f.Callout)
 	}
-	(&edit{c.index(f.Layer, at), &c.own}).add(out)
+	(&edit{c.index(f.Layer, at), c.own}).add(out)
 	c.p.layers[f.Layer].fields.count(f, 1)
 }
 
-// fill makes a checked filter ready.
+// fill makes a checked filter ready. Its tests are in the scratch.
 func (c *compiler) fill(out *filter, f *fwpm.Filter) {
 	w, _ := EffectiveWeight(f) // A checker has seen it.
 	out.Filter, out.ID, out.weight, out.brief.weight = f, f.ID, w, codeOf(w)
@@ -231,9 +260,9 @@ func (c *compiler) arrange(id fwpm.LayerID, more []fwpm.SublayerID) {
 	if !slices.Equal(ids[:len(old)], old) {
 		moved, groups, counts = l.filters(), nil, fields{}
 	}
-	next := &layer{owner: &c.own, version: versions.Add(1), fields: counts, places: make(map[fwpm.SublayerID]int, len(ids))}
+	next := &layer{owner: c.own, version: versions.Add(1), fields: counts, places: make(map[fwpm.SublayerID]int, len(ids))}
 	for some := range slices.Chunk(ids, together) {
-		g := &group{owner: &c.own, subs: some}
+		g := &group{owner: c.own, subs: some}
 		if i := len(next.groups); i < len(groups) {
 			g.index = groups[i].index
 		}

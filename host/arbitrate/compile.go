@@ -89,6 +89,7 @@ func Compile(p *fwpm.Policy, o Options) (*Program, error) {
 
 func compile(check *Checker, filters []*fwpm.Filter, o Options) *Program {
 	c := newCompiler(&Program{opts: o, objects: check}, len(filters))
+	defer c.end()
 	c.add(filters)
 	return c.p
 }

@@ -58,22 +58,39 @@ type ace struct {
 // compileTests makes the filter's conditions ready: some go into its brief, the
 // others are sorted by field, cheap ones first.
 func (c *compiler) compileTests(f *filter) {
-	ts := c.tests[:0]
+	s := c.scratch
+	s.mores, s.aces = s.mores[:0], s.aces[:0]
+	ts := s.tests[:0]
 	for i := range f.Conditions {
-		t := compileTest(&f.Conditions[i])
+		t := s.compileTest(&f.Conditions[i])
 		if t.kind == textEnds && c.opts.PrefixMatchesStart {
 			t.kind = textStarts
 		}
 		ts = append(ts, t)
 	}
-	c.tests = ts
+	s.tests = ts
 	slices.SortStableFunc(ts, func(a, b test) int {
 		return cmp.Or(cmp.Compare(a.cost(), b.cost()), cmp.Compare(a.field, b.field))
 	})
-	if rest := f.take(ts); len(rest) > 0 {
-		rest = slices.Clone(rest)
-		f.more = &rest
+	if s.tests = f.take(ts); len(s.tests) > 0 {
+		f.more = &s.tests
 	}
+}
+
+// own gives the filter tests of its own in the place of those in a scratch.
+func (f *filter) own() {
+	if f.more == nil {
+		return
+	}
+	tests := slices.Clone(*f.more)
+	for i := range tests {
+		if m := tests[i].more; m != nil {
+			mine := *m
+			mine.aces = slices.Clone(m.aces)
+			tests[i].more = &mine
+		}
+	}
+	f.more = &tests
 }
 
 // cost depends on the field alone where fields can have alternatives of several
@@ -90,11 +107,12 @@ func (t *test) cost() int {
 	return 3
 }
 
-func compileTest(c *fwpm.Condition) test {
+func (s *scratch) compileTest(c *fwpm.Condition) test {
 	t := test{field: c.Field, not: c.Match == fwp.MatchNotEqual || c.Match == fwp.MatchNotPrefix}
 	v := &c.Value
 	if !v.Type.Unsigned() && v.Type != fwp.V4AddrMask && v.Type != fwp.Empty && (v.Type != fwp.RangeType || !v.Range.Low.Type.Unsigned()) {
-		t.more = new(more)
+		s.mores = append(s.mores, more{})
+		t.more = &s.mores[len(s.mores)-1] // Where it is also when there are more of them elsewhere.
 	}
 	switch {
 	case v.Type == fwp.Empty:
@@ -106,7 +124,9 @@ func compileTest(c *fwpm.Condition) test {
 	case v.Type == fwp.V6AddrMask:
 		t.mask6(v.Prefix)
 	case v.Type == fwp.SecurityDescriptorType:
-		t.kind, t.more.aces = granted, aces(v.SD)
+		from := len(s.aces)
+		s.aces = appendACEs(s.aces, v.SD)
+		t.kind, t.more.aces = granted, s.aces[from:len(s.aces):len(s.aces)]
 	case v.Type == fwp.RangeType:
 		t.between(v.Range.Low, v.Range.High)
 	case v.Type == fwp.ByteBlob || v.Type == fwp.UnicodeString || v.Type == fwp.SIDType:
@@ -213,9 +233,8 @@ func (t *test) between(low, high fwp.Value) {
 	}
 }
 
-// aces keeps what the access check for ACTRL_MATCH_FILTER looks at (BFE-CND-07).
-func aces(sd *fwp.SecurityDescriptor) []ace {
-	var out []ace
+// appendACEs keeps what the access check for ACTRL_MATCH_FILTER looks at (BFE-CND-07).
+func appendACEs(out []ace, sd *fwp.SecurityDescriptor) []ace {
 	for _, a := range sd.ACEs {
 		if a.Mask&fwp.ActrlMatchFilter == 0 {
 			continue

@@ -8,6 +8,6 @@ import (
 // Holds reports whether one condition holds for in, as a Program would find. It
 // makes the condition ready each time: it is for explanations, not for decisions.
 func Holds(c *fwpm.Condition, in *fwps.Incoming) bool {
-	t := compileTest(c)
+	t := new(scratch).compileTest(c)
 	return t.holds(in)
 }

@@ -20,29 +20,29 @@ func EffectiveWeight(f *fwpm.Filter) (uint64, error) {
 }
 
 func autoWeight(f *fwpm.Filter) uint64 {
-	var vaguest [fwpm.NumConditions]uint64 // of the alternatives on one field
-	for _, c := range f.Conditions {
+	var vaguest [fwpm.NumConditions]uint8 // of the alternatives on one field
+	var w uint64
+	for i := range f.Conditions {
+		c := &f.Conditions[i]
 		if int(c.Field) >= len(vaguest) {
 			continue
 		}
-		if s := specificity(c); vaguest[c.Field] == 0 || s < vaguest[c.Field] {
+		old, s := vaguest[c.Field], specificity(c)
+		if old == 0 || s < old {
 			vaguest[c.Field] = s
+			w += uint64(s) - uint64(old)
 		}
 	}
-	var w uint64
-	for _, s := range vaguest {
-		w += s << 32
-	}
-	return min(w, 1<<60-1)
+	return w << 32
 }
 
 // specificity is at least 1 and at most 130.
-func specificity(c fwpm.Condition) uint64 {
+func specificity(c *fwpm.Condition) uint8 {
 	switch {
 	case c.Value.Type == fwp.V4AddrMask:
-		return 1 + uint64(max(c.Value.Prefix.Bits(), 0))*4
+		return 1 + uint8(max(c.Value.Prefix.Bits(), 0))*4
 	case c.Value.Type == fwp.V6AddrMask:
-		return 1 + uint64(max(c.Value.Prefix.Bits(), 0))
+		return 1 + uint8(max(c.Value.Prefix.Bits(), 0))
 	case c.Match == fwp.MatchEqual || c.Match == fwp.MatchEqualCaseInsensitive:
 		return 130
 	case c.Match == fwp.MatchRange:
