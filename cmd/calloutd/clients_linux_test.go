@@ -50,7 +50,14 @@ func need(t *testing.T, tool string) {
 // origin is a port of this host that the forward policy redirects.
 func origin(t *testing.T) net.Listener {
 	t.Helper()
-	for port := 8400; port < 8990; port++ {
+	return listenAmong(t, 8400, 8990)
+}
+
+// listenAmong listens at a port from first on. Who closes it and uses the port for
+// another program finds it free: the system gives these to nobody who asks for any.
+func listenAmong(t *testing.T, first, end int) net.Listener {
+	t.Helper()
+	for port := first; port < end; port++ {
 		if ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
 			return ln
 		}

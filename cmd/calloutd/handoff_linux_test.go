@@ -106,7 +106,7 @@ socks pass { from: 0/0 to: 0/0 command: bind connect udpassociate bindreply udpr
 `
 
 // start starts the proxy and returns where it listens. The port is free when it
-// is chosen; who loses it to another program tries the next.
+// is chosen; who loses it to the same tests, run twice, tries the next.
 func (s stranger) start(t *testing.T) string {
 	t.Helper()
 	need(t, s.tool)
@@ -120,8 +120,7 @@ func (s stranger) start(t *testing.T) string {
 }
 
 func (s stranger) try(t *testing.T) string {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	free := listenAmong(t, 9000, 9990)
 	addr := free.Addr().String()
 	free.Close()
 	_, port, _ := net.SplitHostPort(addr)

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,9 +60,16 @@ func policy(t *testing.T, text string) string {
 func TestKilledProxyIsConnectionRefused(t *testing.T) {
 	need(t, "python3")
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent()) // A policy ends whole.
+	text, err := os.ReadFile(quickstart)
+	require.NoError(t, err)
+	plugins, err := filepath.Abs("../../plugins")
+	require.NoError(t, err)
+	at := listenAmong(t, 9000, 9990) // When it is gone, nobody else is there.
+	require.NoError(t, at.Close())
+	p := policy(t, strings.NewReplacer("kind: inspect}", fmt.Sprintf("kind: inspect, listen: %q}", at.Addr()), "../../plugins", plugins).Replace(string(text)))
 	var trace bytes.Buffer
 	tr := newTracer(&trace, false, false)
-	runner, end, err := putInForce(t.Context(), quickstart, tr)
+	runner, end, err := putInForce(t.Context(), p, tr)
 	require.NoError(t, err)
 	defer end()
 	cmd := exec.Command("python3", "-uc", `

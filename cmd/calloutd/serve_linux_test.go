@@ -261,6 +261,16 @@ func TestServeSecondSignal(t *testing.T) {
 	dir := folder(t, servePolicy)
 	s := serve(t, dir, "--drain", "1h")
 	proxy := s.status().Proxies[0].Address
+	// A program takes long to start, and in a few seconds the connection below would be
+	// given up: this one has started, and hears nothing until the daemon drains.
+	asks, err := net.Listen("unix", filepath.Join(dir, "asks"))
+	require.NoError(t, err)
+	defer asks.Close()
+	status := make(chan result, 1)
+	go func() { status <- calloutd(t, "status", "--control", asks.Addr().String()) }()
+	asked, err := asks.Accept()
+	require.NoError(t, err)
+	defer asked.Close()
 	c, err := net.Dial("tcp", proxy)
 	require.NoError(t, err)
 	defer c.Close()
@@ -273,8 +283,13 @@ func TestServeSecondSignal(t *testing.T) {
 	}
 	s.signal(syscall.SIGTERM)
 	s.wait("draining")
-	r := calloutd(t, "status", "--control", filepath.Join(dir, "control.sock"))
-	require.Equal(t, codeNo, r.code)
+	daemon, err := net.Dial("unix", filepath.Join(dir, "control.sock"))
+	require.NoError(t, err)
+	defer daemon.Close()
+	go func() { _, _ = io.Copy(daemon, asked) }()
+	go func() { _, _ = io.Copy(asked, daemon) }()
+	r := <-status
+	require.Equal(t, codeNo, r.code, r.stderr)
 	require.Contains(t, r.stdout, "state")
 	require.Contains(t, r.stdout, "draining, process ")
 	s.signal(syscall.SIGTERM)
