@@ -25,7 +25,8 @@ func newAttach() *cobra.Command {
 it is interrupted. What address, port, protocol and user decide is decided in the kernel and
 costs next to nothing; what a callout or the program's path decides is sent to calloutd,
 which carries the connection. A block is EACCES in the first case and a reset in the second.
-Datagrams that only a callout can decide are refused: run can decide them.
+Datagrams of IPv4 that a callout decides are carried, too, and a block is an ICMP message; those
+that only the program's path can decide, and those of IPv6, are refused: run can decide them.
 
 With --events every decision is a line for machines, with --summary the end is told, and
 --record keeps a flight file; the kernel then tells what it permits, too, but for datagrams

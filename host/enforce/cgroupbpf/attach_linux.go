@@ -30,13 +30,14 @@ import (
 
 // An Attachment is a cgroup whose connections are decided.
 type Attachment struct {
-	opts   Options
-	objs   bpf.RedirectObjects
-	links  []link.Link
-	events *ringbuf.Reader
-	listen []*net.TCPListener
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	opts      Options
+	objs      bpf.RedirectObjects
+	links     []link.Link
+	events    *ringbuf.Reader
+	listen    []*net.TCPListener
+	datagrams *datagrams
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
 
 	carrier carry.Carrier
 	carried atomic.Int32 // connections that are under way
@@ -140,6 +141,7 @@ func (a *Attachment) attach() error {
 	}{
 		"connect4": {ebpf.AttachCGroupInet4Connect, a.objs.Connect4}, "connect6": {ebpf.AttachCGroupInet6Connect, a.objs.Connect6},
 		"sendmsg4": {ebpf.AttachCGroupUDP4Sendmsg, a.objs.Sendmsg4}, "sendmsg6": {ebpf.AttachCGroupUDP6Sendmsg, a.objs.Sendmsg6},
+		"recvmsg4": {ebpf.AttachCGroupUDP4Recvmsg, a.objs.Recvmsg4}, "recvmsg6": {ebpf.AttachCGroupUDP6Recvmsg, a.objs.Recvmsg6},
 		"getpeername4": {ebpf.AttachCgroupInet4GetPeername, a.objs.Getpeername4}, "getpeername6": {ebpf.AttachCgroupInet6GetPeername, a.objs.Getpeername6},
 		"socket_states": {ebpf.AttachCGroupSockOps, a.objs.SocketStates},
 	} {
@@ -175,6 +177,9 @@ func (a *Attachment) Close() error {
 	}
 	for _, l := range a.listen {
 		errs = append(errs, l.Close())
+	}
+	if a.datagrams != nil {
+		errs = append(errs, a.datagrams.udp.Close())
 	}
 	if a.events != nil {
 		errs = append(errs, a.events.Flush()) // What was refused up to now is told.
@@ -243,7 +248,7 @@ func (a *Attachment) Update(p *fwpm.Policy) error {
 	if err := a.write(t, next&1); err != nil {
 		return err
 	}
-	c := bpf.RedirectConfig{Generation: next, Daemon: uint32(os.Getpid()), Netns: netnsCookie(), Port4: a.port(0), Port6: a.port(1)}
+	c := bpf.RedirectConfig{Generation: next, Daemon: uint32(os.Getpid()), Netns: netnsCookie(), Port4: a.port(0), Port6: a.port(1), Datagrams: a.datagrams.port()}
 	if a.opts.AskPermitted {
 		c.Tell = 1
 	}

@@ -52,6 +52,12 @@ func TestMain(m *testing.M) {
 }
 
 func try(network, to string) string {
+	switch network {
+	case "sends":
+		return sends(strings.Split(to, ","))
+	case "mapped":
+		return sendsMapped(netip.MustParseAddrPort(to))
+	}
 	c, err := net.Dial(network, to)
 	var errno unix.Errno
 	if errors.As(err, &errno) {
@@ -73,6 +79,60 @@ func try(network, to string) string {
 		return unix.ErrnoName(errno)
 	}
 	return fmt.Sprintf("%s from %s", b[:n], c.RemoteAddr())
+}
+
+// sends sends to each address from one socket that is not connected, twice, and says
+// what is answered, and from where.
+func sends(to []string) string {
+	c, err := net.ListenPacket("udp4", ":0")
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	var said []string
+	for _, a := range append(to, to...) {
+		_, err := c.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(a)))
+		if errno := unix.Errno(0); errors.As(err, &errno) {
+			said = append(said, unix.ErrnoName(errno))
+			continue
+		}
+		b := make([]byte, 64)
+		n, from, err := c.ReadFrom(b)
+		if err != nil {
+			return err.Error()
+		}
+		said = append(said, fmt.Sprintf("%s from %s", b[:n], from))
+	}
+	return strings.Join(said, ", ")
+}
+
+// sendsMapped sends to a v4-mapped address from a connected socket.
+func sendsMapped(to netip.AddrPort) string {
+	answer, err := func() (string, error) {
+		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return "", err
+		}
+		defer unix.Close(fd)
+		if err := unix.Connect(fd, &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}); err != nil {
+			return "", err
+		}
+		if _, err := unix.Write(fd, []byte("x")); err != nil {
+			return "", err
+		}
+		b := make([]byte, 64)
+		n, from, err := unix.Recvfrom(fd, b, 0)
+		if err != nil {
+			return "", err
+		}
+		sa := from.(*unix.SockaddrInet6)
+		return fmt.Sprintf("%s from %s", b[:n], netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))), nil
+	}()
+	if errno := unix.Errno(0); errors.As(err, &errno) {
+		return unix.ErrnoName(errno)
+	}
+	return answer
 }
 
 // connects is how long n connects take, in nanoseconds each.
@@ -279,16 +339,16 @@ func TestStaticFilters(t *testing.T) {
 	s := newSite(t, &fwpm.Policy{Filters: []fwpm.Filter{
 		filter(1, authConnect, fwp.ActionBlock, port(25)),
 		filter(2, authConnect, fwp.ActionBlock, port(other.Port()), condition(fwpm.ConditionIPProtocol, fwp.U8(fwps.ProtocolUDP))), // origin's may be the same.
-		filter(3, authConnect, fwp.ActionBlock, port(4444), condition(fwpm.ConditionALEAppID, fwp.Blob("/bin/x"))),
+		filter(3, fwpm.LayerALEAuthConnectV6, fwp.ActionBlock, port(4444), condition(fwpm.ConditionALEAppID, fwp.Blob("/bin/x"))),
 	}}, nil)
 	defer s.attach(t).Close()
-	got := s.run(t, "tcp/"+origin.String(), "tcp/127.0.0.1:25", "udp/"+dns.String(), "udp/"+other.String(), "udp/127.0.0.1:4444")
+	got := s.run(t, "tcp/"+origin.String(), "tcp/127.0.0.1:25", "udp/"+dns.String(), "udp/"+other.String(), "udp/[::1]:4444")
 	require.Equal(t, []string{"origin from " + origin.String(), "EACCES", "answer from " + dns.String(), "EACCES", "EACCES"}, got)
 	require.Eventually(t, func() bool { d, _ := s.told(); return len(d) >= 3 }, time.Minute, time.Millisecond)
 	denials, asked := s.told()
 	require.Zero(t, asked, "the kernel decides by itself")
 	require.Contains(t, denials[0], `blocked at ALE_AUTH_CONNECT_V4 by filter 1 "f" (ARB-01)`)
-	require.Contains(t, denials[2], "a datagram cannot wait")
+	require.Contains(t, denials[2], "that works in a cgroup for TCP, and for UDP of IPv4")
 }
 
 // What only the engine can decide and it blocks ends in a reset.

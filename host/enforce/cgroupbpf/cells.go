@@ -16,9 +16,10 @@ import (
 type verdict uint32
 
 const (
-	ask verdict = iota
+	ask verdict = iota // the engine, about a connection; a datagram is refused
 	permit
 	block
+	callout // the engine, about a datagram, too: a callout may redirect it
 )
 
 // A family says at which layers an address is asked about. The values are the
@@ -247,8 +248,8 @@ func (s *survey) decide(c *cell, prefixes []netip.Prefix, port uint16, uid uint3
 		}
 		in.Remote = netip.AddrPortFrom(at, port)
 		in.Local = netip.AddrPortFrom(unspecified(in.Layer), 0)
-		if s.needsMore(&in, hints) {
-			c.verdict = ask
+		if v := s.needsMore(&in, hints); v != permit {
+			c.verdict = v
 			return true
 		}
 		s.program.Classify(context.Background(), &in, &s.d)
@@ -312,8 +313,8 @@ func last(p netip.Prefix) netip.Addr {
 type hint struct {
 	layer fwpm.LayerID
 	// part has the filter with those of its fields that the kernel knows.
-	part *arbitrate.Program
-	more bool // there are other fields, or a callout
+	part  *arbitrate.Program
+	needs verdict // ask: there are other fields; callout: or a callout; else permit
 }
 
 // hints prepares every filter once, for TCP and UDP or for the other protocols.
@@ -335,24 +336,35 @@ func hints(p *fwpm.Policy, otherProtocol bool) ([]hint, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, hint{f.Layer, prog, f.Action.CallsOut() || len(part.Conditions) < len(f.Conditions)})
+		h := hint{f.Layer, prog, permit}
+		switch {
+		case f.Action.CallsOut():
+			h.needs = callout
+		case len(part.Conditions) < len(f.Conditions):
+			h.needs = ask
+		}
+		out = append(out, h)
 	}
 	return out, nil
 }
 
-// needsMore reports whether a filter that may match asks for more than the kernel
-// knows: a callout, or a field beyond address, port, protocol and user.
-func (s *survey) needsMore(in *fwps.Incoming, hints []hint) bool {
+// needsMore is permit unless a filter that may match asks for more than the kernel
+// knows: a field beyond address, port, protocol and user, or a callout.
+func (s *survey) needsMore(in *fwps.Incoming, hints []hint) verdict {
+	needs := permit
 	for i := range hints {
 		h := &hints[i]
-		if !h.more || h.layer != in.Layer {
+		if h.needs == permit || h.layer != in.Layer {
 			continue
 		}
-		if h.part.Classify(context.Background(), in, &s.d); s.d.Action == fwp.ActionBlock {
-			return true
+		if h.part.Classify(context.Background(), in, &s.d); s.d.Action != fwp.ActionBlock {
+			continue
+		}
+		if needs = h.needs; needs == callout {
+			return callout
 		}
 	}
-	return false
+	return needs
 }
 
 // kernelKnows reports whether a cell decides a condition.

@@ -61,14 +61,14 @@ func TestWhatTheKernelDecides(t *testing.T) {
 		"no filter matches":             {6, "203.0.113.1:443", 0, permit},
 		"a static block":                {6, "203.0.113.1:25", 0, block},
 		"of another protocol":           {17, "203.0.113.1:25", 0, permit},
-		"a callout":                     {6, "198.51.100.7:80", 0, ask},
+		"a callout":                     {6, "198.51.100.7:80", 0, callout},
 		"beside the callout's port":     {6, "198.51.100.7:81", 0, permit},
 		"beside the callout's prefix":   {6, "198.51.101.7:80", 0, permit},
 		"the program decides":           {6, "203.0.113.1:99", 0, ask},
 		"the user it names":             {17, "203.0.113.1:53", 7, block},
 		"another user":                  {17, "203.0.113.1:53", 8, permit},
 		"a protocol of no filter":       {132, "203.0.113.1:443", 0, permit},
-		"a callout's for all protocols": {132, "198.51.100.7:80", 0, ask},
+		"a callout's for all protocols": {132, "198.51.100.7:80", 0, callout},
 	} {
 		require.Equal(t, c.want, table.lookup(v4, c.protocol, netip.MustParseAddrPort(c.to), c.uid), name)
 	}
@@ -116,7 +116,7 @@ func TestKernelAgreesWithTheEngine(t *testing.T) {
 			to := netip.AddrPortFrom(addr.Draw(t, "to"), uint16(rapid.IntRange(1, 5).Draw(t, "to port")))
 			protocol, uid := rapid.SampledFrom([]uint8{6, 17, 132}).Draw(t, "of"), uint32(rapid.IntRange(0, 2).Draw(t, "uid"))
 			got := table.lookup(v4, protocol, to, uid)
-			if got == ask {
+			if got == ask || got == callout {
 				continue
 			}
 			for _, app := range []string{"/bin/app", "/bin/other"} {

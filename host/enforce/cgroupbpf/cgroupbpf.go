@@ -9,8 +9,10 @@
 // and a reset in the second, because a BPF program cannot wait for an answer.
 //
 // What goes through io_uring, i386 system calls, TCP Fast Open and MPTCP passes
-// the same hooks. Datagrams that the kernel cannot decide are refused. Sockets
-// belong to the cgroup that they were made in. Processes in another network
+// the same hooks. Datagrams of IPv4 that a callout may redirect are carried, too: the
+// program hears the answers from where it asked, and of a block by ICMP, if its socket
+// is connected. Others that the kernel cannot decide are refused. Sockets belong to the
+// cgroup that they were made in. Processes in another network
 // namespace than this one are refused what needs an answer.
 //
 // When this process ends, connections that need an answer are refused; with

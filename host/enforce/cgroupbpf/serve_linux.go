@@ -40,7 +40,7 @@ func (a *Attachment) serve(ctx context.Context) error {
 		a.wg.Go(func() { a.accept(ctx, l.(*net.TCPListener)) })
 	}
 	a.wg.Go(func() { a.report(ctx) })
-	return nil
+	return a.serveDatagrams(ctx)
 }
 
 func (a *Attachment) accept(ctx context.Context, l *net.TCPListener) {
@@ -164,7 +164,7 @@ func (a *Attachment) why(r *bpf.RedirectRecord, in *fwps.Incoming) error {
 	e := &ale.BlockedError{Remote: in.Remote, ProcessID: in.ProcessID, AppID: in.AppID}
 	if verdict(r.Verdict) != block {
 		e.Layer = fwpm.LayerALEAuthConnectV4.ForFamily(!in.Remote.Addr().Unmap().Is4())
-		e.Why = "only a callout or the program's path can decide it, and a datagram cannot wait for that in a cgroup; use calloutd run"
+		e.Why = "only a callout or the program's path can decide it, and that works in a cgroup for TCP, and for UDP of IPv4, in calloutd's own network namespace; use calloutd run"
 		return e
 	}
 	a.mu.Lock()

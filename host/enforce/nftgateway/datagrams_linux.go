@@ -8,15 +8,15 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
+	"github.com/calloutd/calloutd/host/enforce/internal/carry"
+	"github.com/calloutd/calloutd/host/enforce/internal/unreachable"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -35,27 +35,17 @@ type datagrams struct {
 type ends struct{ from, to netip.AddrPort }
 
 const (
-	maxFlows    = 1 << 14 // of a family; the newest have to wait
-	flowLife    = 2 * time.Minute
-	flowQueue   = 32
-	maxDatagram = 1 << 16
+	maxFlows  = 1 << 14 // of a family; the newest have to wait
+	flowQueue = 32
 )
 
 // A flow carries datagrams there and back.
 type flow struct {
 	ends
-	queue chan []byte  // from the socket of all
-	used  atomic.Int64 // Unix nanoseconds
+	queue chan []byte // from the socket of all
 	sock  *ale.Socket
 	back  *net.UDPConn // has the address of the one, and is connected to the other
-	up    peer
-}
-
-// A peer is where a flow's datagrams go.
-type peer interface {
-	send(b []byte) error
-	receive(b []byte) ([]byte, error)
-	close()
+	up    carry.Peer
 }
 
 func (g *Gateway) serveDatagrams(ctx context.Context, network string) (uint16, error) {
@@ -89,7 +79,7 @@ func setOption(c syscall.RawConn, level, option int, name string) error {
 
 // receive gives each datagram to its flow, until the socket is closed.
 func (d *datagrams) receive(ctx context.Context) {
-	b, control := make([]byte, maxDatagram), make([]byte, 256)
+	b, control := make([]byte, carry.MaxDatagram), make([]byte, 256)
 	for {
 		n, nc, _, from, err := d.conn.ReadMsgUDPAddrPort(b, control)
 		if errors.Is(err, net.ErrClosed) {
@@ -162,9 +152,9 @@ func (d *datagrams) carry(ctx context.Context, f *flow) {
 	d.mu.Unlock()
 	switch { // Not before: what is sent after that is another flow.
 	case blocked:
-		d.g.unreachable(f.ends, prohibited)
-	case err == errNobody:
-		d.g.unreachable(f.ends, portClosed)
+		d.g.refused.Tell(f.from, f.to, unreachable.Prohibited)
+	case err == carry.ErrNobody:
+		d.g.refused.Tell(f.from, f.to, unreachable.PortClosed)
 	}
 }
 
@@ -177,7 +167,7 @@ func (f *flow) open(ctx context.Context, find handoff.Finder) error {
 	if f.back, err = answering(ctx, f.ends); err != nil {
 		return err
 	}
-	if f.up, err = reach(ctx, plain(to), f.to, find); err != nil {
+	if f.up, err = carry.Reach(ctx, plain(to), f.to, find, dial); err != nil {
 		f.back.Close()
 	}
 	return err
@@ -199,104 +189,36 @@ func answering(ctx context.Context, e ends) (*net.UDPConn, error) {
 	return c.(*net.UDPConn), nil
 }
 
-// reach is the way to where a flow may go, perhaps by a proxy of somebody else.
-func reach(ctx context.Context, to, wanted netip.AddrPort, find handoff.Finder) (peer, error) {
-	if p := find.Find(to); p != nil && to != wanted {
-		ctx, cancel := context.WithTimeout(ctx, handoffTime)
-		defer cancel()
-		a, err := handoff.Associate(ctx, to, p)
-		return behindProxy{a, wanted}, err
-	}
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
-	return direct{c}, err
+func dial(to netip.AddrPort) (*net.UDPConn, error) {
+	return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
 }
-
-const handoffTime = 15 * time.Second
-
-// errNobody is that nobody is where a flow goes.
-var errNobody = errors.New("nftgateway: the port is closed")
-
-// upstream is an error of a peer. The same one of the other side is not answered: it
-// is an answer itself.
-func upstream(err error) error {
-	if errors.Is(err, unix.ECONNREFUSED) {
-		return errNobody
-	}
-	return err
-}
-
-type direct struct{ *net.UDPConn }
-
-func (p direct) send(b []byte) error { _, err := p.Write(b); return err }
-
-func (p direct) receive(b []byte) ([]byte, error) { n, err := p.Read(b); return b[:n], err }
-
-func (p direct) close() { p.Close() }
-
-type behindProxy struct {
-	*handoff.Association
-	to netip.AddrPort
-}
-
-func (p behindProxy) send(b []byte) error { return p.WriteTo(b, p.to) }
-
-func (p behindProxy) receive(b []byte) ([]byte, error) {
-	for {
-		got, from, err := p.ReadFrom(b)
-		if err != nil || from == p.to {
-			return got, err
-		}
-	}
-}
-
-func (p behindProxy) close() { p.Close() }
 
 // relay carries until the flow is idle, a policy ends it, or ctx does, and says why
 // it ended.
 func (f *flow) relay(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	f.used.Store(time.Now().UnixNano())
-	var wg sync.WaitGroup
-	half := func(carry func(b []byte) error) {
-		wg.Go(func() {
-			for b := make([]byte, maxDatagram); ; {
-				if err := carry(b); err != nil {
-					cancel(err)
-					return
-				}
-				f.used.Store(time.Now().UnixNano())
+	return carry.Datagrams(ctx, func() { f.back.Close(); f.up.Close() },
+		func(ctx context.Context, _ []byte) error {
+			select {
+			case b := <-f.queue:
+				return f.forth(ctx, b)
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-		})
-	}
-	half(func([]byte) error {
-		select {
-		case b := <-f.queue:
-			return f.forth(ctx, b)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	})
-	half(func(b []byte) error {
-		n, err := f.back.Read(b)
-		if err != nil {
+		},
+		func(ctx context.Context, b []byte) error {
+			n, err := f.back.Read(b)
+			if err != nil {
+				return err
+			}
+			return f.forth(ctx, b[:n])
+		},
+		func(_ context.Context, b []byte) error {
+			got, err := f.up.Receive(b)
+			if err == nil {
+				_, err = f.back.Write(got)
+			}
 			return err
-		}
-		return f.forth(ctx, b[:n])
-	})
-	half(func(b []byte) error {
-		got, err := f.up.receive(b)
-		if err != nil {
-			return upstream(err)
-		}
-		_, err = f.back.Write(got)
-		return err
-	})
-	f.watch(ctx)
-	f.back.Close()
-	f.up.close()
-	wg.Wait()
-	return context.Cause(ctx)
+		})
 }
 
 // forth sends one on, if it still may go.
@@ -304,23 +226,5 @@ func (f *flow) forth(ctx context.Context, b []byte) error {
 	if _, _, _, err := f.sock.SendTo(ctx, f.to); err != nil {
 		return err
 	}
-	return upstream(f.up.send(b))
-}
-
-// watch returns when the flow is over.
-func (f *flow) watch(ctx context.Context) {
-	t := time.NewTimer(flowLife)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			left := flowLife - time.Since(time.Unix(0, f.used.Load()))
-			if left <= 0 {
-				return
-			}
-			t.Reset(left)
-		}
-	}
+	return f.up.Send(b)
 }

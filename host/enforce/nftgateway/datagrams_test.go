@@ -16,14 +16,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
-	"golang.org/x/net/icmp"
-	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
+	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -42,7 +41,7 @@ func (n *network) echo(ns netns.NsHandle, at, name string) netip.AddrPort {
 	n.t.Cleanup(func() { c.Close(); <-done })
 	go func() {
 		defer close(done)
-		b := make([]byte, maxDatagram)
+		b := make([]byte, carry.MaxDatagram)
 		for {
 			size, from, err := c.ReadFromUDPAddrPort(b)
 			if err != nil {
@@ -75,7 +74,7 @@ func (n *network) send(c *net.UDPConn, to netip.AddrPort, text string) {
 // ask sends a word and returns the answer, which comes from whom it was sent to.
 func (n *network) ask(c *net.UDPConn, to netip.AddrPort, text string) string {
 	n.send(c, to, text)
-	b := make([]byte, maxDatagram)
+	b := make([]byte, carry.MaxDatagram)
 	size, from, err := c.ReadFromUDPAddrPort(b)
 	require.NoError(n.t, err)
 	require.Equal(n.t, to, plain(from), "the answer has the right address")
@@ -192,22 +191,6 @@ func TestDatagramsThatGoNowhereAreRefused(t *testing.T) {
 		require.Equal(t, 7, denied)
 		mu.Unlock()
 	})
-}
-
-// What is said of a datagram has its ends, and nothing that was not sent.
-func TestUnreachableNamesTheDatagram(t *testing.T) {
-	four, err := ends{netip.MustParseAddrPort("198.18.0.2:1000"), netip.MustParseAddrPort("198.18.1.2:25")}.headers()
-	require.NoError(t, err)
-	h, err := icmp.ParseIPv4Header(four)
-	require.NoError(t, err)
-	require.Equal(t, "198.18.0.2 198.18.1.2 17 28", fmt.Sprint(h.Src, " ", h.Dst, " ", h.Protocol, " ", h.TotalLen))
-	require.Equal(t, []byte{1000 >> 8, 1000 & 255, 0, 25, 0, 8, 0, 0}, four[h.Len:])
-	six, err := ends{netip.MustParseAddrPort("[2001:db8::2]:1000"), netip.MustParseAddrPort("[2001:db8::1]:25")}.headers()
-	require.NoError(t, err)
-	h6, err := ipv6.ParseHeader(six)
-	require.NoError(t, err)
-	require.Equal(t, "2001:db8::2 2001:db8::1 17 8", fmt.Sprint(h6.Src, " ", h6.Dst, " ", h6.NextHeader, " ", h6.PayloadLen))
-	require.Equal(t, four[h.Len:], six[ipv6.HeaderLen:])
 }
 
 // They go by way of a SOCKS proxy, too.

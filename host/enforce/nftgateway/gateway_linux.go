@@ -12,10 +12,10 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/time/rate"
 
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/internal/carry"
+	"github.com/calloutd/calloutd/host/enforce/internal/unreachable"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -26,8 +26,7 @@ type Gateway struct {
 	lock    net.Listener // held as long as this gateway runs
 	listen  []*net.TCPListener
 	udp     []*datagrams
-	icmp    *rate.Limiter // of what unreachable says
-	mute    sync.Once     // why it can say nothing
+	refused *unreachable.Teller
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 }
@@ -53,7 +52,7 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	g := &Gateway{opts: opts, cancel: cancel, icmp: newUnreachable(), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff}}
+	g := &Gateway{opts: opts, cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff}}
 	if g.lock, err = alone(&opts); err != nil {
 		cancel()
 		return nil, err

@@ -3,9 +3,10 @@
 // The kernel's part: connects and datagrams of a cgroup.
 //
 // What the policy decides by address, port, protocol and user alone is decided
-// here, from cells that user space computed. A TCP connect that needs more is sent
-// to the daemon's port with a record of what the program asked for; it never goes
-// where it asked for undecided. Anything else that needs more is refused.
+// here, from cells that user space computed. A TCP connect that needs more, and an
+// IPv4 datagram that a callout may redirect, are sent to the daemon's port with a
+// record of what the program asked for; they never go where it asked for undecided.
+// Anything else that needs more is refused.
 
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
@@ -19,7 +20,8 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-enum verdict { ASK = 0, PERMIT = 1, BLOCK = 2 };
+// ASK is what the engine is asked about a connection, CALLOUT about a datagram, too.
+enum verdict { ASK = 0, PERMIT = 1, BLOCK = 2, CALLOUT = 3 };
 
 // family says at which layers an address is asked about.
 enum family { V4 = 4, V6 = 6, MAPPED = 46 };
@@ -29,7 +31,8 @@ struct config {
 	__u32 generation; // its lowest bit chooses the cells
 	__u32 daemon;     // its process, whose own sockets are left alone
 	__u16 port4, port6; // where it listens, network order
-	__u32 tell; // user space hears of what is permitted, too
+	__u16 datagrams;    // likewise, for those of IPv4
+	__u16 tell;         // user space hears of what is permitted, too
 };
 
 // A cell is a part of the space of connections that the policy decides alike.
@@ -65,6 +68,14 @@ struct source {
 	__u16 port; // host order
 	__u16 pad;
 	__u32 pad2;
+};
+
+// A sending is a socket that sends datagrams to an address.
+struct sending {
+	__u64 cookie;
+	__u32 address;
+	__u16 port; // network order
+	__u16 pad;
 };
 
 struct user_key {
@@ -116,6 +127,23 @@ struct {
 	__type(key, struct source);
 	__type(value, struct record);
 } waiting SEC(".maps");
+
+// flows has the records of datagrams, by the address that stands in for where they
+// were going: one of 127.128.0.0/10 for each sending, so that the daemon knows it
+// and answers from there. What a full map forgets gets another one.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 16);
+	__type(key, __u32);
+	__type(value, struct record);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct sending);
+	__type(value, __u32);
+} stand_ins SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -211,6 +239,53 @@ static __always_inline void forget(struct bpf_sock_addr *ctx)
 		bpf_sk_storage_delete(&asked, ctx->sk);
 }
 
+static __always_inline __u32 v4_of(struct record *r)
+{
+	__u32 a;
+	__builtin_memcpy(&a, r->address + 12, 4);
+	return a;
+}
+
+// stand_in returns the address that a socket's datagrams are to be sent to, 0 if
+// there is none. A socket that connects gets a new one: its port may be another.
+static __always_inline __u32 stand_in(struct bpf_sock_addr *ctx, struct config *c, struct record *r, int fresh)
+{
+	struct sending k = {.cookie = r->cookie, .address = v4_of(r), .port = r->port};
+	if (r->verdict != CALLOUT || r->protocol != IPPROTO_UDP || r->family == V6 || !c->datagrams || bpf_get_netns_cookie(ctx) != c->netns)
+		return 0;
+	__u32 *known = bpf_map_lookup_elem(&stand_ins, &k);
+	if (known && !fresh) {
+		__u32 a = *known;
+		struct record *f = bpf_map_lookup_elem(&flows, &a);
+		if (f && f->cookie == r->cookie && v4_of(f) == k.address && f->port == k.port)
+			return a;
+	}
+	for (int i = 0; i < 4; i++) {
+		__u32 a = bpf_htonl(0x7f800000 | (bpf_get_prandom_u32() & 0x3fffff));
+		if (bpf_map_update_elem(&flows, &a, r, BPF_NOEXIST) == 0) {
+			bpf_map_update_elem(&stand_ins, &k, &a, BPF_ANY);
+			return a;
+		}
+	}
+	return 0;
+}
+
+// ours reports whether a program itself names the daemon's port for datagrams, with
+// which it could speak for another one.
+static __always_inline int ours(struct config *c, struct record *r)
+{
+	return r->protocol == IPPROTO_UDP && r->port == c->datagrams && r->family != V6 && r->address[12] == 127;
+}
+
+// its reports whether an address stands in for where the socket sends. The kernel asks
+// about each datagram of a socket of IPv6 that is connected to an IPv4 address.
+static __always_inline int its(struct record *r)
+{
+	__u32 a = v4_of(r);
+	struct record *f = bpf_map_lookup_elem(&flows, &a);
+	return f && f->cookie == r->cookie;
+}
+
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
@@ -223,13 +298,18 @@ int connect4(struct bpf_sock_addr *ctx)
 	forget(ctx); // of an earlier connect
 	if (r.process == c->daemon)
 		return 1;
+	if (ours(c, &r))
+		return refuse(&r);
 	decide(c, &r);
 	if (r.verdict == PERMIT)
 		return permit(c, &r);
-	if (r.verdict == BLOCK || r.protocol != IPPROTO_TCP || !remember(ctx, &r))
+	if (r.verdict == BLOCK)
 		return refuse(&r);
-	ctx->user_ip4 = bpf_htonl(0x7f000001);
-	ctx->user_port = c->port4;
+	__u32 to = r.protocol == IPPROTO_TCP ? bpf_htonl(0x7f000001) : stand_in(ctx, c, &r, 1);
+	if (!to || !remember(ctx, &r))
+		return refuse(&r);
+	ctx->user_ip4 = to;
+	ctx->user_port = r.protocol == IPPROTO_TCP ? c->port4 : c->datagrams;
 	return 1;
 }
 
@@ -245,14 +325,19 @@ int connect6(struct bpf_sock_addr *ctx)
 	forget(ctx);
 	if (r.process == c->daemon)
 		return 1;
+	if (ours(c, &r))
+		return refuse(&r);
 	decide(c, &r);
 	if (r.verdict == PERMIT)
 		return permit(c, &r);
-	if (r.verdict == BLOCK || r.protocol != IPPROTO_TCP || !remember(ctx, &r))
+	if (r.verdict == BLOCK)
+		return refuse(&r);
+	__u32 to = r.protocol == IPPROTO_TCP ? bpf_htonl(0x7f000001) : stand_in(ctx, c, &r, 1);
+	if (!to || !remember(ctx, &r))
 		return refuse(&r);
 	if (r.family == MAPPED) {
-		ctx->user_ip6[3] = bpf_htonl(0x7f000001);
-		ctx->user_port = c->port4;
+		ctx->user_ip6[3] = to;
+		ctx->user_port = r.protocol == IPPROTO_TCP ? c->port4 : c->datagrams;
 		return 1;
 	}
 	ctx->user_ip6[0] = ctx->user_ip6[1] = ctx->user_ip6[2] = 0;
@@ -261,7 +346,6 @@ int connect6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
-// Datagrams cannot wait: what is not decided is refused.
 SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
@@ -269,12 +353,24 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	struct record r = {};
 	who(ctx, &r);
 	set_v4(&r, ctx->user_ip4);
-	if (c && r.process == c->daemon)
+	if (!c)
+		return refuse(&r);
+	if (r.process == c->daemon)
 		return 1;
-	if (c)
-		decide(c, &r);
-	return r.verdict == PERMIT ? 1 : refuse(&r);
+	if (ours(c, &r))
+		return its(&r) ? 1 : refuse(&r);
+	decide(c, &r);
+	if (r.verdict == PERMIT)
+		return 1;
+	__u32 to = stand_in(ctx, c, &r, 0);
+	if (!to)
+		return refuse(&r);
+	ctx->user_ip4 = to;
+	ctx->user_port = c->datagrams;
+	return 1;
 }
+
+// Those of IPv6 have no addresses to stand in: what is not decided is refused.
 
 SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
@@ -288,6 +384,41 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	if (c)
 		decide(c, &r);
 	return r.verdict == PERMIT ? 1 : refuse(&r);
+}
+
+// answered is the record of the datagrams that one from an address answers.
+static __always_inline struct record *answered(struct bpf_sock_addr *ctx, __u32 from)
+{
+	struct config *c = config();
+	if (!c || ctx->user_port != c->datagrams)
+		return 0;
+	struct record *r = bpf_map_lookup_elem(&flows, &from);
+	return r && r->cookie == bpf_get_socket_cookie(ctx) ? r : 0;
+}
+
+// An answer comes from whom the program asked.
+SEC("cgroup/recvmsg4")
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	struct record *r = answered(ctx, ctx->user_ip4);
+	if (r) {
+		ctx->user_ip4 = v4_of(r);
+		ctx->user_port = r->port;
+	}
+	return 1;
+}
+
+SEC("cgroup/recvmsg6")
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	if (ctx->user_ip6[0] || ctx->user_ip6[1] || ctx->user_ip6[2] != bpf_htonl(0xffff))
+		return 1;
+	struct record *r = answered(ctx, ctx->user_ip6[3]);
+	if (r) {
+		ctx->user_ip6[3] = v4_of(r);
+		ctx->user_port = r->port;
+	}
+	return 1;
 }
 
 // A program that asks whom it is connected to hears whom it asked for.

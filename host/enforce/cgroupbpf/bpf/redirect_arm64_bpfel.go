@@ -39,7 +39,8 @@ type RedirectConfig struct {
 	Daemon     uint32
 	Port4      uint16
 	Port6      uint16
-	Tell       uint32
+	Datagrams  uint16
+	Tell       uint16
 }
 
 type RedirectRecord struct {
@@ -54,6 +55,14 @@ type RedirectRecord struct {
 	Filter   uint64
 	Cookie   uint64
 	Cgroup   uint64
+}
+
+type RedirectSending struct {
+	_       structs.HostLayout
+	Cookie  uint64
+	Address uint32
+	Port    uint16
+	Pad     uint16
 }
 
 type RedirectSource struct {
@@ -79,13 +88,17 @@ const (
 	RedirectMapCells         = "cells"
 	RedirectMapConfigs       = "configs"
 	RedirectMapEvents        = "events"
+	RedirectMapFlows         = "flows"
 	RedirectMapPortClasses   = "port_classes"
+	RedirectMapStandIns      = "stand_ins"
 	RedirectMapUserClasses   = "user_classes"
 	RedirectMapWaiting       = "waiting"
 	RedirectProgConnect4     = "connect4"
 	RedirectProgConnect6     = "connect6"
 	RedirectProgGetpeername4 = "getpeername4"
 	RedirectProgGetpeername6 = "getpeername6"
+	RedirectProgRecvmsg4     = "recvmsg4"
+	RedirectProgRecvmsg6     = "recvmsg6"
 	RedirectProgSendmsg4     = "sendmsg4"
 	RedirectProgSendmsg6     = "sendmsg6"
 	RedirectProgSocketStates = "socket_states"
@@ -137,6 +150,8 @@ type RedirectProgramSpecs struct {
 	Connect6     *ebpf.ProgramSpec `ebpf:"connect6"`
 	Getpeername4 *ebpf.ProgramSpec `ebpf:"getpeername4"`
 	Getpeername6 *ebpf.ProgramSpec `ebpf:"getpeername6"`
+	Recvmsg4     *ebpf.ProgramSpec `ebpf:"recvmsg4"`
+	Recvmsg6     *ebpf.ProgramSpec `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
 	SocketStates *ebpf.ProgramSpec `ebpf:"socket_states"`
@@ -150,7 +165,9 @@ type RedirectMapSpecs struct {
 	Cells       *ebpf.MapSpec `ebpf:"cells"`
 	Configs     *ebpf.MapSpec `ebpf:"configs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
+	Flows       *ebpf.MapSpec `ebpf:"flows"`
 	PortClasses *ebpf.MapSpec `ebpf:"port_classes"`
+	StandIns    *ebpf.MapSpec `ebpf:"stand_ins"`
 	UserClasses *ebpf.MapSpec `ebpf:"user_classes"`
 	Waiting     *ebpf.MapSpec `ebpf:"waiting"`
 }
@@ -185,7 +202,9 @@ type RedirectMaps struct {
 	Cells       *ebpf.Map `ebpf:"cells"`
 	Configs     *ebpf.Map `ebpf:"configs"`
 	Events      *ebpf.Map `ebpf:"events"`
+	Flows       *ebpf.Map `ebpf:"flows"`
 	PortClasses *ebpf.Map `ebpf:"port_classes"`
+	StandIns    *ebpf.Map `ebpf:"stand_ins"`
 	UserClasses *ebpf.Map `ebpf:"user_classes"`
 	Waiting     *ebpf.Map `ebpf:"waiting"`
 }
@@ -196,7 +215,9 @@ func (m *RedirectMaps) Close() error {
 		m.Cells,
 		m.Configs,
 		m.Events,
+		m.Flows,
 		m.PortClasses,
+		m.StandIns,
 		m.UserClasses,
 		m.Waiting,
 	)
@@ -216,6 +237,8 @@ type RedirectPrograms struct {
 	Connect6     *ebpf.Program `ebpf:"connect6"`
 	Getpeername4 *ebpf.Program `ebpf:"getpeername4"`
 	Getpeername6 *ebpf.Program `ebpf:"getpeername6"`
+	Recvmsg4     *ebpf.Program `ebpf:"recvmsg4"`
+	Recvmsg6     *ebpf.Program `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
 	SocketStates *ebpf.Program `ebpf:"socket_states"`
@@ -227,6 +250,8 @@ func (p *RedirectPrograms) Close() error {
 		p.Connect6,
 		p.Getpeername4,
 		p.Getpeername6,
+		p.Recvmsg4,
+		p.Recvmsg6,
 		p.Sendmsg4,
 		p.Sendmsg6,
 		p.SocketStates,

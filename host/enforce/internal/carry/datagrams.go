@@ -1,0 +1,125 @@
+package carry
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/calloutd/calloutd/host/enforce/handoff"
+)
+
+const (
+	flowLife    = 2 * time.Minute
+	MaxDatagram = 1 << 16
+)
+
+// A Peer is where a flow's datagrams go.
+type Peer interface {
+	Send(b []byte) error
+	Receive(b []byte) ([]byte, error)
+	Close()
+}
+
+// ErrNobody is what a Peer returns when nobody is where a flow goes.
+var ErrNobody = errors.New("the port is closed")
+
+func nobody(err error) error {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return ErrNobody
+	}
+	return err
+}
+
+// Reach is the way to where a flow may go: a socket that dial connects, or a proxy of
+// somebody else, who is asked for whom it wanted.
+func Reach(ctx context.Context, to, wanted netip.AddrPort, find handoff.Finder, dial func(to netip.AddrPort) (*net.UDPConn, error)) (Peer, error) {
+	if p := find.Find(to); p != nil && to != wanted {
+		ctx, cancel := context.WithTimeout(ctx, handoffTime)
+		defer cancel()
+		a, err := handoff.Associate(ctx, to, p)
+		if err != nil {
+			return nil, err
+		}
+		return behindProxy{a, wanted}, nil
+	}
+	c, err := dial(to)
+	if err != nil {
+		return nil, err
+	}
+	return direct{c}, nil
+}
+
+type direct struct{ *net.UDPConn }
+
+func (p direct) Send(b []byte) error { _, err := p.Write(b); return nobody(err) }
+
+func (p direct) Receive(b []byte) ([]byte, error) { n, err := p.Read(b); return b[:n], nobody(err) }
+
+func (p direct) Close() { p.UDPConn.Close() }
+
+type behindProxy struct {
+	*handoff.Association
+	to netip.AddrPort
+}
+
+func (p behindProxy) Send(b []byte) error { return p.WriteTo(b, p.to) }
+
+func (p behindProxy) Receive(b []byte) ([]byte, error) {
+	for {
+		got, from, err := p.ReadFrom(b)
+		if err != nil || from == p.to {
+			return got, err
+		}
+	}
+}
+
+// Datagrams carries a flow: it calls each of the functions again and again, with a
+// buffer of its own, until one fails, whose error it returns, none has carried anything
+// for two minutes, or ctx ends. Then it calls end, which makes them return.
+func Datagrams(ctx context.Context, end func(), carry ...func(ctx context.Context, b []byte) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var used atomic.Int64 // Unix nanoseconds
+	used.Store(time.Now().UnixNano())
+	var wg sync.WaitGroup
+	for _, carry := range carry {
+		wg.Go(func() {
+			for b := make([]byte, MaxDatagram); ; {
+				if err := carry(ctx, b); err != nil {
+					cancel(err)
+					return
+				}
+				used.Store(time.Now().UnixNano())
+			}
+		})
+	}
+	idle(ctx, &used)
+	err := context.Cause(ctx)
+	cancel(nil)
+	end()
+	wg.Wait()
+	return err
+}
+
+// idle returns when nothing was used for a while, or ctx ends.
+func idle(ctx context.Context, used *atomic.Int64) {
+	t := time.NewTimer(flowLife)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			left := flowLife - time.Since(time.Unix(0, used.Load()))
+			if left <= 0 {
+				return
+			}
+			t.Reset(left)
+		}
+	}
+}
