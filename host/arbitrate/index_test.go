@@ -156,6 +156,50 @@ func TestChangeIsCompile(t *testing.T) {
 	}
 }
 
+// Conditions are made ready in memory that is used again: what is kept of them is the
+// filter's own, whatever filters come and go after it, with few conditions or many.
+func TestFiltersShareNoConditions(t *testing.T) {
+	l := fwpm.LayerALEAuthConnectV6
+	filter := func(i int) *fwpm.Filter {
+		f := &fwpm.Filter{ID: fwpm.FilterID(i + 1), Name: "f", Layer: l, Action: fwp.ActionPermit}
+		add := func(c fwpm.ConditionID, m fwp.Match, v fwp.Value) {
+			f.Conditions = append(f.Conditions, fwpm.Condition{Field: c, Match: m, Value: v})
+		}
+		for j := range 2 { // alternatives: no brief has room for them
+			add(fwpm.ConditionALEAppID, fwp.MatchEqual, fwp.Blob(fmt.Sprint("/bin/", 2*i+j)))
+			add(fwpm.ConditionALEUserID, fwp.MatchEqual, fwp.Allow(fwp.UserSID(uint32(2*i+j))))
+			add(fwpm.ConditionIPLocalAddress, fwp.MatchEqual, fwp.Addr(netip.AddrFrom16([16]byte{0x20, 1, byte(i), byte(j)})))
+		}
+		for j := range i % 3 * 50 {
+			add(fwpm.ConditionIPLocalPort, fwp.MatchEqual, fwp.U16(uint16(j)))
+		}
+		return f
+	}
+	const n = 30
+	p := &fwpm.Policy{}
+	var ins []fwps.Incoming
+	for i := range n {
+		p.Filters = append(p.Filters, *filter(i))
+		for j := range 2 {
+			ins = append(ins, fwps.Incoming{Layer: l, AppID: fmt.Sprint("/bin/", 2*i+j), UserKnown: true, UserID: uint32(2*i + j),
+				Local: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, byte(i), byte(j)}), 1)})
+		}
+	}
+	prog, err := Compile(p, Options{})
+	require.NoError(t, err)
+	newMirror(p).check(t, prog, ins)
+	for i := range n {
+		prog, err = prog.Change(Change{Gone: []*fwpm.Filter{filter(i)}, Came: []*fwpm.Filter{filter(i)}})
+		require.NoError(t, err)
+	}
+	newMirror(p).check(t, prog, ins)
+	d := new(fwps.Decision)
+	for i := range ins {
+		prog.Classify(t.Context(), &ins[i], d)
+		require.Len(t, d.Steps, 1, "connection %d meets its filter", i)
+	}
+}
+
 // Filters that no way tells apart are a list in chunks. It loses the filter that goes
 // and no other, in whatever order they go: the first first, the last first, the oldest.
 func TestOnlyTheFilterThatGoesIsLost(t *testing.T) {
