@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/calloutd/calloutd/host/redirect"
@@ -111,9 +112,15 @@ func Inspect(ctx context.Context, o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inspect: %w", err)
 	}
+	var stopped atomic.Bool
 	srv := &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState: func(c net.Conn, s http.ConnState) {
+			if s == http.StateNew && stopped.Load() { // The server's Close did not see it.
+				c.(*wsknet.Conn).Abort()
+			}
+		},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			rep := o.report(r.Context(), r.Context().Value(connKey{}).(*wsknet.Conn))
 			w.Header().Set("Content-Type", "application/json")
@@ -125,7 +132,7 @@ func Inspect(ctx context.Context, o Options) (*Proxy, error) {
 			_ = json.NewEncoder(w).Encode(rep)
 		}),
 	}
-	p := &Proxy{ln: ln, stop: func() { srv.Close() }, drain: srv.Shutdown}
+	p := &Proxy{ln: ln, stop: func() { stopped.Store(true); srv.Close() }, drain: srv.Shutdown}
 	p.wg.Go(func() {
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			o.logf("inspect: %v", err)
@@ -230,10 +237,12 @@ func (o *Options) carry(ctx context.Context, in *wsknet.Conn, read []byte, name 
 
 // abort resets both ends of a relay. They cannot take turns: an Abort waits until
 // nobody uses its connection, and who moves bytes uses both and may be waiting for
-// the other one. The first is over when whoever closes it next has returned.
+// the other one. Both are over when it returns: a Close must not come before.
 func abort(a, b *wsknet.Conn) {
-	go a.Abort()
+	var wg sync.WaitGroup
+	wg.Go(a.Abort)
 	b.Abort()
+	wg.Wait()
 }
 
 // relay copies both ways until both ends are done, passing each end's

@@ -249,3 +249,46 @@ func requireReset(t *testing.T, err error) {
 	require.ErrorAs(t, err, &errno)
 	require.Contains(t, []syscall.Errno{syscall.ECONNRESET, 10054}, errno)
 }
+
+// What one end resets, the other sees reset, also when the direction to it has
+// ended in order before.
+func TestForwardPassesResetsOn(t *testing.T) {
+	for name, half := range map[string]bool{"open": false, "half closed": true} {
+		t.Run(name, func(t *testing.T) {
+			w := open(t)
+			origin, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer origin.Close()
+			w.start(localproxy.Forward, true)
+			pair := func() (*wsknet.Conn, *net.TCPConn) {
+				c := w.dial(origin.Addr().String())
+				far, err := origin.Accept()
+				require.NoError(t, err)
+				return c, far.(*net.TCPConn)
+			}
+
+			c, far := pair()
+			if half {
+				require.NoError(t, far.CloseWrite())
+				_, err = io.ReadAll(c)
+				require.NoError(t, err)
+			}
+			c.Abort()
+			_, err = io.ReadAll(far)
+			requireReset(t, err)
+			far.Close()
+
+			c, far = pair()
+			if half {
+				require.NoError(t, c.CloseWrite())
+				_, err = io.ReadAll(far)
+				require.NoError(t, err)
+			}
+			far.SetLinger(0)
+			far.Close()
+			_, err = io.ReadAll(c)
+			requireReset(t, err)
+			c.Abort()
+		})
+	}
+}

@@ -217,43 +217,46 @@ func (c *Conn) Close() (err error) {
 }
 
 // linger closes the socket when the peer has closed its side too, or has not for
-// too long. The routines start the close and free the IRPs: something pends on
-// the socket until it is closed, and nothing is left then, so that its client may
-// deregister meanwhile.
+// too long; the close then ends the drain. The routines start the close and free the
+// IRPs: something pends on the socket until it is closed, and nothing is left then,
+// so that its client may deregister meanwhile.
 func (c *Conn) linger(receive func(*wsk.IRP) ntstatus.Status) {
 	drain, end := wsk.AllocateIRP(1), wsk.AllocateIRP(1)
 	ctx, cancel := context.WithTimeout(c.cut, linger)
-	var users atomic.Int32 // of drain: its completion, and a cancel that is under way
-	users.Store(1)
-	release := func() {
-		if users.Add(-1) == 0 { // Not before: who sees the socket closed may look for IRPs that are left.
-			drain.Free()
-			c.s.CloseSocket(end)
-		}
-	}
 	gone := func() {}
 	if c.lingering != nil {
 		c.lingering.add(1)
 		gone = func() { c.lingering.add(-1) }
 	}
-	stop := context.AfterFunc(ctx, func() {
-		if users.Add(1) > 1 {
-			drain.Cancel()
-			release()
-		}
-	})
 	end.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
 		end.Free()
 		gone()
 		return ntstatus.MoreProcessingRequired
 	}, nil, wsk.InvokeAlways)
+
+	var mu sync.Mutex // held while the close begins, so that the drain does not end before
+	closing, stop := false, func() bool { return false }
+	finish := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !closing {
+			closing = true
+			stop()
+			c.s.CloseSocket(end)
+		}
+	}
 	drain.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
-		stop()
+		drain.Free()
+		finish()
 		cancel()
-		release()
 		return ntstatus.MoreProcessingRequired
 	}, nil, wsk.InvokeAlways)
 	receive(drain)
+	mu.Lock()
+	defer mu.Unlock()
+	if !closing { // Not before the drain: a close goes with no other call (WSK-CLOSE-01).
+		stop = context.AfterFunc(ctx, finish)
+	}
 }
 
 // Abort closes the connection with a reset.
