@@ -124,7 +124,8 @@ func openOther(dir, word string, errs io.Writer) (*policyfile.File, error) {
 }
 
 func newModels() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "models [NAME]",
 		Short: "List the models of other providers, or print one as a policy file",
 		Long: `Models lists what --with can put beside a policy by name. With a name it prints the model
@@ -136,7 +137,12 @@ become one as well: netsh advfirewall firewall show rule name=all prints them.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeModels,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
+			switch {
+			case asJSON && len(args) > 0:
+				return errors.New("--json is for the list: a model is a policy file")
+			case asJSON:
+				return encodeModels(cmd.OutOrStdout())
+			case len(args) == 0:
 				listModels(cmd.OutOrStdout())
 				return nil
 			}
@@ -151,4 +157,15 @@ become one as well: netsh advfirewall firewall show rule name=all prints them.`,
 			return err
 		},
 	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func encodeModels(out io.Writer) error {
+	for _, m := range policymodel.Models {
+		if err := encode(out, map[string]any{"name": m.Name, "argument": m.Arg, "what": m.What}); err != nil {
+			return err
+		}
+	}
+	return nil
 }

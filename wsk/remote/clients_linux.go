@@ -1,0 +1,86 @@
+package remote
+
+import (
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// A user of the system, with all of its processes.
+type user struct {
+	clients int
+	pace    *rate.Limiter
+}
+
+// admit begins to serve a client, if it may be one and there is room.
+func (s *Service) admit(c *net.UnixConn) {
+	p, err := peerOf(c)
+	if err != nil {
+		s.turnAway(c, p, &StatusError{Status: ntstatus.AccessDenied, Why: err.Error()})
+		return
+	}
+	if !s.opts.Allow(p) {
+		s.turnAway(c, p, &StatusError{Status: ntstatus.AccessDenied, Why: fmt.Sprintf("user %d may not be a client of this service", p.UID)})
+		return
+	}
+	s.mu.Lock()
+	u := s.users[p.UID]
+	if u == nil {
+		u = &user{pace: rate.NewLimiter(rate.Limit(s.opts.Rate), max(1, s.opts.Rate/10))}
+		s.users[p.UID] = u
+	}
+	room := !s.closed && len(s.conns) < s.opts.MaxClients && u.clients < max(1, s.opts.MaxClients/2)
+	if room {
+		u.clients++
+		s.conns[c] = p.UID
+		s.wg.Go(func() { s.serve(c, p, u) })
+	}
+	s.mu.Unlock()
+	if !room {
+		s.turnAway(c, p, &StatusError{Status: ntstatus.InsufficientResources, Why: "too many clients are connected"})
+	}
+}
+
+// turnAway says why before it closes, if the client's buffer takes that at once.
+func (s *Service) turnAway(c *net.UnixConn, p Peer, why *StatusError) {
+	s.refused.Add(1)
+	s.complain(p, "was turned away: %s", why.Why)
+	_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // It fails only for a closed one.
+	m := answer(message{}, nil, why)
+	_, _ = c.Write(m.appendTo(nil)) // A client that is gone needs no reason.
+	part(c)
+}
+
+// part closes a connection after the client can send nothing more and what it
+// sent was read: it would lose the last answer otherwise.
+func part(c *net.UnixConn) {
+	defer c.Close()
+	if c.CloseRead() != nil || c.SetReadDeadline(time.Now().Add(time.Second)) != nil {
+		return
+	}
+	for b := make([]byte, maxMessage); ; {
+		n, fds, err := receive(c, b)
+		closeAll(fds)
+		if n == 0 || err != nil {
+			return
+		}
+	}
+}
+
+func (s *Service) complain(p Peer, format string, args ...any) {
+	s.complaints.Do(func() {
+		s.opts.Logf("remote: process %d (%s) "+format, append([]any{p.PID, p.AppID}, args...)...)
+	})
+}
+
+func (s *Service) leave(c *net.UnixConn) {
+	part(c)
+	s.mu.Lock()
+	s.users[s.conns[c]].clients--
+	delete(s.conns, c)
+	s.mu.Unlock()
+}
