@@ -64,7 +64,7 @@ func (o *benchOptions) bench(cmd *cobra.Command, policy string) error {
 	if err != nil {
 		return err
 	}
-	p, err := describe(cmd.Context(), policy, newTracer(io.Discard, false, false))
+	p, err := new(beside).describe(cmd.Context(), policy, policyrun.Description{Options: newTracer(io.Discard, false, false).options(), Measures: true})
 	if err != nil {
 		return err
 	}

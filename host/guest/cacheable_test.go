@@ -28,6 +28,25 @@ func TestAnAnswerByTheHostsWordIsNotCacheable(t *testing.T) {
 	require.True(t, v.Cacheable, "what was asked for another request does not count")
 }
 
+// Whether the time, the connection's number and what a guest remembers matter to an
+// answer that it calls cacheable is not looked at where time is short, but wherever
+// decisions are tried out.
+func TestTriedOutAGuestMustMeanThatItsAnswerIsCacheable(t *testing.T) {
+	for _, triesOut := range []bool{false, true} {
+		o := full()
+		o.TriesOut = triesOut
+		m := load(t, "cacheable", o)
+		for port, steady := range map[uint16]bool{1: true, 2: true, 5: true, 12: false, 13: false, 14: false} {
+			_, err := ask(m, call(port))
+			if steady || !triesOut {
+				require.NoError(t, err, "port %d", port)
+				continue
+			}
+			require.ErrorContains(t, err, "says that its answer is cacheable", "port %d", port)
+		}
+	}
+}
+
 // What a guest answered does not count any more when it is loaded anew, hears of
 // another filter, is put in quarantine or is closed.
 func TestAnAnswerEndsWithTheGuest(t *testing.T) {

@@ -9,20 +9,23 @@ import (
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
-// answer is ask with a journal.
+// answer is ask where there is a journal, or decisions are tried out.
 func (i *instance) answer(j *journal.Journal, c *fwps.Call, v *fwps.Verdict) (slices uint64, err error) {
 	i.journal = j
 	before := i.measures()
 	slices, err = i.ask(c, v)
 	i.measured(before)
 	i.journal = nil
+	if err == nil && v.Cacheable && i.m.opts.TriesOut {
+		err = i.steady(c, v)
+	}
 	return slices, err
 }
 
 // measures is what the guest has left of a slice of fuel, if the journal is to know
 // what its answer takes.
 func (i *instance) measures() (left int) {
-	if !i.journal.Measures || i.budget == nil {
+	if i.journal == nil || !i.journal.Measures || i.budget == nil {
 		return 0
 	}
 	return i.left()
@@ -30,7 +33,7 @@ func (i *instance) measures() (left int) {
 
 // measured tells the journal what an answer took since.
 func (i *instance) measured(before int) {
-	if !i.journal.Measures || i.budget == nil {
+	if i.journal == nil || !i.journal.Measures || i.budget == nil {
 		return
 	}
 	i.journal.Costs = append(i.journal.Costs, journal.Cost{Callout: i.m.name, Fuel: i.took(before), Of: i.m.opts.FuelSlices * meter.SliceFuel})

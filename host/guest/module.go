@@ -160,7 +160,7 @@ func (m *Module) classify(g *generation, s *slot, j *journal.Journal, c *fwps.Ca
 	}
 	var slices uint64
 	var err error
-	if j == nil {
+	if j == nil && !m.opts.TriesOut {
 		slices, err = i.ask(c, v)
 	} else {
 		slices, err = i.answer(j, c, v)

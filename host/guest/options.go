@@ -65,6 +65,9 @@ type ModuleOptions struct {
 	Counters []Counter
 	// Journals makes decisions look for a journal.Journal in their context.
 	Journals bool
+	// TriesOut says that no decision counts: there is time to make sure that an answer
+	// which the guest calls cacheable is.
+	TriesOut bool
 	// Logf hears of what the guest prints and of instances that were replaced,
 	// at a limited rate.
 	Logf func(format string, args ...any)

@@ -127,7 +127,7 @@ func modelled(f *policyfile.File) error {
 func (l *loader) options(c policyfile.Callout, config []byte) guest.ModuleOptions {
 	o := guest.ModuleOptions{Config: config, MaxFailures: c.MaxFailures, Withhold: ^c.Capabilities, Sets: c.Sets,
 		Slots: c.Limits.Slots, Spares: c.Limits.Spares, FuelSlices: c.Limits.FuelSlices, InitFuelSlices: c.Limits.StartFuelSlices,
-		Logf: l.opts.Logf, OnEvent: l.opts.OnCallout, Journals: l.opts.Journals}
+		Logf: l.opts.Logf, OnEvent: l.opts.OnCallout, Journals: l.opts.Journals, TriesOut: l.opts.triesOut}
 	if c.ContinueOnFailure {
 		o.OnFailure = guest.FailContinue
 	}

@@ -59,6 +59,7 @@ type Options struct {
 	Module func(ctx context.Context, dir string, c policyfile.Callout, o *guest.ModuleOptions) ([]byte, error)
 	// Journals lets what callouts are told be written down (package journal).
 	Journals bool
+	triesOut bool // nothing is connected
 }
 
 func (o Options) filled() Options {

@@ -57,6 +57,9 @@ type Description struct {
 	// Names is what addresses are called, as a proxy of kind dns would have learned.
 	// Optional: nothing is known.
 	Names *dnsnames.Names
+	// Measures says that it matters how long decisions take: an answer that a guest
+	// calls cacheable is not asked for twice.
+	Measures bool
 	// File is the policy, if it was read already: then the path is where it would be.
 	File *policyfile.File
 }
@@ -66,7 +69,7 @@ type Description struct {
 // error has every mistake with its place. The caller closes the policy.
 func Describe(ctx context.Context, path string, d Description) (*Policy, error) {
 	o := d.Options.filled()
-	o.Journals, o.CacheSize = true, -1
+	o.Journals, o.CacheSize, o.triesOut = true, -1, !d.Measures
 	file := d.File
 	if file == nil {
 		var err error

@@ -244,9 +244,9 @@ callouts:
 	require.ErrorContains(t, err, "policy.yaml:5:23: nothing to load")
 	prefix := netip.MustParsePrefix
 	require.Equal(t, map[string]guest.ModuleOptions{
-		"plain": {Config: asked["plain"].Config, Journals: true, Withhold: ^uint32(abi.CapLog | abi.CapRandom | abi.CapWall | abi.CapKV | abi.CapMetric)},
+		"plain": {Config: asked["plain"].Config, Journals: true, TriesOut: true, Withhold: ^uint32(abi.CapLog | abi.CapRandom | abi.CapWall | abi.CapKV | abi.CapMetric)},
 		"all": {
-			Config: asked["all"].Config, Journals: true,
+			Config: asked["all"].Config, Journals: true, TriesOut: true,
 			Withhold: ^uint32(abi.CapKV | abi.CapSets | abi.CapTables), Sets: [][]netip.Prefix{{prefix("192.0.2.0/24")}},
 			Tables:     [][]guest.Row{{{Prefix: prefix("10.0.0.0/8"), Value: 7}}},
 			FuelSlices: 2, InitFuelSlices: 3, Slots: 4, Spares: 5, OnFailure: guest.FailContinue, MaxFailures: -1,

@@ -1,5 +1,5 @@
 ;; Permits and says that the answer is cacheable, after a call of the host that the
-;; destination port names.
+;; destination port names. Some of the answers are not cacheable in truth.
 (module
   (import "callout" "log" (func $log (param i32 i32 i32) (result i32)))
   (import "callout" "random" (func $random (param i32 i32) (result i32)))
@@ -12,6 +12,7 @@
   (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
   (import "wasi_snapshot_preview1" "random_get" (func $chance (param i32 i32) (result i32)))
   (memory (export "memory") 1)
+  (global $asked (mut i32) (i32.const 0))
   (data (i32.const 512) "key")
   (func (export "callout_abi_v1") (result i32) (i32.const 1024))
   (func (export "callout_caps") (result i64) (i64.const 0xff))
@@ -27,5 +28,10 @@
     (if (call $port (i32.const 9)) (then (drop (call $names (i32.const 0) (i32.const 16)))))
     (if (call $port (i32.const 10)) (then (drop (call $clock (i32.const 1) (i64.const 1) (i32.const 0)))))
     (if (call $port (i32.const 11)) (then (drop (call $chance (i32.const 0) (i32.const 8)))))
+    (if (call $port (i32.const 12)) (then (if (i64.eqz (i64.and (i64.load (i32.const 1136)) (i64.const 1))) (then (return (i64.const 0x8000000000002))))))
+    (if (call $port (i32.const 13)) (then (if (i64.eqz (i64.and (i64.load (i32.const 1040)) (i64.const 1))) (then (return (i64.const 0x8000000000002))))))
+    (if (call $port (i32.const 14)) (then
+      (global.set $asked (i32.add (global.get $asked) (i32.const 1)))
+      (return (i64.add (i64.const 0x8000000000001) (i64.extend_i32_u (i32.and (global.get $asked) (i32.const 1)))))))
     (if (call $port (i32.const 99)) (then unreachable))
     (i64.const 0x8000000000001)))
