@@ -3,11 +3,13 @@ package main
 import (
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -37,7 +39,8 @@ for to in ("127.0.0.1", "192.0.2.7", "198.51.100.7"):
     except PermissionError: print("blocked"); continue
     c.sendall(b"GET / HTTP/1.0\r\n\r\n")
     while c.recv(4096): pass
-socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))`, port}
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))
+sys.stdin.read()`, port}
 	want := []string{
 		"calloutd: 4 connections by 1 program, 1 refused",
 		`      1 to 127\.0\.0\.1:9: permitted`,
@@ -45,6 +48,7 @@ socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))`, por
 		fmt.Sprintf(`      1 to 192\.0\.2\.7:%s: blocked at ALE_AUTH_CONNECT_V4 by filter \d+ "not there" .*`, port),
 		fmt.Sprintf(`      1 to 198\.51\.100\.7:%s: redirected to 127\.0\.0\.1:%s`, port, port),
 	}
+	last := regexp.MustCompile(`"ALE_FLOW_ESTABLISHED_V4".*"to":"127\.0\.0\.1:9"`)
 	for _, mode := range []struct {
 		ready string
 		args  func(cgroup string) []string
@@ -67,6 +71,17 @@ socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))`, por
 			said, end := background(t, mode.ready, args...)
 			cmd := exec.CommandContext(t.Context(), client[0], client[1:]...)
 			cmd.SysProcAttr = in
+			stdin, err := cmd.StdinPipe()
+			require.NoError(t, err)
+			go func() { // The kernel tells after the fact, and who it was is known as long as it is there.
+				defer stdin.Close()
+				for t.Context().Err() == nil {
+					if b, err := os.ReadFile(events); err == nil && last.Match(b) {
+						return
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}()
 			require.Equal(t, "blocked\n", finish(t, cmd).stdout)
 			end()
 			for line := range said {
