@@ -109,10 +109,14 @@ func output(cmd *exec.Cmd) error {
 // start starts a command that ends with the bench. It returns what it says on its
 // standard output or, with told, on its standard error.
 func (b *bench) start(argv []string, attr *syscall.SysProcAttr, told bool) (io.Reader, *os.Process, error) {
-	cmd := exec.CommandContext(b.ctx, argv[0], argv[1:]...)
+	ctx, stop := context.WithCancel(b.ctx)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.SysProcAttr = attr
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // So that it takes away what it made, and its workers.
+	cmd.WaitDelay = 10 * time.Second
 	r, w, err := os.Pipe()
 	if err != nil {
+		stop()
 		return nil, nil, err
 	}
 	cmd.Stdout = w
@@ -122,15 +126,14 @@ func (b *bench) start(argv []string, attr *syscall.SysProcAttr, told bool) (io.R
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
+		stop()
 		r.Close()
 		return nil, nil, err
 	}
 	b.undo = append(b.undo, func() {
-		_ = cmd.Process.Signal(os.Interrupt) // So that it takes away what it made.
-		slow := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+		stop()
 		r.Close()
 		_ = cmd.Wait()
-		slow.Stop()
 	})
 	return r, cmd.Process, nil
 }
