@@ -162,6 +162,7 @@ func TestClientsThatVanish(t *testing.T) {
 		raw.Close()
 	}
 	eventually(t, "there is room", func() bool { return ping(s, t.Context()) == nil })
+	eventually(t, "all that came before are gone", func() bool { return s.service.Stats().Clients == 0 })
 	_, err = s.client().RedirectRecords(t.Context(), accepted)
 	require.NoError(t, err)
 }
