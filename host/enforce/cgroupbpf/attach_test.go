@@ -177,9 +177,13 @@ func newSite(t testing.TB, p *fwpm.Policy, callout fwps.Callout) *site {
 		}
 		t.Skip("needs root and a cgroup v2 hierarchy")
 	}
-	s := &site{cgroup: filepath.Join(root, fmt.Sprintf("calloutd-test-%d", os.Getpid()))}
-	require.NoError(t, os.Mkdir(s.cgroup, 0o755))
-	t.Cleanup(func() { require.NoError(t, os.Remove(s.cgroup)) })
+	dir, err := os.MkdirTemp(root, "calloutd-test-")
+	require.NoError(t, err)
+	s := &site{cgroup: dir}
+	// A program that has ended can be in it for a moment yet.
+	t.Cleanup(func() {
+		require.Eventually(t, func() bool { return os.Remove(s.cgroup) == nil }, time.Minute, time.Millisecond)
+	})
 	s.engine = host.New(host.Options{OnDecision: func(in *fwps.Incoming, _ *fwps.Decision) {
 		if in.Layer.IsConnectRedirect() {
 			s.mu.Lock()
