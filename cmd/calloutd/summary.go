@@ -162,7 +162,7 @@ func (s *summary) print(t *tracer) {
 		}
 	}
 	t.print(summaryTotal{"summary", total, refused, programs},
-		fmt.Sprintf("calloutd: %s by %s, %d refused", plural(total, "connection"), plural(programs, "program"), refused))
+		fmt.Sprintf("calloutd: %s by %s, %s refused", connections(total), counted(programs, "program"), count(refused)))
 	for i, r := range rows {
 		head := ""
 		if i == 0 || rows[i-1].program != r.program {
@@ -174,11 +174,4 @@ func (s *summary) print(t *tracer) {
 	if s.more > 0 {
 		t.print(summaryRow{Event: "summary-row", Count: s.more, Outcome: "not told apart"}, fmt.Sprintf("%7d others, not told apart", s.more))
 	}
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -27,6 +27,13 @@ func (o *testOptions) watch(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("--watch: %w", err)
 	}
 	defer w.Close()
+	var given []string // What cannot be read yet is looked at as well.
+	for _, a := range args {
+		given = append(given, folderOf(a))
+	}
+	if _, err := follow(w, given); err != nil {
+		return err
+	}
 	for {
 		var all outcome
 		err := o.once(ctx, args, &all)
@@ -36,23 +43,32 @@ func (o *testOptions) watch(cmd *cobra.Command, args []string) error {
 		if _, failed := err.(exitCode); err != nil && !failed {
 			complain(cmd.ErrOrStderr(), err)
 		}
-		folders := all.folders
-		for _, a := range args { // What cannot be read yet is looked at as well.
-			folders = append(folders, folderOf(a))
+		more, err := follow(w, all.folders)
+		if err != nil {
+			return err
 		}
-		for _, f := range folders {
-			if !slices.Contains(w.WatchList(), f) {
-				if err := w.Add(f); err != nil {
-					return fmt.Errorf("--watch: %s: %w", f, err)
-				}
+		if !more { // Else nobody knows what happened in them since they were read.
+			fmt.Fprintf(cmd.OutOrStdout(), "watching %s; interrupt to end\n", counted(len(w.WatchList()), "folder"))
+			if !o.changed(ctx, w) {
+				return nil
 			}
-		}
-		fmt.Fprintf(cmd.OutOrStdout(), "watching %d folders; interrupt to end\n", len(w.WatchList()))
-		if !o.changed(ctx, w) {
-			return nil
 		}
 		fmt.Fprintln(cmd.OutOrStdout())
 	}
+}
+
+// follow watches folders too, and reports whether one was not watched before.
+func follow(w *fsnotify.Watcher, folders []string) (more bool, _ error) {
+	for _, f := range folders {
+		if f = filepath.Clean(f); slices.Contains(w.WatchList(), f) {
+			continue
+		}
+		if err := w.Add(f); err != nil {
+			return false, fmt.Errorf("--watch: %s: %w", f, err)
+		}
+		more = true
+	}
+	return more, nil
 }
 
 func folderOf(path string) string {
