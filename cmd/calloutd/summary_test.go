@@ -62,7 +62,7 @@ func TestSummaryIsBounded(t *testing.T) {
 	require.Equal(t, 5, s.more)
 	var out bytes.Buffer
 	s.print(newTracer(&out, false, false))
-	require.Contains(t, out.String(), fmt.Sprintf("calloutd: %d connections by 1 program, %d refused\n", maxRows+5, maxRows))
+	require.Contains(t, out.String(), fmt.Sprintf("calloutd: %s by 1 program, %s refused\n", connections(maxRows+5), count(maxRows)))
 	require.Contains(t, out.String(), "\n      5 others, not told apart\n")
 }
 
