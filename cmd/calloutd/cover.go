@@ -25,6 +25,8 @@ type codes struct {
 	search bool   // by blocks, one instance of each, whatever fails
 	builds string // folder of modules that take the place of those of the same name; empty: none
 	all    []*measured
+	// opening hears of each file that callouts are made of. Optional.
+	opening func(file string)
 	// built has Go packages that were built to be measured, by folder. Optional.
 	built map[string]goBuild
 }
@@ -47,7 +49,7 @@ type measured struct {
 // describe opens a policy whose callouts' code is measured.
 func (cs *codes) describe(ctx context.Context, path string, file *policyfile.File) (*policyrun.Policy, error) {
 	d := policyrun.Description{Options: newTracer(io.Discard, false, false).options(), File: file}
-	d.Module = cs.load
+	d.Module, d.OnInput = cs.load, cs.opening
 	p, err := policyrun.Describe(ctx, path, d)
 	if err != nil {
 		return nil, err

@@ -80,7 +80,7 @@ type outcome struct {
 	codes    []policytest.Code // of each module, by all policies that use it
 	failed   int
 	low      []string // what is below --min
-	folders  []string // of cases, policies and callouts
+	files    []string // that the cases are made of
 }
 
 func (o *testOptions) test(cmd *cobra.Command, args []string) error {
@@ -123,7 +123,7 @@ func (o *testOptions) once(ctx context.Context, args []string, out *outcome) err
 	}
 	var errs []error
 	for _, file := range files {
-		out.folders = append(out.folders, filepath.Dir(file))
+		out.uses(file)
 		errs = append(errs, o.file(ctx, file, only, out))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -134,6 +134,9 @@ func (o *testOptions) once(ctx context.Context, args []string, out *outcome) err
 	}
 	return nil
 }
+
+// uses notes a file that cases are made of.
+func (o *outcome) uses(file string) { o.files = append(o.files, file) }
 
 // add puts the code of a callout to that of the same module elsewhere.
 func (o *outcome) add(c policytest.Code) {

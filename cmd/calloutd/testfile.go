@@ -53,7 +53,6 @@ func (o *testOptions) file(ctx context.Context, path string, only *regexp.Regexp
 	}
 	out.results = append(out.results, results...)
 	out.policies = append(out.policies, policytest.PolicyCoverage{Policy: f.policy, Summary: f.reached.Summary()})
-	out.folders = append(out.folders, filepath.Dir(f.policy))
 	return err
 }
 
@@ -74,7 +73,8 @@ func (f *testFile) read() error {
 	}
 	f.policy, f.own = policyOf(f.path, f.suite, f.archive), f.archive.policy
 	if f.own == nil {
-		f.own, err = policyfile.Load(f.policy)
+		f.out.uses(f.policy)
+		f.own, err = policyfile.LoadEach(f.policy, f.out.uses)
 	}
 	return err
 }
@@ -88,7 +88,7 @@ func (f *testFile) runBeside(ctx context.Context, with []string, only *regexp.Re
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
-	code := codes{builds: f.builds, built: f.built}
+	code := codes{builds: f.builds, built: f.built, opening: f.out.uses}
 	p, err := code.describe(ctx, f.policy, file)
 	if err != nil {
 		return err
@@ -109,7 +109,6 @@ func (f *testFile) runBeside(ctx context.Context, with []string, only *regexp.Re
 		f.results[r.Case] = r
 	}
 	for _, m := range code.all {
-		f.out.folders = append(f.out.folders, folderOf(m.module))
 		if f.owns(m) {
 			f.out.add(m.code())
 		}

@@ -7,108 +7,79 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/spf13/cobra"
-)
 
-// quiet is how long nothing must change before the cases run again: editors and
-// compilers write in several steps.
-const quiet = 200 * time.Millisecond
+	"github.com/calloutd/calloutd/cmd/calloutd/internal/filewatch"
+)
 
 // watch runs the cases again whenever something changes beside them, their policies
 // or their callouts, until it is interrupted.
 func (o *testOptions) watch(cmd *cobra.Command, args []string) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
-	defer stop()
-	w, err := fsnotify.NewWatcher()
+	var files []string // What could be read once stays watched when it cannot be read.
+	for _, a := range args {
+		file := inside(a)
+		if _, err := os.Stat(filepath.Dir(file)); err != nil {
+			return fmt.Errorf("--watch: %w", err)
+		}
+		files = append(files, file)
+	}
+	warn := func(format string, args ...any) { complain(cmd.ErrOrStderr(), fmt.Errorf(format, args...)) }
+	w, err := filewatch.New(filewatch.Options{Ignore: o.writes, Logf: warn})
 	if err != nil {
 		return fmt.Errorf("--watch: %w", err)
 	}
-	defer w.Close()
-	var given []string // What cannot be read yet is looked at as well.
-	for _, a := range args {
-		given = append(given, folderOf(a))
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx); stop() }()
+	for w.Watch(ctx, files); o.changed(ctx, w); w.Watch(ctx, files) {
+		files = append(files, o.runAgain(ctx, cmd, args)...)
+		slices.Sort(files)
+		files = slices.Compact(files)
 	}
-	if _, err := follow(w, given); err != nil {
-		return err
-	}
-	for {
-		var all outcome
-		err := o.once(ctx, args, &all)
-		if err == nil {
-			err = o.report(cmd.OutOrStdout(), &all)
-		}
-		if _, failed := err.(exitCode); err != nil && !failed {
-			complain(cmd.ErrOrStderr(), err)
-		}
-		more, err := follow(w, all.folders)
-		if err != nil {
-			return err
-		}
-		if !more { // Else nobody knows what happened in them since they were read.
-			fmt.Fprintf(cmd.OutOrStdout(), "watching %s; interrupt to end\n", counted(len(w.WatchList()), "folder"))
-			if !o.changed(ctx, w) {
-				return nil
-			}
-		}
-		fmt.Fprintln(cmd.OutOrStdout())
+	stop()
+	return <-ended
+}
+
+// changed waits for a change, which it is too that the first run's folders, and those
+// that a run found, are watched. It is false when the watch is over.
+func (o *testOptions) changed(ctx context.Context, w *filewatch.Watcher) bool {
+	select {
+	case <-w.Changed():
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
 	}
 }
 
-// follow watches folders too, and reports whether one was not watched before.
-func follow(w *fsnotify.Watcher, folders []string) (more bool, _ error) {
-	for _, f := range folders {
-		if f = filepath.Clean(f); slices.Contains(w.WatchList(), f) {
-			continue
-		}
-		if err := w.Add(f); err != nil {
-			return false, fmt.Errorf("--watch: %s: %w", f, err)
-		}
-		more = true
+// runAgain runs the cases and says what came of it. It returns the files that they
+// are made of.
+func (o *testOptions) runAgain(ctx context.Context, cmd *cobra.Command, args []string) []string {
+	var all outcome
+	err := o.once(ctx, args, &all)
+	if err == nil {
+		err = o.report(cmd.OutOrStdout(), &all)
 	}
-	return more, nil
+	if _, failed := err.(exitCode); err != nil && !failed {
+		complain(cmd.ErrOrStderr(), err)
+	}
+	fmt.Fprint(cmd.OutOrStdout(), "watching for changes; interrupt to end\n\n")
+	return all.files
 }
 
-func folderOf(path string) string {
+// inside is a file of the folder, if it is one, since the folders of files are watched.
+func inside(path string) string {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return path
+		return filepath.Join(path, "policy_test.yaml")
 	}
-	return filepath.Dir(path)
+	return path
 }
 
-// changed waits until something changed and nothing does any more. It is false when
-// the watch is over.
-func (o *testOptions) changed(ctx context.Context, w *fsnotify.Watcher) bool {
-	var settled <-chan time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-settled:
-			return true
-		case _, open := <-w.Errors:
-			if !open {
-				return false
-			}
-		case e, open := <-w.Events:
-			if !open {
-				return false
-			}
-			if !o.writes(e.Name) && e.Op != fsnotify.Chmod {
-				settled = time.After(quiet)
-			}
-		}
-	}
-}
-
-// writes reports whether a file is one of the reports.
+// writes reports whether a file is one of the reports, however its path is written.
 func (o *testOptions) writes(file string) bool {
-	for _, name := range []string{o.junit, o.html, o.lcov} {
-		if name != "" && filepath.Clean(name) == filepath.Clean(file) {
-			return true
-		}
-	}
-	return false
+	info, err := os.Stat(file)
+	return err == nil && slices.ContainsFunc([]string{o.junit, o.html, o.lcov}, func(name string) bool {
+		report, err := os.Stat(name)
+		return err == nil && os.SameFile(info, report)
+	})
 }

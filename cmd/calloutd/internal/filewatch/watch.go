@@ -21,7 +21,9 @@ type Options struct {
 	Quiet time.Duration
 	// Retry is how often a folder that is gone is looked for. Optional: a second.
 	Retry time.Duration
-	Logf  func(format string, args ...any) // Optional.
+	// Ignore is true for files whose changes do not count. Optional: there are none.
+	Ignore func(file string) bool
+	Logf   func(format string, args ...any) // Optional.
 }
 
 // A Watcher watches the folders of files. Editors and deployments replace files,
@@ -41,6 +43,9 @@ func New(o Options) (*Watcher, error) {
 	}
 	if o.Retry == 0 {
 		o.Retry = time.Second
+	}
+	if o.Ignore == nil {
+		o.Ignore = func(string) bool { return false }
 	}
 	if o.Logf == nil {
 		o.Logf = func(string, ...any) {}
@@ -85,7 +90,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 				return errors.New("watch: the system ended it")
 			}
 			w.lost(e)
-			quiet.Reset(w.opts.Quiet)
+			if !w.opts.Ignore(e.Name) {
+				quiet.Reset(w.opts.Quiet)
+			}
 		case err := <-w.w.Errors: // Events were lost, or a folder cannot be read.
 			w.opts.Logf("watch: %v", err)
 			quiet.Reset(w.opts.Quiet)
