@@ -204,10 +204,12 @@ func (c *Comparison) agree(a, b *Outcome) bool {
 }
 
 // place is an address, or the name of the policy's proxy that has it: the system
-// chooses where proxies listen.
+// chooses where proxies listen. An IPv4 address that an IPv6 socket was given is
+// what AUTH_CONNECT calls it, and so what a recording has.
 func (w *World) place(a netip.AddrPort) string {
+	a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 	for id, p := range w.Proxies {
-		if p == netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) {
+		if p == a {
 			return "proxy:" + id
 		}
 	}

@@ -81,12 +81,13 @@ func (*closing) Close() error { return nil }
 
 func TestWhatIsRecordedIsDecidedAgainAsItWas(t *testing.T) {
 	w := world(t)
-	entries := recorded(t, w, "/curl 192.0.2.1:80", "/curl 192.0.2.1:25", "/curl 192.0.2.1:9", "/curl [2001:db8::1]:443", "/curl 192.0.2.1:53 udp")
+	entries := recorded(t, w, "/curl 192.0.2.1:80", "/curl 192.0.2.1:25", "/curl 192.0.2.1:9", "/curl [2001:db8::1]:443", "/curl 192.0.2.1:53 udp",
+		"/curl [::ffff:192.0.2.1]:9")
 	var actions []string
 	for _, e := range entries {
 		actions = append(actions, e.Outcome.Action)
 	}
-	require.Equal(t, []string{"redirect", "permit", "permit", "block", "permit", "permit", "permit"}, actions,
+	require.Equal(t, []string{"redirect", "permit", "permit", "block", "permit", "permit", "permit", "permit"}, actions,
 		"connection, accept and the proxy's own for each redirect")
 	require.Equal(t, &flight.Outcome{Action: "redirect", Destination: "proxy:local", Layer: "ALE_CONNECT_REDIRECT_V4", Filter: 1, FilterName: "web to the proxy",
 		Callout: "sends", Rule: entries[0].Outcome.Rule, Context: []byte("hello"), Record: []byte{1, 2}}, entries[0].Outcome)
