@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -53,6 +54,9 @@ func (f *flightFile) entries() iter.Seq2[*flight.Entry, error] {
 				break
 			}
 			if err != nil {
+				if n == 0 && errors.Is(err, gzip.ErrHeader) {
+					err = errors.New("this is no flight file: run --record writes such files, and record makes them of other programs' logs")
+				}
 				yield(nil, fmt.Errorf("%s: %w", f.name, err))
 				return
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -42,8 +43,11 @@ With --events every decision is a line for machines, and with --summary the end 
   calloutd gateway -p policy.yaml --interface docker0 --record day.flight`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.remove {
+			switch {
+			case o.remove:
 				return nftgateway.Remove(o.name)
+			case len(o.interfaces) == 0:
+				return errors.New("--interface must be given: the one that connections come in on, as ip link calls it")
 			}
 			return o.run(cmd)
 		},

@@ -58,8 +58,8 @@ func (o *learnOptions) learn(cmd *cobra.Command, args []string) error {
 	if (o.from == "") == (len(args) == 0) {
 		return errors.New("expected either a command to watch or --from with a flight file")
 	}
-	if _, err := os.Stat(o.out); o.out != "" && err == nil {
-		return fmt.Errorf("--out: %s is there already: --extend adds to it", o.out)
+	if err := o.writable(); err != nil {
+		return err
 	}
 	of, code := strings.Join(args, " "), error(nil)
 	if o.from == "" {
@@ -83,6 +83,25 @@ func (o *learnOptions) learn(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	return code
+}
+
+// writable finds out before a command runs what would be a pity after it.
+func (o *learnOptions) writable() error {
+	if o.extend != "" {
+		f, err := os.OpenFile(o.extend, os.O_RDWR, 0)
+		if err != nil {
+			return fmt.Errorf("--extend: %w", err)
+		}
+		return f.Close()
+	}
+	f, err := os.OpenFile(o.out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("--out: %s is there already: --extend adds to it", o.out)
+	case err != nil:
+		return fmt.Errorf("--out: %w", err)
+	}
+	return errors.Join(f.Close(), os.Remove(o.out))
 }
 
 // watch runs a command with everything permitted and keeps its connections in a

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/calloutd/calloutd/host/policyfile"
 )
@@ -19,7 +20,8 @@ func init() { runtime.LockOSThread() }
 func main() {
 	root, out := newRoot(), &output{file: os.Stdout}
 	root.SetOut(out)
-	err := root.ExecuteContext(context.Background())
+	cmd, err := root.ExecuteContextC(context.Background())
+	err = wrongArguments(cmd, err)
 	var code exitCode
 	if lost := out.failure(); lost != nil && (err == nil || errors.As(err, &code)) {
 		err = lost // A report that nobody can read says neither yes nor no.
@@ -53,7 +55,7 @@ func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 // editors find it.
 func complain(out io.Writer, err error) {
 	for _, m := range mistakes(err) {
-		fmt.Fprintln(out, m)
+		fmt.Fprintln(out, strings.ReplaceAll(m, "\n", "\n    ")) // What has more lines is one mistake.
 	}
 }
 
@@ -83,6 +85,9 @@ func flatten(err error) []error {
 			all = append(all, p)
 		}
 	case interface{ Unwrap() []error }:
+		if !joined(err, e.Unwrap()) {
+			return []error{err}
+		}
 		for _, x := range e.Unwrap() {
 			all = append(all, flatten(x)...)
 		}
@@ -90,4 +95,13 @@ func flatten(err error) []error {
 		all = []error{err}
 	}
 	return all
+}
+
+// joined reports whether an error says what others say, and nothing else.
+func joined(err error, others []error) bool {
+	var lines []string
+	for _, e := range others {
+		lines = append(lines, e.Error())
+	}
+	return err.Error() == strings.Join(lines, "\n")
 }

@@ -1,10 +1,6 @@
 package main
 
-import (
-	"fmt"
-
-	"github.com/spf13/cobra"
-)
+import "github.com/spf13/cobra"
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -26,24 +22,17 @@ calloutd itself. run ends with the code of its command.`,
 		newNew(), newBuild(), newInspect(), newBench(), // make
 		newSchema(), newSpec(), newDoctor(), newMan(), newVersion(),
 	)
-	for _, cmd := range root.Commands() {
-		sayUsage(cmd)
+	root.SetFlagErrorFunc(wrongFlag)
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, args []string) error { // Cobra's would end with 0.
+			if _, _, err := root.Find(args); err != nil {
+				return noCommand(root, args[0])
+			}
+			return nil
+		}
 	}
 	return root
-}
-
-// sayUsage makes the error of wrong arguments say which ones the command takes.
-func sayUsage(cmd *cobra.Command) {
-	check := cmd.Args
-	if check == nil {
-		return
-	}
-	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return fmt.Errorf("%w: expected %s", err, cmd.UseLine())
-		}
-		return nil
-	}
 }
 
 // policyFlag adds the flag that names the policy.

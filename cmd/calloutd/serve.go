@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -116,8 +117,11 @@ func (o *serveOptions) allow() (func(remote.Peer) bool, error) {
 
 func (o *serveOptions) serve(ctx context.Context, out io.Writer) (err error) {
 	log, err := o.logger(out)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case o.pin != "" && o.cgroup == "":
+		return errors.New("--pin needs --cgroup: it keeps the kernel's part, which decides for a cgroup")
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)

@@ -28,6 +28,9 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder: expected a file", path)
+	}
 	return io.ReadAll(io.LimitReader(f, limit+1))
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,7 +33,10 @@ func Module(ctx context.Context, dir string, c policyfile.Callout) ([]byte, erro
 
 func readModule(path string) ([]byte, error) {
 	f, err := os.Open(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && isProject(filepath.Dir(path)):
+		return nil, fmt.Errorf("%w: calloutd build %s makes it", err, filepath.Dir(path))
+	case err != nil:
 		return nil, err
 	}
 	defer f.Close()
@@ -40,6 +44,11 @@ func readModule(path string) ([]byte, error) {
 	// One byte more, so that the loader sees that it is too long.
 	_, err = b.ReadFrom(io.LimitReader(f, guest.MaxModuleSize+1))
 	return b.Bytes(), err
+}
+
+func isProject(folder string) bool {
+	_, err := project.Of(folder)
+	return err == nil
 }
 
 // GoBuild builds the callout whose Go package is in a folder, as a project would but
