@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -19,25 +20,34 @@ func newAttach() *cobra.Command {
 	var kept records
 	var acc account
 	cmd := &cobra.Command{
-		Use:   "attach --policy FILE --cgroup DIR",
+		Use:   "attach {--policy FILE | --detach} --cgroup DIR",
 		Short: "Enforce the policy on every process of a cgroup (Linux, root)",
 		Long: `Attach enforces the policy on every connection and datagram of a version 2 cgroup, until
 it is interrupted. What address, port, protocol and user decide is decided in the kernel and
 costs next to nothing; what a callout or the program's path decides is sent to calloutd,
 which carries the connection. A block is EACCES in the first case and a reset in the second.
-Datagrams of IPv4 that a callout decides are carried, too, and a block is an ICMP message; those
-that only the program's path can decide, and those of IPv6, are refused: run can decide them.
+Datagrams that a callout decides are carried, too, and a block is an ICMP message; those that
+only the program's path can decide are refused: run can decide them. Programs in other network
+namespaces, such as containers, are decided alike: what a callout redirects leaves from
+calloutd's own, what it permits from the program's.
 
 With --events every decision is a line for machines, with --summary the end is told, and
 --record keeps a flight file; the kernel then tells what it permits, too, but for datagrams
 that are sent without connect().
 
 With --pin the kernel's part outlives calloutd: what needs an answer is refused until the
-next attach. --detach takes it away.`,
+next attach, of this version or of another one. --detach takes it away, and needs no policy.`,
 		Example: `  calloutd attach -p policy.yaml --cgroup /sys/fs/cgroup/system.slice/web.service
-  calloutd attach -p policy.yaml --cgroup /sys/fs/cgroup/web --pin /sys/fs/bpf`,
+  calloutd attach -p policy.yaml --cgroup /sys/fs/cgroup/web --pin /sys/fs/bpf
+  calloutd attach --detach --cgroup /sys/fs/cgroup/web --pin /sys/fs/bpf`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if detach && pin == "" {
+				return errors.New("--detach takes away what is pinned, and --pin says where")
+			}
+			if detach {
+				return cgroupbpf.Detach(cgroup, pin)
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			t := newTracer(cmd.ErrOrStderr(), asJSON, trace)
@@ -63,13 +73,10 @@ next attach. --detach takes it away.`,
 			if err != nil {
 				return err
 			}
-			if detach {
-				return a.Detach()
-			}
 			return wait(ctx, cmd, a, cgroup)
 		},
 	}
-	policyFlag(cmd, &policy)
+	cmd.Flags().StringVarP(&policy, "policy", "p", "", "policy file (required, but for --detach)")
 	jsonFlag(cmd, &asJSON)
 	f := cmd.Flags()
 	f.StringVar(&cgroup, "cgroup", "", "folder of the cgroup (required)")
@@ -79,7 +86,9 @@ next attach. --detach takes it away.`,
 	acc.flags(cmd)
 	record.flags(cmd)
 	kept.flags(f)
+	cmd.MarkFlagsOneRequired("policy", "detach")
 	// These fail only for a flag that does not exist.
+	_ = cmd.MarkFlagFilename("policy", "yaml", "yml")
 	_ = cmd.MarkFlagRequired("cgroup")
 	_ = cmd.MarkFlagDirname("cgroup")
 	_ = cmd.MarkFlagDirname("pin")

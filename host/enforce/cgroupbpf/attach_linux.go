@@ -4,15 +4,10 @@ package cgroupbpf
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,32 +19,39 @@ import (
 
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
-	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 	"github.com/calloutd/calloutd/host/fwpm"
 )
 
 // An Attachment is a cgroup whose connections are decided.
 type Attachment struct {
 	opts      Options
+	version   version
 	objs      bpf.RedirectObjects
 	links     []link.Link
 	events    *ringbuf.Reader
-	listen    []*net.TCPListener
-	datagrams *datagrams
+	strangers *ringbuf.Reader
+	prefix    netip.Prefix // of the IPv6 addresses that stand in for others
+	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
+	meeting   sync.WaitGroup
 
-	carrier carry.Carrier
 	carried atomic.Int32 // connections that are under way
 
 	mu         sync.Mutex
 	generation uint32
 	names      map[fwpm.FilterID]cell // filters that the kernel blocks by
+	homes      map[uint64]*home       // by the cookies of their network namespaces
+
+	visiting sync.Mutex
+	absent   map[uint64]absence
 }
 
 // Attach begins to decide the cgroup's connections. Programs that others attached
 // stay; all of them must permit.
-func Attach(ctx context.Context, opts Options) (_ *Attachment, err error) {
+func Attach(ctx context.Context, opts Options) (*Attachment, error) { return attach(ctx, opts, this) }
+
+func attach(ctx context.Context, opts Options, v version) (_ *Attachment, err error) {
 	if opts.ALE == nil || opts.Policy == nil {
 		panic("cgroupbpf: Options.ALE and Options.Policy are required")
 	}
@@ -59,12 +61,11 @@ func Attach(ctx context.Context, opts Options) (_ *Attachment, err error) {
 	if opts.OnBlocked == nil {
 		opts.OnBlocked = func(enforce.Denial) {}
 	}
-	if err := isCgroup(opts.Cgroup); err != nil {
+	if _, err := cgroupID(opts.Cgroup); err != nil {
 		return nil, fmt.Errorf("cgroupbpf: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	a := &Attachment{opts: opts, cancel: cancel}
-	a.carrier = carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff}
+	a := &Attachment{opts: opts, version: v, ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -73,7 +74,7 @@ func Attach(ctx context.Context, opts Options) (_ *Attachment, err error) {
 	if err := a.load(); err != nil {
 		return nil, err
 	}
-	if err := a.serve(ctx); err != nil {
+	if err := a.serve(); err != nil {
 		return nil, err
 	}
 	if err := a.Update(opts.Policy); err != nil {
@@ -82,21 +83,9 @@ func Attach(ctx context.Context, opts Options) (_ *Attachment, err error) {
 	return a, a.attach()
 }
 
-// isCgroup says of other folders what the kernel calls a bad descriptor.
-func isCgroup(dir string) error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		return &os.PathError{Op: "cgroup", Path: dir, Err: err}
-	}
-	if fs.Type != unix.CGROUP2_SUPER_MAGIC {
-		return fmt.Errorf("%s is in no cgroup v2 hierarchy: its folders are below /sys/fs/cgroup or /sys/fs/cgroup/unified", dir)
-	}
-	return nil
-}
-
 // load loads the programs, or takes over the maps that an earlier process pinned.
 func (a *Attachment) load() error {
-	spec, err := bpf.LoadRedirect()
+	spec, err := a.version.load()
 	if err != nil {
 		return err
 	}
@@ -119,51 +108,23 @@ func (a *Attachment) load() error {
 	if a.events, err = ringbuf.NewReader(a.objs.Events); err != nil {
 		return fmt.Errorf("cgroupbpf: events: %w", err)
 	}
-	return nil
+	if a.strangers, err = ringbuf.NewReader(a.objs.Strangers); err != nil {
+		return fmt.Errorf("cgroupbpf: events: %w", err)
+	}
+	return a.choosePrefix()
 }
 
-// pinDir is where this version of the programs is pinned for the cgroup.
-func (a *Attachment) pinDir() string {
-	if a.opts.PinDir == "" {
-		return ""
+// choosePrefix chooses the addresses that stand in, unless what is pinned has some.
+func (a *Attachment) choosePrefix() error {
+	var c bpf.RedirectConfig
+	if err := a.objs.Configs.Lookup(uint32(0), &c); err != nil {
+		return fmt.Errorf("cgroupbpf: %w", err)
 	}
-	h := sha256.New()
-	h.Write(bpf.Object())
-	h.Write([]byte(filepath.Clean(a.opts.Cgroup)))
-	return filepath.Join(a.opts.PinDir, "calloutd-"+hex.EncodeToString(h.Sum(nil))[:16])
-}
-
-// attach hooks the programs in. Pinned ones are there already.
-func (a *Attachment) attach() error {
-	for name, h := range map[string]struct {
-		at   ebpf.AttachType
-		prog *ebpf.Program
-	}{
-		"connect4": {ebpf.AttachCGroupInet4Connect, a.objs.Connect4}, "connect6": {ebpf.AttachCGroupInet6Connect, a.objs.Connect6},
-		"sendmsg4": {ebpf.AttachCGroupUDP4Sendmsg, a.objs.Sendmsg4}, "sendmsg6": {ebpf.AttachCGroupUDP6Sendmsg, a.objs.Sendmsg6},
-		"recvmsg4": {ebpf.AttachCGroupUDP4Recvmsg, a.objs.Recvmsg4}, "recvmsg6": {ebpf.AttachCGroupUDP6Recvmsg, a.objs.Recvmsg6},
-		"getpeername4": {ebpf.AttachCgroupInet4GetPeername, a.objs.Getpeername4}, "getpeername6": {ebpf.AttachCgroupInet6GetPeername, a.objs.Getpeername6},
-		"socket_states": {ebpf.AttachCGroupSockOps, a.objs.SocketStates},
-	} {
-		pin := ""
-		if dir := a.pinDir(); dir != "" {
-			pin = filepath.Join(dir, "link-"+name)
-			if l, err := link.LoadPinnedLink(pin, nil); err == nil {
-				a.links = append(a.links, l)
-				continue
-			}
-		}
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: a.opts.Cgroup, Attach: h.at, Program: h.prog})
-		if err != nil {
-			return fmt.Errorf("cgroupbpf: attach %s to %s: %w", name, a.opts.Cgroup, err)
-		}
-		a.links = append(a.links, l)
-		if pin != "" {
-			if err := l.Pin(pin); err != nil {
-				return fmt.Errorf("cgroupbpf: pin %s: %w", name, err)
-			}
-		}
+	p, ok := prefixOfWords(c.Prefix)
+	if !ok {
+		p = newPrefix()
 	}
+	a.prefix = p
 	return nil
 }
 
@@ -171,15 +132,21 @@ func (a *Attachment) attach() error {
 // it they stay, and what needs an answer is refused until the next Attach.
 func (a *Attachment) Close() error {
 	a.cancel()
-	var errs []error
+	errs := []error{a.leave()}
 	for _, l := range a.links {
 		errs = append(errs, l.Close())
 	}
-	for _, l := range a.listen {
-		errs = append(errs, l.Close())
+	if a.strangers != nil {
+		errs = append(errs, a.strangers.Close())
 	}
-	if a.datagrams != nil {
-		errs = append(errs, a.datagrams.udp.Close())
+	a.meeting.Wait()
+	a.visiting.Lock() // There are no visits after it.
+	homes := a.allHomes()
+	a.visiting.Unlock()
+	for _, h := range homes {
+		if a.leaves(h) {
+			errs = append(errs, h.close())
+		}
 	}
 	if a.events != nil {
 		errs = append(errs, a.events.Flush()) // What was refused up to now is told.
@@ -189,6 +156,19 @@ func (a *Attachment) Close() error {
 		errs = append(errs, a.events.Close())
 	}
 	return errors.Join(append(errs, a.objs.Close())...)
+}
+
+// leave tells what stays of the kernel's part that nobody listens.
+func (a *Attachment) leave() error {
+	if a.opts.PinDir == "" || a.generation == 0 {
+		return nil
+	}
+	var c bpf.RedirectConfig
+	if err := a.objs.Configs.Lookup(uint32(0), &c); err != nil || c.Daemon != uint32(os.Getpid()) {
+		return err // Another process has taken over.
+	}
+	c.Daemon = 0
+	return errors.Join(a.objs.Configs.Put(uint32(0), c), a.forgetHomes())
 }
 
 // Drain detaches the programs and waits until the connections that are carried have
@@ -213,21 +193,6 @@ func (a *Attachment) Drain(ctx context.Context) error {
 	}
 }
 
-// Detach takes pinned programs and maps away and closes.
-func (a *Attachment) Detach() error {
-	var errs []error
-	for _, l := range a.links {
-		if err := l.Unpin(); err != nil && a.opts.PinDir != "" {
-			errs = append(errs, err)
-		}
-	}
-	err := a.Close()
-	if dir := a.pinDir(); dir != "" {
-		errs = append(errs, os.RemoveAll(dir))
-	}
-	return errors.Join(append(errs, err)...)
-}
-
 // Update gives the kernel its part of another policy. A connect sees the old one
 // or the new one: the cells of both are there, and one word chooses.
 func (a *Attachment) Update(p *fwpm.Policy) error {
@@ -248,7 +213,7 @@ func (a *Attachment) Update(p *fwpm.Policy) error {
 	if err := a.write(t, next&1); err != nil {
 		return err
 	}
-	c := bpf.RedirectConfig{Generation: next, Daemon: uint32(os.Getpid()), Netns: netnsCookie(), Port4: a.port(0), Port6: a.port(1), Datagrams: a.datagrams.port()}
+	c := bpf.RedirectConfig{Generation: next, Daemon: uint32(os.Getpid()), Prefix: words(a.prefix)}
 	if a.opts.AskPermitted {
 		c.Tell = 1
 	}
@@ -318,26 +283,3 @@ func (a *Attachment) clear(parity uint32) error {
 	}
 	return nil
 }
-
-// port is where a listener is, in network order; zero if it is not there.
-func (a *Attachment) port(i int) uint16 {
-	if i >= len(a.listen) {
-		return 0
-	}
-	at := a.listen[i].Addr().(*net.TCPAddr).AddrPort().Port()
-	var b [2]byte
-	binary.BigEndian.PutUint16(b[:], at)
-	return binary.NativeEndian.Uint16(b[:])
-}
-
-func netnsCookie() uint64 {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0
-	}
-	defer unix.Close(fd)
-	cookie, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE) // Zero finds no record: refused.
-	return cookie
-}
-
-var loopbacks = []string{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0).String(), netip.AddrPortFrom(netip.IPv6Loopback(), 0).String()}

@@ -24,11 +24,14 @@ func (*Attachment) Update(*fwpm.Policy) error { return nil }
 // Drain does nothing.
 func (*Attachment) Drain(context.Context) error { return nil }
 
-// Detach does nothing.
-func (*Attachment) Detach() error { return nil }
-
 // Close does nothing.
 func (*Attachment) Close() error { return nil }
+
+// Detach is not supported here: it returns an *enforce.UnsupportedError.
+func Detach(cgroup, pinDir string) error {
+	_, err := Attach(context.Background(), Options{})
+	return err
+}
 
 // Probe asks the running kernel for what Attach needs.
 func Probe() []enforce.Capability {

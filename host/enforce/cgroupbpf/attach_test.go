@@ -3,9 +3,11 @@
 package cgroupbpf
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -51,14 +53,56 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// hammer connects until its standard input ends.
+func hammer(to string) string {
+	tries, through := 0, 0
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}()
+	for {
+		c, err := net.Dial("tcp", to)
+		tries++
+		if err == nil {
+			through++
+			c.Close()
+		}
+		select {
+		case <-done:
+			return fmt.Sprint(tries, through)
+		default:
+		}
+	}
+}
+
 func try(network, to string) string {
 	switch network {
+	case "hammer":
+		return hammer(to)
+	case "up":
+		return up()
+	case "stdin":
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return "told"
+	case "patiently":
+		network, to, _ := strings.Cut(to, "/")
+		return patiently(network, to)
+	case "leaves":
+		return leaves(to)
 	case "sends":
 		return sends(strings.Split(to, ","))
 	case "mapped":
-		return sendsMapped(netip.MustParseAddrPort(to))
+		return sendsMapped(netip.MustParseAddrPort(to), true)
+	case "mapped-sends":
+		return sendsMapped(netip.MustParseAddrPort(to), false)
 	}
-	c, err := net.Dial(network, to)
+	var d net.Dialer
+	network, at, bound := strings.Cut(network, "@") // tcp@127.0.0.1:40000/...
+	if bound {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(at))
+	}
+	c, err := d.Dial(network, to)
 	var errno unix.Errno
 	if errors.As(err, &errno) {
 		return unix.ErrnoName(errno)
@@ -67,7 +111,7 @@ func try(network, to string) string {
 		return err.Error()
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_ = c.SetDeadline(time.Now().Add(debugWait))
 	if strings.HasPrefix(network, "udp") {
 		if _, err := c.Write([]byte("x")); errors.As(err, &errno) {
 			return unix.ErrnoName(errno)
@@ -84,12 +128,16 @@ func try(network, to string) string {
 // sends sends to each address from one socket that is not connected, twice, and says
 // what is answered, and from where.
 func sends(to []string) string {
-	c, err := net.ListenPacket("udp4", ":0")
+	network := "udp4"
+	if netip.MustParseAddrPort(to[0]).Addr().Is6() {
+		network = "udp6"
+	}
+	c, err := net.ListenPacket(network, ":0")
 	if err != nil {
 		return err.Error()
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_ = c.SetDeadline(time.Now().Add(debugWait))
 	var said []string
 	for _, a := range append(to, to...) {
 		_, err := c.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(a)))
@@ -107,18 +155,24 @@ func sends(to []string) string {
 	return strings.Join(said, ", ")
 }
 
-// sendsMapped sends to a v4-mapped address from a connected socket.
-func sendsMapped(to netip.AddrPort) string {
+// sendsMapped sends to an address from a socket of IPv6, connected or not.
+func sendsMapped(to netip.AddrPort, connected bool) string {
 	answer, err := func() (string, error) {
 		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return "", err
 		}
 		defer unix.Close(fd)
-		if err := unix.Connect(fd, &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}); err != nil {
-			return "", err
+		sa := &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
+		if connected {
+			err = unix.Connect(fd, sa)
+			if err == nil {
+				_, err = unix.Write(fd, []byte("x"))
+			}
+		} else {
+			err = unix.Sendto(fd, []byte("x"), 0, sa)
 		}
-		if _, err := unix.Write(fd, []byte("x")); err != nil {
+		if err != nil {
 			return "", err
 		}
 		b := make([]byte, 64)
@@ -126,7 +180,7 @@ func sendsMapped(to netip.AddrPort) string {
 		if err != nil {
 			return "", err
 		}
-		sa := from.(*unix.SockaddrInet6)
+		sa = from.(*unix.SockaddrInet6)
 		return fmt.Sprintf("%s from %s", b[:n], netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))), nil
 	}()
 	if errno := unix.Errno(0); errors.As(err, &errno) {
@@ -180,10 +234,7 @@ func newSite(t testing.TB, p *fwpm.Policy, callout fwps.Callout) *site {
 	dir, err := os.MkdirTemp(root, "calloutd-test-")
 	require.NoError(t, err)
 	s := &site{cgroup: dir}
-	// A program that has ended can be in it for a moment yet.
-	t.Cleanup(func() {
-		require.Eventually(t, func() bool { return os.Remove(s.cgroup) == nil }, time.Minute, time.Millisecond)
-	})
+	t.Cleanup(func() { s.remove(t) })
 	s.engine = host.New(host.Options{OnDecision: func(in *fwps.Incoming, _ *fwps.Decision) {
 		if in.Layer.IsConnectRedirect() {
 			s.mu.Lock()
@@ -203,6 +254,11 @@ func newSite(t testing.TB, p *fwpm.Policy, callout fwps.Callout) *site {
 		s.mu.Unlock()
 	}}
 	return s
+}
+
+// remove removes the cgroup. A program that has ended can be in it for a moment yet.
+func (s *site) remove(t testing.TB) {
+	require.Eventually(t, func() bool { return os.Remove(s.cgroup) == nil }, time.Minute, time.Millisecond)
 }
 
 func cgroupRoot() string {
@@ -227,16 +283,55 @@ func (s *site) attach(t testing.TB) *Attachment {
 // run runs the helper in the cgroup.
 func (s *site) run(t testing.TB, args ...string) []string {
 	t.Helper()
+	return s.start(t, 0, args...).end()
+}
+
+// A helper is one that runs.
+type helper struct {
+	t     testing.TB
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	out   *bufio.Reader
+}
+
+// start starts the helper in the cgroup, in new namespaces.
+func (s *site) start(t testing.TB, namespaces uintptr, args ...string) *helper {
+	t.Helper()
 	dir, err := os.Open(s.cgroup)
 	require.NoError(t, err)
 	defer dir.Close()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "CALLOUTD_HELPER=1")
-	cmd.SysProcAttr = &unix.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
-	out, err := cmd.Output()
+	h := &helper{t: t, cmd: exec.CommandContext(t.Context(), os.Args[0], args...)}
+	h.cmd.Env = append(os.Environ(), "CALLOUTD_HELPER=1", "GORACE=atexit_sleep_ms=0") // or each takes a second
+	h.cmd.SysProcAttr = &unix.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Cloneflags: namespaces}
+	h.cmd.Stderr = os.Stderr
+	h.stdin, err = h.cmd.StdinPipe()
 	require.NoError(t, err)
+	out, err := h.cmd.StdoutPipe()
+	require.NoError(t, err)
+	h.out = bufio.NewReader(out)
+	require.NoError(t, h.cmd.Start())
+	return h
+}
+
+// line is what it says next.
+func (h *helper) line() string {
+	line, err := h.out.ReadString('\n')
+	require.NoError(h.t, err)
+	return strings.TrimSpace(line)
+}
+
+// end closes its standard input and returns what it says until it ends.
+func (h *helper) end() []string {
+	h.t.Helper()
+	h.stdin.Close()
+	out, err := io.ReadAll(h.out)
+	require.NoError(h.t, err)
+	require.NoError(h.t, h.cmd.Wait())
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }
+
+// own is where calloutd listens in its own network namespace.
+func own(a *Attachment) *home { return a.homeOf(netnsCookie()) }
 
 func (s *site) told() (denials []string, asked int) {
 	s.mu.Lock()
@@ -251,16 +346,7 @@ func greet(t testing.TB, network, at, word string, before func(*net.TCPConn)) ne
 		c, err := net.ListenPacket(network, at)
 		require.NoError(t, err)
 		t.Cleanup(func() { c.Close() })
-		go func() {
-			b := make([]byte, 64)
-			for {
-				_, from, err := c.ReadFrom(b)
-				if err != nil {
-					return
-				}
-				_, _ = c.WriteTo([]byte(word), from)
-			}
-		}()
+		go answers(c, word)
 		return c.LocalAddr().(*net.UDPAddr).AddrPort()
 	}
 	lc := net.ListenConfig{}
@@ -268,20 +354,33 @@ func greet(t testing.TB, network, at, word string, before func(*net.TCPConn)) ne
 	l, err := lc.Listen(t.Context(), network, at)
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if before != nil {
-				before(c.(*net.TCPConn))
-			}
-			_, _ = c.Write([]byte(word))
-			c.Close()
-		}
-	}()
+	go says(l, word, before)
 	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func answers(c net.PacketConn, word string) {
+	b := make([]byte, 64)
+	for {
+		_, from, err := c.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		_, _ = c.WriteTo([]byte(word), from)
+	}
+}
+
+func says(l net.Listener, word string, before func(*net.TCPConn)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		if before != nil {
+			before(c.(*net.TCPConn))
+		}
+		_, _ = c.Write([]byte(word))
+		c.Close()
+	}
 }
 
 func port(p uint16) fwpm.Condition { return condition(fwpm.ConditionIPRemotePort, fwp.U16(p)) }
@@ -352,7 +451,7 @@ func TestStaticFilters(t *testing.T) {
 	denials, asked := s.told()
 	require.Zero(t, asked, "the kernel decides by itself")
 	require.Contains(t, denials[0], `blocked at ALE_AUTH_CONNECT_V4 by filter 1 "f" (ARB-01)`)
-	require.Contains(t, denials[2], "that works in a cgroup for TCP, and for UDP of IPv4")
+	require.Contains(t, denials[2], "only the program's path can decide it, and that works in a cgroup for TCP")
 }
 
 // What only the engine can decide and it blocks ends in a reset.
@@ -375,7 +474,7 @@ func TestStrangerIsRefused(t *testing.T) {
 	s := newSite(t, &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: askAll()}, redirecting(func(bool) netip.AddrPort { return netip.AddrPort{} }))
 	a := s.attach(t)
 	defer a.Close()
-	require.Equal(t, "ECONNRESET", try("tcp", a.listen[0].Addr().String()))
+	require.Equal(t, "ECONNRESET", try("tcp", own(a).listen[ip4].Addr().String()))
 }
 
 func TestUpdate(t *testing.T) {
@@ -409,29 +508,6 @@ func TestCoexists(t *testing.T) {
 	require.Equal(t, []string{"origin from " + origin.String()}, s.run(t, "tcp/"+origin.String()))
 	require.NoError(t, a.Close())
 	require.Equal(t, []string{"origin from " + origin.String()}, s.run(t, "tcp/"+origin.String()), "nothing is left")
-}
-
-// Pinned programs fail closed while nobody answers, and the next process takes
-// them over.
-func TestPinned(t *testing.T) {
-	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil)
-	permit := fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error { v.Action = fwp.ActionPermit; return nil })
-	s := newSite(t, &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: askAll()}, permit)
-	s.opts.PinDir = t.TempDir()
-	require.NoError(t, unix.Mount("bpf", s.opts.PinDir, "bpf", 0, ""))
-	t.Cleanup(func() { require.NoError(t, unix.Unmount(s.opts.PinDir, 0)) })
-	a := s.attach(t)
-	want := []string{"origin from " + origin.String()}
-	require.Equal(t, want, s.run(t, "tcp/"+origin.String()))
-	require.NoError(t, a.Close())
-	require.Equal(t, []string{"ECONNREFUSED"}, s.run(t, "tcp/"+origin.String()), "nobody answers")
-	a = s.attach(t)
-	require.Equal(t, want, s.run(t, "tcp/"+origin.String()))
-	require.NoError(t, a.Detach())
-	require.Equal(t, want, s.run(t, "tcp/"+origin.String()))
-	left, err := filepath.Glob(filepath.Join(s.opts.PinDir, "calloutd-*"))
-	require.NoError(t, err)
-	require.Empty(t, left)
 }
 
 // Many connections at once lose nothing, and leave no record behind.
@@ -513,3 +589,5 @@ func TestOnlyCgroupsHavePrograms(t *testing.T) {
 	_, err = Attach(t.Context(), opts)
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
+
+var debugWait = 3 * time.Second

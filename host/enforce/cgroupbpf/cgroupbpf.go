@@ -9,14 +9,19 @@
 // and a reset in the second, because a BPF program cannot wait for an answer.
 //
 // What goes through io_uring, i386 system calls, TCP Fast Open and MPTCP passes
-// the same hooks. Datagrams of IPv4 that a callout may redirect are carried, too: the
+// the same hooks. Datagrams that a callout may redirect are carried, too: the
 // program hears the answers from where it asked, and of a block by ICMP, if its socket
 // is connected. Others that the kernel cannot decide are refused. Sockets belong to the
-// cgroup that they were made in. Processes in another network
-// namespace than this one are refused what needs an answer.
+// cgroup that they were made in.
+//
+// Programs may be in other network namespaces than this process, as those of containers
+// are: it listens in each that the cgroup's programs are in. What a callout redirects
+// leaves from this process's namespace, where the proxies are, what it permits from the
+// program's.
 //
 // When this process ends, connections that need an answer are refused; with
-// Options.PinDir the programs outlive it and wait for the next one.
+// Options.PinDir the programs outlive it and wait for the next one, whose version may
+// be another.
 package cgroupbpf
 
 import (

@@ -3,6 +3,7 @@
 package cgroupbpf
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -22,51 +23,56 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
-// serve listens for connections that need an answer. A host without IPv6 loopback
-// has only the first listener; v6 connects that need an answer are refused there.
-func (a *Attachment) serve(ctx context.Context) error {
-	lc := net.ListenConfig{}
-	lc.SetMultipathTCP(false)
-	for i, at := range loopbacks {
-		l, err := lc.Listen(ctx, "tcp", at)
-		if err != nil && i == 0 {
-			return fmt.Errorf("cgroupbpf: %w", err)
-		}
-		if err != nil {
-			a.opts.Logf("cgroupbpf: no IPv6: %v", err)
-			continue
-		}
-		a.listen = append(a.listen, l.(*net.TCPListener))
-		a.wg.Go(func() { a.accept(ctx, l.(*net.TCPListener)) })
+// serve listens for what needs an answer: in this process's own network namespace,
+// and in those of the cgroup's programs.
+func (a *Attachment) serve() error {
+	a.wg.Go(func() { a.report(a.ctx) })
+	h, err := a.newHome(nil)
+	if err != nil {
+		return err
 	}
-	a.wg.Go(func() { a.report(ctx) })
-	return a.serveDatagrams(ctx)
+	if h.inode, err = inodeOf("/proc/thread-self/ns/net"); err != nil {
+		return errors.Join(err, h.close())
+	}
+	if err := a.forgetHomes(); err != nil {
+		return errors.Join(err, h.close())
+	}
+	if err := h.begin(); err != nil {
+		return errors.Join(err, h.close())
+	}
+	a.mu.Lock()
+	a.homes[h.netns] = h
+	a.mu.Unlock()
+	a.settle()
+	a.meeting.Go(a.meet)
+	return nil
 }
 
-func (a *Attachment) accept(ctx context.Context, l *net.TCPListener) {
+func (h *home) accept(l *net.TCPListener) {
 	for {
 		c, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			a.opts.Logf("cgroupbpf: accept: %v", err)
+			h.a.opts.Logf("cgroupbpf: accept: %v", err)
 			continue
 		}
-		a.carried.Add(1)
-		a.wg.Go(func() {
-			defer a.carried.Add(-1)
-			a.answer(ctx, c)
+		h.a.carried.Add(1)
+		h.a.wg.Go(func() {
+			defer h.a.carried.Add(-1)
+			h.answer(h.a.ctx, c)
 		})
 	}
 }
 
 // answer decides one connection and carries it.
-func (a *Attachment) answer(ctx context.Context, c *net.TCPConn) {
+func (h *home) answer(ctx context.Context, c *net.TCPConn) {
+	a := h.a
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	r, err := a.take(c.RemoteAddr().(*net.TCPAddr).AddrPort())
+	r, err := h.take(c.RemoteAddr().(*net.TCPAddr).AddrPort())
 	if err != nil {
 		if established(c) { // Else its program is gone, and its record with it.
 			a.opts.Logf("cgroupbpf: connection from %s was not sent here by the kernel: %v", c.RemoteAddr(), err)
@@ -78,7 +84,7 @@ func (a *Attachment) answer(ctx context.Context, c *net.TCPConn) {
 	if a.opts.Records != nil {
 		in.Records = a.opts.Records(r.Cookie)
 	}
-	a.carrier.Carry(ctx, c, in)
+	h.carrier.Carry(ctx, c, in)
 }
 
 // established reports whether the other end is still there.
@@ -97,10 +103,10 @@ func established(c *net.TCPConn) bool {
 }
 
 // take finds what the kernel noted about a connection, once.
-func (a *Attachment) take(from netip.AddrPort) (*bpf.RedirectRecord, error) {
-	k := bpf.RedirectSource{Netns: netnsCookie(), Address: from.Addr().As16(), Port: from.Port()}
+func (h *home) take(from netip.AddrPort) (*bpf.RedirectRecord, error) {
+	k := bpf.RedirectSource{Netns: h.netns, Address: from.Addr().As16(), Port: from.Port()}
 	r := new(bpf.RedirectRecord)
-	return r, a.objs.Waiting.LookupAndDelete(k, r)
+	return r, h.a.objs.Waiting.LookupAndDelete(k, r)
 }
 
 // incoming is what is known about a connect.
@@ -118,15 +124,25 @@ func incoming(r *bpf.RedirectRecord) fwps.Incoming {
 		Local: netip.AddrPortFrom(local, 0), Remote: netip.AddrPortFrom(to, swap(r.Port))}
 }
 
+// command is what a program that has ended called itself, marked as ps does.
+func command(r *bpf.RedirectRecord) string {
+	name, _, _ := bytes.Cut(r.Command[:], []byte{0})
+	return "[" + string(name) + "]"
+}
+
 func swap(port uint16) uint16 {
 	var b [2]byte
 	binary.NativeEndian.PutUint16(b[:], port)
 	return binary.BigEndian.Uint16(b[:])
 }
 
-// report tells of what the kernel decided.
+// report tells of what the kernel decided. Programs may go on when it ends: what they
+// did until then is told, but no more than the ring holds.
 func (a *Attachment) report(ctx context.Context) {
-	for {
+	for left := a.events.BufferSize() / binary.Size(bpf.RedirectRecord{}); left > 0; {
+		if ctx.Err() != nil {
+			left--
+		}
 		rec, err := a.events.Read()
 		if err != nil {
 			return // flushed
@@ -137,6 +153,9 @@ func (a *Attachment) report(ctx context.Context) {
 			continue
 		}
 		in := incoming(r)
+		if in.AppID == "" {
+			in.AppID = command(r) // Nothing is decided by it any more.
+		}
 		if verdict(r.Verdict) == permit {
 			a.ask(ctx, in)
 			continue
@@ -164,7 +183,7 @@ func (a *Attachment) why(r *bpf.RedirectRecord, in *fwps.Incoming) error {
 	e := &ale.BlockedError{Remote: in.Remote, ProcessID: in.ProcessID, AppID: in.AppID}
 	if verdict(r.Verdict) != block {
 		e.Layer = fwpm.LayerALEAuthConnectV4.ForFamily(!in.Remote.Addr().Unmap().Is4())
-		e.Why = "only a callout or the program's path can decide it, and that works in a cgroup for TCP, and for UDP of IPv4, in calloutd's own network namespace; use calloutd run"
+		e.Why = a.whyNot(r, in)
 		return e
 	}
 	a.mu.Lock()
@@ -172,4 +191,36 @@ func (a *Attachment) why(r *bpf.RedirectRecord, in *fwps.Incoming) error {
 	a.mu.Unlock()
 	e.Layer, e.Filter, e.Name, e.Rule, e.Why = c.layer, fwpm.FilterID(r.Filter), c.filterName, "ARB-01", "the policy blocks it"
 	return e
+}
+
+// whyNot is why something that needs an answer gets none.
+func (a *Attachment) whyNot(r *bpf.RedirectRecord, in *fwps.Incoming) string {
+	h := a.homeOf(r.Netns)
+	at := ip4
+	if family(r.Family) == v6 {
+		at = ip6
+	}
+	datagram := r.Protocol == fwps.ProtocolUDP
+	switch {
+	case !datagram && r.Protocol != fwps.ProtocolTCP:
+		return "only a callout or the program's path can decide it, and that works in a cgroup for TCP and UDP; use calloutd run"
+	case datagram && a.standsIn(h, in.Remote):
+		return "calloutd uses the address for datagrams of others"
+	case datagram && verdict(r.Verdict) == ask:
+		return "only the program's path can decide it, and that works in a cgroup for TCP; use calloutd run"
+	case h == nil:
+		if err := a.visit(r); err != nil {
+			return fmt.Sprintf("only a callout or the program's path can decide it, and calloutd cannot listen in its network namespace: %v", err)
+		}
+		return "only a callout or the program's path can decide it, and calloutd was not yet in its network namespace: try again"
+	case h.listen[at] == nil || datagram && h.datagrams[at] == nil:
+		return "only a callout or the program's path can decide it, and that needs IPv6, which its network namespace does not have"
+	}
+	return "only a callout or the program's path can decide it, and calloutd was not there, or the kernel has no room for more: try again"
+}
+
+// standsIn reports whether an address is one of those that a program may not name.
+func (a *Attachment) standsIn(h *home, to netip.AddrPort) bool {
+	at := plain(to)
+	return a.prefix.Contains(at.Addr()) || h != nil && at.Addr().Is4() && at.Addr().IsLoopback() && at.Port() == swap(h.datagrams[ip4].port())
 }

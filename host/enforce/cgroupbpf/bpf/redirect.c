@@ -3,10 +3,10 @@
 // The kernel's part: connects and datagrams of a cgroup.
 //
 // What the policy decides by address, port, protocol and user alone is decided
-// here, from cells that user space computed. A TCP connect that needs more, and an
-// IPv4 datagram that a callout may redirect, are sent to the daemon's port with a
-// record of what the program asked for; they never go where it asked for undecided.
-// Anything else that needs more is refused.
+// here, from cells that user space computed. A TCP connect that needs more, and a
+// datagram that a callout may redirect, are sent to the daemon's port in the same
+// network namespace, with a record of what the program asked for; they never go where
+// it asked for undecided. Anything else that needs more is refused.
 
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
@@ -23,16 +23,26 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 // ASK is what the engine is asked about a connection, CALLOUT about a datagram, too.
 enum verdict { ASK = 0, PERMIT = 1, BLOCK = 2, CALLOUT = 3 };
 
+// How long a connect waits for the daemon to listen in a network namespace that it
+// did not know, and how long after that it is asked again.
+#define WAIT_NS 10000000ULL
+#define AGAIN_NS 1000000000ULL
+
 // family says at which layers an address is asked about.
 enum family { V4 = 4, V6 = 6, MAPPED = 46 };
 
 struct config {
-	__u64 netns;      // cookie of the daemon's network namespace
+	__u32 prefix[2];  // the first half of the IPv6 addresses that stand in for others
 	__u32 generation; // its lowest bit chooses the cells
-	__u32 daemon;     // its process, whose own sockets are left alone
-	__u16 port4, port6; // where it listens, network order
-	__u16 datagrams;    // likewise, for those of IPv4
-	__u16 tell;         // user space hears of what is permitted, too
+	__u32 daemon;     // its process, whose own sockets are left alone; 0 if it is gone
+	__u32 tell;       // user space hears of what is permitted, too
+};
+
+// A home is where the daemon listens in a network namespace: ports in network order,
+// 0 for what it does not.
+struct home {
+	__u64 asked; // when it was asked to
+	__u16 tcp4, tcp6, udp4, udp6;
 };
 
 // A cell is a part of the space of connections that the policy decides alike.
@@ -59,6 +69,8 @@ struct record {
 	__u64 filter;
 	__u64 cookie;
 	__u64 cgroup;
+	__u64 netns;
+	__u8 command[16]; // what the process calls itself, ended with a 0
 };
 
 // A source names a connection by the address that the daemon sees.
@@ -73,9 +85,9 @@ struct source {
 // A sending is a socket that sends datagrams to an address.
 struct sending {
 	__u64 cookie;
-	__u32 address;
+	__u8 address[16];
 	__u16 port; // network order
-	__u16 pad;
+	__u16 pad[3];
 };
 
 struct user_key {
@@ -128,13 +140,17 @@ struct {
 	__type(value, struct record);
 } waiting SEC(".maps");
 
+struct address {
+	__u32 words[4]; // v4 as v4-mapped
+};
+
 // flows has the records of datagrams, by the address that stands in for where they
-// were going: one of 127.128.0.0/10 for each sending, so that the daemon knows it
-// and answers from there. What a full map forgets gets another one.
+// were going: one of 127.128.0.0/10 or of the prefix for each sending, so that the
+// daemon knows it and answers from there. What a full map forgets gets another one.
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1 << 16);
-	__type(key, __u32);
+	__type(key, struct address);
 	__type(value, struct record);
 } flows SEC(".maps");
 
@@ -142,8 +158,23 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1 << 16);
 	__type(key, struct sending);
-	__type(value, __u32);
+	__type(value, struct address);
 } stand_ins SEC(".maps");
+
+// homes are by the cookie of their network namespace. In a full map there is no room
+// for another one: what needs an answer there is refused.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 10);
+	__type(key, __u64);
+	__type(value, struct home);
+} homes SEC(".maps");
+
+// strangers has the records of those who wait for a home.
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 16);
+} strangers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -187,6 +218,8 @@ static __always_inline void who(struct bpf_sock_addr *ctx, struct record *r)
 	r->user = (__u32)bpf_get_current_uid_gid();
 	r->cookie = bpf_get_socket_cookie(ctx);
 	r->cgroup = bpf_get_current_cgroup_id();
+	r->netns = bpf_get_netns_cookie(ctx);
+	bpf_get_current_comm(r->command, sizeof(r->command));
 	r->protocol = ctx->protocol;
 	r->port = ctx->user_port;
 }
@@ -246,44 +279,144 @@ static __always_inline __u32 v4_of(struct record *r)
 	return a;
 }
 
-// stand_in returns the address that a socket's datagrams are to be sent to, 0 if
-// there is none. A socket that connects gets a new one: its port may be another.
-static __always_inline __u32 stand_in(struct bpf_sock_addr *ctx, struct config *c, struct record *r, int fresh)
+// A wait ends when the daemon listens in the namespace, or in time.
+struct wait {
+	__u64 netns, until;
+};
+
+static long waited(__u32 i, struct wait *w)
 {
-	struct sending k = {.cookie = r->cookie, .address = v4_of(r), .port = r->port};
-	if (r->verdict != CALLOUT || r->protocol != IPPROTO_UDP || r->family == V6 || !c->datagrams || bpf_get_netns_cookie(ctx) != c->netns)
+	struct home *h = bpf_map_lookup_elem(&homes, &w->netns);
+	return (h && h->tcp4) || bpf_ktime_get_ns() > w->until;
+}
+
+// listening is where the daemon listens in the socket's network namespace, 0 if it does
+// not. Of one that it does not know it is told, and gets a moment: a program cannot
+// sleep here, and the first connection of each container would be refused.
+static __always_inline struct home *listening(struct config *c, struct record *r)
+{
+	struct home *h = bpf_map_lookup_elem(&homes, &r->netns);
+	if (h && h->tcp4)
+		return h;
+	if (!c->daemon)
 		return 0;
-	__u32 *known = bpf_map_lookup_elem(&stand_ins, &k);
-	if (known && !fresh) {
-		__u32 a = *known;
-		struct record *f = bpf_map_lookup_elem(&flows, &a);
-		if (f && f->cookie == r->cookie && v4_of(f) == k.address && f->port == k.port)
-			return a;
+	__u64 now = bpf_ktime_get_ns();
+	struct home empty = {.asked = now};
+	if (!h && bpf_map_update_elem(&homes, &r->netns, &empty, BPF_NOEXIST))
+		return 0;
+	if (!h || now - h->asked > AGAIN_NS) {
+		if (h)
+			h->asked = now;
+		bpf_ringbuf_output(&strangers, r, sizeof(*r), BPF_RB_FORCE_WAKEUP);
+	} else {
+		now = h->asked;
+	}
+	struct wait w = {.netns = r->netns, .until = now + WAIT_NS};
+	bpf_loop(1 << 23, waited, &w, 0);
+	h = bpf_map_lookup_elem(&homes, &r->netns);
+	return h && h->tcp4 ? h : 0;
+}
+
+// same reports whether a record is of the socket and the destination of another one.
+static __always_inline int same(struct record *a, struct record *b)
+{
+	__u64 x[2], y[2];
+	__builtin_memcpy(x, a->address, 16);
+	__builtin_memcpy(y, b->address, 16);
+	return a->cookie == b->cookie && a->port == b->port && x[0] == y[0] && x[1] == y[1];
+}
+
+// draw draws an address of those that stand in.
+static __always_inline void draw(struct config *c, struct record *r, struct address *to)
+{
+	if (r->family == V6) {
+		to->words[0] = c->prefix[0];
+		to->words[1] = c->prefix[1];
+		to->words[2] = bpf_get_prandom_u32();
+		to->words[3] = bpf_get_prandom_u32();
+		return;
+	}
+	to->words[0] = to->words[1] = 0;
+	to->words[2] = bpf_htonl(0xffff);
+	to->words[3] = bpf_htonl(0x7f800000 | (bpf_get_prandom_u32() & 0x3fffff));
+}
+
+// stand_in finds the address that a socket's datagrams are to be sent to, and returns
+// the port, 0 if there is none. A socket that connects gets a new one: its own port may
+// be another.
+static __always_inline __u16 stand_in(struct config *c, struct record *r, int fresh, struct address *to)
+{
+	struct home *h = r->verdict == CALLOUT && r->protocol == IPPROTO_UDP ? listening(c, r) : 0;
+	__u16 port = !h ? 0 : r->family == V6 ? h->udp6 : h->udp4;
+	if (!port)
+		return 0;
+	struct sending k = {.cookie = r->cookie, .port = r->port};
+	__builtin_memcpy(k.address, r->address, 16);
+	struct address *known = fresh ? 0 : bpf_map_lookup_elem(&stand_ins, &k);
+	if (known) {
+		*to = *known;
+		struct record *f = bpf_map_lookup_elem(&flows, to);
+		if (f && same(f, r))
+			return port;
 	}
 	for (int i = 0; i < 4; i++) {
-		__u32 a = bpf_htonl(0x7f800000 | (bpf_get_prandom_u32() & 0x3fffff));
-		if (bpf_map_update_elem(&flows, &a, r, BPF_NOEXIST) == 0) {
-			bpf_map_update_elem(&stand_ins, &k, &a, BPF_ANY);
-			return a;
+		draw(c, r, to);
+		if (bpf_map_update_elem(&flows, to, r, BPF_NOEXIST) == 0) {
+			bpf_map_update_elem(&stand_ins, &k, to, BPF_ANY);
+			return port;
 		}
 	}
 	return 0;
 }
 
-// ours reports whether a program itself names the daemon's port for datagrams, with
+// elsewhere finds where the daemon takes a connect, and returns the port.
+static __always_inline __u16 elsewhere(struct config *c, struct record *r, struct address *to)
+{
+	if (r->protocol != IPPROTO_TCP)
+		return stand_in(c, r, 1, to);
+	struct home *h = listening(c, r);
+	to->words[0] = to->words[1] = to->words[2] = 0;
+	to->words[3] = bpf_htonl(1);
+	if (r->family == V6)
+		return h ? h->tcp6 : 0;
+	to->words[2] = bpf_htonl(0xffff);
+	to->words[3] = bpf_htonl(0x7f000001);
+	return h ? h->tcp4 : 0;
+}
+
+// ours reports whether a program itself names an address that stands in for others, by
 // which it could speak for another one.
 static __always_inline int ours(struct config *c, struct record *r)
 {
-	return r->protocol == IPPROTO_UDP && r->port == c->datagrams && r->family != V6 && r->address[12] == 127;
+	if (r->protocol != IPPROTO_UDP)
+		return 0;
+	if (r->family == V6) {
+		__u32 prefix[2];
+		__builtin_memcpy(prefix, r->address, 8);
+		return prefix[0] == c->prefix[0] && prefix[1] == c->prefix[1];
+	}
+	if (r->address[12] != 127)
+		return 0;
+	struct home *h = bpf_map_lookup_elem(&homes, &r->netns);
+	return h && r->port == h->udp4;
 }
 
 // its reports whether an address stands in for where the socket sends. The kernel asks
 // about each datagram of a socket of IPv6 that is connected to an IPv4 address.
 static __always_inline int its(struct record *r)
 {
-	__u32 a = v4_of(r);
+	struct address a;
+	__builtin_memcpy(&a, r->address, 16);
 	struct record *f = bpf_map_lookup_elem(&flows, &a);
 	return f && f->cookie == r->cookie;
+}
+
+static __always_inline void set_to_v6(struct bpf_sock_addr *ctx, struct address *to)
+{
+	ctx->user_ip6[0] = to->words[0];
+	ctx->user_ip6[1] = to->words[1];
+	ctx->user_ip6[2] = to->words[2];
+	ctx->user_ip6[3] = to->words[3];
 }
 
 SEC("cgroup/connect4")
@@ -291,6 +424,7 @@ int connect4(struct bpf_sock_addr *ctx)
 {
 	struct config *c = config();
 	struct record r = {};
+	struct address to;
 	who(ctx, &r);
 	set_v4(&r, ctx->user_ip4);
 	if (!c)
@@ -305,11 +439,11 @@ int connect4(struct bpf_sock_addr *ctx)
 		return permit(c, &r);
 	if (r.verdict == BLOCK)
 		return refuse(&r);
-	__u32 to = r.protocol == IPPROTO_TCP ? bpf_htonl(0x7f000001) : stand_in(ctx, c, &r, 1);
-	if (!to || !remember(ctx, &r))
+	__u16 port = elsewhere(c, &r, &to);
+	if (!port || !remember(ctx, &r))
 		return refuse(&r);
-	ctx->user_ip4 = to;
-	ctx->user_port = r.protocol == IPPROTO_TCP ? c->port4 : c->datagrams;
+	ctx->user_ip4 = to.words[3];
+	ctx->user_port = port;
 	return 1;
 }
 
@@ -318,6 +452,7 @@ int connect6(struct bpf_sock_addr *ctx)
 {
 	struct config *c = config();
 	struct record r = {};
+	struct address to;
 	who(ctx, &r);
 	set_v6(ctx, &r);
 	if (!c)
@@ -332,17 +467,11 @@ int connect6(struct bpf_sock_addr *ctx)
 		return permit(c, &r);
 	if (r.verdict == BLOCK)
 		return refuse(&r);
-	__u32 to = r.protocol == IPPROTO_TCP ? bpf_htonl(0x7f000001) : stand_in(ctx, c, &r, 1);
-	if (!to || !remember(ctx, &r))
+	__u16 port = elsewhere(c, &r, &to);
+	if (!port || !remember(ctx, &r))
 		return refuse(&r);
-	if (r.family == MAPPED) {
-		ctx->user_ip6[3] = to;
-		ctx->user_port = r.protocol == IPPROTO_TCP ? c->port4 : c->datagrams;
-		return 1;
-	}
-	ctx->user_ip6[0] = ctx->user_ip6[1] = ctx->user_ip6[2] = 0;
-	ctx->user_ip6[3] = bpf_htonl(1);
-	ctx->user_port = c->port6;
+	set_to_v6(ctx, &to);
+	ctx->user_port = port;
 	return 1;
 }
 
@@ -351,6 +480,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct config *c = config();
 	struct record r = {};
+	struct address to;
 	who(ctx, &r);
 	set_v4(&r, ctx->user_ip4);
 	if (!c)
@@ -362,45 +492,61 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	decide(c, &r);
 	if (r.verdict == PERMIT)
 		return 1;
-	__u32 to = stand_in(ctx, c, &r, 0);
-	if (!to)
+	__u16 port = stand_in(c, &r, 0, &to);
+	if (!port)
 		return refuse(&r);
-	ctx->user_ip4 = to;
-	ctx->user_port = c->datagrams;
+	ctx->user_ip4 = to.words[3];
+	ctx->user_port = port;
 	return 1;
 }
-
-// Those of IPv6 have no addresses to stand in: what is not decided is refused.
 
 SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct config *c = config();
 	struct record r = {};
+	struct address to;
 	who(ctx, &r);
 	set_v6(ctx, &r);
-	if (c && r.process == c->daemon)
+	if (!c)
+		return refuse(&r);
+	if (r.process == c->daemon)
 		return 1;
-	if (c)
-		decide(c, &r);
-	return r.verdict == PERMIT ? 1 : refuse(&r);
+	if (ours(c, &r))
+		return its(&r) ? 1 : refuse(&r);
+	decide(c, &r);
+	if (r.verdict == PERMIT)
+		return 1;
+	__u16 port = stand_in(c, &r, 0, &to);
+	if (!port)
+		return refuse(&r);
+	set_to_v6(ctx, &to);
+	ctx->user_port = port;
+	return 1;
 }
 
-// answered is the record of the datagrams that one from an address answers.
-static __always_inline struct record *answered(struct bpf_sock_addr *ctx, __u32 from)
+// answered is the record of the datagrams that one from the daemon answers.
+static __always_inline struct record *answered(struct bpf_sock_addr *ctx, struct address *from, int v6)
 {
-	struct config *c = config();
-	if (!c || ctx->user_port != c->datagrams)
+	__u64 netns = bpf_get_netns_cookie(ctx);
+	struct home *h = bpf_map_lookup_elem(&homes, &netns);
+	if (!h || ctx->user_port != (v6 ? h->udp6 : h->udp4))
 		return 0;
-	struct record *r = bpf_map_lookup_elem(&flows, &from);
+	struct record *r = bpf_map_lookup_elem(&flows, from);
 	return r && r->cookie == bpf_get_socket_cookie(ctx) ? r : 0;
+}
+
+static __always_inline int loopback(__u32 v4)
+{
+	return (v4 & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
 }
 
 // An answer comes from whom the program asked.
 SEC("cgroup/recvmsg4")
 int recvmsg4(struct bpf_sock_addr *ctx)
 {
-	struct record *r = answered(ctx, ctx->user_ip4);
+	struct address from = {.words = {0, 0, bpf_htonl(0xffff), ctx->user_ip4}};
+	struct record *r = loopback(from.words[3]) ? answered(ctx, &from, 0) : 0;
 	if (r) {
 		ctx->user_ip4 = v4_of(r);
 		ctx->user_port = r->port;
@@ -411,11 +557,16 @@ int recvmsg4(struct bpf_sock_addr *ctx)
 SEC("cgroup/recvmsg6")
 int recvmsg6(struct bpf_sock_addr *ctx)
 {
-	if (ctx->user_ip6[0] || ctx->user_ip6[1] || ctx->user_ip6[2] != bpf_htonl(0xffff))
-		return 1;
-	struct record *r = answered(ctx, ctx->user_ip6[3]);
+	struct address from = {.words = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}};
+	struct config *c = config();
+	struct record *r = 0;
+	if (c && from.words[0] == c->prefix[0] && from.words[1] == c->prefix[1])
+		r = answered(ctx, &from, 1);
+	else if (!from.words[0] && !from.words[1] && from.words[2] == bpf_htonl(0xffff) && loopback(from.words[3]))
+		r = answered(ctx, &from, 0);
 	if (r) {
-		ctx->user_ip6[3] = v4_of(r);
+		__builtin_memcpy(&from, r->address, 16);
+		set_to_v6(ctx, &from);
 		ctx->user_port = r->port;
 	}
 	return 1;
@@ -427,9 +578,7 @@ int getpeername4(struct bpf_sock_addr *ctx)
 {
 	struct record *r = ctx->sk ? bpf_sk_storage_get(&asked, ctx->sk, 0, 0) : 0;
 	if (r) {
-		__u32 a;
-		__builtin_memcpy(&a, r->address + 12, 4);
-		ctx->user_ip4 = a;
+		ctx->user_ip4 = v4_of(r);
 		ctx->user_port = r->port;
 	}
 	return 1;
@@ -440,12 +589,9 @@ int getpeername6(struct bpf_sock_addr *ctx)
 {
 	struct record *r = ctx->sk ? bpf_sk_storage_get(&asked, ctx->sk, 0, 0) : 0;
 	if (r) {
-		__u32 a[4];
-		__builtin_memcpy(a, r->address, 16);
-		ctx->user_ip6[0] = a[0];
-		ctx->user_ip6[1] = a[1];
-		ctx->user_ip6[2] = a[2];
-		ctx->user_ip6[3] = a[3];
+		struct address a;
+		__builtin_memcpy(&a, r->address, 16);
+		set_to_v6(ctx, &a);
 		ctx->user_port = r->port;
 	}
 	return 1;

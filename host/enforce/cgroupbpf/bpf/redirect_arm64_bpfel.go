@@ -13,6 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type RedirectAddress struct {
+	_     structs.HostLayout
+	Words [4]uint32
+}
+
 type RedirectCell struct {
 	_       structs.HostLayout
 	Verdict uint32
@@ -34,13 +39,19 @@ type RedirectCellKey struct {
 
 type RedirectConfig struct {
 	_          structs.HostLayout
-	Netns      uint64
+	Prefix     [2]uint32
 	Generation uint32
 	Daemon     uint32
-	Port4      uint16
-	Port6      uint16
-	Datagrams  uint16
-	Tell       uint16
+	Tell       uint32
+}
+
+type RedirectHome struct {
+	_     structs.HostLayout
+	Asked uint64
+	Tcp4  uint16
+	Tcp6  uint16
+	Udp4  uint16
+	Udp6  uint16
 }
 
 type RedirectRecord struct {
@@ -55,14 +66,16 @@ type RedirectRecord struct {
 	Filter   uint64
 	Cookie   uint64
 	Cgroup   uint64
+	Netns    uint64
+	Command  [16]uint8
 }
 
 type RedirectSending struct {
 	_       structs.HostLayout
 	Cookie  uint64
-	Address uint32
+	Address [16]uint8
 	Port    uint16
-	Pad     uint16
+	Pad     [3]uint16
 }
 
 type RedirectSource struct {
@@ -89,8 +102,10 @@ const (
 	RedirectMapConfigs       = "configs"
 	RedirectMapEvents        = "events"
 	RedirectMapFlows         = "flows"
+	RedirectMapHomes         = "homes"
 	RedirectMapPortClasses   = "port_classes"
 	RedirectMapStandIns      = "stand_ins"
+	RedirectMapStrangers     = "strangers"
 	RedirectMapUserClasses   = "user_classes"
 	RedirectMapWaiting       = "waiting"
 	RedirectProgConnect4     = "connect4"
@@ -166,8 +181,10 @@ type RedirectMapSpecs struct {
 	Configs     *ebpf.MapSpec `ebpf:"configs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
+	Homes       *ebpf.MapSpec `ebpf:"homes"`
 	PortClasses *ebpf.MapSpec `ebpf:"port_classes"`
 	StandIns    *ebpf.MapSpec `ebpf:"stand_ins"`
+	Strangers   *ebpf.MapSpec `ebpf:"strangers"`
 	UserClasses *ebpf.MapSpec `ebpf:"user_classes"`
 	Waiting     *ebpf.MapSpec `ebpf:"waiting"`
 }
@@ -203,8 +220,10 @@ type RedirectMaps struct {
 	Configs     *ebpf.Map `ebpf:"configs"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Flows       *ebpf.Map `ebpf:"flows"`
+	Homes       *ebpf.Map `ebpf:"homes"`
 	PortClasses *ebpf.Map `ebpf:"port_classes"`
 	StandIns    *ebpf.Map `ebpf:"stand_ins"`
+	Strangers   *ebpf.Map `ebpf:"strangers"`
 	UserClasses *ebpf.Map `ebpf:"user_classes"`
 	Waiting     *ebpf.Map `ebpf:"waiting"`
 }
@@ -216,8 +235,10 @@ func (m *RedirectMaps) Close() error {
 		m.Configs,
 		m.Events,
 		m.Flows,
+		m.Homes,
 		m.PortClasses,
 		m.StandIns,
+		m.Strangers,
 		m.UserClasses,
 		m.Waiting,
 	)

@@ -26,6 +26,8 @@ type Carrier struct {
 	ALE       *ale.Enforcer        // Required.
 	OnBlocked func(enforce.Denial) // Required.
 	Handoff   handoff.Finder       // Optional.
+	// Dial connects to where a connection may go; redirected: by a callout. Optional.
+	Dial func(ctx context.Context, d *net.Dialer, to netip.AddrPort, redirected bool) (net.Conn, error)
 
 	ids IDs
 }
@@ -69,7 +71,7 @@ func (r *Carrier) connect(ctx context.Context, in *fwps.Incoming, to ale.Target)
 	if to.Local.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(to.Local)
 	}
-	conn, err := d.DialContext(ctx, "tcp", remote.String())
+	conn, err := r.dial(ctx, &d, remote, to.Remote != in.Remote)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +90,13 @@ func (r *Carrier) connect(ctx context.Context, in *fwps.Incoming, to ale.Target)
 		return nil, err
 	}
 	return up, nil
+}
+
+func (r *Carrier) dial(ctx context.Context, d *net.Dialer, to netip.AddrPort, redirected bool) (net.Conn, error) {
+	if r.Dial != nil {
+		return r.Dial(ctx, d, to, redirected)
+	}
+	return d.DialContext(ctx, "tcp", to.String())
 }
 
 // Request is what a proxy is told about the redirect of a connection.

@@ -1,0 +1,257 @@
+//go:build amd64 || arm64
+
+package cgroupbpf
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
+)
+
+// settle listens in the network namespaces that programs of the cgroup are in.
+func (a *Attachment) settle() {
+	for _, pid := range a.processes() {
+		if err := a.enter(pid, 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			a.opts.Logf("cgroupbpf: what needs an answer is refused in the network namespace of process %d: %v", pid, err)
+		}
+	}
+}
+
+// meet listens in each network namespace that the kernel's part asks about.
+func (a *Attachment) meet() {
+	for {
+		rec, err := a.strangers.Read()
+		if err != nil {
+			return // closed
+		}
+		r := new(bpf.RedirectRecord)
+		if _, err := binary.Decode(rec.RawSample, binary.NativeEndian, r); err != nil {
+			a.opts.Logf("cgroupbpf: event: %v", err)
+			continue
+		}
+		_ = a.visit(r) // Who is refused is told why.
+	}
+}
+
+// An absence is why there is no home in a namespace.
+type absence struct {
+	why  error
+	when time.Time
+}
+
+// again is when it is worth to try again. The kernel's part waits as long.
+const again = time.Second
+
+// visit listens in the namespace of a record, unless that has failed just now.
+func (a *Attachment) visit(r *bpf.RedirectRecord) error {
+	a.visiting.Lock()
+	defer a.visiting.Unlock()
+	if h := a.homeOf(r.Netns); h != nil {
+		return h.tell()
+	}
+	if a.ctx.Err() != nil {
+		return errors.New("it is ending")
+	}
+	if x, failed := a.absent[r.Netns]; failed && time.Since(x.when) < again {
+		return x.why
+	}
+	err := a.find(r)
+	delete(a.absent, r.Netns)
+	if err != nil {
+		a.forgetStrangers()
+		a.absent[r.Netns] = absence{err, time.Now()}
+	}
+	return err
+}
+
+var errNowhere = errors.New("no process of the cgroup is in it")
+
+// find listens in the namespace of a record: of a thread of its process, or of another
+// one of the cgroup.
+func (a *Attachment) find(r *bpf.RedirectRecord) error {
+	for _, pid := range append([]int{int(r.Process)}, a.processes()...) {
+		err := a.enter(pid, r.Netns)
+		if a.homeOf(r.Netns) != nil {
+			return nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return errNowhere
+}
+
+// enter listens in the namespaces of a process's threads that are not known yet: in
+// that with the cookie, in all if that is 0.
+func (a *Attachment) enter(pid int, netns uint64) error {
+	spaces, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/ns/net", pid)) // The pattern is right.
+	tried := map[uint64]bool{}
+	var errs []error
+	for _, path := range spaces {
+		inode, err := inodeOf(path)
+		if err != nil || tried[inode] || a.known(inode) {
+			continue
+		}
+		tried[inode] = true
+		errs = append(errs, a.join(path, pid, inode, netns))
+	}
+	return errors.Join(errs...)
+}
+
+// join listens in a namespace, if it is that with the cookie or this is 0, as long as
+// there are processes of the cgroup in it.
+func (a *Attachment) join(path string, pid int, inode, netns uint64) error {
+	space, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	if netns != 0 {
+		var found uint64
+		if err := within(space, func() error { found = netnsCookie(); return nil }); err != nil || found != netns {
+			return errors.Join(err, space.Close())
+		}
+	}
+	h, err := a.newHome(space)
+	if err != nil {
+		return err
+	}
+	h.inode = inode
+	if err := h.begin(); err != nil {
+		return errors.Join(err, h.close())
+	}
+	a.mu.Lock()
+	a.homes[h.netns] = h
+	a.mu.Unlock()
+	a.wg.Go(func() { h.stay(pid) })
+	return nil
+}
+
+// stay leaves the namespace, which lives as long as somebody is in it, when no process of
+// the cgroup is any more.
+func (h *home) stay(pid int) {
+	for pid != 0 {
+		ended(h.a.ctx, pid)
+		if h.a.ctx.Err() != nil {
+			return
+		}
+		pid = h.a.inhabitant(h.inode)
+	}
+	if h.a.leaves(h) {
+		if err := errors.Join(h.a.objs.Homes.Delete(h.netns), h.close()); err != nil {
+			h.a.opts.Logf("cgroupbpf: leaving a network namespace: %v", err)
+		}
+	}
+}
+
+// leaves reports whether the caller is to close a home: nobody else does.
+func (a *Attachment) leaves(h *home) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, there := a.homes[h.netns]
+	delete(a.homes, h.netns)
+	return there
+}
+
+// ended returns when a process has ended, or ctx.
+func ended(ctx context.Context, pid int) {
+	fd, err := unix.PidfdOpen(pid, unix.O_NONBLOCK)
+	if err != nil {
+		return // It has.
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	defer f.Close()
+	defer context.AfterFunc(ctx, func() { f.Close() })()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Read(func(fd uintptr) bool { // It fails when f is closed.
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return err == nil && n > 0
+	})
+}
+
+// inhabitant is a process of the cgroup that is in a namespace, 0 if there is none.
+func (a *Attachment) inhabitant(inode uint64) int {
+	for _, pid := range a.processes() {
+		if at, err := inodeOf(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil && at == inode {
+			return pid
+		}
+	}
+	return 0
+}
+
+// processes are those of the cgroup and of what is below it.
+func (a *Attachment) processes() (pids []int) {
+	_ = filepath.WalkDir(a.opts.Cgroup, func(path string, d fs.DirEntry, err error) error { // What goes away meanwhile has no processes.
+		if err != nil || !d.IsDir() {
+			return nil
+		}
+		b, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		for _, word := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(word); err == nil && pid != 0 {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
+	return pids
+}
+
+func inodeOf(path string) (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	return st.Ino, err
+}
+
+func (a *Attachment) homeOf(netns uint64) *home {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.homes[netns]
+}
+
+// known reports whether a namespace is listened in.
+func (a *Attachment) known(inode uint64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, h := range a.homes {
+		if h.inode == inode {
+			return true
+		}
+	}
+	return false
+}
+
+// forgetStrangers makes room for those who ask anew: it deletes the namespaces that
+// nobody listens in and that were asked about some time ago.
+func (a *Attachment) forgetStrangers() {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return
+	}
+	const old = 2 * time.Second
+	var gone []uint64
+	var netns uint64
+	var v bpf.RedirectHome
+	for it := a.objs.Homes.Iterate(); it.Next(&netns, &v); {
+		if v.Tcp4 == 0 && now.Nano()-int64(v.Asked) > int64(old) {
+			gone = append(gone, netns)
+		}
+	}
+	for _, netns := range gone {
+		_ = a.objs.Homes.Delete(netns) // It may be gone.
+	}
+	maps.DeleteFunc(a.absent, func(_ uint64, x absence) bool { return time.Since(x.when) > old })
+}
