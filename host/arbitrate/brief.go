@@ -20,6 +20,14 @@ func codeOf(weight uint64) code {
 	return code(n-codeBits+1)<<codeBits | code(weight>>(n-codeBits))&(1<<codeBits-1)
 }
 
+// weight is the least weight that has the code.
+func (c code) weight() uint64 {
+	if c>>codeBits == 0 {
+		return uint64(c)
+	}
+	return uint64(c&(1<<codeBits-1)|1<<codeBits) << (c>>codeBits - 1)
+}
+
 // A brief is the part of a filter's conditions that most filters have. It stands
 // for the tests that it was made from, but for IPv6 prefixes, of which it has the
 // first 32 bits.
@@ -51,63 +59,63 @@ func (b *brief) meets(q *search) bool {
 		(b.has&hasUser == 0 || b.user == q.user) && (b.has&hasProtocol == 0 || b.protocol == q.protocol)
 }
 
-// take puts into the filter what its brief can hold of the tests, and the program,
-// and returns the other tests. Tests are sorted by field.
-func (f *filter) take(tests []test) (rest []test) {
-	f.free, f.high = 32, 1<<16-1
+// take puts into the brief what it can hold of the tests, and the program into the
+// filter, and returns the other tests. Tests are sorted by field.
+func (e *entry) take(tests []test) (rest []test) {
+	e.free, e.high = 32, 1<<16-1
 	rest = tests[:0]
 	for i := range tests {
 		t := tests[i]
 		alternatives := i > 0 && tests[i-1].field == t.field || i < len(tests)-1 && tests[i+1].field == t.field
-		if t.not || alternatives || !f.absorb(&t) {
+		if t.not || alternatives || !e.absorb(&t) {
 			rest = append(rest, t)
 		}
 	}
-	if len(rest) > 0 || f.app != "" {
-		f.has |= hasMore
+	if len(rest) > 0 || e.f.app != "" {
+		e.has |= hasMore
 	}
 	return rest
 }
 
 // absorb reports whether the test needs no keeping.
-func (f *filter) absorb(t *test) bool {
+func (e *entry) absorb(t *test) bool {
 	switch t.field {
 	case fwpm.ConditionIPRemotePort:
 		if t.kind == inRange {
-			f.low, f.high, f.has = uint16(t.low), uint16(t.high), f.has|hasPort
+			e.low, e.high, e.has = uint16(t.low), uint16(t.high), e.has|hasPort
 			return true
 		}
 	case fwpm.ConditionIPProtocol:
 		if t.kind == inRange && t.low == t.high {
-			f.protocol, f.has = uint8(t.low), f.has|hasProtocol
+			e.protocol, e.has = uint8(t.low), e.has|hasProtocol
 			return true
 		}
 	case fwpm.ConditionALEUserID:
 		if t.oneUser() {
-			f.user, f.has = t.more.aces[0].id, f.has|hasUser
+			e.user, e.has = t.more.aces[0].id, e.has|hasUser
 			return true
 		}
 	case fwpm.ConditionALEAppID:
 		if t.kind == textIs && t.more.text != "" {
-			f.app = t.more.text
+			e.f.app = t.more.text
 			return true
 		}
 	case fwpm.ConditionIPRemoteAddress:
-		return f.absorbAddress(t)
+		return e.absorbAddress(t)
 	}
 	return false
 }
 
-func (f *filter) absorbAddress(t *test) bool {
+func (e *entry) absorbAddress(t *test) bool {
 	p, ok := t.prefix()
 	if !ok {
 		return false
 	}
-	f.has |= hasAddr
+	e.has |= hasAddr
 	if p.six {
-		f.addr, f.free = uint32(p.hi>>32), uint8(32-min(p.bits, 32))
+		e.addr, e.free = uint32(p.hi>>32), uint8(32-min(p.bits, 32))
 		return false
 	}
-	f.addr, f.free = uint32(p.lo), 32-p.bits
+	e.addr, e.free = uint32(p.lo), 32-p.bits
 	return true
 }

@@ -14,9 +14,9 @@ import (
 
 // call asks the filter's callout. a stays without action when it continues.
 func (r *run) call(f *filter, a *answer) {
-	reg := f.callout.slot.current.Load()
+	reg := f.calls().slot.current.Load()
 	if reg == nil {
-		r.note(f.callout.slot, 0, true, fwps.Moment{})
+		r.note(f.calls().slot, 0, true, fwps.Moment{})
 		r.missing(f, a)
 		return
 	}
@@ -24,8 +24,8 @@ func (r *run) call(f *filter, a *answer) {
 	c, v := r.d.Question(r.in, f.Filter)
 	c.RedirectHandle = reg.handle
 	c.State, c.Hop = r.in.Records.State(reg.handle)
-	c.CountHolds(&f.callout.slot.pended)
-	c.CountFlows(f.callout.slot.Flows())
+	c.CountHolds(&f.calls().slot.pended)
+	c.CountFlows(f.calls().slot.Flows())
 	if r.in.Flow != nil {
 		c.FlowContext = r.in.Flow.Enter(r.in.Layer, f.Callout)
 	}
@@ -34,7 +34,7 @@ func (r *run) call(f *filter, a *answer) {
 	if v.Cacheable {
 		r.p.opts.Cache.mark(r.in.Layer)
 	}
-	r.note(f.callout.slot, reg.number, v.Cacheable && !r.d.Singular(), v.Since)
+	r.note(f.calls().slot, reg.number, v.Cacheable && !r.d.Singular(), v.Since)
 	if inFlow {
 		r.in.Flow.Leave()
 	}
@@ -105,7 +105,7 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 	}
 	if changed {
 		step.Redirected = true
-		d.Stamp(f.Filter, f.callout.provider)
+		d.Stamp(f.Filter, f.calls().provider)
 	}
 	if late && !slices.Contains(r.late[:r.nlate], f) {
 		if r.nlate == len(r.late) {
@@ -122,7 +122,7 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 // IS_REAUTHORIZE then (ALE-LAY-13).
 func (r *run) held(f *filter, v *fwps.Verdict, err error) (*fwps.Verdict, error) {
 	p, op := r.d.Pended()
-	defer f.callout.slot.pended.Add(-1)
+	defer f.calls().slot.pended.Add(-1)
 	if err != nil {
 		return v, err
 	}

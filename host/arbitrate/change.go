@@ -94,6 +94,7 @@ type compiler struct {
 // what of it is kept: nothing of a filter that goes, little of most others.
 type scratch struct {
 	gone  filter
+	extra extra
 	tests []test
 	mores []more
 	aces  []ace
@@ -112,7 +113,7 @@ func (c *compiler) end() {
 	if cap(s.tests) > 64 {
 		return
 	}
-	s.gone = filter{}
+	s.gone, s.extra = filter{}, extra{}
 	clear(s.tests[:cap(s.tests)])
 	clear(s.mores[:cap(s.mores)])
 	clear(s.aces[:cap(s.aces)])
@@ -136,9 +137,8 @@ func (c *compiler) remove(filters []*fwpm.Filter) error {
 	for _, f := range filters {
 		at := c.p.layers[f.Layer].place(sublayerOf(f))
 		gone := &c.scratch.gone
-		*gone = filter{}
-		c.fill(gone, f)
-		if at < 0 || !(&edit{c.index(f.Layer, at), c.own}).remove(gone) {
+		e := c.fill(gone, f)
+		if at < 0 || !(&edit{c.index(f.Layer, at), c.own}).remove(&e) {
 			return fmt.Errorf("filter %d is not in the program, or with other conditions", f.ID)
 		}
 		c.p.layers[f.Layer].fields.count(f, -1)
@@ -175,21 +175,28 @@ func (c *compiler) insert(f *fwpm.Filter) {
 	}
 	c.slab = append(c.slab, filter{})
 	out := &c.slab[len(c.slab)-1]
-	c.fill(out, f)
-	out.own()
-	out.place = uint8(at % together)
+	e := c.fill(out, f)
 	if f.Action.CallsOut() {
-		out.callout = c.callout(f.Callout)
+		out.extra = &c.scratch.extra
+		out.extra.callout = c.callout(f.Callout)
 	}
-	(&edit{c.index(f.Layer, at), c.own}).add(out)
+	out.own()
+	out.place, e.place = uint8(at%together), uint8(at%together)
+	(&edit{c.index(f.Layer, at), c.own}).add(&e)
 	c.p.layers[f.Layer].fields.count(f, 1)
 }
 
-// fill makes a checked filter ready. Its tests are in the scratch.
-func (c *compiler) fill(out *filter, f *fwpm.Filter) {
+// fill makes a checked filter ready. What is extra of it is in the scratch.
+func (c *compiler) fill(out *filter, f *fwpm.Filter) entry {
 	w, _ := EffectiveWeight(f) // A checker has seen it.
-	out.Filter, out.ID, out.weight, out.brief.weight = f, f.ID, w, codeOf(w)
-	c.compileTests(out)
+	*out = filter{Filter: f, ID: f.ID, name: f.Name, code: codeOf(w), action: uint16(f.Action), hard: f.ClearActionRight}
+	e := entry{f: out}
+	e.weight, c.scratch.extra = out.code, extra{}
+	if w != out.code.weight() {
+		c.scratch.extra.weight, out.extra = w, &c.scratch.extra
+	}
+	c.compileTests(&e)
+	return e
 }
 
 // callout is where a callout is found. One that no filter called for a while can have

@@ -98,8 +98,8 @@ func (r *run) pass() {
 // tests nothing and all others are of its sublayer: there is nothing to look for.
 // Nil: there is none.
 func (g *group) first() *filter {
-	if b := &g.index.root; b.node == nil && b.subs&(b.subs-1) == 0 && len(b.list) > 0 && b.list[0].has == 0 {
-		return b.list[0].f
+	if b := &g.index.root; b.node == nil && b.subs&(b.subs-1) == 0 && b.n > 0 && b.first.has == 0 {
+		return b.first.f
 	}
 	return nil
 }
@@ -167,12 +167,12 @@ func (r *run) combine(a *answer, decided *bool) {
 // sublayer asks the matching filters of a sublayer, from the first on, until one
 // decides (ARB-01). a is empty.
 func (r *run) sublayer(g *group, place int, f *filter, a *answer) {
-	for ; f != nil; f = g.next(r.in, place, cursor{f.weight, f.ID, true}) {
+	for ; f != nil; f = g.next(r.in, place, cursor{f.weight(), f.ID, true}) {
 		a.step = r.step(g.subs[place], f)
-		if f.Action.CallsOut() {
+		if f.callsOut() {
 			r.call(f, a)
 		} else {
-			a.action, a.hard = f.Action, f.Action == fwp.ActionBlock || f.ClearActionRight // ARB-03, ARB-04
+			a.action, a.hard = fwp.Action(f.action), fwp.Action(f.action) == fwp.ActionBlock || f.hard // ARB-03, ARB-04
 		}
 		if a.action != 0 || r.again {
 			return
@@ -181,7 +181,10 @@ func (r *run) sublayer(g *group, place int, f *filter, a *answer) {
 }
 
 func (r *run) step(s fwpm.SublayerID, f *filter) int {
-	step := r.d.PushStep(r.in.Layer, s, f.Filter)
+	step := r.d.PushStep(r.in.Layer, s, f.ID, f.name, fwp.Action(f.action))
+	if f.callsOut() {
+		step.Callout = f.Callout
+	}
 	step.Reauth = r.in.Flags&fwp.FlagIsReauthorize != 0
 	return len(r.d.Steps) - 1
 }

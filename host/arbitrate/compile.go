@@ -53,15 +53,39 @@ type group struct {
 	index index
 }
 
+// A filter is as long as a line of the cache: what is asked of most filters that match
+// costs one miss. ID, name, action and hard are as in Filter, whose lines are others.
 type filter struct {
 	*fwpm.Filter
-	ID      fwpm.FilterID // as in Filter: another cache miss
-	weight  uint64
-	callout *calloutRef
-	app     string  // the one ALE_APP_ID, empty if there are others or none
-	more    *[]test // the other conditions that are not in the brief; nil if there are none
-	brief
+	ID     fwpm.FilterID
+	name   string
+	app    string // the one ALE_APP_ID, empty if there are others or none
+	extra  *extra // nil: there is nothing in it
+	code   code   // of the weight
+	action uint16
+	place  uint8 // of the sublayer in its group
+	hard   bool  // ClearActionRight
 }
+
+// extra is what most filters do not have.
+type extra struct {
+	tests   []test // the conditions that are not in the brief, but for the program
+	callout *calloutRef
+	weight  uint64 // zero: the code says all of it
+}
+
+// weight is the filter's weight.
+func (f *filter) weight() uint64 {
+	if f.extra != nil && f.extra.weight != 0 {
+		return f.extra.weight
+	}
+	return f.code.weight()
+}
+
+func (f *filter) callsOut() bool { return f.extra != nil && f.extra.callout != nil }
+
+// calls is the filter's callout, which it must have.
+func (f *filter) calls() *calloutRef { return f.extra.callout }
 
 // A calloutRef is a callout of the policy and where its code is.
 type calloutRef struct {

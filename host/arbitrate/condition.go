@@ -57,12 +57,12 @@ type ace struct {
 
 // compileTests makes the filter's conditions ready: some go into its brief, the
 // others are sorted by field, cheap ones first.
-func (c *compiler) compileTests(f *filter) {
+func (c *compiler) compileTests(e *entry) {
 	s := c.scratch
 	s.mores, s.aces = s.mores[:0], s.aces[:0]
 	ts := s.tests[:0]
-	for i := range f.Conditions {
-		t := s.compileTest(&f.Conditions[i])
+	for i := range e.f.Conditions {
+		t := s.compileTest(&e.f.Conditions[i])
 		if t.kind == textEnds && c.opts.PrefixMatchesStart {
 			t.kind = textStarts
 		}
@@ -72,25 +72,27 @@ func (c *compiler) compileTests(f *filter) {
 	slices.SortStableFunc(ts, func(a, b test) int {
 		return cmp.Or(cmp.Compare(a.cost(), b.cost()), cmp.Compare(a.field, b.field))
 	})
-	if s.tests = f.take(ts); len(s.tests) > 0 {
-		f.more = &s.tests
+	if s.tests = e.take(ts); len(s.tests) > 0 {
+		s.extra.tests = s.tests
+		e.f.extra = &s.extra
 	}
 }
 
-// own gives the filter tests of its own in the place of those in a scratch.
+// own gives the filter an extra of its own in the place of the one in a scratch.
 func (f *filter) own() {
-	if f.more == nil {
+	if f.extra == nil {
 		return
 	}
-	tests := slices.Clone(*f.more)
+	mine := *f.extra
+	tests := slices.Clone(mine.tests)
 	for i := range tests {
 		if m := tests[i].more; m != nil {
-			mine := *m
-			mine.aces = slices.Clone(m.aces)
-			tests[i].more = &mine
+			more := *m
+			more.aces = slices.Clone(m.aces)
+			tests[i].more = &more
 		}
 	}
-	f.more = &tests
+	mine.tests, f.extra = tests, &mine
 }
 
 // cost depends on the field alone where fields can have alternatives of several
@@ -289,10 +291,10 @@ func (a *ace) user() bool { return !a.deny && !a.everyone && !a.group && a.sid =
 
 // tests are sorted by field: neighbours on one field are alternatives.
 func (f *filter) tests() []test {
-	if f.more == nil {
+	if f.extra == nil {
 		return nil
 	}
-	return *f.more
+	return f.extra.tests
 }
 
 // matches reports whether every field meets one of its conditions (BFE-CND-01),

@@ -17,35 +17,40 @@ type edit struct {
 const rootKey = 0
 
 // add puts a filter into the index.
-func (e *edit) add(f *filter) { e.put(&e.x.root, rootKey, f, 0) }
+func (e *edit) add(f *entry) { e.put(&e.x.root, rootKey, f, 0) }
 
 // put puts a filter into a bucket, of which key is the way. The bucket must not be
 // used after: it may be elsewhere then.
-func (e *edit) put(b *bucket, key uint64, f *filter, used wayset) {
-	b.most, b.subs = max(b.most, f.brief.weight), b.subs|1<<f.place
-	if b.node == nil && len(b.list) < aFew {
-		b.list = with(b.list, entry{f, f.brief})
+func (e *edit) put(b *bucket, key uint64, f *entry, used wayset) {
+	b.most, b.subs = max(b.most, f.weight), b.subs|1<<f.place
+	if b.node == nil && b.n < aFew {
+		b.set(with(b.list(), f))
 		return
 	}
 	var moved []entry
 	if b.node == nil {
-		moved, b.list = b.list, nil
+		moved = b.list()
+		b.set(nil)
 	}
 	n := e.inside(b)
+	var stay []entry
 	for i := range moved {
 		n.most[moved[i].place] = max(n.most[moved[i].place], moved[i].weight)
-		if moved[i].f.reach(used) == ways {
-			b.list = append(b.list, moved[i])
+		if moved[i].reach(used) == ways {
+			stay = append(stay, moved[i])
 		}
 	}
-	n.most[f.place] = max(n.most[f.place], f.brief.weight)
+	if stay != nil {
+		b.set(stay)
+	}
+	n.most[f.place] = max(n.most[f.place], f.weight)
 	w := f.reach(used)
 	if w == ways {
-		b.keep(entry{f, f.brief})
+		b.keep(f)
 	}
 	for i := range moved { // The bucket is not used from here on.
-		if w := moved[i].f.reach(used); w != ways {
-			e.below(n, w, key, moved[i].f, used)
+		if w := moved[i].reach(used); w != ways {
+			e.below(n, w, key, &moved[i], used)
 		}
 	}
 	if w != ways {
@@ -67,7 +72,7 @@ func (e *edit) inside(b *bucket) *node {
 }
 
 // below puts a filter where a way leads.
-func (e *edit) below(n *node, w way, key uint64, f *filter, used wayset) {
+func (e *edit) below(n *node, w way, key uint64, f *entry, used wayset) {
 	n.ways[w]++
 	var room [manyValues]target
 	for _, t := range f.targets(room[:0], w, key) {
@@ -94,7 +99,7 @@ func (n *node) count(bits uint8, more int32) {
 
 // remove takes the filter with f's identifier and conditions out of the index, and
 // reports whether it was there.
-func (e *edit) remove(f *filter) bool {
+func (e *edit) remove(f *entry) bool {
 	ok := e.take(&e.x.root, rootKey, f, 0)
 	if e.x.root.empty() {
 		*e.x = index{}
@@ -103,32 +108,33 @@ func (e *edit) remove(f *filter) bool {
 }
 
 func (b *bucket) empty() bool {
-	return len(b.list) == 0 && (b.node == nil || b.node.ways == [ways]uint32{})
+	return b.n == 0 && (b.node == nil || b.node.ways == [ways]uint32{})
 }
 
 // take takes a filter out of a bucket, which must not be used after.
-func (e *edit) take(b *bucket, key uint64, f *filter, used wayset) bool {
+func (e *edit) take(b *bucket, key uint64, f *entry, used wayset) bool {
 	if b.node != nil {
 		n := e.inside(b)
 		if w := f.reach(used); w != ways {
 			return e.takeBelow(n, w, key, f, used)
 		}
-		return b.drop(f)
+		return b.drop(f.f)
 	}
-	at, found := locate(b.list, f)
+	at, found := locate(b.list(), f.f)
 	if !found {
 		return false
 	}
-	b.list = without(b.list, at)
+	l := without(b.list(), at)
+	b.set(l)
 	b.most, b.subs = 0, 0
-	for i := range b.list {
-		l := &b.list[i]
+	for i := range l {
+		l := &l[i]
 		b.most, b.subs = max(b.most, l.weight), b.subs|1<<l.place
 	}
 	return true
 }
 
-func (e *edit) takeBelow(n *node, w way, key uint64, f *filter, used wayset) bool {
+func (e *edit) takeBelow(n *node, w way, key uint64, f *entry, used wayset) bool {
 	n.ways[w]--
 	var room [manyValues]target
 	for _, t := range f.targets(room[:0], w, key) {

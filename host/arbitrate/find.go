@@ -19,7 +19,8 @@ type cursor struct {
 
 // admits is for a cursor that has begun.
 func (c cursor) admits(f *filter) bool {
-	return f.weight < c.weight || f.weight == c.weight && f.ID > c.id
+	w := f.weight()
+	return w < c.weight || w == c.weight && f.ID > c.id
 }
 
 // A search is one walk through an index: the first matching filter of every
@@ -66,7 +67,7 @@ func (q *search) begin(in *fwps.Incoming, subs uint8) {
 
 // find walks to every list that can have a first match.
 func (x *index) find(q *search) {
-	q.scan(x.root.list, x.root.subs&q.subs)
+	q.scan(x.root.list(), x.root.subs&q.subs)
 	if x.root.node != nil {
 		q.visit(x, &x.root, rootKey)
 	}
@@ -77,7 +78,7 @@ func (x *index) find(q *search) {
 func warm(best *[together]*filter) (sum code) {
 	for _, f := range best {
 		if f != nil {
-			sum += code(f.Filter.Action) + code(f.Filter.ID)
+			sum += f.code
 		}
 	}
 	return sum
@@ -120,7 +121,7 @@ func (q *search) visit(x *index, b *bucket, key uint64) {
 		q.touch(buckets[:len(keys)])
 		for _, b := range buckets[:len(keys)] {
 			if b != nil && q.open(b.subs, b.most) {
-				q.scan(b.list, b.subs&q.subs)
+				q.scan(b.list(), b.subs&q.subs)
 			}
 		}
 		for i, key := range keys {
@@ -135,8 +136,8 @@ func (q *search) visit(x *index, b *bucket, key uint64) {
 func (q *search) touch(buckets []*bucket) {
 	var sum code
 	for _, b := range buckets {
-		if b != nil && len(b.list) > 0 {
-			sum += b.list[0].weight
+		if b != nil && b.first != nil {
+			sum += b.first.weight
 		}
 	}
 	q.touched = sum

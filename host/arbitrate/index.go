@@ -1,6 +1,8 @@
 package arbitrate
 
 import (
+	"unsafe"
+
 	"github.com/calloutd/calloutd/host/internal/trie"
 )
 
@@ -27,13 +29,19 @@ type index struct {
 
 // A bucket is where a way leads: to a list, and to a node if there are many filters.
 type bucket struct {
-	// The filters in order, the sublayers mixed; with a node, the first of those that
-	// no further way leads to. Never changed in place.
-	list []entry
-	node *node
-	most code  // no filter here or below is heavier; deletions leave it too high
-	subs uint8 // the sublayers of the filters that are or were here
+	// The first of the filters in order, the sublayers mixed; with a node, of the first
+	// of those that no further way leads to. Never changed in place. A slice would be
+	// longer, and a bucket and its key are half a line of the cache.
+	first *entry
+	node  *node
+	most  code  // no filter here or below is heavier; deletions leave it too high
+	n     uint8 // filters in the list, no more than a chunk
+	subs  uint8 // the sublayers of the filters that are or were here
 }
+
+func (b *bucket) list() []entry { return unsafe.Slice(b.first, b.n) }
+
+func (b *bucket) set(l []entry) { b.first, b.n = unsafe.SliceData(l), uint8(len(l)) }
 
 // A node is the inside of a bucket with many filters.
 type node struct {
@@ -76,8 +84,8 @@ func (x *index) each(f func(*filter)) {
 }
 
 func (b *bucket) each(f func(*filter)) {
-	for i := range b.list {
-		f(b.list[i].f)
+	for _, e := range b.list() {
+		f(e.f)
 	}
 	if b.node == nil {
 		return

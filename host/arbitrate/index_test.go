@@ -64,7 +64,7 @@ func (m *mirror) check(t *testing.T, prog *Program, ins []fwps.Incoming) {
 						want = append(want, f.ID)
 					}
 				}
-				for f := g.next(in, place, cursor{}); f != nil; f = g.next(in, place, cursor{f.weight, f.ID, true}) {
+				for f := g.next(in, place, cursor{}); f != nil; f = g.next(in, place, cursor{f.weight(), f.ID, true}) {
 					got = append(got, f.ID)
 				}
 				require.Equal(t, want, got)

@@ -8,16 +8,16 @@ import (
 
 // before is the order of arbitration: the heavier first, then the older (AMB-37).
 func before(a, b *filter) int {
-	return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.ID, b.ID))
+	return cmp.Or(cmp.Compare(b.weight(), a.weight()), cmp.Compare(a.ID, b.ID))
 }
 
 // with is a sorted list with one filter more, without the same list without it.
 // Both leave l as it is.
-func with(l []entry, e entry) []entry {
+func with(l []entry, e *entry) []entry {
 	at := place(l, e.f)
 	out := make([]entry, len(l)+1)
 	copy(out, l[:at])
-	out[at] = e
+	out[at] = *e
 	copy(out[at+1:], l[at:])
 	return out
 }
@@ -46,8 +46,8 @@ func place(l []entry, f *filter) int {
 // before is the order of an entry and a filter; mostly it takes no look at the
 // entry's own.
 func (e *entry) before(f *filter) bool {
-	if e.weight != f.brief.weight {
-		return e.weight > f.brief.weight
+	if e.weight != f.code {
+		return e.weight > f.code
 	}
 	return before(e.f, f) < 0
 }
@@ -65,9 +65,9 @@ func (l list) chunk(f *filter) int {
 }
 
 // insert adds to a list that the caller owns.
-func (l list) insert(e entry) list {
+func (l list) insert(e *entry) list {
 	if len(l) == 0 {
-		return list{{e}}
+		return list{{*e}}
 	}
 	at := l.chunk(e.f)
 	first, second := halves(with(l[at], e), at == len(l)-1)
@@ -109,14 +109,14 @@ func (l list) remove(f *filter) (out list, found bool) {
 
 // keep adds an entry to the filters that no way leads from a bucket with a node to,
 // which the caller owns.
-func (b *bucket) keep(e entry) {
-	n := b.node
-	if len(b.list) > 0 && len(n.rest) > 0 && before(e.f, b.list[len(b.list)-1].f) > 0 {
+func (b *bucket) keep(e *entry) {
+	n, l := b.node, b.list()
+	if len(l) > 0 && len(n.rest) > 0 && before(e.f, l[len(l)-1].f) > 0 {
 		n.rest = n.rest.insert(e)
 		return
 	}
-	first, second := halves(with(b.list, e), len(n.rest) == 0)
-	b.list = first
+	first, second := halves(with(l, e), len(n.rest) == 0)
+	b.set(first)
 	if second != nil {
 		n.rest = slices.Insert(n.rest, 0, second)
 	}
@@ -125,9 +125,9 @@ func (b *bucket) keep(e entry) {
 // drop is the reverse of keep.
 func (b *bucket) drop(f *filter) bool {
 	n := b.node
-	if i, found := locate(b.list, f); found {
-		if b.list = without(b.list, i); b.list == nil && len(n.rest) > 0 {
-			b.list = n.rest[0] // First: in one statement the deletion may come before it.
+	if i, found := locate(b.list(), f); found {
+		if b.set(without(b.list(), i)); b.n == 0 && len(n.rest) > 0 {
+			b.set(n.rest[0])
 			n.rest = slices.Delete(n.rest, 0, 1)
 		}
 		return true

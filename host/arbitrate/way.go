@@ -48,9 +48,9 @@ func (s wayset) with(w way) wayset {
 
 // reach is the most selective way to a filter that is not used yet, ways if there
 // is none.
-func (f *filter) reach(used wayset) way {
+func (e *entry) reach(used wayset) way {
 	for w := range ways {
-		if used&(1<<w) == 0 && f.exact(w) {
+		if used&(1<<w) == 0 && e.exact(w) {
 			return w
 		}
 	}
@@ -58,20 +58,21 @@ func (f *filter) reach(used wayset) way {
 }
 
 // exact reports whether a way leads to the filter: whether it names a few values.
-func (f *filter) exact(w way) bool {
+func (e *entry) exact(w way) bool {
+	f := e.f
 	switch w {
 	case byApp:
 		return f.app != "" || f.few(fwpm.ConditionALEAppID, func(t *test) bool { return t.kind == textIs })
 	case byNear, byMiddle, byFar:
-		return f.remoteWay() == w
+		return e.remoteWay() == w
 	case byUser:
-		return f.has&hasUser != 0 || f.few(fwpm.ConditionALEUserID, (*test).oneUser)
+		return e.has&hasUser != 0 || f.few(fwpm.ConditionALEUserID, (*test).oneUser)
 	case byLocalPort:
 		return f.few(fwpm.ConditionIPLocalPort, (*test).oneNumber)
 	case byPort:
-		return f.has&hasPort != 0 && f.low == f.high || f.few(fwpm.ConditionIPRemotePort, (*test).oneNumber)
+		return e.has&hasPort != 0 && e.low == e.high || f.few(fwpm.ConditionIPRemotePort, (*test).oneNumber)
 	}
-	return f.has&hasPort != 0 && f.low < f.high && f.high/portBin-f.low/portBin < manyValues
+	return e.has&hasPort != 0 && e.low < e.high && e.high/portBin-e.low/portBin < manyValues
 }
 
 // group returns the tests on one field.
@@ -104,11 +105,11 @@ func (f *filter) few(field fwpm.ConditionID, is func(*test) bool) bool {
 
 // remoteWay is the way by the filter's remote prefixes, as vague as the shortest of
 // them, ways if it names none.
-func (f *filter) remoteWay() way {
-	if f.has&hasAddr != 0 && f.group(fwpm.ConditionIPRemoteAddress) == nil {
-		return remoteWay(32-f.free, farBits4, middleBits4)
+func (e *entry) remoteWay() way {
+	if e.has&hasAddr != 0 && e.f.group(fwpm.ConditionIPRemoteAddress) == nil {
+		return remoteWay(32-e.free, farBits4, middleBits4)
 	}
-	g := f.group(fwpm.ConditionIPRemoteAddress)
+	g := e.f.group(fwpm.ConditionIPRemoteAddress)
 	vaguest := ways
 	for i := range g {
 		p, ok := g[i].prefix()
@@ -145,31 +146,31 @@ type target struct {
 }
 
 // targets appends the buckets below a node to which a way leads for the filter.
-func (f *filter) targets(to []target, w way, node uint64) []target {
+func (e *entry) targets(to []target, w way, node uint64) []target {
 	add := func(key uint64) {
 		if !slices.ContainsFunc(to, func(t target) bool { return t.key == key }) { // The same value twice is one.
 			to = append(to, target{key: key})
 		}
 	}
 	switch {
-	case w == byApp && f.app != "":
-		add(key(node, w, appHash(f.app)))
+	case w == byApp && e.f.app != "":
+		add(key(node, w, appHash(e.f.app)))
 		return to
-	case w == byUser && f.has&hasUser != 0:
-		add(key(node, w, uint64(f.user)))
+	case w == byUser && e.has&hasUser != 0:
+		add(key(node, w, uint64(e.user)))
 		return to
-	case w == byPort && f.has&hasPort != 0:
-		add(key(node, w, uint64(f.low)))
+	case w == byPort && e.has&hasPort != 0:
+		add(key(node, w, uint64(e.low)))
 		return to
 	case w == byBin:
-		for bin := f.low / portBin; bin <= f.high/portBin; bin++ {
+		for bin := e.low / portBin; bin <= e.high/portBin; bin++ {
 			add(key(node, w, uint64(bin)))
 		}
 		return to
 	case byRemote&(1<<w) != 0:
-		return f.prefixes(to, node)
+		return e.prefixes(to, node)
 	}
-	g := f.group([ways]fwpm.ConditionID{byApp: fwpm.ConditionALEAppID, byUser: fwpm.ConditionALEUserID,
+	g := e.f.group([ways]fwpm.ConditionID{byApp: fwpm.ConditionALEAppID, byUser: fwpm.ConditionALEUserID,
 		byLocalPort: fwpm.ConditionIPLocalPort, byPort: fwpm.ConditionIPRemotePort}[w])
 	for i := range g {
 		switch w {
@@ -185,11 +186,11 @@ func (f *filter) targets(to []target, w way, node uint64) []target {
 }
 
 // prefixes is targets of remote prefixes.
-func (f *filter) prefixes(to []target, node uint64) []target {
-	g := f.group(fwpm.ConditionIPRemoteAddress)
+func (e *entry) prefixes(to []target, node uint64) []target {
+	g := e.f.group(fwpm.ConditionIPRemoteAddress)
 	if len(g) == 0 {
-		n := 32 - f.free
-		return append(to, target{prefixKey(node, n, uint64(f.addr)), n, true})
+		n := 32 - e.free
+		return append(to, target{prefixKey(node, n, uint64(e.addr)), n, true})
 	}
 	for i := range g {
 		p, _ := g[i].prefix()

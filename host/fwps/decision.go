@@ -63,14 +63,14 @@ type Decision struct {
 
 // PushStep adds a step with nothing but the filter that was asked and the rule by
 // which its action counts. It is the classifier's.
-func (d *Decision) PushStep(l fwpm.LayerID, sub fwpm.SublayerID, f *fwpm.Filter) *Step {
+func (d *Decision) PushStep(l fwpm.LayerID, sub fwpm.SublayerID, id fwpm.FilterID, name string, a fwp.Action) *Step {
 	n := len(d.Steps)
 	if n == cap(d.Steps) {
 		d.Steps = append(d.Steps, Step{})
 	}
 	d.Steps = d.Steps[:n+1]
 	s := &d.Steps[n]
-	s.Layer, s.Sublayer, s.Filter, s.Name, s.Callout, s.Action = l, sub, f.ID, f.Name, f.Callout, f.Action
+	s.Layer, s.Sublayer, s.Filter, s.Name, s.Callout, s.Action = l, sub, id, name, "", a
 	s.Redirected, s.Hard, s.Veto, s.Absorb, s.Reauth, s.Rule, s.Why = false, false, false, false, false, "ARB-01", ""
 	return s
 }
