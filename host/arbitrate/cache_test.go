@@ -122,7 +122,7 @@ func TestTheCacheIsBounded(t *testing.T) {
 		}
 		return n
 	}
-	l := prog.layers[fwpm.LayerALEAuthConnectV4]
+	l := prog.layer(fwpm.LayerALEAuthConnectV4)
 	ask := func(port int) (as *set, another bool) {
 		in := connection4(0)
 		in.Remote = netip.AddrPortFrom(in.Remote.Addr(), uint16(port))

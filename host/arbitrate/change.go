@@ -31,16 +31,18 @@ type Change struct {
 // The error is that a filter is gone which was not there.
 func (p *Program) Change(ch Change) (*Program, error) {
 	next := *p
-	next.opts.Generations = ch.Generations
 	c := newCompiler(&next, len(ch.Came))
 	defer c.end()
+	c.generations(&ch.Generations)
 	if err := c.remove(ch.Gone); err != nil {
 		return nil, err
 	}
 	if ch.Objects != nil {
 		next.objects = ch.Objects
 		if !next.same(ch.Objects) {
-			return compile(ch.Objects, append(next.filters(), ch.Came...), next.opts), nil
+			o := *next.opts
+			o.Generations = ch.Generations
+			return compile(ch.Objects, append(next.filters(), ch.Came...), o), nil
 		}
 		c.reorder()
 	}
@@ -60,9 +62,9 @@ func (p *Program) same(objects *Checker) bool {
 
 // filters are all filters of the program, in no order.
 func (p *Program) filters() (out []*fwpm.Filter) {
-	for l := range p.layers {
-		if p.layers[l] != nil {
-			out = append(out, p.layers[l].filters()...)
+	for l := range fwpm.LayerID(fwpm.NumLayers) {
+		if p.layer(l) != nil {
+			out = append(out, p.layer(l).filters()...)
 		}
 	}
 	return out
@@ -103,7 +105,10 @@ type scratch struct {
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 func newCompiler(p *Program, filters int) *compiler {
-	return &compiler{p, &p.opts, new(trie.Edit), false, make([]filter, 0, min(filters, 1024)), scratches.Get().(*scratch)}
+	if p.opts == nil { // The zero Program.
+		p.opts = new(Options)
+	}
+	return &compiler{p, p.opts, new(trie.Edit), false, make([]filter, 0, min(filters, 1024)), scratches.Get().(*scratch)}
 }
 
 // end gives the scratch up, without what it knows of filters. One that a filter with
@@ -120,13 +125,36 @@ func (c *compiler) end() {
 	scratches.Put(s)
 }
 
+// bank is the one of a layer, to be changed.
+func (c *compiler) bank(l fwpm.LayerID) *bank {
+	b := &c.p.banks[l/bankLen]
+	switch {
+	case *b == nil:
+		*b = &bank{owner: c.own}
+	case (*b).owner != c.own:
+		mine := **b
+		mine.owner, *b = c.own, &mine
+	}
+	return *b
+}
+
+// generations makes the program's those.
+func (c *compiler) generations(g *[fwpm.NumLayers]uint64) {
+	for l := range fwpm.LayerID(fwpm.NumLayers) {
+		if c.p.Generation(l) != g[l] {
+			c.bank(l).generations[l%bankLen] = g[l]
+		}
+	}
+}
+
 // index is the one of the group of a place, to be changed.
 func (c *compiler) index(l fwpm.LayerID, at int) *index {
-	from := c.p.layers[l]
-	if from.owner != c.own {
-		c.p.layers[l] = &layer{c.own, versions.Add(1), from.fields, slices.Clone(from.groups), from.places}
+	mine := c.p.layer(l)
+	if mine.owner != c.own {
+		mine = &layer{c.own, versions.Add(1), mine.fields, slices.Clone(mine.groups), mine.places}
+		c.bank(l).layers[l%bankLen] = mine
 	}
-	g := &c.p.layers[l].groups[at/together]
+	g := &mine.groups[at/together]
 	if (*g).owner != c.own {
 		*g = &group{c.own, (*g).subs, (*g).index}
 	}
@@ -135,13 +163,13 @@ func (c *compiler) index(l fwpm.LayerID, at int) *index {
 
 func (c *compiler) remove(filters []*fwpm.Filter) error {
 	for _, f := range filters {
-		at := c.p.layers[f.Layer].place(sublayerOf(f))
+		at := c.p.layer(f.Layer).place(sublayerOf(f))
 		gone := &c.scratch.gone
 		e := c.fill(gone, f)
 		if at < 0 || !(&edit{c.index(f.Layer, at), c.own}).remove(&e) {
 			return fmt.Errorf("filter %d is not in the program, or with other conditions", f.ID)
 		}
-		c.p.layers[f.Layer].fields.count(f, -1)
+		c.p.layer(f.Layer).fields.count(f, -1)
 	}
 	return nil
 }
@@ -150,7 +178,7 @@ func (c *compiler) remove(filters []*fwpm.Filter) error {
 func (c *compiler) add(filters []*fwpm.Filter) {
 	var fresh map[fwpm.LayerID]map[fwpm.SublayerID]bool
 	for _, f := range filters {
-		if id := sublayerOf(f); c.p.layers[f.Layer].place(id) < 0 {
+		if id := sublayerOf(f); c.p.layer(f.Layer).place(id) < 0 {
 			if fresh == nil {
 				fresh = map[fwpm.LayerID]map[fwpm.SublayerID]bool{}
 			}
@@ -169,7 +197,7 @@ func (c *compiler) add(filters []*fwpm.Filter) {
 }
 
 func (c *compiler) insert(f *fwpm.Filter) {
-	at := c.p.layers[f.Layer].place(sublayerOf(f))
+	at := c.p.layer(f.Layer).place(sublayerOf(f))
 	if len(c.slab) == cap(c.slab) {
 		c.slab = make([]filter, 0, 1024)
 	}
@@ -183,7 +211,7 @@ func (c *compiler) insert(f *fwpm.Filter) {
 	out.own()
 	out.place, e.place = uint8(at%together), uint8(at%together)
 	(&edit{c.index(f.Layer, at), c.own}).add(&e)
-	c.p.layers[f.Layer].fields.count(f, 1)
+	c.p.layer(f.Layer).fields.count(f, 1)
 }
 
 // fill makes a checked filter ready. What is extra of it is in the scratch.
@@ -219,9 +247,9 @@ func (c *compiler) callout(id fwpm.CalloutID) *calloutRef {
 
 // reorder makes layers again whose sublayers are in another order now.
 func (c *compiler) reorder() {
-	for l := range c.p.layers {
-		if c.p.layers[l] != nil && !slices.IsSortedFunc(c.p.layers[l].subs(), c.p.earlier) {
-			c.arrange(fwpm.LayerID(l), nil)
+	for l := range fwpm.LayerID(fwpm.NumLayers) {
+		if c.p.layer(l) != nil && !slices.IsSortedFunc(c.p.layer(l).subs(), c.p.earlier) {
+			c.arrange(l, nil)
 		}
 	}
 }
@@ -252,7 +280,7 @@ func (l *layer) subs() (ids []fwpm.SublayerID) {
 // arrange gives more sublayers their places in a layer. Where they do not come
 // after all others the layer's index is made again.
 func (c *compiler) arrange(id fwpm.LayerID, more []fwpm.SublayerID) {
-	l := c.p.layers[id]
+	l := c.p.layer(id)
 	if l == nil {
 		l = &layer{}
 	}
@@ -278,7 +306,7 @@ func (c *compiler) arrange(id fwpm.LayerID, more []fwpm.SublayerID) {
 	for at, id := range ids {
 		next.places[id] = at
 	}
-	c.p.layers[id] = next
+	c.bank(id).layers[id%bankLen] = next
 	for _, f := range moved {
 		c.insert(f)
 	}

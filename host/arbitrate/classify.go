@@ -78,11 +78,12 @@ func (p *Program) ask(ctx context.Context, in *fwps.Incoming, d *fwps.Decision, 
 
 // pass asks the sublayers once.
 func (r *run) pass() {
-	if int(r.in.Layer) >= len(r.p.layers) || r.p.layers[r.in.Layer] == nil {
+	l := r.p.layer(r.in.Layer)
+	if l == nil {
 		return
 	}
 	decided := false
-	for _, g := range r.p.layers[r.in.Layer].groups {
+	for _, g := range l.groups {
 		if f := g.first(); f != nil {
 			r.settle(g, int(f.place), f, &decided)
 		} else {

@@ -31,10 +31,27 @@ type Options struct {
 
 // A Program is a policy made ready to classify. It is immutable.
 type Program struct {
-	layers   [fwpm.NumLayers]*layer // nil: no filter was ever there
-	opts     Options
-	objects  *Checker // what the filters refer to
+	banks    [(fwpm.NumLayers + bankLen - 1) / bankLen]*bank // nil: there is nothing in it
+	opts     *Options                                        // but for the generations
+	objects  *Checker                                        // what the filters refer to
 	callouts map[fwpm.CalloutID]*calloutRef
+}
+
+// A bank is some layers, so that a change copies few of them.
+type bank struct {
+	owner       *trie.Edit
+	layers      [bankLen]*layer // nil: no filter was ever there
+	generations [bankLen]uint64
+}
+
+const bankLen = 8
+
+// layer is nil if no filter was ever there.
+func (p *Program) layer(l fwpm.LayerID) *layer {
+	if l < fwpm.NumLayers && p.banks[l/bankLen] != nil {
+		return p.banks[l/bankLen].layers[l%bankLen]
+	}
+	return nil
 }
 
 // A layer has its sublayers in groups, in order.
@@ -112,8 +129,9 @@ func Compile(p *fwpm.Policy, o Options) (*Program, error) {
 }
 
 func compile(check *Checker, filters []*fwpm.Filter, o Options) *Program {
-	c := newCompiler(&Program{opts: o, objects: check}, len(filters))
+	c := newCompiler(&Program{opts: &o, objects: check}, len(filters))
 	defer c.end()
+	c.generations(&o.Generations)
 	c.add(filters)
 	return c.p
 }
@@ -137,8 +155,8 @@ func (p *Program) order(id fwpm.SublayerID) int {
 
 // Generation is what Compile was given for a layer.
 func (p *Program) Generation(l fwpm.LayerID) uint64 {
-	if int(l) < len(p.opts.Generations) {
-		return p.opts.Generations[l]
+	if l < fwpm.NumLayers && p.banks[l/bankLen] != nil {
+		return p.banks[l/bankLen].generations[l%bankLen]
 	}
 	return 0
 }

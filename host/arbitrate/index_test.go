@@ -56,7 +56,7 @@ func holds(f *fwpm.Filter, in *fwps.Incoming) bool {
 func (m *mirror) check(t *testing.T, prog *Program, ins []fwps.Incoming) {
 	for i := range ins {
 		in := &ins[i]
-		for _, g := range prog.layers[in.Layer].groups {
+		for _, g := range prog.layer(in.Layer).groups {
 			for place, id := range g.subs {
 				var want, got []fwpm.FilterID
 				for _, f := range m.lists[id] {
@@ -71,7 +71,7 @@ func (m *mirror) check(t *testing.T, prog *Program, ins []fwps.Incoming) {
 			}
 		}
 		for id := range m.lists {
-			require.Contains(t, prog.layers[in.Layer].places, id)
+			require.Contains(t, prog.layer(in.Layer).places, id)
 		}
 	}
 }
@@ -150,7 +150,7 @@ func TestChangeIsCompile(t *testing.T) {
 			require.Len(t, v.prog.filters(), len(v.p.Filters))
 		}
 		require.Empty(t, prog.filters())
-		for _, g := range prog.layers[l].groups {
+		for _, g := range prog.layer(l).groups {
 			require.Equal(t, index{}, g.index, "nothing is left behind")
 		}
 	}

@@ -45,11 +45,11 @@ type question struct {
 
 // take finds out whether the decision is known.
 func (k *question) take(p *Program, in *fwps.Incoming, d *fwps.Decision) bool {
-	c := p.opts.Cache
-	if c == nil || int(in.Layer) >= len(p.layers) || p.layers[in.Layer] == nil {
+	l := p.layer(in.Layer)
+	if l == nil || p.opts.Cache == nil {
 		return false
 	}
-	l := p.layers[in.Layer]
+	c := p.opts.Cache
 	if l.fields.all < fewFilters && !c.marked[in.Layer].Load() {
 		return false
 	}
@@ -122,7 +122,7 @@ func (r *run) keep(in *fwps.Incoming) {
 	if c == nil || r.d.Faulted {
 		return
 	}
-	l := r.p.layers[in.Layer]
+	l := r.p.layer(in.Layer)
 	hash, of := k.few, l.fields.inputs
 	if r.nasked > 0 {
 		if !k.fill(l, in) {
