@@ -28,6 +28,7 @@ func newMirror(p *fwpm.Policy) *mirror {
 	for i := range p.Filters {
 		out := new(filter)
 		c.fill(out, &p.Filters[i])
+		out.own()
 		id := sublayerOf(&p.Filters[i])
 		m.lists[id] = append(m.lists[id], out)
 	}

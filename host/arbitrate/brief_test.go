@@ -1,0 +1,57 @@
+package arbitrate
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// Of two weights the heavier never has the lesser code, and what a code is the code of
+// is the least of its weights.
+func TestCodesAreInTheOrderOfWeights(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	weight := func() uint64 { return r.Uint64() >> r.IntN(64) }
+	for range 10_000 {
+		a, b := weight(), weight()
+		require.Equal(t, codeOf(max(a, b)), max(codeOf(a), codeOf(b)))
+		least := codeOf(a).weight()
+		require.LessOrEqual(t, least, a)
+		require.Equal(t, codeOf(a), codeOf(least))
+		require.True(t, least == 0 || codeOf(least-1) < codeOf(least), "weight %#x", a)
+	}
+}
+
+// Filters whose weights have one code are in the order of their weights (AMB-37).
+func TestWeightsOfOneCodeAreToldApart(t *testing.T) {
+	const l, n = fwpm.LayerALEAuthConnectV4, 100
+	p := new(fwpm.Policy)
+	for id := 1; id <= n; id++ {
+		p.Filters = append(p.Filters, fwpm.Filter{ID: fwpm.FilterID(id), Name: "f", Layer: l, Action: fwp.ActionPermit,
+			Weight: fwpm.Weight{Type: fwp.Uint64, Value: 1<<62 | uint64(id*37%n)}})
+	}
+	require.Equal(t, codeOf(1<<62), codeOf(1<<62|n))
+	prog, err := Compile(p, Options{})
+	require.NoError(t, err)
+	in := fwps.Incoming{Layer: l}
+	m := newMirror(p)
+	require.True(t, slices.IsSortedFunc(m.lists[fwpm.SublayerUniversal], func(a, b *filter) int { return int(b.Weight.Value) - int(a.Weight.Value) }))
+	m.check(t, prog, []fwps.Incoming{in})
+}
+
+// What is read of most filters that match is one line of the cache, and a bucket with
+// its key half of one.
+func TestSizesAreThoseOfTheCache(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		t.Skip("pointers are shorter here: so is all that has them")
+	}
+	require.EqualValues(t, 64, unsafe.Sizeof(filter{}))
+	require.EqualValues(t, 32, unsafe.Sizeof(entry{}))
+	require.EqualValues(t, 32, 8+unsafe.Sizeof(bucket{}))
+}
