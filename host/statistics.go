@@ -39,11 +39,11 @@ func newCounters() *counters {
 // shard is chosen by the address of the Decision, which is only a number here.
 func (c *counters) shard(d *fwps.Decision) *shard {
 	const golden = 0x9E3779B97F4A7C15 // spreads addresses that differ in few bits
-	return &c.shards[uint64(uintptr(unsafe.Pointer(d)))*golden>>c.shift]
+	return &c.shards[uint64(uintptr(unsafe.Pointer(d)))*golden>>(c.shift&63)]
 }
 
 func (c *counters) count(l fwpm.LayerID, d *fwps.Decision) {
-	if !l.Valid() {
+	if l >= fwpm.NumLayers { // What is no layer but less is counted and never read.
 		return
 	}
 	n := &c.shard(d).layers[l]

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/calloutd/calloutd/host/fwp"
@@ -14,37 +13,42 @@ import (
 
 // call asks the filter's callout. a stays without action when it continues.
 func (r *run) call(f *filter, a *answer) {
-	reg := f.calls().slot.current.Load()
+	slot := f.calls().slot
+	reg := slot.current.Load()
 	if reg == nil {
-		r.note(f.calls().slot, 0, true, fwps.Moment{})
+		r.note(slot, 0, true, fwps.Moment{})
 		r.missing(f, a)
 		return
 	}
-	r.d.Reclassify = r.d.Reclassify || reg.reclassify
-	c, v := r.d.Question(r.in, f.Filter)
-	c.RedirectHandle = reg.handle
-	c.State, c.Hop = r.in.Records.State(reg.handle)
-	c.CountHolds(&f.calls().slot.pended)
-	c.CountFlows(f.calls().slot.Flows())
-	if r.in.Flow != nil {
-		c.FlowContext = r.in.Flow.Enter(r.in.Layer, f.Callout)
+	d, in := r.d, r.in
+	if reg.reclassify {
+		d.Reclassify = true
 	}
-	inFlow := c.FlowContext != 0
+	c, v := d.Question(in, f.Filter, &slot.pended, &slot.flows)
+	c.RedirectHandle = reg.handle
+	if len(in.Records) > 0 {
+		c.State, c.Hop = in.Records.State(reg.handle)
+	}
+	inFlow := false
+	if in.Flow != nil {
+		c.FlowContext = in.Flow.Enter(in.Layer, f.Callout)
+		inFlow = c.FlowContext != 0
+	}
 	err := safely(r.ctx, reg.callout, c, v)
 	if v.Cacheable {
-		r.p.opts.Cache.mark(r.in.Layer)
+		r.p.opts.Cache.mark(in.Layer)
 	}
-	r.note(f.calls().slot, reg.number, v.Cacheable && !r.d.Singular(), v.Since)
+	r.note(slot, reg.number, v.Cacheable && !d.Singular(), v.Since)
 	if inFlow {
-		r.in.Flow.Leave()
+		in.Flow.Leave()
 	}
-	if p, op := r.d.Pended(); p != nil || op != nil {
+	if p, op := d.Pended(); p != nil || op != nil {
 		if v, err = r.held(f, v, err); r.again {
 			return
 		}
 	}
-	if err == nil {
-		err = check(v)
+	if err == nil && !sound(v) {
+		err = wrong(v)
 	}
 	if err != nil {
 		r.fault(a, "AMB-42", err.Error())
@@ -55,7 +59,7 @@ func (r *run) call(f *filter, a *answer) {
 
 // take carries a callout's answer into the decision.
 func (r *run) take(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer) {
-	step := &r.d.Steps[a.step]
+	step := a.step
 	step.Action, step.Why = v.Action, v.Reason
 	writable := r.d.Rights&fwps.RightActionWrite != 0
 	if f.Action == fwp.ActionCalloutInspection { // CO-CLS-09
@@ -69,13 +73,14 @@ func (r *run) take(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer) {
 	if !r.modify(f, h, v, a, writable) {
 		return
 	}
-	step.Action, step.Absorb = v.Action, v.Absorb && v.Action == fwp.ActionBlock
+	action := v.Action
+	step.Action, step.Absorb = action, v.Absorb && action == fwp.ActionBlock
 	switch {
-	case v.Action == fwp.ActionContinue || v.Action == fwp.ActionNone:
-	case v.Action == fwp.ActionPermit && !writable:
+	case action == fwp.ActionContinue || action == fwp.ActionNone:
+	case action == fwp.ActionPermit && !writable:
 		step.Rule, step.Why = "CO-CLS-06", "a heavier sublayer decided hard"
 	default:
-		a.action, a.veto, a.absorb = v.Action, v.Action == fwp.ActionBlock && !writable, step.Absorb
+		a.action, a.veto, a.absorb = action, action == fwp.ActionBlock && !writable, step.Absorb
 		a.hard = v.ClearActionRight || f.ClearActionRight // CO-CLS-07, ARB-04
 	}
 }
@@ -84,7 +89,7 @@ func (r *run) take(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer) {
 // false when that failed.
 func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, writable bool) bool {
 	d := r.d
-	step := &d.Steps[a.step]
+	step := a.step
 	changed, late := d.Applied()
 	if v.Redirect {
 		switch {
@@ -107,13 +112,8 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 		step.Redirected = true
 		d.Stamp(f.Filter, f.calls().provider)
 	}
-	if late && !slices.Contains(r.late[:r.nlate], f) {
-		if r.nlate == len(r.late) {
-			step.Rule, step.Why = "AMB-29", "too many callouts want to hear of changes by others: this one will not"
-			return true
-		}
-		r.late[r.nlate], r.seen[r.nlate] = f, d.Versions()
-		r.nlate++
+	if late && !r.hears(f) {
+		step.Rule, step.Why = "AMB-29", "too many callouts want to hear of changes by others: this one will not"
 	}
 	return true
 }
@@ -172,7 +172,7 @@ func (r *run) indicateAgain(why fwp.ReauthorizeReason) {
 
 // missing is CO-REG-04.
 func (r *run) missing(f *filter, a *answer) {
-	step := &r.d.Steps[a.step]
+	step := a.step
 	step.Rule, step.Why = "CO-REG-04", "the callout is not registered"
 	switch {
 	case f.Action == fwp.ActionCalloutInspection:
@@ -189,7 +189,7 @@ func (r *run) missing(f *filter, a *answer) {
 func (r *run) fault(a *answer, rule, why string) {
 	r.known.cache = nil
 	r.d.Discard()
-	step := &r.d.Steps[a.step]
+	step := a.step
 	step.Rule, step.Why = rule, why
 	if r.p.opts.FaultContinues {
 		step.Action = fwp.ActionContinue
@@ -201,23 +201,33 @@ func (r *run) fault(a *answer, rule, why string) {
 
 // safely turns a panic of a callout into an error.
 func safely(ctx context.Context, c fwps.Callout, call *fwps.Call, v *fwps.Verdict) (err error) {
+	returned := false
 	defer func() {
+		if returned {
+			return
+		}
 		if r := recover(); r != nil {
 			err = fmt.Errorf("callout panicked: %v", r)
 		}
 	}()
-	return c.Classify(ctx, call, v)
+	err = c.Classify(ctx, call, v)
+	returned = true
+	return err
 }
 
-// check is what can be wrong with an answer.
-func check(v *fwps.Verdict) error {
+// sound reports whether an answer is one.
+func sound(v *fwps.Verdict) bool {
 	switch v.Action {
 	case fwp.ActionPermit, fwp.ActionBlock, fwp.ActionContinue, fwp.ActionNone:
-	default:
-		return fmt.Errorf("callout gave no valid action: %v", v.Action)
+		return max(len(v.Record), len(v.Context)) <= redirect.MaxBlob
 	}
-	if len(v.Record) > redirect.MaxBlob || len(v.Context) > redirect.MaxBlob {
+	return false
+}
+
+// wrong is what there is about an answer that is not sound.
+func wrong(v *fwps.Verdict) error {
+	if max(len(v.Record), len(v.Context)) > redirect.MaxBlob {
 		return fmt.Errorf("record or context is over %d bytes", redirect.MaxBlob)
 	}
-	return nil
+	return fmt.Errorf("callout gave no valid action: %v", v.Action)
 }

@@ -2,6 +2,8 @@ package arbitrate
 
 import (
 	"context"
+	"slices"
+	"sync"
 
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -18,19 +20,29 @@ type run struct {
 	ctx context.Context
 	in  *fwps.Incoming
 	d   *fwps.Decision
-	// late are the filters whose callouts asked to hear of later changes of the
-	// request, seen the version each of them knows. Arrays, so that a run lives on
-	// the stack.
-	late  [MaxRounds]*filter
-	seen  [MaxRounds]int
-	nlate int
-	// again says that the layer is to be asked from the start.
-	again bool
+	// late are the filters whose callouts asked to hear of later changes. Nil: none.
+	late *late
+	// decided says that some sublayer decided, again that the layer is to be asked
+	// from the start.
+	decided, again bool
 	// known is what to do with the outcome, asked the callouts that had a part in it.
+	// An array, so that a run lives on the stack.
 	known  question
 	asked  [maxAsked]asked
 	nasked int
 }
+
+// late are filters whose callouts asked to hear of later changes of the request,
+// seen the version each of them knows.
+type late struct {
+	filters [MaxRounds]*filter
+	seen    [MaxRounds]int
+	n       int
+}
+
+// lates lends them: few classifications have any, and those that have none do not
+// clear the room for them.
+var lates = sync.Pool{New: func() any { return new(late) }}
 
 // An answer is what one sublayer decided.
 type answer struct {
@@ -38,7 +50,7 @@ type answer struct {
 	hard   bool
 	veto   bool
 	absorb bool
-	step   int
+	step   *fwps.Step // the last of the decision's
 }
 
 // Classify asks every sublayer, the heaviest first, and leaves the outcome in
@@ -49,21 +61,23 @@ func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decis
 	if known.take(p, in, d) {
 		return
 	}
-	p.ask(ctx, in, d, known)
+	p.ask(ctx, in, d, &known)
 }
 
 // ask is Classify of what is not known.
-func (p *Program) ask(ctx context.Context, in *fwps.Incoming, d *fwps.Decision, known question) {
+func (p *Program) ask(ctx context.Context, in *fwps.Incoming, d *fwps.Decision, known *question) {
 	var r run
-	r.p, r.ctx, r.in, r.d, r.known = p, ctx, in, d, known
+	r.p, r.ctx, r.in, r.d, r.known = p, ctx, in, d, *known
 	d.Reset(in)
 	for round := 1; ; round++ {
 		r.pass()
-		if !r.again && !d.Faulted {
+		if r.late != nil {
 			r.reauthorize()
 		}
 		if !r.again {
-			r.keep(in)
+			if r.known.cache != nil {
+				r.keep(in)
+			}
 			return
 		}
 		if round == MaxRounds {
@@ -72,7 +86,7 @@ func (p *Program) ask(ctx context.Context, in *fwps.Incoming, d *fwps.Decision, 
 		}
 		steps := d.Steps
 		d.Reset(in)
-		d.Steps, r.nlate, r.again = steps, 0, false
+		d.Steps, r.decided, r.again = steps, false, false
 	}
 }
 
@@ -82,12 +96,11 @@ func (r *run) pass() {
 	if l == nil {
 		return
 	}
-	decided := false
 	for _, g := range l.groups {
 		if f := g.first(); f != nil {
-			r.settle(g, int(f.place), f, &decided)
+			r.sublayer(g, int(f.place), f)
 		} else {
-			r.each(g, &decided)
+			r.each(g)
 		}
 		if r.again {
 			return
@@ -106,7 +119,7 @@ func (g *group) first() *filter {
 }
 
 // each asks the sublayers of a group.
-func (r *run) each(g *group, decided *bool) {
+func (r *run) each(g *group) {
 	in := r.in
 	var q search
 	q.begin(in, uint8(1<<len(g.subs)-1))
@@ -116,19 +129,10 @@ func (r *run) each(g *group, decided *bool) {
 		if r.in != in { // A callout pended: what follows is a reauthorization.
 			first = g.next(r.in, place, cursor{})
 		}
-		r.settle(g, place, first, decided)
+		r.sublayer(g, place, first)
 		if r.again {
 			return
 		}
-	}
-}
-
-// settle asks a sublayer and adds what it decides.
-func (r *run) settle(g *group, place int, first *filter, decided *bool) {
-	var a answer
-	r.sublayer(g, place, first, &a)
-	if !r.again && a.action != 0 {
-		r.combine(&a, decided)
 	}
 }
 
@@ -143,13 +147,12 @@ func (g *group) next(in *fwps.Incoming, place int, after cursor) *filter {
 }
 
 // combine is ARB-05: the state so far and the decision of one more sublayer.
-func (r *run) combine(a *answer, decided *bool) {
-	d := r.d
-	s := &d.Steps[a.step]
+func (r *run) combine(a *answer) {
+	d, s := r.d, a.step
 	s.Hard = a.hard
 	switch {
-	case !*decided || d.Rights&fwps.RightActionWrite != 0:
-		*decided = true
+	case !r.decided || d.Rights&fwps.RightActionWrite != 0:
+		r.decided = true
 	case d.Action == fwp.ActionPermit && a.veto:
 		s.Veto, s.Rule, a.hard, d.Vetoed = true, "ARB-06", true, true
 	default:
@@ -159,35 +162,39 @@ func (r *run) combine(a *answer, decided *bool) {
 		s.Rule = "ARB-07"
 		return
 	}
-	d.Action, d.Deciding, d.Absorbed, d.Rights = a.action, a.step, a.absorb, fwps.RightActionWrite
+	d.Action, d.Deciding, d.Absorbed, d.Rights = a.action, len(d.Steps)-1, a.absorb, fwps.RightActionWrite
 	if a.hard {
 		d.Rights = 0
 	}
 }
 
 // sublayer asks the matching filters of a sublayer, from the first on, until one
-// decides (ARB-01). a is empty.
-func (r *run) sublayer(g *group, place int, f *filter, a *answer) {
+// decides (ARB-01), and adds that to the outcome.
+func (r *run) sublayer(g *group, place int, f *filter) {
 	for ; f != nil; f = g.next(r.in, place, cursor{f.weight(), f.ID, true}) {
-		a.step = r.step(g.subs[place], f)
+		a := answer{step: r.step(g.subs[place], f)}
 		if f.callsOut() {
-			r.call(f, a)
+			r.call(f, &a)
 		} else {
 			a.action, a.hard = fwp.Action(f.action), fwp.Action(f.action) == fwp.ActionBlock || f.hard // ARB-03, ARB-04
 		}
-		if a.action != 0 || r.again {
+		if r.again {
+			return
+		}
+		if a.action != 0 {
+			r.combine(&a)
 			return
 		}
 	}
 }
 
-func (r *run) step(s fwpm.SublayerID, f *filter) int {
+func (r *run) step(s fwpm.SublayerID, f *filter) *fwps.Step {
 	step := r.d.PushStep(r.in.Layer, s, f.ID, f.name, fwp.Action(f.action))
 	if f.callsOut() {
 		step.Callout = f.Callout
 	}
 	step.Reauth = r.in.Flags&fwp.FlagIsReauthorize != 0
-	return len(r.d.Steps) - 1
+	return step
 }
 
 // refuse ends the classification as a failure.
@@ -197,36 +204,54 @@ func (r *run) refuse(rule, why string) {
 	d.Action, d.Rights, d.Deciding, d.Faulted, d.Absorbed = fwp.ActionBlock, 0, len(d.Steps)-1, true, false
 }
 
+// hears notes that a filter's callout wants to hear of changes that come later. It
+// is false when there are too many such filters.
+func (r *run) hears(f *filter) bool {
+	if r.late == nil {
+		r.late = lates.Get().(*late)
+		r.late.n = 0
+	}
+	l := r.late
+	if slices.Contains(l.filters[:l.n], f) {
+		return true
+	}
+	if l.n == len(l.filters) {
+		return false
+	}
+	l.filters[l.n], l.seen[l.n] = f, r.d.Versions()
+	l.n++
+	return true
+}
+
 // reauthorize asks callouts again that wanted to hear of changes by others
 // (CH-05, SC-73). They may change the request again, so there is a cap, after
-// which the current data counts (AMB-29).
+// which the current data counts (AMB-29). There is one round of it: the next begins
+// without.
 func (r *run) reauthorize() {
-	d := r.d
+	l, d := r.late, r.d
 	for range MaxRounds {
-		at := r.outdated()
-		if at < 0 || d.Versions() == fwps.MaxVersions {
-			return
+		at := l.outdated(d)
+		if r.again || d.Faulted || at < 0 || d.Versions() == fwps.MaxVersions {
+			break
 		}
-		f := r.late[at]
+		f := l.filters[at]
 		r.in = d.Reauthorize(r.in, 0)
 		a := answer{step: r.step(sublayerOf(f.Filter), f)}
 		r.call(f, &a)
-		if r.again {
-			return
-		}
-		r.seen[at] = d.Versions()
-		if d.Faulted {
-			d.Action, d.Rights, d.Deciding, d.Absorbed = fwp.ActionBlock, 0, a.step, false
-			return
+		l.seen[at] = d.Versions()
+		if d.Faulted && !r.again {
+			d.Action, d.Rights, d.Deciding, d.Absorbed = fwp.ActionBlock, 0, len(d.Steps)-1, false
 		}
 	}
+	r.late = nil
+	lates.Put(l)
 }
 
 // outdated is the first of the callouts whose request was changed by another one
 // since, -1 if none is.
-func (r *run) outdated() int {
-	for i := range r.late[:r.nlate] {
-		if r.seen[i] < r.d.Versions() {
+func (l *late) outdated(d *fwps.Decision) int {
+	for i := range l.filters[:l.n] {
+		if l.seen[i] < d.Versions() {
 			return i
 		}
 	}

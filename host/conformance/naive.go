@@ -393,11 +393,9 @@ func (q *question) answer(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handl
 	if _, again := c.(fwps.Reclassifier); again {
 		q.d.Reclassify = true
 	}
-	call, v := q.d.Question(q.in, f)
+	call, v := q.d.Question(q.in, f, slot.Holds(), slot.Flows())
 	call.RedirectHandle = h
 	call.State, call.Hop = q.in.Records.State(h)
-	call.CountHolds(slot.Holds())
-	call.CountFlows(slot.Flows())
 	func() {
 		if q.in.Flow != nil {
 			if call.FlowContext = q.in.Flow.Enter(q.in.Layer, f.Callout); call.FlowContext != 0 {

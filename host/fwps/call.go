@@ -39,10 +39,6 @@ type Call struct {
 	holds *atomic.Int32
 }
 
-// CountHolds makes n count what the callout pends, from then on until the
-// classifier counts it down (AMB-44). It is the classifier's.
-func (c *Call) CountHolds(n *atomic.Int32) { c.holds = n }
-
 // singular notes that the answer is not for other connections.
 func (c *Call) singular() {
 	if c.d != nil {
@@ -178,10 +174,6 @@ func (c *Call) QuerySIOFormatRedirectRecords(out []byte) (n int, st ntstatus.Sta
 	}
 	return copy(out, b), ntstatus.Success
 }
-
-// CountFlows gives the call the count of its callout's flow contexts. It is the
-// classifier's.
-func (c *Call) CountFlows(flows *atomic.Int32) { c.flows = flows }
 
 // FlowAssociateContext is FwpsFlowAssociateContext0 for the callout and the layer
 // of the call: the callout finds context in FlowContext from then on. Errors are

@@ -109,6 +109,8 @@ func (v *Verdict) Reset() {
 	v.Action, v.ClearActionRight, v.Absorb = fwp.ActionContinue, false, false
 	v.Redirect, v.To, v.TargetPID, v.NoHandle = false, netip.AddrPort{}, 0, false
 	v.ReauthorizeIfModifiedByOthers, v.Reason = false, ""
-	v.Record, v.Context, v.Observer = v.Record[:0], v.Context[:0], nil
+	v.Record = v.Record[:0]
+	v.Context = v.Context[:0]
+	v.Observer = nil
 	v.Cacheable, v.Since = false, Moment{}
 }

@@ -3,6 +3,7 @@ package fwps
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -64,12 +65,12 @@ type Decision struct {
 // PushStep adds a step with nothing but the filter that was asked and the rule by
 // which its action counts. It is the classifier's.
 func (d *Decision) PushStep(l fwpm.LayerID, sub fwpm.SublayerID, id fwpm.FilterID, name string, a fwp.Action) *Step {
-	n := len(d.Steps)
-	if n == cap(d.Steps) {
+	if n := len(d.Steps); n < cap(d.Steps) {
+		d.Steps = d.Steps[:n+1]
+	} else {
 		d.Steps = append(d.Steps, Step{})
 	}
-	d.Steps = d.Steps[:n+1]
-	s := &d.Steps[n]
+	s := &d.Steps[len(d.Steps)-1]
 	s.Layer, s.Sublayer, s.Filter, s.Name, s.Callout, s.Action = l, sub, id, name, "", a
 	s.Redirected, s.Hard, s.Veto, s.Absorb, s.Reauth, s.Rule, s.Why = false, false, false, false, false, "ARB-01", ""
 	return s
@@ -78,26 +79,29 @@ func (d *Decision) PushStep(l fwpm.LayerID, sub fwpm.SublayerID, id fwpm.FilterI
 // Reset empties d for a classification of in and keeps its buffers. Classify
 // does it first.
 func (d *Decision) Reset(in *Incoming) {
-	d.Action, d.Rights, d.Steps, d.Deciding = fwp.ActionPermit, RightActionWrite, d.Steps[:0], -1 // ARB-09
+	d.Action, d.Rights, d.Deciding = fwp.ActionPermit, RightActionWrite, -1 // ARB-09
+	d.Steps = d.Steps[:0]
 	d.Connect, d.Bind, d.nversion = nil, nil, 0
 	d.Faulted, d.Vetoed, d.Absorbed, d.Reclassify, d.Cached = false, false, false, false, false
 	switch {
 	case in.Layer.IsConnectRedirect():
-		r := d.PushConnect()
-		r.Local, r.Remote = in.Local, in.Remote
+		r := d.pushConnect()
+		r.Local = in.Local
+		r.Remote = in.Remote
 	case in.Layer.IsBindRedirect():
 		d.PushBind().Local = in.Local
 	}
 }
 
 // Question lends the classifier a call and a verdict that live in d, ready for
-// one callout.
-func (d *Decision) Question(in *Incoming, f *fwpm.Filter) (*Call, *Verdict) {
+// one callout. It counts in holds what the callout pends, until the classifier counts
+// it down (AMB-44), and in flows the callout's flow contexts (CO-REG-05).
+func (d *Decision) Question(in *Incoming, f *fwpm.Filter, holds, flows *atomic.Int32) (*Call, *Verdict) {
 	d.acq.held, d.acq.touched, d.acq.reauthorize, d.acq.before = false, false, false, d.nversion
 	d.pended, d.operation, d.misuse, d.singular = nil, nil, "", false
 	c := &d.call
 	c.In, c.Filter, c.Connect, c.Bind, c.Rights, c.d = in, f, d.Connect, d.Bind, d.Rights, d
-	c.State, c.Hop, c.RedirectHandle, c.FlowContext, c.flows, c.holds = 0, nil, 0, 0, nil, nil
+	c.State, c.Hop, c.RedirectHandle, c.FlowContext, c.flows, c.holds = 0, nil, 0, 0, flows, holds
 	d.verdict.Reset()
 	return c, &d.verdict
 }
@@ -180,19 +184,29 @@ func (d *Decision) Discard() {
 // PushConnect makes a new version of the connect request that points to the
 // one it replaces. It returns nil when there are MaxVersions already.
 func (d *Decision) PushConnect() *ConnectRequest {
-	if d.nversion == MaxVersions {
+	r := d.pushConnect()
+	if r == nil {
 		return nil
 	}
-	r := &d.connects[d.nversion]
-	d.nversion++
-	r.Local, r.Remote, r.PortReservationToken = netip.AddrPort{}, netip.AddrPort{}, 0
-	r.LocalRedirectTargetPID, r.LocalRedirectHandle = 0, 0
-	r.Record, r.LocalRedirectContext, r.Previous = r.Record[:0], r.LocalRedirectContext[:0], d.Connect
-	r.ModifierFilterID, r.ModifierCallout, r.ModifierProvider, r.Observer = 0, "", "", nil
-	if d.Connect != nil {
-		r.Local = d.Connect.Local
+	r.Local, r.Remote = netip.AddrPort{}, netip.AddrPort{}
+	if r.Previous != nil {
+		r.Local = r.Previous.Local
 	}
-	d.Connect = r
+	return r
+}
+
+// pushConnect is PushConnect without the addresses, which the caller sets.
+func (d *Decision) pushConnect() *ConnectRequest {
+	n := d.nversion
+	if n >= len(d.connects) {
+		return nil
+	}
+	r := &d.connects[n]
+	r.PortReservationToken, r.LocalRedirectTargetPID, r.LocalRedirectHandle = 0, 0, 0
+	r.Record = r.Record[:0]
+	r.LocalRedirectContext = r.LocalRedirectContext[:0]
+	r.ModifierFilterID, r.ModifierCallout, r.ModifierProvider, r.Observer = 0, "", "", nil
+	r.Previous, d.Connect, d.nversion = d.Connect, r, n+1
 	return r
 }
 
@@ -218,15 +232,23 @@ func (d *Decision) Push(v *Verdict, h redirect.Handle) bool {
 		}
 		return r != nil
 	}
-	r := d.PushConnect()
+	r := d.pushConnect()
 	if r == nil {
 		return false
 	}
-	r.Remote, r.LocalRedirectTargetPID, r.Observer = v.To, v.TargetPID, v.Observer
+	r.Local = netip.AddrPort{}
+	if r.Previous != nil {
+		r.Local = r.Previous.Local
+	}
+	r.Remote = v.To
+	r.LocalRedirectTargetPID, r.Observer = v.TargetPID, v.Observer
 	if !v.NoHandle {
 		r.LocalRedirectHandle = h
 	}
-	r.Record, r.LocalRedirectContext = append(r.Record, v.Record...), append(r.LocalRedirectContext, v.Context...)
+	r.Record = append(r.Record, v.Record...)
+	if len(v.Context) > 0 {
+		r.LocalRedirectContext = append(r.LocalRedirectContext, v.Context...)
+	}
 	return true
 }
 

@@ -20,16 +20,17 @@ var started = time.Now()
 // A clock tells the time in steps while somebody looks at it, and stops when
 // nobody does.
 type clock struct {
-	now  atomic.Int64 // 0: stopped
-	seen atomic.Bool  // since the last step
+	// now is the time, less than zero until somebody looks at it; 0: stopped.
+	now  atomic.Int64
 	mu   sync.Mutex
 	stop chan struct{} // nil: closed, or not begun
 	wg   sync.WaitGroup
 }
 
-// read is the time in nanoseconds since started.
+// read is the time in nanoseconds since started. Most calls write nothing that
+// others read.
 func (c *clock) read() int64 {
-	if now := c.now.Load(); now != 0 && c.seen.Load() { // Most calls write nothing that others read.
+	if now := c.now.Load(); now > 0 {
 		return now
 	}
 	return c.look()
@@ -37,9 +38,12 @@ func (c *clock) read() int64 {
 
 // look is the first since the last step.
 func (c *clock) look() int64 {
-	c.seen.Store(true)
-	if now := c.now.Load(); now != 0 {
+	switch now := c.now.Load(); {
+	case now > 0:
 		return now
+	case now < 0:
+		c.now.CompareAndSwap(now, -now) // Else another one looks, or there was a step.
+		return -now
 	}
 	return c.wake()
 }
@@ -49,7 +53,7 @@ func (c *clock) wake() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := c.now.Load(); now != 0 { // Others were told that, and will be until the next step.
-		return now
+		return max(now, -now)
 	}
 	now := int64(time.Since(started)) | 1
 	if c.stop == nil {
@@ -75,10 +79,10 @@ func (c *clock) run(stop <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		if c.seen.Swap(false) {
+		if c.now.Load() > 0 {
 			idle = 0
 		}
-		c.now.Store(int64(time.Since(started)) | 1)
+		c.now.Store(-(int64(time.Since(started)) | 1))
 	}
 }
 

@@ -144,8 +144,8 @@ func (g *generation) ready(s *slot) (err error) {
 			}
 		}
 	}
-	if i := s.inst; i.notify != nil && i.toldVersion != g.m.filters.version.Load() {
-		return i.tell()
+	if s.inst.outdated() {
+		return s.inst.tell()
 	}
 	return nil
 }

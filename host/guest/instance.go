@@ -25,10 +25,11 @@ type instance struct {
 	idle     api.Function // nil: none
 	notify   api.Function // nil: none
 	budget   api.MutableGlobal
-	block    []byte // the exchange block, a view of the guest's memory
+	block    *[abi.BlockSize]byte // the exchange block, a view of the guest's memory
 	// stack is for classify: the budget, then the answer and what is left of the
 	// budget.
 	stack   [2]uint64
+	slices  uint64 // of fuel that a decision has
 	granted uint32 // capabilities
 	store   *store
 	trial   bool // it is only tried: nothing of it stays
@@ -63,7 +64,7 @@ func (m *Module) start(src *source, trial bool) (*instance, error) {
 // begin makes an instance. The context of its calls never ends: a guest is
 // bounded by fuel, and wazero's own guard does not stop a recursion.
 func (m *Module) begin(src *source, trial bool) (_ *instance, err error) {
-	i := &instance{m: m, hostCalls: hostCallBudget, trial: trial, store: &m.store}
+	i := &instance{m: m, slices: uint64(m.opts.FuelSlices), hostCalls: hostCallBudget, trial: trial, store: &m.store}
 	if trial {
 		i.store = new(store)
 	}
@@ -116,10 +117,11 @@ func (i *instance) locate() error {
 	if at == 0 || at%abi.BlockAlign != 0 {
 		return fmt.Errorf("exchange block at %#x is not at a multiple of %d", at, abi.BlockAlign)
 	}
-	var inside bool
-	if i.block, inside = i.mod.Memory().Read(at, abi.BlockSize); !inside {
+	block, inside := i.mod.Memory().Read(at, abi.BlockSize)
+	if !inside {
 		return fmt.Errorf("exchange block at %#x is outside the memory", at)
 	}
+	i.block = (*[abi.BlockSize]byte)(block)
 	return nil
 }
 
@@ -134,7 +136,7 @@ func (i *instance) configure(config []byte) error {
 		return nil
 	}
 	for first := true; first || len(config) > 0; first = false {
-		clear(i.block)
+		clear(i.block[:])
 		r := i.block[abi.ResponseOffset:]
 		le.PutUint32(r[abi.InitSize:], initHeader)
 		le.PutUint16(r[abi.InitMinor:], abi.Minor)
@@ -157,7 +159,7 @@ func (i *instance) configure(config []byte) error {
 
 // refusal is why callout_init or callout_notify said no. A guest that wrote no
 // response left the host's own header there, which has no reason.
-func (i *instance) refusal(code int32) string { return reason(i.block, code) }
+func (i *instance) refusal(code int32) string { return reason(i.block[:], code) }
 
 // call makes a call that is not a decision. What is not exported returns zero.
 func (i *instance) call(name string, args ...uint64) (uint64, error) {
@@ -186,15 +188,14 @@ func (i *instance) refill(slices int) {
 // ask runs one decision and returns how many slices it started. The request has
 // been written.
 func (i *instance) ask(c *fwps.Call, v *fwps.Verdict) (slices uint64, err error) {
-	full := i.m.opts.FuelSlices
-	i.stack[0], i.stack[1] = uint64(full), uint64(full)
+	i.stack = [2]uint64{i.slices, i.slices}
 	i.hostCalls, i.asked, i.impure = hostCallBudget, c, false
 	err = i.classify.CallWithStack(&i.ctx, i.stack[:])
 	i.asked = nil
 	if err != nil {
 		return 0, i.cause(err)
 	}
-	return uint64(int64(full) - int64(int32(i.stack[1]))), i.decode(i.stack[0], c, v)
+	return i.slices - uint64(int64(int32(i.stack[1]))), i.decode(i.stack[0], c, v)
 }
 
 func (i *instance) close() {

@@ -106,10 +106,14 @@ func (m *Module) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) er
 	if m.opts.Journals {
 		j = journal.From(ctx)
 	}
-	err := m.decide(j, c, v)
-	if err == nil {
-		return nil
+	if err := m.decide(j, c, v); err != nil {
+		return m.failure(ctx, err, v)
 	}
+	return nil
+}
+
+// failure is the answer where there is none.
+func (m *Module) failure(ctx context.Context, err error, v *fwps.Verdict) error {
 	if trap, failed := err.(*TrapError); failed && trap.Err != errClosed {
 		m.slow(ctx)
 	}
@@ -147,10 +151,13 @@ func (m *Module) decide(j *journal.Journal, c *fwps.Call, v *fwps.Verdict) error
 
 // classify decides on a slot, which is locked.
 func (m *Module) classify(g *generation, s *slot, j *journal.Journal, c *fwps.Call, v *fwps.Verdict) error {
-	if err := g.ready(s); err != nil {
-		return m.failed(g, s, err)
-	}
 	i := s.inst
+	if i == nil || i.outdated() {
+		if err := g.ready(s); err != nil {
+			return m.failed(g, s, err)
+		}
+		i = s.inst
+	}
 	now := m.rt.clock.read()
 	if j != nil {
 		now = m.journaled(j, now)

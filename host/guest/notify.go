@@ -115,6 +115,11 @@ func (m *Module) with(f func(*slot) error) error {
 	}
 }
 
+// outdated reports whether the guest wants to know of filters and has not heard of all.
+func (i *instance) outdated() bool {
+	return i.notify != nil && i.toldVersion != i.m.filters.version.Load()
+}
+
 // tell lets the guest know which filters came and went since it last heard.
 func (i *instance) tell() error {
 	version, live := i.m.filters.read()

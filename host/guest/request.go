@@ -19,10 +19,10 @@ var le = binary.LittleEndian
 // A callout that does not see all would decide wrongly, so nothing that has a limit
 // is left out; only the context may be, which is for the proxy. The user's name is
 // not there: the host knows users by number.
-func encode(block []byte, c *fwps.Call, now int64) error {
-	b := (*[abi.BlockSize]byte)(block)
+func encode(b *[abi.BlockSize]byte, c *fwps.Call, now int64) error {
 	clear(b[abi.ResponseOffset : abi.ResponseOffset+abi.ResponseHeader])
-	in, local, remote := c.In, &c.In.Local, &c.In.Remote
+	in := c.In
+	local, remote := &in.Local, &in.Remote
 	switch {
 	case c.Connect != nil:
 		remote = &c.Connect.Remote
@@ -32,13 +32,14 @@ func encode(block []byte, c *fwps.Call, now int64) error {
 	if len(in.AppID) > abi.MaxApp {
 		return fmt.Errorf("the program's path has %d bytes, a request holds %d", len(in.AppID), abi.MaxApp)
 	}
-	end, present := abi.RequestHeader, uint32(0)
-	app := put(b, &end, &present, in.AppID, abi.PresentApp)
-	var seldom rare
+	end, present, app := putApp(b, in.AppID)
+	var record, context, place uint64
 	if len(in.Other) > 0 || c.Hop != nil {
-		if err := seldom.put(b, &end, &present, c); err != nil {
+		seldom := rare{end: end}
+		if err := seldom.put(b, c); err != nil {
 			return err
 		}
+		end, present, record, context, place = seldom.end, present|seldom.present, seldom.record, seldom.context, seldom.place
 	}
 	var who, filter uint64
 	if in.ProcessID != 0 {
@@ -50,43 +51,61 @@ func encode(block []byte, c *fwps.Call, now int64) error {
 	if c.Filter != nil {
 		filter = uint64(c.Filter.ID)
 	}
-	word(b, abi.ReqConnection, in.EndpointID)
-	word(b, abi.ReqFilter, filter)
-	word(b, abi.ReqPID, who)
-	what := uint64(ipVersion(in, remote)) | uint64(in.Protocol)<<8 | uint64(c.State)<<48
-	what |= uint64(putAddr(b, abi.ReqLocal, local, &present, abi.PresentLocal)) << 16
-	what |= uint64(putAddr(b, abi.ReqRemote, remote, &present, abi.PresentRemote)) << 32
+	what := uint64(ipVersion(in, remote.Addr())) | uint64(in.Protocol)<<8 | uint64(c.State)<<48
+	if putAddr((*[16]byte)(b[abi.ReqLocal:]), local.Addr()) {
+		what, present = what|uint64(local.Port())<<16, present|abi.PresentLocal
+	}
+	if putAddr((*[16]byte)(b[abi.ReqRemote:]), remote.Addr()) {
+		what, present = what|uint64(remote.Port())<<32, present|abi.PresentRemote
+	}
 	if in.Inbound {
 		what |= 1 << 56
 	}
-	word(b, abi.ReqIPVersion, what)
-	word(b, abi.ReqApp, app)
-	word(b, abi.ReqUser, 0)
-	word(b, abi.ReqRecord, seldom.record)
-	word(b, abi.ReqContext, seldom.context)
-	word(b, abi.ReqMonotonic, uint64(now))
-	word(b, abi.ReqInterface, seldom.place)
-	word(b, abi.ReqSize, uint64(end)|uint64(abi.Minor)<<32|uint64(in.Layer)<<48)
-	word(b, abi.ReqPresent, uint64(present)|uint64(in.ConditionFlags())<<32)
+	le.PutUint64(b[abi.ReqConnection:], in.EndpointID)
+	le.PutUint64(b[abi.ReqFilter:], filter)
+	le.PutUint64(b[abi.ReqPID:], who)
+	le.PutUint64(b[abi.ReqIPVersion:], what)
+	le.PutUint64(b[abi.ReqApp:], app)
+	le.PutUint64(b[abi.ReqUser:], 0)
+	le.PutUint64(b[abi.ReqRecord:], record)
+	le.PutUint64(b[abi.ReqContext:], context)
+	le.PutUint64(b[abi.ReqMonotonic:], uint64(now))
+	le.PutUint64(b[abi.ReqInterface:], place)
+	le.PutUint64(b[abi.ReqSize:], uint64(end)|uint64(abi.Minor)<<32|uint64(in.Layer)<<48)
+	le.PutUint64(b[abi.ReqPresent:], uint64(present)|uint64(in.ConditionFlags())<<32)
 	return nil
 }
 
-// word writes eight bytes of the header: two fields, or more, at once.
-func word(b *[abi.BlockSize]byte, at int, v uint64) { le.PutUint64(b[at:at+8], v) }
+// putApp writes the first item, which is at a place that is known. There is room.
+func putApp(b *[abi.BlockSize]byte, app string) (end int, present uint32, field uint64) {
+	n := len(app)
+	if n == 0 {
+		return abi.RequestHeader, 0, 0
+	}
+	item := b[abi.RequestHeader : abi.RequestHeader+abi.MaxApp]
+	last := (n - 1) &^ 7
+	le.PutUint64(item[last:], 0) // What the item does not fill.
+	copy(item, app)
+	return abi.RequestHeader + last + 8, abi.PresentApp, abi.RequestHeader | uint64(n)<<32
+}
 
-// rare are the words of the header that few requests fill.
-type rare struct{ record, context, place uint64 }
+// rare are the words of the header that few requests fill, and where the items end.
+type rare struct {
+	record, context, place uint64
+	present                uint32
+	end                    int
+}
 
-func (r *rare) put(b *[abi.BlockSize]byte, end *int, present *uint32, c *fwps.Call) error {
+func (r *rare) put(b *[abi.BlockSize]byte, c *fwps.Call) error {
 	if index, known := c.In.Other[fwpm.ConditionInterfaceIndex]; known {
 		r.place = uint64(uint32(index.Uint))
-		*present |= abi.PresentInterface
+		r.present |= abi.PresentInterface
 	}
 	name := c.In.Other[fwpm.ConditionPeerName].Text
 	if len(name) > abi.MaxHostname {
 		return fmt.Errorf("the peer's name has %d bytes, a request holds %d", len(name), abi.MaxHostname)
 	}
-	host := put(b, end, present, name, abi.PresentHostname)
+	host := item(b, r, name, abi.PresentHostname)
 	r.place |= host&0xffff<<32 | host>>32<<48
 	if c.Hop == nil {
 		return nil
@@ -94,51 +113,47 @@ func (r *rare) put(b *[abi.BlockSize]byte, end *int, present *uint32, c *fwps.Ca
 	if len(c.Hop.Record) > abi.MaxRecord {
 		return fmt.Errorf("the record has %d bytes, a request holds %d", len(c.Hop.Record), abi.MaxRecord)
 	}
-	r.record = put(b, end, present, c.Hop.Record, abi.PresentRecord)
-	r.context = put(b, end, present, c.Hop.Context, abi.PresentContext)
+	r.record = item(b, r, c.Hop.Record, abi.PresentRecord)
+	r.context = item(b, r, c.Hop.Context, abi.PresentContext)
 	return nil
 }
 
 // ipVersion is 4 or 6. A v4-mapped destination is one of version 6: the
 // socket's family, not the address, says at which layer it is classified.
-func ipVersion(in *fwps.Incoming, remote *netip.AddrPort) byte {
-	if a := remote.Addr(); a.Is4() || !a.IsValid() && !in.Layer.IsV6() {
+func ipVersion(in *fwps.Incoming, remote netip.Addr) byte {
+	if remote.Is4() || !remote.IsValid() && !in.Layer.IsV6() {
 		return 4
 	}
 	return 6
 }
 
-// putAddr writes an address, v4 as v4-mapped, and returns its port.
-func putAddr(b *[abi.BlockSize]byte, at int, a *netip.AddrPort, present *uint32, bit uint32) uint16 {
-	switch addr := a.Addr(); {
-	case addr.Is4(): // By itself: the 16 bytes of As16 are written as two words and copied as one, which is slow.
-		v4 := addr.As4()
-		word(b, at, 0)
-		word(b, at+8, 0xffff_0000|uint64(le.Uint32(v4[:]))<<32)
-	case addr.IsValid():
-		v6 := addr.As16()
-		word(b, at, le.Uint64(v6[:8]))
-		word(b, at+8, le.Uint64(v6[8:]))
-	default:
-		word(b, at, 0)
-		word(b, at+8, 0)
-		return 0
+// putAddr writes an address, v4 as v4-mapped. It is false where there is none.
+func putAddr(b *[16]byte, a netip.Addr) bool {
+	var hi, lo uint64
+	switch {
+	case a.Is4(): // By itself: the 16 bytes of As16 are written as two words and copied as one, which is slow.
+		v4 := a.As4()
+		lo = 0xffff_0000 | uint64(le.Uint32(v4[:]))<<32
+	case a.IsValid():
+		v6 := a.As16()
+		hi, lo = le.Uint64(v6[:8]), le.Uint64(v6[8:])
 	}
-	*present |= bit
-	return a.Port()
+	le.PutUint64(b[:8], hi)
+	le.PutUint64(b[8:], lo)
+	return a.IsValid()
 }
 
-// put appends a tail item at the next 8-aligned offset and returns its two fields,
+// item appends a tail item at the next 8-aligned offset and returns its two fields,
 // offset and length. One that does not fit has no offset and no bit: only its
 // length is told.
-func put[T string | []byte](b *[abi.BlockSize]byte, end *int, present *uint32, item T, bit uint32) uint64 {
-	at, n := *end, len(item)
+func item[T string | []byte](b *[abi.BlockSize]byte, r *rare, item T, bit uint32) uint64 {
+	at, n := r.end, len(item)
 	if n == 0 || n > abi.ResponseOffset-at {
 		return uint64(n) << 32
 	}
-	*present |= bit
-	*end = (at + n + 7) &^ 7
-	le.PutUint64(b[*end-8:], 0) // What the item does not fill.
+	r.present |= bit
+	r.end = (at + n + 7) &^ 7
+	le.PutUint64(b[r.end-8:], 0) // What the item does not fill.
 	copy(b[at:], item)
 	return uint64(at) | uint64(n)<<32
 }

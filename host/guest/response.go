@@ -15,7 +15,7 @@ const knownFlags = abi.FlagHard | abi.FlagKeepContext | abi.FlagNoRecord | abi.F
 
 // decode reads the packed answer and, where it says there is more, the response.
 func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
-	b := (*[abi.BlockSize]byte)(i.block)[:]
+	b := i.block
 	action, flags := packed&0xffff, packed>>abi.PackFlags
 	if flags&^knownFlags != 0 {
 		return fmt.Errorf("the answer has unknown flags %#x", flags&^knownFlags)
@@ -38,7 +38,7 @@ func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 	case abi.ActionPend:
 		return errors.New("the guest asked to pend, which this host does not offer")
 	case abi.ActionGuestError:
-		return fmt.Errorf("guest error: %s", reason(b, -1))
+		return fmt.Errorf("guest error: %s", reason(b[:], -1))
 	default:
 		return fmt.Errorf("the guest answered with unknown action %d", action)
 	}
@@ -51,7 +51,7 @@ func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 	if le.Uint32(b[abi.ResponseOffset+abi.RespReason+4:]) == 0 {
 		return nil
 	}
-	text, err := reasonText(b)
+	text, err := reasonText(b[:])
 	v.Reason = i.text(text)
 	return err
 }
@@ -104,8 +104,8 @@ func reasonText(b []byte) ([]byte, error) {
 
 // decodeRedirect reads where to. The response must say the same as the packed
 // answer: a guest that wrote one and not the other is wrong about something.
-func decodeRedirect(b []byte, packed uint64, c *fwps.Call, v *fwps.Verdict) error {
-	r, flags := b[abi.ResponseOffset:], uint32(packed>>abi.PackFlags)
+func decodeRedirect(b *[abi.BlockSize]byte, packed uint64, c *fwps.Call, v *fwps.Verdict) error {
+	r, flags := (*[abi.ResponseHeader]byte)(b[abi.ResponseOffset:]), uint32(packed>>abi.PackFlags)
 	switch port, rec := le.Uint16(r[abi.RespPort:]), le.Uint32(r[abi.RespRecordLen:]); {
 	case le.Uint32(r[abi.RespAction:]) != abi.ActionRedirect:
 		return errors.New("the answer says redirect, the response does not")
@@ -120,44 +120,42 @@ func decodeRedirect(b []byte, packed uint64, c *fwps.Call, v *fwps.Verdict) erro
 	if err != nil {
 		return err
 	}
-	v.Redirect, v.To, v.TargetPID = true, to, le.Uint32(r[abi.RespTargetPID:])
-	v.NoHandle = flags&abi.FlagNoRecord != 0
-	rec, err := slice(b, le.Uint32(r[abi.RespRecordOff:]), le.Uint32(r[abi.RespRecordLen:]), abi.MaxRecord, "record")
-	if err != nil {
-		return err
-	}
-	var ctx []byte
-	if n := le.Uint32(r[abi.RespContextLen:]); n > 0 {
-		if ctx, err = slice(b, le.Uint32(r[abi.RespContextOff:]), n, abi.MaxContext, "context"); err != nil {
+	v.To = netip.AddrPortFrom(to, le.Uint16(r[abi.RespPort:]))
+	v.Redirect, v.NoHandle, v.TargetPID = true, flags&abi.FlagNoRecord != 0, le.Uint32(r[abi.RespTargetPID:])
+	v.Record, v.Context = v.Record[:0], v.Context[:0]
+	if n := le.Uint32(r[abi.RespRecordLen:]); n > 0 {
+		rec, err := slice(b[:], le.Uint32(r[abi.RespRecordOff:]), n, abi.MaxRecord, "record")
+		if err != nil {
 			return err
 		}
+		v.Record = append(v.Record[:0], rec...)
+	}
+	if n := le.Uint32(r[abi.RespContextLen:]); n > 0 {
+		ctx, err := slice(b[:], le.Uint32(r[abi.RespContextOff:]), n, abi.MaxContext, "context")
+		if err != nil {
+			return err
+		}
+		v.Context = append(v.Context[:0], ctx...)
 	}
 	if flags&abi.FlagKeepContext != 0 && c.Hop != nil {
-		ctx = c.Hop.Context
-	}
-	v.Record, v.Context = append(v.Record[:0], rec...), v.Context[:0]
-	if len(ctx) > 0 {
-		v.Context = append(v.Context, ctx...)
+		v.Context = append(v.Context[:0], c.Hop.Context...)
 	}
 	return nil
 }
 
 // address is the new destination.
-func address(r []byte) (netip.AddrPort, error) {
-	a := r[abi.RespAddress : abi.RespAddress+16]
-	var addr netip.Addr
+func address(r *[abi.ResponseHeader]byte) (netip.Addr, error) {
+	a := (*[16]byte)(r[abi.RespAddress:])
 	switch r[abi.RespIPVersion] {
 	case 4:
-		if le.Uint64(a) != 0 || le.Uint32(a[8:]) != 0xffff0000 {
-			return netip.AddrPort{}, errors.New("the new address says version 4 but is not v4-mapped")
+		if le.Uint64(a[:8]) != 0 || le.Uint32(a[8:]) != 0xffff0000 {
+			return netip.Addr{}, errors.New("the new address says version 4 but is not v4-mapped")
 		}
-		addr = netip.AddrFrom4([4]byte(a[12:]))
+		return netip.AddrFrom4([4]byte(a[12:])), nil
 	case 6:
-		addr = netip.AddrFrom16([16]byte(a))
-	default:
-		return netip.AddrPort{}, fmt.Errorf("the new address has IP version %d", r[abi.RespIPVersion])
+		return netip.AddrFrom16(*a), nil
 	}
-	return netip.AddrPortFrom(addr, le.Uint16(r[abi.RespPort:])), nil
+	return netip.Addr{}, fmt.Errorf("the new address has IP version %d", r[abi.RespIPVersion])
 }
 
 // slice returns bytes of the block's response half.
