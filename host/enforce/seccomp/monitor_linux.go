@@ -3,9 +3,11 @@
 package seccomp
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -13,20 +15,52 @@ import (
 )
 
 // A monitor watches parked sockets. Its event descriptor ends its sleep.
-type monitor struct{ epoll, event int }
+type monitor struct {
+	epoll, event int
+	file         *os.File // has epoll
+	raw          syscall.RawConn
+}
 
 func newMonitor() (m monitor, err error) {
 	if m.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return m, os.NewSyscallError("epoll_create1", err)
 	}
-	if m.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		unix.Close(m.epoll)
-		return m, os.NewSyscallError("eventfd", err)
+	err = unix.SetNonblock(m.epoll, true) // Else Go's poller does not take it.
+	m.file = os.NewFile(uintptr(m.epoll), "epoll")
+	if err == nil {
+		err = m.file.SetReadDeadline(time.Time{}) // It fails when the poller has not taken it.
+	}
+	if err == nil {
+		m.raw, err = m.file.SyscallConn()
+	}
+	if err == nil {
+		m.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	}
+	if err != nil {
+		m.file.Close()
+		return m, fmt.Errorf("seccomp: an epoll set: %w", err)
 	}
 	return m, m.add(m.event, unix.EPOLLIN|unix.EPOLLET)
 }
 
-func (m monitor) close() { unix.Close(m.epoll); unix.Close(m.event) }
+func (m monitor) close() { m.file.Close(); unix.Close(m.event) }
+
+// wait fills events, with none when the timeout is over; a negative one is for ever.
+// It waits in Go's poller: in a system call of its own it would hold a thread, and
+// keep the runtime awake, which looks after threads that it misses.
+func (m monitor) wait(events []unix.EpollEvent, timeout time.Duration) []unix.EpollEvent {
+	var until time.Time
+	if timeout >= 0 {
+		until = time.Now().Add(timeout)
+	}
+	n := 0
+	_ = m.file.SetReadDeadline(until)
+	_ = m.raw.Read(func(fd uintptr) bool {
+		n, _ = unix.EpollWait(int(fd), events, 0)
+		return n > 0
+	})
+	return events[:max(n, 0)]
+}
 
 func (m monitor) add(fd int, events uint32) error {
 	return unix.EpollCtl(m.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
@@ -56,9 +90,9 @@ func (s *supervisor) watch() {
 				timeout = s.rest()
 			}
 		}
-		n, _ := unix.EpollWait(s.monitor.epoll, events, int(timeout.Milliseconds()))
+		ready := s.monitor.wait(events, timeout)
 		s.asleep.Store(false)
-		s.settled(events[:max(n, 0)])
+		s.settled(ready)
 		if now := time.Now(); now.Sub(ticked) >= tickTime {
 			ticked = now
 			if last = s.look(last, now); last < 0 {

@@ -101,8 +101,7 @@ func (u *underway) run() {
 	defer u.watched.close()
 	events := make([]unix.EpollEvent, 64)
 	for due := time.Now().Add(attemptLife); ; {
-		n, _ := unix.EpollWait(u.watched.epoll, events, u.patience())
-		for _, ev := range events[:max(n, 0)] {
+		for _, ev := range u.watched.wait(events, u.patience()) {
 			u.settled(^(uint64(uint32(ev.Pad))<<32 | uint64(uint32(ev.Fd))), ev.Events)
 		}
 		u.mu.Lock()
@@ -118,14 +117,14 @@ func (u *underway) run() {
 	}
 }
 
-// patience is how many milliseconds nothing has to be looked after.
-func (u *underway) patience() int {
+// patience is how long nothing has to be looked after, negative for ever.
+func (u *underway) patience() time.Duration {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if len(u.attempts) == 0 {
 		return -1
 	}
-	return int(attemptLife.Milliseconds())
+	return attemptLife
 }
 
 // settled ends an attempt. A socket that has failed, or was reset meanwhile, is
