@@ -15,7 +15,7 @@ import (
 func (c *Code) WriteText(out io.Writer) {
 	ran, all := c.Count()
 	if c.Script {
-		fmt.Fprintf(out, "coverage of %s: not measured, it runs the script of its configuration\n", c.Module)
+		fmt.Fprintf(out, "coverage of %s: not measured: the script that it runs cannot be told from its interpreter\n", c.Module)
 		return
 	}
 	if c.Stripped {

@@ -169,7 +169,7 @@ func TestEveryPolicyIsCoveredByItsCases(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.NotContains(t, string(out), "stripped")
-	require.Contains(t, string(out), "coverage of sdk/js/engine.wasm: not measured, it runs the script of its configuration")
+	require.Contains(t, string(out), "coverage of sdk/js/engine.wasm: not measured: the script that it runs cannot be told from its interpreter")
 }
 
 // TestExamples runs the table tests of each language's example natively.
