@@ -44,8 +44,8 @@ func oneLine(s string) string {
 	return string(r)
 }
 
-// ErrFlow reports filters that stand on one line.
-var ErrFlow = errors.New("filters: [...] on one line cannot be extended: write a filter a line")
+// errFlow reports filters that stand on one line.
+var errFlow = errors.New("filters: [...] on one line cannot be extended: write a filter a line")
 
 // Extend adds filters to the end of a policy's. Nothing else of it is changed.
 func Extend(src []byte, fs []Filter) ([]byte, error) {
@@ -66,7 +66,7 @@ func Extend(src []byte, fs []Filter) ([]byte, error) {
 		}
 		v := top[i+1]
 		if v.Kind != yaml.SequenceNode || v.Style&yaml.FlowStyle != 0 || len(v.Content) == 0 {
-			return nil, ErrFlow
+			return nil, errFlow
 		}
 		indent = strings.Repeat(" ", max(0, v.Column-1))
 		at = len(lines)

@@ -152,7 +152,7 @@ func (s *Summary) conditions(policy *policyfile.File, halves []*reach) {
 		for i := range r.Conditions {
 			p := policy.ConditionPlace(r.ID, i)
 			if seen[p] == nil {
-				seen[p] = &one{gap: Gap{p, uint64(r.ID), r.Name, "never held: " + Words(&r.Conditions[i])}}
+				seen[p] = &one{gap: Gap{p, uint64(r.ID), r.Name, "never held: " + clause(&r.Conditions[i])}}
 				order = append(order, seen[p])
 			}
 			seen[p].held = seen[p].held || r.held[i]

@@ -179,7 +179,7 @@ func (w *World) answer(ctx context.Context, qs []Question) ([]Outcome, error) {
 
 func (w *World) ask(ctx context.Context, r *Recorder, q *Question) (Outcome, error) {
 	if q.Entry != nil {
-		return w.Decide(Told(ctx, q.Entry), r, w.Incoming(q.Entry))
+		return w.Decide(told(ctx, q.Entry), r, w.Incoming(q.Entry))
 	}
 	return w.Decide(ctx, r, q.In)
 }

@@ -26,7 +26,7 @@ func Connect(ctx context.Context, e *ale.Enforcer, in fwps.Incoming) (*ale.Socke
 	}
 	s.OnImplicitBind(assignRedirected)
 	f, err := s.Connect(ctx, in.Remote, func(_ context.Context, to ale.Target) (netip.AddrPort, error) {
-		return Source(s.LocalAddr(), to.Remote), nil
+		return sourceFor(s.LocalAddr(), to.Remote), nil
 	})
 	return s, f, err
 }
@@ -54,8 +54,8 @@ func assignRedirected(ctx context.Context, want netip.AddrPort) (netip.AddrPort,
 	return assignPort(ctx, want)
 }
 
-// Source is the local address that a system could choose for a connection.
-func Source(local, to netip.AddrPort) netip.AddrPort {
+// sourceFor is the local address that a system could choose for a connection.
+func sourceFor(local, to netip.AddrPort) netip.AddrPort {
 	if local.IsValid() && local.Port() != 0 && !to.Addr().IsLoopback() {
 		return local
 	}

@@ -113,7 +113,7 @@ func (w *World) permitReasons(asked []Classification, events []ale.RedirectEvent
 	var decided, others []Reason
 	for i := len(asked) - 1; i >= 0; i-- {
 		c := &asked[i]
-		if !Authorizes(c.In.Layer) {
+		if !authorizes(c.In.Layer) {
 			continue
 		}
 		if c.Deciding < 0 {
@@ -162,8 +162,8 @@ func filterOf(p *policyfile.File, id fwpm.FilterID) *fwpm.Filter {
 	return nil
 }
 
-// Authorizes reports whether a layer's answer changes anything (ALE-LAY-10).
-func Authorizes(l fwpm.LayerID) bool {
+// authorizes reports whether a layer's answer changes anything (ALE-LAY-10).
+func authorizes(l fwpm.LayerID) bool {
 	switch l.ForFamily(false) {
 	case fwpm.LayerALEFlowEstablishedV4, fwpm.LayerALEEndpointClosureV4, fwpm.LayerALEResourceReleaseV4:
 		return false

@@ -66,7 +66,7 @@ func lastOf(steps []fwps.Step, id fwpm.SublayerID) fwpm.FilterID {
 func Holding(f *fwpm.Filter, in *fwps.Incoming) (out []string) {
 	for i := range f.Conditions {
 		if c := &f.Conditions[i]; arbitrate.Holds(c, in) {
-			out = append(out, Words(c))
+			out = append(out, clause(c))
 		}
 	}
 	return out

@@ -28,14 +28,14 @@ func (w *World) Incoming(e *flight.Entry) fwps.Incoming {
 	return in
 }
 
-// Told is a context in which callouts are told what they were told then.
-func Told(ctx context.Context, e *flight.Entry) context.Context {
+// told is a context in which callouts are told what they were told then.
+func told(ctx context.Context, e *flight.Entry) context.Context {
 	return journal.With(ctx, journal.Replay(e.Answers, e.Time, uint64(e.Time.UnixNano())))
 }
 
 // Replay decides an entry again.
 func (w *World) Replay(ctx context.Context, r *Recorder, e *flight.Entry) (*flight.Outcome, error) {
-	o, err := w.Decide(Told(ctx, e), r, w.Incoming(e))
+	o, err := w.Decide(told(ctx, e), r, w.Incoming(e))
 	if err != nil {
 		return nil, err
 	}

@@ -218,7 +218,7 @@ func (s *Space) At(i int) fwps.Incoming {
 	in.UserID = s.users[take(len(s.users))]
 	if in.Inbound = s.inbound[take(len(s.inbound))]; in.Inbound {
 		// Who connects has the address, and the program the port.
-		in.Local, in.Remote = netip.AddrPortFrom(Source(netip.AddrPort{}, to).Addr(), to.Port()), netip.AddrPortFrom(to.Addr(), ephemeral)
+		in.Local, in.Remote = netip.AddrPortFrom(sourceFor(netip.AddrPort{}, to).Addr(), to.Port()), netip.AddrPortFrom(to.Addr(), ephemeral)
 	}
 	return in
 }

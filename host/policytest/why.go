@@ -202,7 +202,7 @@ func (x *explainer) nearest() (out []near) {
 	for i := range x.Policy.Policy.Filters {
 		f := &x.Policy.Policy.Filters[i]
 		in := x.at(f.Layer)
-		if in == nil || !Authorizes(f.Layer) {
+		if in == nil || !authorizes(f.Layer) {
 			continue
 		}
 		if unmet := unmet(f, in); len(unmet) > 0 {
@@ -247,7 +247,7 @@ func (n *near) wish(field fwpm.ConditionID, in *fwps.Incoming) string {
 	var any []string
 	for i := range n.Conditions {
 		if c := &n.Conditions[i]; c.Field == field {
-			any = append(any, Words(c))
+			any = append(any, clause(c))
 		}
 	}
 	is := valueWords(field, in.Field(field))

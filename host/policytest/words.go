@@ -17,8 +17,8 @@ var relations = map[fwp.Match]string{
 	fwp.MatchEqualCaseInsensitive: "is, in any case,", fwp.MatchPrefix: "ends with", fwp.MatchNotPrefix: "does not end with",
 }
 
-// Words is a condition as a clause, such as "IP_REMOTE_PORT is 443".
-func Words(c *fwpm.Condition) string {
+// clause is a condition in words, such as "IP_REMOTE_PORT is 443".
+func clause(c *fwpm.Condition) string {
 	rel := relations[c.Match]
 	if c.Match == fwp.MatchEqual {
 		switch c.Value.Type {

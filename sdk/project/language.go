@@ -46,9 +46,9 @@ const rustFlags = " --edition 2021 -C opt-level=3 -C panic=abort -C target-featu
 // GoBuild gives the same module everywhere.
 var GoBuild = []string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-buildmode=c-shared", "-o", "OUT", "."}
 
-// GoEnv is what GoBuild needs. A workspace around the project is none of its
+// goEnv is what GoBuild needs. A workspace around the project is none of its
 // business.
-var GoEnv = []string{"GOOS=wasip1", "GOARCH=wasm", "GOWORK=off"}
+var goEnv = []string{"GOOS=wasip1", "GOARCH=wasm", "GOWORK=off"}
 
 var (
 	clang = Tool{Name: "clang", At: []string{"clang"}, Install: "clang 14 or later with the target wasm32 (Debian: apt-get install clang)", check: clangTarget}
@@ -57,7 +57,7 @@ var (
 
 // Languages are all that there are, in the order of help texts.
 var Languages = []Language{
-	{Name: "go", Title: "Go", Main: "policy.go", Word: "Continue()", Env: GoEnv, Build: [][]string{GoBuild},
+	{Name: "go", Title: "Go", Main: "policy.go", Word: "Continue()", Env: goEnv, Build: [][]string{GoBuild},
 		Tools: []Tool{{Name: "go", At: []string{"go"}, Install: "Go 1.26 or later (https://go.dev/dl)", check: goVersion}},
 		Kit:   "calloutd", Vendor: map[string]string{"go/callout": "sdk/go/callout", "abi": "sdk/abi"}},
 	{Name: "rust", Title: "Rust", Main: "policy.rs", Word: "proceed()", Build: words(
