@@ -38,7 +38,7 @@ type daemon struct {
 
 	changing sync.Mutex // one change of policies at a time
 	files    hashes     // what was tried last, and what is in force
-	named    []string   // by the policy that is loaded
+	loading  hashes     // of the policy that is being loaded
 
 	mu      sync.Mutex
 	state   string
@@ -50,16 +50,15 @@ type daemon struct {
 // replace puts the policy of the file into force. When anything is wrong with it,
 // everything stays as it is.
 func (d *daemon) replace() error {
-	// A file that changes while it is read must not count as read: what is known is
-	// hashed before.
-	before := hashes{}.of(slices.Collect(maps.Keys(d.files)))
-	d.named = []string{d.o.policy}
+	before := hashesOf(maps.Keys(d.files))
+	d.loading = hashes{}
+	d.loading.add(d.o.policy)
 	if err := d.runner.Load(d.ctx, d.o.policy); err != nil {
-		maps.Copy(before, before.of(d.named))
+		maps.Copy(before, d.loading)
 		d.files = before
 		return err
 	}
-	d.files = before.of(d.named)
+	d.files = d.loading
 	d.inForce(d.runner.Policy().File)
 	return nil
 }
@@ -116,7 +115,7 @@ func (d *daemon) change(why string) error {
 // changed reloads if the files are not those that were tried last.
 func (d *daemon) changed() {
 	d.changing.Lock()
-	same := maps.Equal(d.files, hashes{}.of(slices.Collect(maps.Keys(d.files))))
+	same := maps.Equal(d.files, hashesOf(maps.Keys(d.files)))
 	d.changing.Unlock()
 	if !same {
 		_ = d.change("a file changed") // It has been told.

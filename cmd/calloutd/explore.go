@@ -76,12 +76,15 @@ func (o *exploreOptions) explore(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("the policies cannot be watched: %w", err)
 	}
 	address := "http://" + l.Addr().String() + x.server.Path()
+	for _, p := range policies {
+		x.learn(p)
+	}
 	fmt.Fprintln(cmd.OutOrStdout(), address)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
 	wg.Go(func() { _ = x.watcher.Run(ctx) }) // It fails only if the system ends it: then nothing is followed.
-	wg.Go(func() { x.follow(policies) })
+	wg.Go(x.follow)
 	if o.open {
 		if err := browse(ctx, address, &wg); err != nil {
 			fmt.Fprintln(cmd.ErrOrStderr(), "calloutd: --open:", err)
@@ -136,16 +139,16 @@ type explorer struct {
 
 	mu    sync.Mutex
 	files hashes // of all policies that were looked at
+	more  bool   // files than are watched
 }
 
 // look is a question's answer: what sim --json --verbose prints.
 func (x *explorer) look(ctx context.Context, q explore.Question) ([]json.RawMessage, error) {
-	var named []string
 	var out bytes.Buffer
 	t := newTracer(&out, true, true)
 	t.details = new(policytrace.Details)
-	err := simulate(ctx, t, q, x.beside, func(path string) { named = append(named, path) })
-	x.learn(named)
+	err := simulate(ctx, t, q, x.beside, x.learn)
+	x.watch()
 	var code exitCode
 	if err != nil && !errors.As(err, &code) { // A block is an event as well.
 		return nil, err
@@ -157,29 +160,35 @@ func (x *explorer) look(ctx context.Context, q explore.Question) ([]json.RawMess
 	return events, nil
 }
 
-// learn watches files that are not watched yet.
-func (x *explorer) learn(files []string) {
+// learn notes a file that is about to be read.
+func (x *explorer) learn(file string) {
 	x.mu.Lock()
-	files = slices.DeleteFunc(files, func(f string) bool { _, known := x.files[f]; return known })
-	maps.Copy(x.files, hashes{}.of(files))
-	all := slices.Collect(maps.Keys(x.files))
-	x.mu.Unlock()
-	if len(files) > 0 {
-		x.watcher.Watch(x.ctx, all)
+	defer x.mu.Unlock()
+	n := len(x.files)
+	x.files.add(file)
+	x.more = x.more || len(x.files) > n
+}
+
+// watch watches files that are not watched yet.
+func (x *explorer) watch() {
+	x.mu.Lock() // Until they are watched: a list with fewer must not come after.
+	defer x.mu.Unlock()
+	if x.more {
+		x.watcher.Watch(x.ctx, slices.Collect(maps.Keys(x.files)))
 	}
+	x.more = false
 }
 
 // follow tells the pages when a file is another one.
-func (x *explorer) follow(policies []string) {
-	x.learn(slices.Clone(policies))
-	for {
+func (x *explorer) follow() {
+	for x.watch(); ; {
 		select {
 		case <-x.ctx.Done():
 			return
 		case <-x.watcher.Changed():
 		}
 		x.mu.Lock()
-		now := hashes{}.of(slices.Collect(maps.Keys(x.files)))
+		now := hashesOf(maps.Keys(x.files))
 		same := maps.Equal(x.files, now)
 		x.files = now
 		x.mu.Unlock()

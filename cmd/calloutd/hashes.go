@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"os"
 	"slices"
@@ -13,21 +14,26 @@ import (
 // hashes are the SHA-256 of files. One that cannot be read has the reason.
 type hashes map[string]string
 
-// of hashes files that are not known yet.
-func (h hashes) of(files []string) hashes {
-	out := hashes{}
-	for _, file := range files {
-		if sum, ok := h[file]; ok {
-			out[file] = sum
-			continue
-		}
-		sum, err := hash(file)
-		if err != nil {
-			sum = err.Error()
-		}
-		out[file] = sum
+// hashesOf are those of files as they are now.
+func hashesOf(files iter.Seq[string]) hashes {
+	h := hashes{}
+	for file := range files {
+		h.add(file)
 	}
-	return out
+	return h
+}
+
+// add hashes a file that is not known yet. Before it is read, so that a change
+// meanwhile shows.
+func (h hashes) add(file string) {
+	if _, known := h[file]; known {
+		return
+	}
+	sum, err := hash(file)
+	if err != nil {
+		sum = err.Error()
+	}
+	h[file] = sum
 }
 
 // digest is a SHA-256 of all names and hashes.

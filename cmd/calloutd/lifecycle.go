@@ -22,9 +22,8 @@ import (
 func (d *daemon) start(passed map[string]*net.UnixListener) (err error) {
 	o := d.t.options()
 	o.Drain, o.Before = d.o.drain, d.before
-	o.OnInput = func(path string) { d.named = append(d.named, path) }
+	o.OnInput = func(path string) { d.loading.add(path) }
 	d.runner = policyrun.New(o)
-	d.files = d.files.of([]string{d.o.policy})
 	defer func() {
 		if err != nil {
 			d.Close()

@@ -32,6 +32,7 @@ type Watcher struct {
 	opts    Options
 	files   chan []string
 	changed chan struct{}
+	ended   chan struct{} // with Run
 	w       *fsnotify.Watcher
 	want    map[string]bool // folders, and whether they are watched
 }
@@ -54,7 +55,7 @@ func New(o Options) (*Watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Watcher{opts: o, files: make(chan []string), changed: make(chan struct{}, 1), w: w, want: map[string]bool{}}, nil
+	return &Watcher{opts: o, files: make(chan []string), changed: make(chan struct{}, 1), ended: make(chan struct{}), w: w, want: map[string]bool{}}, nil
 }
 
 // Changed receives when something happened in a folder that has one of the files.
@@ -62,16 +63,19 @@ func New(o Options) (*Watcher, error) {
 func (w *Watcher) Changed() <-chan struct{} { return w.changed }
 
 // Watch takes these files in place of those before. That a folder is watched now
-// counts as a change: nobody knows what happened in it until then. Run must be running.
+// counts as a change: nobody knows what happened in it until then. It waits for Run, and
+// does nothing once that has ended.
 func (w *Watcher) Watch(ctx context.Context, files []string) {
 	select {
 	case w.files <- files:
+	case <-w.ended:
 	case <-ctx.Done():
 	}
 }
 
-// Run watches until ctx ends.
+// Run watches until ctx ends. It runs once.
 func (w *Watcher) Run(ctx context.Context) error {
+	defer close(w.ended)
 	defer w.w.Close()
 	quiet := time.NewTimer(0)
 	quiet.Stop()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,4 +95,39 @@ func TestLinksThatChange(t *testing.T) {
 	b, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.Equal(t, "v2", string(b))
+}
+
+func TestAnEndedWatchHoldsNobodyUp(t *testing.T) {
+	w, err := filewatch.New(filewatch.Options{})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, w.Run(ctx))
+	w.Watch(t.Context(), []string{"policy.yaml"})
+}
+
+func TestWhatIsIgnoredIsNoChange(t *testing.T) {
+	dir := t.TempDir()
+	var heard, ignored atomic.Int64
+	w, err := filewatch.New(filewatch.Options{Quiet: time.Millisecond, Logf: t.Logf, Ignore: func(file string) bool {
+		if filepath.Base(file) == "report.xml" {
+			ignored.Add(1)
+			return true
+		}
+		heard.Add(1)
+		return false
+	}})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	t.Cleanup(func() { cancel(); require.NoError(t, <-ended) })
+	w.Watch(ctx, []string{filepath.Join(dir, "policy.yaml")})
+	changed(t, w)
+	write(t, filepath.Join(dir, "report.xml"), "one")
+	require.Eventually(t, func() bool { return ignored.Load() > 0 }, time.Minute, time.Millisecond)
+	require.Zero(t, heard.Load())
+	write(t, filepath.Join(dir, "policy.yaml"), "two")
+	changed(t, w)
+	require.Positive(t, heard.Load(), "it was that, and not the report")
 }
