@@ -35,6 +35,7 @@ type brief struct {
 	addr      uint32 // remote: an IPv4 prefix, or the beginning of an IPv6 one
 	user      uint32
 	weight    code
+	id        uint32 // of the filter, the highest number for those that are higher
 	low, high uint16 // remote port
 	free      uint8  // bits of addr that do not count
 	protocol  uint8
@@ -51,6 +52,7 @@ const (
 	hasPort
 	hasProtocol
 	hasMore // the filter has a program or tests
+	rounded // the weight is more than its code says
 )
 
 // meets reports whether the search is for what the brief says.

@@ -1,6 +1,7 @@
 package arbitrate
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -41,7 +42,7 @@ func TestWeightsOfOneCodeAreToldApart(t *testing.T) {
 	require.NoError(t, err)
 	in := fwps.Incoming{Layer: l}
 	m := newMirror(p)
-	require.True(t, slices.IsSortedFunc(m.lists[fwpm.SublayerUniversal], func(a, b *filter) int { return int(b.Weight.Value) - int(a.Weight.Value) }))
+	require.True(t, slices.IsSortedFunc(m.lists[fwpm.SublayerUniversal], func(a, b entry) int { return int(b.f.Weight.Value) - int(a.f.Weight.Value) }))
 	m.check(t, prog, []fwps.Incoming{in})
 }
 
@@ -54,4 +55,21 @@ func TestSizesAreThoseOfTheCache(t *testing.T) {
 	require.EqualValues(t, 64, unsafe.Sizeof(filter{}))
 	require.EqualValues(t, 32, unsafe.Sizeof(entry{}))
 	require.EqualValues(t, 32, 8+unsafe.Sizeof(bucket{}))
+}
+
+// What an entry has of its filter's weight and identifier orders entries as these do,
+// also where neither fits.
+func TestEntriesAreInTheOrderOfTheirFilters(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	c := newCompiler(new(Program), 0)
+	some := func() *entry {
+		f := &fwpm.Filter{ID: fwpm.FilterID(highest - 4 + r.Uint64N(8)), Weight: fwpm.Weight{Type: fwp.Uint64, Value: (1 << 40) + r.Uint64N(4)<<12}}
+		e := c.fill(new(filter), f)
+		e.f.own()
+		return &e
+	}
+	for range 10_000 {
+		a, b := some(), some()
+		require.Equal(t, cmp.Or(cmp.Compare(b.f.Weight.Value, a.f.Weight.Value), cmp.Compare(a.f.Filter.ID, b.f.Filter.ID)), before(a, b))
+	}
 }

@@ -219,9 +219,9 @@ func (c *compiler) fill(out *filter, f *fwpm.Filter) entry {
 	w, _ := EffectiveWeight(f) // A checker has seen it.
 	*out = filter{Filter: f, ID: f.ID, name: f.Name, code: codeOf(w), action: uint16(f.Action), hard: f.ClearActionRight}
 	e := entry{f: out}
-	e.weight, c.scratch.extra = out.code, extra{}
+	e.weight, e.id, c.scratch.extra = out.code, uint32(min(f.ID, highest)), extra{}
 	if w != out.code.weight() {
-		c.scratch.extra.weight, out.extra = w, &c.scratch.extra
+		e.has, c.scratch.extra.weight, out.extra = rounded, w, &c.scratch.extra
 	}
 	c.compileTests(&e)
 	return e

@@ -112,7 +112,7 @@ func (r *run) pass() {
 // tests nothing and all others are of its sublayer: there is nothing to look for.
 // Nil: there is none.
 func (g *group) first() *filter {
-	if b := &g.index.root; b.node == nil && b.subs&(b.subs-1) == 0 && b.n > 0 && b.first.has == 0 {
+	if b := &g.index.root; b.node == nil && b.subs&(b.subs-1) == 0 && b.n > 0 && b.first.has&^rounded == 0 {
 		return b.first.f
 	}
 	return nil
@@ -125,7 +125,7 @@ func (r *run) each(g *group) {
 	q.begin(in, uint8(1<<len(g.subs)-1))
 	g.index.find(&q)
 	for place := range g.subs {
-		first := q.best[place]
+		first := q.first(place)
 		if r.in != in { // A callout pended: what follows is a reauthorization.
 			first = g.next(r.in, place, cursor{})
 		}
@@ -143,7 +143,7 @@ func (g *group) next(in *fwps.Incoming, place int, after cursor) *filter {
 	q.begin(in, 1<<place)
 	q.after = after
 	g.index.find(&q)
-	return q.best[place]
+	return q.first(place)
 }
 
 // combine is ARB-05: the state so far and the decision of one more sublayer.

@@ -118,9 +118,9 @@ func (e *edit) take(b *bucket, key uint64, f *entry, used wayset) bool {
 		if w := f.reach(used); w != ways {
 			return e.takeBelow(n, w, key, f, used)
 		}
-		return b.drop(f.f)
+		return b.drop(f)
 	}
-	at, found := locate(b.list(), f.f)
+	at, found := locate(b.list(), f)
 	if !found {
 		return false
 	}

@@ -27,7 +27,7 @@ func (c cursor) admits(f *filter) bool {
 // sublayer, or of one of them after a place.
 type search struct {
 	in    *fwps.Incoming
-	best  [together]*filter
+	best  [together]*entry
 	codes [together]code // of best
 	subs  uint8          // the sublayers that are asked
 	known facts
@@ -45,7 +45,7 @@ type search struct {
 // begin reads what the index needs of the incoming values once, into an empty
 // search.
 func (q *search) begin(in *fwps.Incoming, subs uint8) {
-	q.in, q.subs, q.port, q.protocol, q.user, q.known = in, subs, in.Remote.Port(), in.Protocol, in.UserID, hasProtocol|hasMore
+	q.in, q.subs, q.port, q.protocol, q.user, q.known = in, subs, in.Remote.Port(), in.Protocol, in.UserID, hasProtocol|hasMore|rounded
 	if in.UserKnown {
 		q.known |= hasUser
 	}
@@ -75,13 +75,21 @@ func (x *index) find(q *search) {
 }
 
 // warm touches what is read of the filters that were found, for all of them at once.
-func warm(best *[together]*filter) (sum code) {
-	for _, f := range best {
-		if f != nil {
-			sum += f.code
+func warm(best *[together]*entry) (sum code) {
+	for _, e := range best {
+		if e != nil {
+			sum += e.f.code
 		}
 	}
 	return sum
+}
+
+// first is the filter that was found of a sublayer, nil if there is none.
+func (q *search) first(place int) *filter {
+	if e := q.best[place]; e != nil {
+		return e.f
+	}
+	return nil
 }
 
 // open reports whether one of some sublayers could still have its first filter
@@ -217,7 +225,7 @@ func (q *search) scan(l []entry, left uint8) uint8 {
 		case q.after.begun && !q.after.admits(e.f) || e.has&hasMore != 0 && !e.f.matches(q.in):
 			continue
 		default:
-			q.best[e.place%together], q.codes[e.place%together] = e.f, e.weight
+			q.best[e.place%together], q.codes[e.place%together] = e, e.weight
 		}
 		if left &^= mine; left == 0 {
 			break
@@ -229,7 +237,7 @@ func (q *search) scan(l []entry, left uint8) uint8 {
 // betters reports whether an entry comes before what was found in its sublayer.
 func (q *search) betters(e *entry) bool {
 	b := q.best[e.place%together]
-	return b == nil || before(e.f, b) < 0
+	return b == nil || before(e, b) < 0
 }
 
 // walk is scan for a list in chunks.

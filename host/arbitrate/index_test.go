@@ -19,21 +19,21 @@ import (
 
 // A mirror is what goes through a layer's filters one by one.
 type mirror struct {
-	lists map[fwpm.SublayerID][]*filter
+	lists map[fwpm.SublayerID][]entry
 }
 
 func newMirror(p *fwpm.Policy) *mirror {
-	m := &mirror{map[fwpm.SublayerID][]*filter{}}
+	m := &mirror{map[fwpm.SublayerID][]entry{}}
 	c := newCompiler(new(Program), 0)
 	for i := range p.Filters {
 		out := new(filter)
-		c.fill(out, &p.Filters[i])
+		e := c.fill(out, &p.Filters[i])
 		out.own()
 		id := sublayerOf(&p.Filters[i])
-		m.lists[id] = append(m.lists[id], out)
+		m.lists[id] = append(m.lists[id], e)
 	}
 	for _, fs := range m.lists {
-		slices.SortFunc(fs, before)
+		slices.SortFunc(fs, func(a, b entry) int { return before(&a, &b) })
 	}
 	return m
 }
@@ -60,9 +60,9 @@ func (m *mirror) check(t *testing.T, prog *Program, ins []fwps.Incoming) {
 		for _, g := range prog.layer(in.Layer).groups {
 			for place, id := range g.subs {
 				var want, got []fwpm.FilterID
-				for _, f := range m.lists[id] {
-					if holds(f.Filter, in) {
-						want = append(want, f.ID)
+				for _, e := range m.lists[id] {
+					if holds(e.f.Filter, in) {
+						want = append(want, e.f.ID)
 					}
 				}
 				for f := g.next(in, place, cursor{}); f != nil; f = g.next(in, place, cursor{f.weight(), f.ID, true}) {

@@ -2,19 +2,30 @@ package arbitrate
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sort"
 )
 
 // before is the order of arbitration: the heavier first, then the older (AMB-37).
-func before(a, b *filter) int {
-	return cmp.Or(cmp.Compare(b.weight(), a.weight()), cmp.Compare(a.ID, b.ID))
+// Mostly it takes no look at the filters.
+func before(a, b *entry) int {
+	switch {
+	case a.weight != b.weight:
+		return cmp.Compare(b.weight, a.weight)
+	case (a.has|b.has)&rounded == 0 && min(a.id, b.id) < highest:
+		return cmp.Compare(a.id, b.id)
+	}
+	return cmp.Or(cmp.Compare(b.f.weight(), a.f.weight()), cmp.Compare(a.f.ID, b.f.ID))
 }
+
+// highest stands for all identifiers from there on.
+const highest = math.MaxUint32
 
 // with is a sorted list with one filter more, without the same list without it.
 // Both leave l as it is.
 func with(l []entry, e *entry) []entry {
-	at := place(l, e.f)
+	at := place(l, e)
 	out := make([]entry, len(l)+1)
 	copy(out, l[:at])
 	out[at] = *e
@@ -32,24 +43,15 @@ func without(l []entry, at int) []entry {
 	return out
 }
 
-// locate is where in a list a filter with f's identifier and weight is.
-func locate(l []entry, f *filter) (at int, found bool) {
-	at = place(l, f)
-	return at, at < len(l) && l[at].f.ID == f.ID
+// locate is where in a list a filter with e's identifier and weight is.
+func locate(l []entry, e *entry) (at int, found bool) {
+	at = place(l, e)
+	return at, at < len(l) && before(&l[at], e) == 0
 }
 
 // place is where in a list a filter is or would be.
-func place(l []entry, f *filter) int {
-	return sort.Search(len(l), func(i int) bool { return !l[i].before(f) })
-}
-
-// before is the order of an entry and a filter; mostly it takes no look at the
-// entry's own.
-func (e *entry) before(f *filter) bool {
-	if e.weight != f.code {
-		return e.weight > f.code
-	}
-	return before(e.f, f) < 0
+func place(l []entry, e *entry) int {
+	return sort.Search(len(l), func(i int) bool { return before(&l[i], e) >= 0 })
 }
 
 // A list is a sorted list in chunks, so that a change copies little of it. A chunk
@@ -59,8 +61,8 @@ type list [][]entry
 const chunkLen = 64
 
 // chunk is the one that a filter is in or would be.
-func (l list) chunk(f *filter) int {
-	after := sort.Search(len(l), func(i int) bool { return before(l[i][0].f, f) > 0 })
+func (l list) chunk(e *entry) int {
+	after := sort.Search(len(l), func(i int) bool { return before(&l[i][0], e) > 0 })
 	return max(after-1, 0)
 }
 
@@ -69,7 +71,7 @@ func (l list) insert(e *entry) list {
 	if len(l) == 0 {
 		return list{{*e}}
 	}
-	at := l.chunk(e.f)
+	at := l.chunk(e)
 	first, second := halves(with(l[at], e), at == len(l)-1)
 	l[at] = first
 	if second == nil {
@@ -92,12 +94,12 @@ func halves(chunk []entry, last bool) (first, second []entry) {
 }
 
 // remove takes a filter out of a list that the caller owns.
-func (l list) remove(f *filter) (out list, found bool) {
+func (l list) remove(e *entry) (out list, found bool) {
 	if len(l) == 0 {
 		return l, false
 	}
-	at := l.chunk(f)
-	i, found := locate(l[at], f)
+	at := l.chunk(e)
+	i, found := locate(l[at], e)
 	if !found {
 		return l, false
 	}
@@ -111,7 +113,7 @@ func (l list) remove(f *filter) (out list, found bool) {
 // which the caller owns.
 func (b *bucket) keep(e *entry) {
 	n, l := b.node, b.list()
-	if len(l) > 0 && len(n.rest) > 0 && before(e.f, l[len(l)-1].f) > 0 {
+	if len(l) > 0 && len(n.rest) > 0 && before(e, &l[len(l)-1]) > 0 {
 		n.rest = n.rest.insert(e)
 		return
 	}
@@ -123,9 +125,9 @@ func (b *bucket) keep(e *entry) {
 }
 
 // drop is the reverse of keep.
-func (b *bucket) drop(f *filter) bool {
+func (b *bucket) drop(e *entry) bool {
 	n := b.node
-	if i, found := locate(b.list(), f); found {
+	if i, found := locate(b.list(), e); found {
 		if b.set(without(b.list(), i)); b.n == 0 && len(n.rest) > 0 {
 			b.set(n.rest[0])
 			n.rest = slices.Delete(n.rest, 0, 1)
@@ -133,6 +135,6 @@ func (b *bucket) drop(f *filter) bool {
 		return true
 	}
 	var found bool
-	n.rest, found = n.rest.remove(f)
+	n.rest, found = n.rest.remove(e)
 	return found
 }
