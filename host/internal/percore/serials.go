@@ -22,13 +22,14 @@ type counter struct {
 	_ [120]byte // two cache lines each: processors fetch them together
 }
 
-// shardBits is how many bits at the end of a serial are for the shard.
-const shardBits = 8
+// ShardBits is how many bits at the end of a serial are for the shard; those before
+// them count what it got.
+const ShardBits = 8
 
 // Shards is how many shards a store should have: a power of two, and more than
 // there are cores, since a core may get another one with time.
 func Shards() int {
-	return min(1<<shardBits, 1<<bits.Len(uint(2*runtime.GOMAXPROCS(0)-1)))
+	return min(1<<ShardBits, 1<<bits.Len(uint(2*runtime.GOMAXPROCS(0)-1)))
 }
 
 // NewSerials is for a number of shards that Shards returned.
@@ -44,7 +45,7 @@ func NewSerials(shards int) *Serials {
 // Next returns a serial that was not returned before, larger than zero.
 func (s *Serials) Next() uint64 {
 	shard := s.core.Get().(*uint64)
-	serial := s.counters[*shard].n.Add(1)<<shardBits | *shard
+	serial := s.counters[*shard].n.Add(1)<<ShardBits | *shard
 	s.core.Put(shard)
 	return serial
 }

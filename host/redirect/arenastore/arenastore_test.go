@@ -2,7 +2,6 @@ package arenastore_test
 
 import (
 	"flag"
-	"math"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/internal/percore"
 	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/host/redirect/arenastore"
 	"github.com/calloutd/calloutd/host/redirect/storetest"
@@ -140,6 +140,53 @@ func TestASpareSlabIsForWhoeverNeedsIt(t *testing.T) {
 	require.NoError(t, s.Check())
 }
 
+// Serials that a core gets one after the other are where the processor waits for one of
+// them.
+func TestSerialsInARowAreNeighboursInTheIndex(t *testing.T) {
+	s := arenastore.New(arenastore.Options{})
+	for i := range uint64(10_000) { // Tables have room.
+		require.NoError(t, s.Put(&redirect.Hop{Serial: i << percore.ShardBits}))
+	}
+	type line struct{ shard, table, line int }
+	lines := map[line]int{}
+	for i := range uint64(4096) {
+		var l line
+		l.shard, l.table, l.line = s.Line(i << percore.ShardBits)
+		if lines[l]++; i%4 > 0 {
+			var before line
+			before.shard, before.table, before.line = s.Line((i - 1) << percore.ShardBits)
+			require.Equal(t, before, l)
+		}
+	}
+	require.Greater(t, len(lines), 512, "others are elsewhere")
+	require.NoError(t, s.Check())
+}
+
+// What was removed from the index makes room in it.
+func TestTheIndexOfHopsThatComeAndGoDoesNotGrow(t *testing.T) {
+	s := arenastore.New(arenastore.Options{})
+	const live, more = 20_000, 60_000
+	serial := func(i uint64) uint64 { return i * uint64(s.Shards()) } // all of one shard
+	for i := range uint64(live) {
+		require.NoError(t, s.Put(&redirect.Hop{Serial: serial(i)}))
+	}
+	most := 2 * s.Entries()
+	for i := range uint64(more) {
+		require.NoError(t, s.Release(serial(i)))
+		require.NoError(t, s.Put(&redirect.Hop{Serial: serial(i + live)}))
+		if i%10_000 == 0 {
+			require.NoError(t, s.Check())
+		}
+	}
+	require.LessOrEqual(t, s.Entries(), most)
+	for i := range uint64(live) {
+		require.NoError(t, s.Release(serial(i+more)))
+	}
+	require.NoError(t, s.Check())
+	require.Zero(t, s.Len())
+	require.LessOrEqual(t, s.Entries(), most/100)
+}
+
 func TestAHopThatIsTooLargeIsRefused(t *testing.T) {
 	s := arenastore.New(arenastore.Options{})
 	h := &redirect.Hop{Serial: 1, AppID: strings.Repeat("a", 16<<10)}
@@ -156,10 +203,10 @@ func TestAHopThatIsTooLargeIsRefused(t *testing.T) {
 func TestHoldersAreCountedToTheEnd(t *testing.T) {
 	s := arenastore.New(arenastore.Options{})
 	require.NoError(t, s.Put(&redirect.Hop{Serial: 1}))
-	s.SetReferences(1, math.MaxUint32)
+	s.SetReferences(1, arenastore.MaxReferences)
 	require.ErrorIs(t, s.Retain(1), redirect.ErrFull)
 	_, err := s.Acquire(1)
-	require.ErrorContains(t, err, "hop 1 has 4294967295 references")
+	require.ErrorContains(t, err, "hop 1 has 16777215 references")
 	require.NoError(t, s.Release(1))
 	require.NoError(t, s.Retain(1))
 }

@@ -24,6 +24,7 @@ import (
 // floor is the least that a store of bytes can be in Go: sharded maps and locks.
 // It has no references, no hops and no limit.
 type floor struct {
+	serial uint64
 	shards [256]struct {
 		sync.RWMutex
 		m map[uint64][]byte
@@ -51,6 +52,8 @@ func (f *floor) Put(h *redirect.Hop) error {
 	d.Unlock()
 	return nil
 }
+
+func (f *floor) NewSerial() uint64 { f.serial++; return f.serial }
 
 func (f *floor) Acquire(serial uint64) (*redirect.Hop, error) {
 	d := &f.shards[serial%256]
@@ -80,6 +83,7 @@ type keeper interface {
 	Put(*redirect.Hop) error
 	Acquire(uint64) (*redirect.Hop, error)
 	Release(uint64) error
+	NewSerial() uint64
 }
 
 var keepers = []struct {
@@ -161,13 +165,15 @@ func (w *stopwatch) report(b *testing.B) {
 
 const chunk = 1000
 
-// fill puts hops that it makes by the chunk.
-func fill(b *testing.B, s keeper, n int, w *stopwatch) {
+// fill puts hops that it makes by the chunk, and returns their serials.
+func fill(b *testing.B, s keeper, n int, w *stopwatch) []uint64 {
+	serials := make([]uint64, n)
 	hops := make([]*redirect.Hop, 0, chunk)
 	for at := 0; at < n; at += len(hops) {
 		hops = hops[:0]
 		for i := at; i < min(n, at+chunk); i++ {
-			hops = append(hops, owned(uint64(i)))
+			serials[i] = s.NewSerial()
+			hops = append(hops, owned(serials[i]))
 		}
 		w.time(len(hops), func() {
 			for _, h := range hops {
@@ -177,6 +183,7 @@ func fill(b *testing.B, s keeper, n int, w *stopwatch) {
 			}
 		})
 	}
+	return serials
 }
 
 // BenchmarkConnection is the life of a redirected connection in a store with n of
@@ -187,15 +194,16 @@ func BenchmarkConnection(b *testing.B) {
 		for _, k := range keepers {
 			b.Run(fmt.Sprintf("%s/%d", k.name, n), func(b *testing.B) {
 				s := k.open()
-				fill(b, s, n, new(stopwatch))
+				live := fill(b, s, n, new(stopwatch))
 				b.ReportAllocs()
 				b.ResetTimer()
 				start := processCPU(b)
 				for i := range b.N {
-					serial := uint64(n + i)
+					serial := s.NewSerial()
 					_ = s.Put(owned(serial))
 					_, _ = s.Acquire(serial)
-					_ = s.Release(serial - uint64(n))
+					_ = s.Release(live[i%n])
+					live[i%n] = serial
 					if _, ok := s.(*floor); !ok { // It has no references.
 						_ = s.Release(serial)
 					}
@@ -243,20 +251,20 @@ func benchmarkStore(b *testing.B, open func() keeper, n int) {
 			f(b)
 		})
 	}
-	order := rand.New(rand.NewPCG(1, 2)).Perm(n)
-	filled := func() keeper {
+	filled := func() (keeper, []uint64) { // in random order
 		s := open()
-		fill(b, s, n, new(stopwatch))
+		serials := fill(b, s, n, new(stopwatch))
+		rand.New(rand.NewPCG(1, 2)).Shuffle(n, func(i, j int) { serials[i], serials[j] = serials[j], serials[i] })
 		runtime.GC()
-		return s
+		return s, serials
 	}
 	run("memory", func(b *testing.B) {
-		payload := 0
-		for i := range n {
-			payload += encodedLen(uint64(i))
-		}
 		before := settledRSS(b)
-		s := filled()
+		s, serials := filled()
+		payload := 8 * n // the serials themselves
+		for _, serial := range serials {
+			payload += encodedLen(serial)
+		}
 		b.ReportMetric(float64(settledRSS(b)-before-payload)/float64(n), "overhead-B/hop")
 		least := time.Duration(math.MaxInt64)
 		for range 20 {
@@ -267,6 +275,7 @@ func benchmarkStore(b *testing.B, open func() keeper, n int) {
 		b.ReportMetric(float64(least.Microseconds()), "gc-µs")
 		b.ReportMetric(0, "ns/op")
 		runtime.KeepAlive(s)
+		runtime.KeepAlive(serials)
 	})
 	run("put", func(b *testing.B) { // Into a store that grows from nothing to n.
 		var w stopwatch
@@ -276,13 +285,13 @@ func benchmarkStore(b *testing.B, open func() keeper, n int) {
 		w.report(b)
 	})
 	run("get", func(b *testing.B) {
-		s := filled()
+		s, serials := filled()
 		b.ReportAllocs()
 		b.ResetTimer()
 		var w stopwatch
 		w.time(b.N, func() {
 			for i := range b.N {
-				if _, err := s.Acquire(uint64(order[i%n])); err != nil {
+				if _, err := s.Acquire(serials[i%n]); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -290,7 +299,8 @@ func benchmarkStore(b *testing.B, open func() keeper, n int) {
 		w.report(b)
 	})
 	run("copy", func(b *testing.B) { // The encoding, into memory that is used again.
-		s, ok := filled().(interface {
+		k, serials := filled()
+		s, ok := k.(interface {
 			AppendEncoded(b []byte, serial uint64) ([]byte, error)
 		})
 		if !ok {
@@ -302,7 +312,7 @@ func benchmarkStore(b *testing.B, open func() keeper, n int) {
 		buf := make([]byte, 0, 2048)
 		w.time(b.N, func() {
 			for i := range b.N {
-				if _, err := s.AppendEncoded(buf, uint64(order[i%n])); err != nil {
+				if _, err := s.AppendEncoded(buf, serials[i%n]); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -312,27 +322,26 @@ func benchmarkStore(b *testing.B, open func() keeper, n int) {
 	run("delete", func(b *testing.B) { // All, in random order.
 		var w stopwatch
 		for range max(1, b.N/n) {
-			s := filled()
+			s, serials := filled()
 			w.time(n, func() {
-				for _, i := range order {
-					_ = s.Release(uint64(i))
+				for _, serial := range serials {
+					_ = s.Release(serial)
 				}
 			})
 		}
 		w.report(b)
 	})
 	run("churn", func(b *testing.B) { // A random hop goes and another comes.
-		s := filled()
-		live := append([]int(nil), order...)
+		s, live := filled()
 		var put, del stopwatch
 		hops := make([]*redirect.Hop, min(n, chunk))
 		for i := 0; i < b.N; i += len(hops) {
 			for j := range hops {
-				hops[j] = owned(uint64(n + i + j))
+				hops[j] = owned(s.NewSerial())
 			}
 			del.time(len(hops), func() {
 				for j := range hops {
-					_ = s.Release(uint64(live[(i+j)%n]))
+					_ = s.Release(live[(i+j)%n])
 				}
 			})
 			put.time(len(hops), func() {
@@ -341,7 +350,7 @@ func benchmarkStore(b *testing.B, open func() keeper, n int) {
 				}
 			})
 			for j := range hops {
-				live[(i+j)%n] = n + i + j
+				live[(i+j)%n] = hops[j].Serial
 			}
 		}
 		b.ReportMetric(float64(put.total.Nanoseconds())/float64(put.ops), "put-ns/op")

@@ -13,7 +13,34 @@ type class struct {
 	live      int
 	slabs     []uint32
 	room      []uint64 // a bit for each of slabs that has a free slot
-	_         [40]byte // Classes of other shards are next to it: two cache lines.
+	// spares are slots that were given up last, for the next hops: who deletes one does
+	// not wait for what is known of its slab.
+	spares [spares]ref
+	nspare int
+	_      [32]byte // Classes of other shards are next to it: two pairs of cache lines.
+}
+
+// spares is how many spare slots a class has at most.
+const spares = 32
+
+// spare makes a slot a spare one, unless there are enough: a quarter of the hops, so
+// that they keep little memory from others.
+func (c *class) spare(r ref) bool {
+	if c.nspare == spares || 5*(c.nspare+1) > c.live {
+		return false
+	}
+	c.spares[c.nspare] = r
+	c.nspare++
+	return true
+}
+
+// takeSpare is the spare slot that was given up last; zero if there is none.
+func (c *class) takeSpare() ref {
+	if c.nspare == 0 {
+		return 0
+	}
+	c.nspare--
+	return c.spares[c.nspare]
 }
 
 // line is two cache lines, which processors fetch together. What a shard writes all

@@ -56,15 +56,33 @@ func (s *Store) Spares() (n int) {
 	return n
 }
 
+// Entries is how many entries the index has, and Line which of its cache lines a serial
+// should be in.
+func (s *Store) Entries() (n int) {
+	for i := range s.shards {
+		for _, t := range s.shards[i].tables {
+			n += len(t.entries)
+		}
+	}
+	return n
+}
+
+func (s *Store) Line(serial uint64) (shard, table, line int) {
+	x := hash(serial)
+	t := s.shard(serial).table(x)
+	return s.serials.Shard(serial), int(x / together % tables), t.start(x) * 16 / 64
+}
+
 // Shards is how many shards the store has: a serial's is the rest by it.
 func (s *Store) Shards() int { return len(s.shards) }
 
 func (d *shard) check() (live int, err error) {
 	taken := map[ref]uint64{}
 	for i := range d.tables {
-		n := 0
+		n, gone := 0, 0
 		for _, e := range d.tables[i].entries {
 			if e.ref == 0 {
+				gone += int(e.holders)
 				continue
 			}
 			n++
@@ -79,8 +97,8 @@ func (d *shard) check() (live int, err error) {
 				return 0, fmt.Errorf("hop %d is not found", e.serial)
 			}
 		}
-		if n != d.tables[i].n {
-			return 0, fmt.Errorf("table %d has %d hops, counted %d", i, n, d.tables[i].n)
+		if t := &d.tables[i]; n != t.n || n+gone != t.used {
+			return 0, fmt.Errorf("table %d has %d hops of %d entries in use, counted %d of %d", i, n, n+gone, t.n, t.used)
 		}
 	}
 	slots := 0
@@ -89,7 +107,7 @@ func (d *shard) check() (live int, err error) {
 			if err := c.check(); err != nil {
 				return 0, err
 			}
-			slots += c.live
+			slots += c.live - c.nspare
 		}
 	}
 	if slots != len(taken) || slots != d.live {
@@ -112,16 +130,24 @@ func (c *class) check() error {
 		}
 		live += used
 	}
+	if c.nspare*4 > c.live-c.nspare {
+		return fmt.Errorf("class %d has %d spare slots for %d hops", c.id, c.nspare, c.live-c.nspare)
+	}
 	if free := len(c.slabs)*c.per - c.live; live != c.live || free > live+3*c.per {
 		return fmt.Errorf("class %d has %d hops, counted %d; %d slots are free", c.id, live, c.live, free)
 	}
 	return nil
 }
 
+// MaxReferences is how many holders a hop can have.
+const MaxReferences = maxHolders
+
+func (h *holders) setCount(n int) { *h = holders(h.class()) | holders(n)*oneHolder }
+
 // SetReferences makes a hop that has n holders.
-func (s *Store) SetReferences(serial uint64, n uint32) {
+func (s *Store) SetReferences(serial uint64, n int) {
 	x := hash(serial)
-	s.shard(serial).table(x).find(x, serial).refs = n
+	s.shard(serial).table(x).find(x, serial).holders.setCount(n)
 }
 
 // Overwrite puts another serial into the slot of a hop.

@@ -36,10 +36,10 @@ type recent struct {
 	hop    *redirect.Hop
 }
 
-func (d *shard) newest(h uint64) *recent { return &d.recent[h>>16%recents] }
+func (d *shard) newest(h uint64) *recent { return &d.recent[(h>>16^h)%recents] }
 
 // table shares no bits of the hash with the choice of the entry.
-func (d *shard) table(h uint64) *table { return &d.tables[h%tables] }
+func (d *shard) table(h uint64) *table { return &d.tables[h/together%tables] }
 
 // encoded is the encoding of a hop, in its slot. The slot has the last word about
 // whose it is: one that was freed or used again answers for nobody.
@@ -51,9 +51,9 @@ func (d *shard) encoded(e *entry) ([]byte, error) {
 	return slotEncoded(b), nil
 }
 
-// write puts h, whose encoding has n bytes, into a free slot.
-func (d *shard) write(h *redirect.Hop, n int) (ref, error) {
-	r, err := d.take(classFor(n))
+// write puts h, whose encoding has n bytes, into a free slot of a class.
+func (d *shard) write(h *redirect.Hop, n int, class uint8) (ref, error) {
+	r, err := d.take(class)
 	if err != nil {
 		return 0, err
 	}
@@ -69,6 +69,9 @@ func (d *shard) take(id uint8) (ref, error) {
 		c = newClass(d.pool, id)
 		d.classes[id] = c
 	}
+	if r := c.takeSpare(); r != 0 {
+		return r, nil
+	}
 	if r := c.take(); r != 0 {
 		return r, nil
 	}
@@ -80,12 +83,19 @@ func (d *shard) take(id uint8) (ref, error) {
 	return c.takeOf(len(c.slabs) - 1), nil
 }
 
-// give frees a slot, and memory that its class has no use for.
-func (d *shard) give(r ref) {
-	s := d.pool.slab(r.slab())
-	c := d.classes[s.class]
-	c.give(s, r)
-	if c.sparse() {
+// give frees a slot: it is a spare one, or it and those that were go back to their slabs,
+// and memory that the class has no use for.
+func (d *shard) give(r ref, id uint8) {
+	c := d.classes[id]
+	if c.spare(r) {
+		return
+	}
+	given := 0
+	for ; r != 0; r = c.takeSpare() { // The slabs are far apart: the processor waits for several at once.
+		c.give(d.pool.slab(r.slab()), r)
+		given++
+	}
+	for ; given > 0 && c.sparse(); given-- { // No slot in use is a spare one now.
 		d.shrink(c)
 	}
 }
