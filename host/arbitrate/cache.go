@@ -20,6 +20,9 @@ type Cache struct {
 	// vain counts, for each layer, the looks of probes that found nothing since one
 	// found something.
 	vain [fwpm.NumLayers]atomic.Uint32
+	// called says of each layer whether callouts had a part in what was kept last: then
+	// that is looked for first.
+	called [fwpm.NumLayers]atomic.Bool
 }
 
 const (
@@ -61,7 +64,8 @@ type kept struct {
 	version version
 	of      inputs // that decide
 	in      fwps.Incoming
-	asked   []asked
+	nasked  int
+	asked   [maxAsked]asked
 	outcome fwps.Outcome
 }
 

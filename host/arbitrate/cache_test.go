@@ -225,6 +225,46 @@ func TestNoKnownDecisionIsOlderThanItsQuestion(t *testing.T) {
 	wg.Wait()
 }
 
+// What filters decided and what callouts did is found, whichever was kept last.
+func TestBothKindsOfKnownDecisionsAreFound(t *testing.T) {
+	const filtersAlone, asksToo = 7, fewFilters // the port
+	l := fwpm.LayerALEAuthConnectV4
+	p := ported(l, fewFilters)
+	p.Callouts = []fwpm.Callout{{ID: "c"}}
+	p.Filters = append(p.Filters, fwpm.Filter{ID: 1000, Name: "ask", Layer: l, Action: fwp.ActionCalloutTerminating, Callout: "c",
+		Conditions: []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(asksToo)}}})
+	for _, order := range [][]uint16{{filtersAlone, asksToo}, {asksToo, filtersAlone}} {
+		slot, asked := new(Slot), 0
+		slot.Set(fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error {
+			asked++
+			v.Cacheable, v.Action = true, fwp.ActionPermit
+			return nil
+		}), 1)
+		prog, err := Compile(p, Options{Cache: NewCache(64), Lookup: func(fwpm.CalloutID) *Slot { return slot }})
+		require.NoError(t, err)
+		d := new(fwps.Decision)
+		ask := func(port uint16) bool {
+			in := connection4(1)
+			in.Remote = netip.AddrPortFrom(in.Remote.Addr(), port)
+			prog.Classify(t.Context(), in, d)
+			return d.Cached
+		}
+		for _, port := range order {
+			for range 2 {
+				ask(port)
+			}
+		}
+		before := asked
+		for range 3 {
+			for _, port := range order {
+				require.True(t, ask(port), "port %d of %d", port, order)
+				require.Equal(t, port == asksToo, d.Decider().Filter == 1000)
+			}
+		}
+		require.Equal(t, before, asked)
+	}
+}
+
 // Where nothing is ever found only probes look, until one finds something.
 func TestALayerWhoseConnectionsAreAllDifferentIsNotLookedUp(t *testing.T) {
 	c := NewCache(1024)

@@ -1,7 +1,6 @@
 package arbitrate
 
 import (
-	"slices"
 	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -39,7 +38,7 @@ type question struct {
 	cache   *Cache // nil: the answer is not kept
 	version version
 	few     uint64 // the hash of the inputs of the filters
-	many    uint64 // and of those of the callouts with them
+	many    uint64 // that of those and the inputs of the callouts
 	full    bool   // many is known
 }
 
@@ -63,18 +62,22 @@ func (k *question) take(p *Program, in *fwps.Incoming, d *fwps.Decision) bool {
 
 // look is take where there may be something.
 func (k *question) look(c *Cache, p *Program, l *layer, in *fwps.Incoming, d *fwps.Decision) bool {
+	k.version = version{l.version, p.Generation(in.Layer)}
+	of, called := l.fields.inputs, c.called[in.Layer].Load()
+	if called && k.fill(l, in) && c.find(k.many, k.version).take(of|everything, in, d) {
+		return true
+	}
 	var ok bool
-	if k.few, ok = l.fields.inputs.hashOther(l.fields.inputs.hash(l.version, in), in); !ok {
+	if k.few, ok = of.hashOther(of.hash(l.version, in), in); !ok {
 		return false
 	}
-	k.cache, k.version = c, version{l.version, p.Generation(in.Layer)}
-	e, of := c.find(k.few, k.version), l.fields.inputs
-	if e == nil && c.asks(k.few) {
-		if !k.fill(l, in) {
-			return false
-		}
-		e, of = c.find(k.many, k.version), of|everything
-	}
+	k.cache = c
+	return c.find(k.few, k.version).take(of, in, d) ||
+		!called && c.asks(k.few) && k.fill(l, in) && c.find(k.many, k.version).take(of|everything, in, d)
+}
+
+// take makes d what is kept, if it is of the inputs that decide and they are equal.
+func (e *kept) take(of inputs, in *fwps.Incoming, d *fwps.Decision) bool {
 	if e == nil || e.of != of || !of.equal(&e.in, in) || !e.same() {
 		return false
 	}
@@ -88,14 +91,14 @@ func (k *question) fill(l *layer, in *fwps.Incoming) bool {
 	if k.full || len(in.Records) > 0 || in.Flow != nil && in.Flow.Associated() {
 		return k.full
 	}
-	k.many = (everything &^ l.fields.inputs).hash(k.few, in)
-	k.many, k.full = (l.fields.inputs | everything).hashOther(k.many, in)
+	of := l.fields.inputs | everything
+	k.many, k.full = of.hashOther(of.hash(^l.version, in), in)
 	return k.full
 }
 
 // same reports whether the callouts would still be asked, and answer as they did.
 func (e *kept) same() bool {
-	for i := range e.asked {
+	for i := range e.asked[:e.nasked] {
 		if a := &e.asked[i]; a.slot.registration() != a.registration || a.since.Over() {
 			return false
 		}
@@ -133,8 +136,12 @@ func (r *run) keep(in *fwps.Incoming) {
 	if !c.again(hash) {
 		return
 	}
-	if r.nasked > 0 {
+	called := r.nasked > 0
+	if called {
 		remember(&c.set(k.few).asks, k.few)
 	}
-	c.keep(&kept{hash: hash, version: k.version, of: of, in: of.copy(in), asked: slices.Clone(r.asked[:r.nasked]), outcome: r.d.Outcome()})
+	if c.called[in.Layer].Load() != called {
+		c.called[in.Layer].Store(called)
+	}
+	c.keep(&kept{hash: hash, version: k.version, of: of, in: of.copy(in), nasked: r.nasked, asked: r.asked, outcome: r.d.Outcome()})
 }
