@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,11 +13,7 @@ import (
 )
 
 func newAttach() *cobra.Command {
-	var policy, cgroup, pin string
-	var asJSON, trace, detach bool
-	var record tape
-	var kept records
-	var acc account
+	var o attachOptions
 	cmd := &cobra.Command{
 		Use:   "attach {--policy FILE | --detach} --cgroup DIR",
 		Short: "Enforce the policy on every process of a cgroup (Linux, root)",
@@ -42,50 +37,25 @@ next attach, of this version or of another one. --detach takes it away, and need
   calloutd attach --detach --cgroup /sys/fs/cgroup/web --pin /sys/fs/bpf`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if detach && pin == "" {
+			switch {
+			case o.detach && o.pin == "":
 				return errors.New("--detach takes away what is pinned, and --pin says where")
+			case o.detach:
+				return cgroupbpf.Detach(o.cgroup, o.pin)
 			}
-			if detach {
-				return cgroupbpf.Detach(cgroup, pin)
-			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			t := newTracer(cmd.ErrOrStderr(), asJSON, trace)
-			end, err := acc.open(t, t)
-			if err != nil {
-				return err
-			}
-			defer end()
-			t.tape = &record
-			store, closeStore, err := kept.open(t)
-			if err != nil {
-				return err
-			}
-			defer closeStore()
-			t.store = store
-			r, done, err := putInForce(ctx, policy, t)
-			if err != nil {
-				return err
-			}
-			defer done()
-			a, err := cgroupbpf.Attach(ctx, cgroupbpf.Options{Cgroup: cgroup, ALE: r.Enforcer(), Policy: r.Policy().Engine.Policy(), PinDir: pin, Logf: t.logf,
-				OnBlocked: t.onBlocked, Handoff: r.Handoff, AskPermitted: acc.wanted() || record.records()})
-			if err != nil {
-				return err
-			}
-			return wait(ctx, cmd, a, cgroup)
+			return o.attach(cmd)
 		},
 	}
-	cmd.Flags().StringVarP(&policy, "policy", "p", "", "policy file (required, but for --detach)")
-	jsonFlag(cmd, &asJSON)
+	cmd.Flags().StringVarP(&o.policy, "policy", "p", "", "policy file (required, but for --detach)")
+	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
-	f.StringVar(&cgroup, "cgroup", "", "folder of the cgroup (required)")
-	f.StringVar(&pin, "pin", "", "folder of a BPF file system where the kernel's part is kept")
-	f.BoolVar(&detach, "detach", false, "take away what is pinned and end")
-	f.BoolVar(&trace, "trace", false, "print every layer, filter and callout that was asked")
-	acc.flags(cmd)
-	record.flags(cmd)
-	kept.flags(f)
+	f.StringVar(&o.cgroup, "cgroup", "", "folder of the cgroup (required)")
+	f.StringVar(&o.pin, "pin", "", "folder of a BPF file system where the kernel's part is kept")
+	f.BoolVar(&o.detach, "detach", false, "take away what is pinned and end")
+	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
+	o.account.flags(cmd)
+	o.tape.flags(cmd)
+	o.records.flags(f)
 	cmd.MarkFlagsOneRequired("policy", "detach")
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagFilename("policy", "yaml", "yml")
@@ -96,9 +66,40 @@ next attach, of this version or of another one. --detach takes it away, and need
 	return cmd
 }
 
-// wait says that the policy is in force and ends when it is told to.
-func wait(ctx context.Context, cmd *cobra.Command, a *cgroupbpf.Attachment, cgroup string) error {
-	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: attached to %s; interrupt to end\n", cgroup)
+type attachOptions struct {
+	policy, cgroup, pin string
+	json, trace, detach bool
+	tape                tape
+	records             records
+	account             account
+}
+
+func (o *attachOptions) attach(cmd *cobra.Command) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
+	end, err := o.account.open(t, t)
+	if err != nil {
+		return err
+	}
+	defer end()
+	store, closeStore, err := o.records.open(t)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
+	t.tape, t.store = &o.tape, store
+	r, done, err := putInForce(ctx, o.policy, t)
+	if err != nil {
+		return err
+	}
+	defer done()
+	a, err := cgroupbpf.Attach(ctx, cgroupbpf.Options{Cgroup: o.cgroup, ALE: r.Enforcer(), Policy: r.Policy().Engine.Policy(), PinDir: o.pin, Logf: t.logf,
+		OnBlocked: t.onBlocked, Handoff: r.Handoff, AskPermitted: o.account.wanted() || o.tape.records()})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: attached to %s; interrupt to end\n", o.cgroup)
 	<-ctx.Done()
 	return a.Close()
 }
