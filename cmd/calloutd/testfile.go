@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -75,6 +77,9 @@ func (f *testFile) read() error {
 	if f.own == nil {
 		f.out.uses(f.policy)
 		f.own, err = policyfile.LoadEach(f.policy, f.out.uses)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%s: there is no policy for its cases: %w (policy: names another file)", f.path, err)
 	}
 	return err
 }

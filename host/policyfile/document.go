@@ -48,7 +48,7 @@ func (r *reader) document(src []byte) *yaml.Node {
 	doc, err := r.load(src)
 	switch {
 	case err != nil:
-		r.syntax(err, lastPlace(src))
+		r.syntax(err, src)
 	case doc == nil:
 		r.fail(start, "", "the file is empty: expected %s", r.keys)
 	case r.plain(doc):
@@ -84,13 +84,13 @@ var start = place{1, 1}
 
 // syntax reports what the YAML loader found. When that is the end of the file,
 // the place to look at is where what has no end begins.
-func (r *reader) syntax(err error, end place) {
+func (r *reader) syntax(err error, src []byte) {
 	var le *yaml.LoadError
 	if !errors.As(err, &le) {
 		r.fail(start, "", "YAML: %v", err)
 		return
 	}
-	p := place{le.Mark.Line, le.Mark.Column}
+	p, end := place{le.Mark.Line, le.Mark.Column}, lastPlace(src)
 	if p.after(end) && le.ContextMark.Line > 0 {
 		p = place{le.ContextMark.Line, le.ContextMark.Column}
 	}
@@ -102,7 +102,23 @@ func (r *reader) syntax(err error, end place) {
 	if le.ContextMsg != "" {
 		msg = le.ContextMsg + ": " + msg
 	}
+	if indentedByTab(src, p) {
+		msg = "a tab: lines are indented with spaces"
+	}
 	r.fail(p, "", "YAML: %s", msg)
+}
+
+// indentedByTab reports whether a place is in the blanks that begin a line, and one
+// of them is a tab.
+func indentedByTab(src []byte, p place) bool {
+	n := 0
+	for line := range bytes.Lines(src) {
+		if n++; n == p.line {
+			blanks := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]
+			return p.column <= len(blanks) && bytes.ContainsRune(blanks, '\t')
+		}
+	}
+	return false
 }
 
 func (p place) after(q place) bool {
