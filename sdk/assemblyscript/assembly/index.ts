@@ -8,7 +8,8 @@
 //       call.remotePort == 80 ? block("no plain HTTP") : proceed());
 //
 // There is one Call and one Verdict, used again for every decision: neither the
-// one nor the other may be kept.
+// one nor the other may be kept. They and their Bytes are unmanaged: the collector
+// need not know of them, so that a decision does not tell it where they are.
 
 import * as abi from "./abi";
 
@@ -16,7 +17,7 @@ import * as abi from "./abi";
 export const BLOCK: usize = memory.data(abi.BLOCK_SIZE, abi.BLOCK_ALIGN);
 
 /** Bytes in memory that somebody else owns. */
-@final
+@final @unmanaged
 export class Bytes {
   ptr: usize = 0;
   length: u32 = 0;
@@ -25,12 +26,15 @@ export class Bytes {
   startsWith(prefix: string): bool {
     const n = <u32>prefix.length;
     if (n > this.length) return false;
-    for (let i: u32 = 0; i < n; i++) {
-      const c = prefix.charCodeAt(i);
-      if (c > 127) return this.toString().startsWith(prefix); // A prefix is ASCII as a rule.
-      if (load<u8>(this.ptr + i) != <u8>c) return false;
+    // The loop is of loads alone: it calls nothing and touches no reference.
+    const text = changetype<usize>(prefix), at = this.ptr;
+    let i: u32 = 0;
+    for (; i < n; i++) {
+      const c: u32 = load<u16>(text + (<usize>i << 1));
+      if (c > 127 || load<u8>(at + i) != c) break;
     }
-    return true;
+    if (i == n) return true;
+    return load<u16>(text + (<usize>i << 1)) > 127 && this.toString().startsWith(prefix); // A prefix is ASCII as a rule.
   }
 
   toString(): string {
@@ -39,7 +43,7 @@ export class Bytes {
 }
 
 /** One connection to decide. Its bytes are valid during the call only. */
-@final
+@final @unmanaged
 export class Call {
   app: Bytes = new Bytes();
   user: Bytes = new Bytes();
@@ -104,7 +108,7 @@ function place(off: u32, length: u32, out: Bytes): bool {
 }
 
 /** An answer. One with no action is an error, never a permit. */
-@final
+@final @unmanaged
 export class Verdict {
   action: u32 = 0;
   flags: u32 = 0;
@@ -118,7 +122,9 @@ export class Verdict {
   recordLength: u32 = 0;
   context: usize = 0;
   contextLength: u32 = 0;
-  reason: string = "";
+
+  get reason(): string { return reason; }
+  set reason(text: string) { reason = text; }
 
   /** Adds bytes that come back when the proxy's own connection is decided. */
   withRecord(ptr: usize, length: u32): Verdict {
@@ -163,6 +169,7 @@ export class Verdict {
 }
 
 const verdict = new Verdict();
+let reason: string = ""; // The verdict's: what is unmanaged cannot hold a reference.
 
 /** The verdict, emptied. */
 export function answer(action: u32): Verdict {
@@ -173,7 +180,7 @@ export function answer(action: u32): Verdict {
   verdict.cookie = 0;
   verdict.recordLength = 0;
   verdict.contextLength = 0;
-  if (verdict.reason.length) verdict.reason = ""; // A store of a reference costs more than a look.
+  reason = "";
   return verdict;
 }
 
