@@ -59,3 +59,43 @@ func TestAttach(t *testing.T) {
 	require.NoError(t, daemon.Process.Signal(os.Interrupt))
 	require.NoError(t, daemon.Wait())
 }
+
+// What is pinned is taken away without a policy, so also when none loads.
+func TestAttachDetach(t *testing.T) {
+	cgroup, _ := newCgroup(t)
+	pin := t.TempDir()
+	require.NoError(t, syscall.Mount("bpf", pin, "bpf", 0, ""))
+	t.Cleanup(func() { require.NoError(t, syscall.Unmount(pin, 0)) })
+	_, end := background(t, "attached to", "attach", "--policy", quickstart, "--cgroup", cgroup, "--pin", pin)
+	end()
+	left := func() []string { dirs, _ := filepath.Glob(pin + "/calloutd-*"); return dirs }
+	require.Len(t, left(), 1)
+
+	r := calloutd(t, "attach", "--detach", "--cgroup", cgroup)
+	require.Contains(t, r.stderr, "--pin says where")
+	r = calloutd(t, "attach", "--detach", "--cgroup", cgroup, "--pin", pin)
+	require.Zero(t, r.code, r.stderr)
+	require.Empty(t, left())
+	r = calloutd(t, "attach", "--detach", "--cgroup", cgroup, "--pin", pin)
+	require.Contains(t, r.stderr, "nothing of calloutd is pinned in "+pin)
+	r = calloutd(t, "attach", "--cgroup", cgroup, "--pin", pin)
+	require.Contains(t, r.stderr, "policy")
+}
+
+// A container's program is redirected to the policy's proxies, which are not in its
+// network namespace.
+func TestAttachContainers(t *testing.T) {
+	need(t, "curl")
+	need(t, "ip")
+	cgroup, in := newCgroup(t)
+	warm(t)
+	_, end := background(t, "attached to", "attach", "--policy", quickstart, "--cgroup", cgroup)
+	in.Cloneflags = syscall.CLONE_NEWNET
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `ip link set lo up
+until curl -s --max-time 60 http://198.51.100.7/; do sleep 0.1; done`)
+	cmd.SysProcAttr = in
+	r := finish(t, cmd)
+	require.Contains(t, r.stdout, `"original_destination":"198.51.100.7:80"`, r.stderr)
+	require.Contains(t, r.stdout, "/curl")
+	end()
+}

@@ -65,7 +65,7 @@ func attach(ctx context.Context, opts Options, v version) (_ *Attachment, err er
 		return nil, fmt.Errorf("cgroupbpf: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	a := &Attachment{opts: opts, version: v, ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{}}
+	a := &Attachment{opts: opts, version: v, prefix: newPrefix(), ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -111,20 +111,6 @@ func (a *Attachment) load() error {
 	if a.strangers, err = ringbuf.NewReader(a.objs.Strangers); err != nil {
 		return fmt.Errorf("cgroupbpf: events: %w", err)
 	}
-	return a.choosePrefix()
-}
-
-// choosePrefix chooses the addresses that stand in, unless what is pinned has some.
-func (a *Attachment) choosePrefix() error {
-	var c bpf.RedirectConfig
-	if err := a.objs.Configs.Lookup(uint32(0), &c); err != nil {
-		return fmt.Errorf("cgroupbpf: %w", err)
-	}
-	p, ok := prefixOfWords(c.Prefix)
-	if !ok {
-		p = newPrefix()
-	}
-	a.prefix = p
 	return nil
 }
 

@@ -53,6 +53,21 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// throws connects, sends and closes, again and again.
+func throws(n, to string) string {
+	for count, _ := strconv.Atoi(n); count > 0; count-- {
+		c, err := net.Dial("tcp4", to)
+		if err != nil {
+			return err.Error()
+		}
+		_, err = c.Write([]byte("x"))
+		if err := errors.Join(err, c.Close()); err != nil {
+			return err.Error()
+		}
+	}
+	return "ok"
+}
+
 // hammer connects until its standard input ends.
 func hammer(to string) string {
 	tries, through := 0, 0
@@ -77,6 +92,12 @@ func hammer(to string) string {
 }
 
 func try(network, to string) string {
+	if bypass := bypasses[network]; bypass != nil {
+		return bypass(netip.MustParseAddrPort(to))
+	}
+	if n, throw := strings.CutPrefix(network, "throws"); throw {
+		return throws(n, to)
+	}
 	switch network {
 	case "hammer":
 		return hammer(to)
@@ -111,7 +132,7 @@ func try(network, to string) string {
 		return err.Error()
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(debugWait))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if strings.HasPrefix(network, "udp") {
 		if _, err := c.Write([]byte("x")); errors.As(err, &errno) {
 			return unix.ErrnoName(errno)
@@ -137,7 +158,7 @@ func sends(to []string) string {
 		return err.Error()
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(debugWait))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	var said []string
 	for _, a := range append(to, to...) {
 		_, err := c.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(a)))
@@ -297,9 +318,16 @@ type helper struct {
 // start starts the helper in the cgroup, in new namespaces.
 func (s *site) start(t testing.TB, namespaces uintptr, args ...string) *helper {
 	t.Helper()
+	h := s.prepare(t, namespaces, args...)
+	require.NoError(t, h.cmd.Start())
+	return h
+}
+
+func (s *site) prepare(t testing.TB, namespaces uintptr, args ...string) *helper {
+	t.Helper()
 	dir, err := os.Open(s.cgroup)
 	require.NoError(t, err)
-	defer dir.Close()
+	t.Cleanup(func() { dir.Close() })
 	h := &helper{t: t, cmd: exec.CommandContext(t.Context(), os.Args[0], args...)}
 	h.cmd.Env = append(os.Environ(), "CALLOUTD_HELPER=1", "GORACE=atexit_sleep_ms=0") // or each takes a second
 	h.cmd.SysProcAttr = &unix.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Cloneflags: namespaces}
@@ -309,7 +337,6 @@ func (s *site) start(t testing.TB, namespaces uintptr, args ...string) *helper {
 	out, err := h.cmd.StdoutPipe()
 	require.NoError(t, err)
 	h.out = bufio.NewReader(out)
-	require.NoError(t, h.cmd.Start())
 	return h
 }
 
@@ -454,6 +481,25 @@ func TestStaticFilters(t *testing.T) {
 	require.Contains(t, denials[2], "only the program's path can decide it, and that works in a cgroup for TCP")
 }
 
+// Of a program that has ended before anybody could look, its account has what the kernel
+// knows, marked as that.
+func TestProgramsThatHaveEnded(t *testing.T) {
+	s := newSite(t, &fwpm.Policy{Filters: []fwpm.Filter{filter(1, authConnect, fwp.ActionBlock, port(25))}}, nil)
+	var who []string
+	ended := make(chan struct{})
+	s.opts.OnBlocked = func(d enforce.Denial) {
+		<-ended
+		who = append(who, d.AppID)
+	}
+	a := s.attach(t)
+	require.Equal(t, []string{"EACCES", "EACCES"}, s.run(t, "tcp/127.0.0.1:25", "udp/127.0.0.1:25"))
+	close(ended)
+	require.NoError(t, a.Close())
+	require.Len(t, who, 2)
+	name := filepath.Base(os.Args[0])
+	require.Equal(t, fmt.Sprintf("[%s, user 0, ended]", name[:min(len(name), 15)]), who[1])
+}
+
 // What only the engine can decide and it blocks ends in a reset.
 func TestEngineBlocks(t *testing.T) {
 	exe, err := os.Readlink("/proc/self/exe")
@@ -536,6 +582,37 @@ func TestManyAtOnce(t *testing.T) {
 	require.ErrorIs(t, a.objs.Waiting.NextKey(nil, &k), ebpf.ErrKeyNotExist)
 }
 
+// What a program sends and forgets arrives, although it has closed the connection, or
+// ended, before it is accepted.
+func TestFireAndForget(t *testing.T) {
+	const n = 200
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	got := make(chan string, n)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b, _ := io.ReadAll(c)
+			c.Close()
+			got <- string(b)
+		}
+	}()
+	permit := fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error { v.Action = fwp.ActionPermit; return nil })
+	s := newSite(t, &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: askAll()}, permit)
+	a := s.attach(t)
+	defer a.Close()
+	require.Equal(t, []string{"ok"}, s.run(t, fmt.Sprintf("throws%d/%s", n, l.Addr())))
+	for range n {
+		require.Equal(t, "x", <-got)
+	}
+	var k [40]byte
+	require.ErrorIs(t, a.objs.Waiting.NextKey(nil, &k), ebpf.ErrKeyNotExist)
+}
+
 // BenchmarkConnect is connect() to a loopback server: without the programs, with
 // a permit that the kernel gives, and with one that the engine gives.
 func BenchmarkConnect(b *testing.B) {
@@ -589,5 +666,3 @@ func TestOnlyCgroupsHavePrograms(t *testing.T) {
 	_, err = Attach(t.Context(), opts)
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
-
-var debugWait = 3 * time.Second

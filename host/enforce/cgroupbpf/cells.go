@@ -36,7 +36,7 @@ const (
 // the longest prefix that covers the address. V4 addresses are v4-mapped.
 type cell struct {
 	family     family
-	protocol   uint8 // zero: neither TCP nor UDP
+	protocol   uint8 // zero: neither TCP nor UDP; or others, or raw
 	portClass  uint16
 	userClass  uint16
 	prefix     netip.Prefix
@@ -45,6 +45,15 @@ type cell struct {
 	layer      fwpm.LayerID
 	filterName string
 }
+
+// Protocols of the cells of sockets that are decided when they are made, since the
+// kernel's part does not see where they send to. The values are the kernel part's.
+const (
+	others uint8 = 254 // what is neither TCP nor UDP
+	raw    uint8 = 255 // anything
+
+	bound = 253 // no cell has it: a socket that is bound to a device
+)
 
 // A table is the kernel's part of a policy.
 type table struct {
@@ -115,7 +124,33 @@ func newTable(p *fwpm.Policy) (*table, error) {
 			}
 		}
 	}
+	t.addUnseen()
 	return t, nil
+}
+
+// addUnseen adds the cells of sockets that can send to every cell of their family, or to
+// those of other protocols than TCP and UDP: what one of these is not permitted, such a
+// socket is not.
+func (t *table) addUnseen() {
+	type key struct {
+		family    family
+		userClass uint16
+		protocol  uint8
+	}
+	found := map[key]cell{}
+	for _, c := range t.cells {
+		for _, protocol := range []uint8{others, raw} {
+			if c.family == mapped || protocol == others && c.protocol != 0 {
+				continue
+			}
+			k := key{c.family, c.userClass, protocol}
+			if known, there := found[k]; !there || known.verdict == permit || known.verdict != block && c.verdict == block {
+				c.protocol, c.portClass, c.prefix = protocol, t.ports[0], netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+				found[k] = c
+			}
+		}
+	}
+	t.cells = append(t.cells, slices.Collect(maps.Values(found))...)
 }
 
 // portIntervals are the lowest ports of the intervals that no condition divides.

@@ -74,6 +74,42 @@ func TestWhatTheKernelDecides(t *testing.T) {
 	}
 }
 
+// A socket whose destinations the kernel's part does not see is permitted only if all
+// of them are, to the user.
+func TestUnseenSockets(t *testing.T) {
+	mail := filter(1, authConnect, fwp.ActionBlock, condition(fwpm.ConditionIPRemotePort, fwp.U16(25)), condition(fwpm.ConditionIPProtocol, fwp.U8(6)))
+	net := filter(2, authConnect, fwp.ActionBlock, condition(fwpm.ConditionIPRemoteAddress, net198))
+	asks := fwpm.Filter{ID: 3, Name: "f", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "c"}
+	user := filter(4, authConnect, fwp.ActionBlock, condition(fwpm.ConditionALEUserID, fwp.Allow(fwp.UserSID(7))))
+	for name, c := range map[string]struct {
+		filters               []fwpm.Filter
+		uid                   uint32
+		others, raw, v6others verdict
+	}{
+		"nothing is blocked":          {nil, 0, permit, permit, permit},
+		"of TCP a raw one can be":     {[]fwpm.Filter{mail}, 0, permit, block, permit},
+		"a net for all protocols":     {[]fwpm.Filter{net}, 0, block, block, permit},
+		"a callout":                   {[]fwpm.Filter{asks}, 0, callout, callout, permit},
+		"a callout comes before":      {[]fwpm.Filter{asks, mail}, 0, callout, callout, permit},
+		"the user that is named":      {[]fwpm.Filter{user}, 7, block, block, permit},
+		"another user":                {[]fwpm.Filter{user}, 8, permit, permit, permit},
+		"a user of mail is as others": {[]fwpm.Filter{user, mail}, 8, permit, block, permit},
+	} {
+		table, err := newTable(&fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: c.filters})
+		require.NoError(t, err)
+		at := func(f family, protocol uint8) verdict {
+			for _, cell := range table.cells {
+				if cell.family == f && cell.protocol == protocol && cell.userClass == table.users[c.uid] {
+					require.Zero(t, cell.prefix.Bits())
+					return cell.verdict
+				}
+			}
+			return ask
+		}
+		require.Equal(t, []verdict{c.others, c.raw, c.v6others}, []verdict{at(v4, others), at(v4, raw), at(v6, others)}, name)
+	}
+}
+
 // Whatever the kernel decides, the engine decides too.
 func TestKernelAgreesWithTheEngine(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

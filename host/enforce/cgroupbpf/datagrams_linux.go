@@ -61,9 +61,10 @@ func (h *home) newDatagrams(ctx context.Context, family int) (*datagrams, error)
 	network, listen := "udp4", net.ListenConfig{Control: onLoopback}
 	if family == ip6 {
 		var err error
-		if d.loopback, err = addStandIns(h.a.prefix); err != nil {
+		if h.standIns, err = addStandIns(h.a.prefix); err != nil {
 			return nil, fmt.Errorf("cgroupbpf: datagrams of IPv6: %w", err)
 		}
+		d.loopback = h.standIns.lo
 		network, listen.Control = "udp6", fromAnywhere
 	}
 	c, err := listen.ListenPacket(ctx, network, ":0")

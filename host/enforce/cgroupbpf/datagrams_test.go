@@ -204,9 +204,33 @@ func TestStandInsAreLocal(t *testing.T) {
 	require.NoError(t, netlink.RouteDel(route))
 	require.Equal(t, []string{"ENETUNREACH", "ENETUNREACH, ENETUNREACH"}, s.run(t, "udp/[2001:db8:1::10]:53", "sends/[2001:db8:1::10]:53"))
 	require.NoError(t, a.Close())
+	require.NotContains(t, prefixes(t), a.prefix.String())
+}
+
+// What a process has left that was killed the next takes away, and of others nothing.
+func TestStandInsOfTheDead(t *testing.T) {
+	living, err := addStandIns(newPrefix())
+	require.NoError(t, err)
+	defer living.remove()
+	dead, err := addStandIns(newPrefix())
+	require.NoError(t, err)
+	require.Subset(t, prefixes(t), []string{living.prefix.String(), dead.prefix.String()})
+	require.NoError(t, dead.name.Close())
+	one := greet(t, "udp6", "[::1]:0", "one", nil)
+	a := datagramSite(t, one, one).attach(t)
+	defer a.Close()
+	require.Subset(t, prefixes(t), []string{living.prefix.String(), a.prefix.String()})
+	require.NotContains(t, prefixes(t), dead.prefix.String())
+}
+
+// prefixes are those of the rules that refuse them.
+func prefixes(t *testing.T) (all []string) {
 	rules, err := netlink.RuleList(unix.AF_INET6)
 	require.NoError(t, err)
 	for _, r := range rules {
-		require.False(t, r.Dst != nil && r.Dst.String() == a.prefix.String(), "%s", r)
+		if r.Dst != nil {
+			all = append(all, r.Dst.String())
+		}
 	}
+	return all
 }

@@ -34,6 +34,7 @@ type home struct {
 	// By family, nil without one.
 	listen    [2]*net.TCPListener
 	datagrams [2]*datagrams
+	standIns  *claim
 }
 
 const ip4, ip6 = 0, 1
@@ -119,8 +120,8 @@ func (h *home) close() error {
 			errs = append(errs, d.udp.Close())
 		}
 	}
-	if h.datagrams[ip6] != nil {
-		errs = append(errs, h.do(func() error { return removeStandIns(h.a.prefix) }))
+	if h.standIns != nil {
+		errs = append(errs, h.do(h.standIns.remove))
 	}
 	if h.space != nil {
 		errs = append(errs, h.space.Close())

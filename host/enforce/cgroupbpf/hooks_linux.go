@@ -24,6 +24,7 @@ func (a *Attachment) hooks() []hook {
 		{"socket_states", ebpf.AttachCGroupSockOps, o.SocketStates}, // The first: what others send needs it.
 		{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, o.Recvmsg4}, {"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, o.Recvmsg6},
 		{"getpeername4", ebpf.AttachCgroupInet4GetPeername, o.Getpeername4}, {"getpeername6", ebpf.AttachCgroupInet6GetPeername, o.Getpeername6},
+		{"sock_create", ebpf.AttachCGroupInetSockCreate, o.SockCreate},
 		{"connect4", ebpf.AttachCGroupInet4Connect, o.Connect4}, {"connect6", ebpf.AttachCGroupInet6Connect, o.Connect6},
 		{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, o.Sendmsg4}, {"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, o.Sendmsg6},
 	}

@@ -124,10 +124,10 @@ func incoming(r *bpf.RedirectRecord) fwps.Incoming {
 		Local: netip.AddrPortFrom(local, 0), Remote: netip.AddrPortFrom(to, swap(r.Port))}
 }
 
-// command is what a program that has ended called itself, marked as ps does.
+// command is what is known of a program that has ended, marked as no path is.
 func command(r *bpf.RedirectRecord) string {
 	name, _, _ := bytes.Cut(r.Command[:], []byte{0})
-	return "[" + string(name) + "]"
+	return fmt.Sprintf("[%s, user %d, ended]", name, r.User)
 }
 
 func swap(port uint16) uint16 {
@@ -190,6 +190,9 @@ func (a *Attachment) why(r *bpf.RedirectRecord, in *fwps.Incoming) error {
 	c := a.names[fwpm.FilterID(r.Filter)]
 	a.mu.Unlock()
 	e.Layer, e.Filter, e.Name, e.Rule, e.Why = c.layer, fwpm.FilterID(r.Filter), c.filterName, "ARB-01", "the policy blocks it"
+	if r.Unseen != 0 {
+		e.Why = "a " + unseen(r) + " can send where the policy blocks it, and where it does cannot be seen in a cgroup"
+	}
 	return e
 }
 
@@ -202,6 +205,10 @@ func (a *Attachment) whyNot(r *bpf.RedirectRecord, in *fwps.Incoming) string {
 	}
 	datagram := r.Protocol == fwps.ProtocolUDP
 	switch {
+	case r.Unseen == bound:
+		return "only a callout or the program's path can decide it, and its socket is bound to a device, from which calloutd cannot be reached"
+	case r.Unseen != 0:
+		return "a " + unseen(r) + " can send where only a callout or the program's path can decide, and where it does cannot be seen in a cgroup"
 	case !datagram && r.Protocol != fwps.ProtocolTCP:
 		return "only a callout or the program's path can decide it, and that works in a cgroup for TCP and UDP; use calloutd run"
 	case datagram && a.standsIn(h, in.Remote):
@@ -217,6 +224,14 @@ func (a *Attachment) whyNot(r *bpf.RedirectRecord, in *fwps.Incoming) string {
 		return "only a callout or the program's path can decide it, and that needs IPv6, which its network namespace does not have"
 	}
 	return "only a callout or the program's path can decide it, and calloutd was not there, or the kernel has no room for more: try again"
+}
+
+// unseen is what a socket is called that was to be made.
+func unseen(r *bpf.RedirectRecord) string {
+	if uint8(r.Unseen) == raw {
+		return fmt.Sprintf("raw socket of protocol %d", r.Protocol)
+	}
+	return fmt.Sprintf("socket of protocol %d", r.Protocol)
 }
 
 // standsIn reports whether an address is one of those that a program may not name.

@@ -19,7 +19,10 @@ import (
 // here; and if that goes, as it does with loopback, a rule refuses them, so that no
 // datagram leaves for them.
 
-const standInRule = 1 // The next after what is local.
+const (
+	standInRule     = 1    // The next after what is local.
+	standInProtocol = 0xca // Says whose rules these are.
+)
 
 func newPrefix() netip.Prefix {
 	b := [16]byte{0xfd}
@@ -33,44 +36,77 @@ func words(p netip.Prefix) [2]uint32 {
 	return [2]uint32{binary.NativeEndian.Uint32(b[:4]), binary.NativeEndian.Uint32(b[4:8])}
 }
 
-// prefixOfWords is what words made. False is none yet.
-func prefixOfWords(w [2]uint32) (netip.Prefix, bool) {
-	var b [16]byte
-	binary.NativeEndian.PutUint32(b[:4], w[0])
-	binary.NativeEndian.PutUint32(b[4:8], w[1])
-	return netip.PrefixFrom(netip.AddrFrom16(b), 64), b[0] == 0xfd
+// A claim is a prefix that somebody uses in a network namespace: as long as the process
+// lives, which has a name there.
+type claim struct {
+	prefix netip.Prefix
+	name   net.Listener
+	lo     int // the index of loopback
 }
 
-// addStandIns makes a prefix local in this thread's network namespace, and returns the
-// index of loopback.
-func addStandIns(p netip.Prefix) (lo int, err error) {
+// addStandIns makes a prefix local in this thread's network namespace, and takes away
+// those of processes that were killed.
+func addStandIns(p netip.Prefix) (_ *claim, err error) {
+	sweep()
+	c, err := newClaim(p)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.remove())
+		}
+	}()
 	route, rule, err := standIns(p)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
-		return 0, fmt.Errorf("rule for %s: %w", p, err)
+	c.lo = route.LinkIndex
+	if err := netlink.RuleAdd(rule); err != nil {
+		return nil, fmt.Errorf("rule for %s: %w", p, err)
 	}
 	if err := netlink.RouteReplace(route); err != nil {
-		return 0, errors.Join(fmt.Errorf("route to %s: %w", p, err), netlink.RuleDel(rule))
+		return nil, fmt.Errorf("route to %s: %w", p, err)
 	}
-	return route.LinkIndex, nil
+	return c, nil
 }
 
-// removeStandIns undoes addStandIns, as far as there is anything to undo.
-func removeStandIns(p netip.Prefix) error {
-	route, rule, err := standIns(p)
+// newClaim fails if another process has the prefix.
+func newClaim(p netip.Prefix) (*claim, error) {
+	l, err := net.Listen("unix", "@calloutd "+p.String())
+	return &claim{prefix: p, name: l}, err
+}
+
+// remove undoes addStandIns, as far as there is anything to undo, in the same namespace.
+func (c *claim) remove() error {
+	defer c.name.Close()
+	route, rule, err := standIns(c.prefix)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	if err := netlink.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) {
-		errs = append(errs, fmt.Errorf("route to %s: %w", p, err))
+		errs = append(errs, fmt.Errorf("route to %s: %w", c.prefix, err))
 	}
 	if err := netlink.RuleDel(rule); err != nil && !errors.Is(err, unix.ENOENT) {
-		errs = append(errs, fmt.Errorf("rule for %s: %w", p, err))
+		errs = append(errs, fmt.Errorf("rule for %s: %w", c.prefix, err))
 	}
 	return errors.Join(errs...)
+}
+
+// sweep removes prefixes that nobody claims. What it cannot remove does no harm.
+func sweep() {
+	rules, _ := netlink.RuleList(unix.AF_INET6)
+	for _, r := range rules {
+		if r.Protocol != standInProtocol || r.Dst == nil {
+			continue
+		}
+		addr, _ := netip.AddrFromSlice(r.Dst.IP)
+		ones, _ := r.Dst.Mask.Size()
+		if c, err := newClaim(netip.PrefixFrom(addr, ones)); err == nil {
+			_ = c.remove()
+		}
+	}
 }
 
 func standIns(p netip.Prefix) (*netlink.Route, *netlink.Rule, error) {
@@ -80,6 +116,6 @@ func standIns(p netip.Prefix) (*netlink.Route, *netlink.Rule, error) {
 	}
 	dst := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 128)}
 	rule := netlink.NewRule()
-	rule.Family, rule.Dst, rule.Priority, rule.Type = unix.AF_INET6, dst, standInRule, unix.RTN_UNREACHABLE
+	rule.Family, rule.Dst, rule.Priority, rule.Type, rule.Protocol = unix.AF_INET6, dst, standInRule, unix.RTN_UNREACHABLE, standInProtocol
 	return &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: dst, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Family: unix.AF_INET6}, rule, nil
 }

@@ -16,12 +16,24 @@
 #define AF_INET6 10
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
+#define IPPROTO_MPTCP 262
+#define SOCK_RAW 3
 #define EACCES 13
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 // ASK is what the engine is asked about a connection, CALLOUT about a datagram, too.
 enum verdict { ASK = 0, PERMIT = 1, BLOCK = 2, CALLOUT = 3 };
+
+// Protocols of the cells of sockets that are decided when they are made, since these
+// hooks do not see where they send to: a raw one can send anything, others what is
+// neither TCP nor UDP.
+enum unseen { OTHERS = 254, RAW = 255 };
+
+// BOUND marks the record of a socket that is bound to a device, from which nothing comes
+// to the daemon.
+#define BOUND 253
+#define LOOPBACK_IFINDEX 1
 
 // How long a connect waits for the daemon to listen in a network namespace that it
 // did not know, and how long after that it is asked again.
@@ -70,6 +82,8 @@ struct record {
 	__u64 cookie;
 	__u64 cgroup;
 	__u64 netns;
+	__u32 unseen; // of a socket that was to be made; or BOUND; else 0
+	__u32 pad;
 	__u8 command[16]; // what the process calls itself, ended with a 0
 };
 
@@ -131,10 +145,10 @@ struct {
 	__type(value, struct record);
 } asked SEC(".maps");
 
-// waiting has the records of connections that the daemon has not accepted yet. A
-// full map keeps what it has: the daemon refuses a connection without a record.
+// waiting has the records of connections that the daemon has not accepted yet. What a
+// full map forgets the daemon refuses: it has no record.
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1 << 16);
 	__type(key, struct source);
 	__type(value, struct record);
@@ -187,14 +201,16 @@ static __always_inline struct config *config(void)
 	return bpf_map_lookup_elem(&configs, &zero);
 }
 
-// decide looks the connection's cell up. Without one it is ASK.
+// decide looks the cell of a connection, or of a socket, up. Without one it is ASK.
 static __always_inline void decide(struct config *c, struct record *r)
 {
 	__u32 parity = c->generation & 1;
 	struct cell_key k = {
 		.prefixlen = 64 + 128, .generation = parity, .family = r->family, .protocol = r->protocol,
 	};
-	if (r->protocol != IPPROTO_TCP && r->protocol != IPPROTO_UDP)
+	if (r->unseen)
+		k.protocol = r->unseen;
+	else if (r->protocol != IPPROTO_TCP && r->protocol != IPPROTO_UDP)
 		k.protocol = 0;
 	__u32 port = parity << 16 | bpf_ntohs(r->port);
 	__u16 *class = bpf_map_lookup_elem(&port_classes, &port);
@@ -353,7 +369,7 @@ static __always_inline __u16 stand_in(struct config *c, struct record *r, int fr
 	struct sending k = {.cookie = r->cookie, .port = r->port};
 	__builtin_memcpy(k.address, r->address, 16);
 	struct address *known = fresh ? 0 : bpf_map_lookup_elem(&stand_ins, &k);
-	if (known) {
+	if (known && (r->family != V6 || (known->words[0] == c->prefix[0] && known->words[1] == c->prefix[1]))) {
 		*to = *known;
 		struct record *f = bpf_map_lookup_elem(&flows, to);
 		if (f && same(f, r))
@@ -366,6 +382,15 @@ static __always_inline __u16 stand_in(struct config *c, struct record *r, int fr
 			return port;
 		}
 	}
+	return 0;
+}
+
+// reaches reports whether the daemon can be reached from a socket.
+static __always_inline int reaches(struct bpf_sock_addr *ctx, struct record *r)
+{
+	if (!ctx->sk || ctx->sk->bound_dev_if <= LOOPBACK_IFINDEX)
+		return 1;
+	r->unseen = BOUND;
 	return 0;
 }
 
@@ -419,6 +444,31 @@ static __always_inline void set_to_v6(struct bpf_sock_addr *ctx, struct address 
 	ctx->user_ip6[3] = to->words[3];
 }
 
+SEC("cgroup/sock_create")
+int sock_create(struct bpf_sock *ctx)
+{
+	__u32 protocol = ctx->protocol;
+	struct record r = {.unseen = ctx->type == SOCK_RAW ? RAW : OTHERS};
+	if (r.unseen == OTHERS && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_MPTCP))
+		return 1;
+	struct config *c = config();
+	r.process = bpf_get_current_pid_tgid() >> 32;
+	r.user = (__u32)bpf_get_current_uid_gid();
+	r.cgroup = bpf_get_current_cgroup_id();
+	r.netns = bpf_get_netns_cookie(ctx);
+	r.protocol = protocol;
+	bpf_get_current_comm(r.command, sizeof(r.command));
+	if (ctx->family == AF_INET)
+		set_v4(&r, 0);
+	else
+		r.family = V6;
+	if (c && r.process == c->daemon)
+		return 1;
+	if (c)
+		decide(c, &r);
+	return r.verdict == PERMIT ? 1 : refuse(&r);
+}
+
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
@@ -439,7 +489,7 @@ int connect4(struct bpf_sock_addr *ctx)
 		return permit(c, &r);
 	if (r.verdict == BLOCK)
 		return refuse(&r);
-	__u16 port = elsewhere(c, &r, &to);
+	__u16 port = reaches(ctx, &r) ? elsewhere(c, &r, &to) : 0;
 	if (!port || !remember(ctx, &r))
 		return refuse(&r);
 	ctx->user_ip4 = to.words[3];
@@ -467,7 +517,7 @@ int connect6(struct bpf_sock_addr *ctx)
 		return permit(c, &r);
 	if (r.verdict == BLOCK)
 		return refuse(&r);
-	__u16 port = elsewhere(c, &r, &to);
+	__u16 port = reaches(ctx, &r) ? elsewhere(c, &r, &to) : 0;
 	if (!port || !remember(ctx, &r))
 		return refuse(&r);
 	set_to_v6(ctx, &to);
@@ -492,7 +542,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	decide(c, &r);
 	if (r.verdict == PERMIT)
 		return 1;
-	__u16 port = stand_in(c, &r, 0, &to);
+	__u16 port = reaches(ctx, &r) ? stand_in(c, &r, 0, &to) : 0;
 	if (!port)
 		return refuse(&r);
 	ctx->user_ip4 = to.words[3];
@@ -517,7 +567,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	decide(c, &r);
 	if (r.verdict == PERMIT)
 		return 1;
-	__u16 port = stand_in(c, &r, 0, &to);
+	__u16 port = reaches(ctx, &r) ? stand_in(c, &r, 0, &to) : 0;
 	if (!port)
 		return refuse(&r);
 	set_to_v6(ctx, &to);
@@ -632,7 +682,8 @@ static __always_inline void source(struct bpf_sock_ops *ctx, struct source *s)
 }
 
 // Before the SYN leaves the record waits for the daemon, so that it cannot accept
-// too early. A connection that ends unaccepted takes its record along.
+// too early. A connection that is not made takes its record along. One that was made
+// and closed at once is still accepted, with what it sent.
 SEC("sockops")
 int socket_states(struct bpf_sock_ops *ctx)
 {
@@ -645,7 +696,7 @@ int socket_states(struct bpf_sock_ops *ctx)
 		source(ctx, &s);
 		bpf_map_update_elem(&waiting, &s, r, BPF_ANY);
 		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
-	} else if (op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE) {
+	} else if (op == BPF_SOCK_OPS_STATE_CB && ctx->args[0] == BPF_TCP_SYN_SENT && ctx->args[1] == BPF_TCP_CLOSE) {
 		source(ctx, &s);
 		bpf_map_delete_elem(&waiting, &s);
 	}

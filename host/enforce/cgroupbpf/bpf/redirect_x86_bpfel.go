@@ -67,6 +67,8 @@ type RedirectRecord struct {
 	Cookie   uint64
 	Cgroup   uint64
 	Netns    uint64
+	Unseen   uint32
+	Pad      uint32
 	Command  [16]uint8
 }
 
@@ -116,6 +118,7 @@ const (
 	RedirectProgRecvmsg6     = "recvmsg6"
 	RedirectProgSendmsg4     = "sendmsg4"
 	RedirectProgSendmsg6     = "sendmsg6"
+	RedirectProgSockCreate   = "sock_create"
 	RedirectProgSocketStates = "socket_states"
 )
 
@@ -169,6 +172,7 @@ type RedirectProgramSpecs struct {
 	Recvmsg6     *ebpf.ProgramSpec `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
+	SockCreate   *ebpf.ProgramSpec `ebpf:"sock_create"`
 	SocketStates *ebpf.ProgramSpec `ebpf:"socket_states"`
 }
 
@@ -262,6 +266,7 @@ type RedirectPrograms struct {
 	Recvmsg6     *ebpf.Program `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
+	SockCreate   *ebpf.Program `ebpf:"sock_create"`
 	SocketStates *ebpf.Program `ebpf:"socket_states"`
 }
 
@@ -275,6 +280,7 @@ func (p *RedirectPrograms) Close() error {
 		p.Recvmsg6,
 		p.Sendmsg4,
 		p.Sendmsg6,
+		p.SockCreate,
 		p.SocketStates,
 	)
 }
