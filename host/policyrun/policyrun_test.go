@@ -91,11 +91,16 @@ func TestAPolicyThatIsWrongLeavesTheOneBeforeInForce(t *testing.T) {
 	write(t, file, blocksAll)
 	require.NoError(t, r.Load(t.Context(), file))
 	good := r.Policy()
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer busy.Close()
 	for text, want := range map[string]string{
-		"version: 1\nfilters: [{layer: NOWHERE}]\n":                           "policy.yaml:2:",
-		"version: 1\ncallouts: [{id: x, wasm: x.wasm}]\n":                     "policy.yaml:2:26: open",
-		"version: 1\nproxies: [{id: x, listen: '192.0.2.1:1', kind: peek}]\n": "policy.yaml:2:",
-		"version: 1\ncallouts: [{id: x, go: x}]\n":                            "is not a folder with Go source",
+		"version: 1\nfilters: [{layer: NOWHERE}]\n":                                            "policy.yaml:2:",
+		"version: 1\ncallouts: [{id: x, wasm: x.wasm}]\n":                                      "policy.yaml:2:26: open",
+		"version: 1\nproxies: [{id: x, listen: '192.0.2.1:1', kind: peek}]\n":                  "policy.yaml:2:",
+		"version: 1\nproxies: [{id: x, listen: '" + busy.Addr().String() + "', kind: peek}]\n": "something else listens at " + busy.Addr().String(),
+		"version: 1\nproxies: [{id: x, listen: '" + busy.Addr().String() + "', kind: dns}]\n":  "something else listens at " + busy.Addr().String(),
+		"version: 1\ncallouts: [{id: x, go: x}]\n":                                             "is not a folder with Go source",
 	} {
 		write(t, file, text)
 		require.ErrorContains(t, r.Load(t.Context(), file), want)
@@ -107,7 +112,7 @@ func TestAPolicyThatIsWrongLeavesTheOneBeforeInForce(t *testing.T) {
 	refuse = errors.New("the kernel has no room")
 	require.ErrorIs(t, r.Load(t.Context(), file), refuse)
 	require.Same(t, good, r.Policy())
-	_, err := get(t, r, "http://198.51.100.7/")
+	_, err = get(t, r, "http://198.51.100.7/")
 	require.ErrorContains(t, err, `"nothing"`)
 }
 

@@ -3,12 +3,15 @@ package policyrun
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/calloutd/calloutd/host/enforce/dnsnames"
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/wsk/localproxy"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
 // A localProxy is one of calloutd that listens.
@@ -63,6 +66,9 @@ func (r *Runner) startProxies(p *Policy) error {
 		}
 		local, err := r.proxy(px)
 		if err != nil {
+			if errors.Is(err, ntstatus.AddressAlreadyExists) || errors.Is(err, syscall.EADDRINUSE) {
+				err = fmt.Errorf("%w: something else listens at %s; port 0 is one that is free", err, px.Listen)
+			}
 			errs = append(errs, p.File.At("proxy", px.ID, "listen", err))
 			continue
 		}
