@@ -61,11 +61,13 @@ func TestSuiteTransparent(t *testing.T) {
 }
 
 // serve answers with a word outside.
-func (n *network) serve(word string) string {
+func (n *network) serve(word string) string { return n.serveAt("tcp4", "198.18.1.2:0", word) }
+
+func (n *network) serveAt(network, at, word string) string {
 	var l net.Listener
 	n.at(n.outside, func() {
 		var err error
-		l, err = net.Listen("tcp4", "198.18.1.2:0")
+		l, err = net.Listen(network, at)
 		require.NoError(n.t, err)
 	})
 	done := make(chan struct{})
