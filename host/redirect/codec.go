@@ -35,24 +35,33 @@ const (
 // EncodedLen is the length of the encoded form. ErrTooLarge says which part of
 // the hop cannot be encoded.
 func (h *Hop) EncodedLen() (int, error) {
-	n := codecFixed
+	original, target := addrLen(h.Original.Addr()), addrLen(h.Target.Addr())
+	if max(len(h.Provider), len(h.Callout), len(h.AppID)) > maxName || max(len(h.Record), len(h.Context)) > MaxBlob || max(original, target) > 17+maxZone {
+		return 0, h.tooLarge()
+	}
+	return codecFixed + original + target + len(h.Provider) + len(h.Callout) + len(h.AppID) + len(h.Record) + len(h.Context), nil
+}
+
+// The longest that the lengths in the encoded form can be of.
+const maxName, maxZone = 1<<16 - 1, 1<<8 - 1
+
+// tooLarge says which part is.
+func (h *Hop) tooLarge() error {
 	for _, part := range [...]struct {
 		name       string
 		size, most int
 	}{
-		{"provider", len(h.Provider), 1<<16 - 1}, {"callout", len(h.Callout), 1<<16 - 1}, {"application", len(h.AppID), 1<<16 - 1},
+		{"provider", len(h.Provider), maxName}, {"callout", len(h.Callout), maxName}, {"application", len(h.AppID), maxName},
 		{"record", len(h.Record), MaxBlob}, {"context", len(h.Context), MaxBlob},
-		{"zone of the original address", len(h.Original.Addr().Zone()), 1<<8 - 1}, {"zone of the target address", len(h.Target.Addr().Zone()), 1<<8 - 1},
+		{"zone of the original address", len(h.Original.Addr().Zone()), maxZone}, {"zone of the target address", len(h.Target.Addr().Zone()), maxZone},
 	} {
 		if part.size > part.most {
-			return 0, fmt.Errorf("%w: its %s has %d bytes, at most %d can be kept", ErrTooLarge, part.name, part.size, part.most)
+			return fmt.Errorf("%w: its %s has %d bytes, at most %d can be kept", ErrTooLarge, part.name, part.size, part.most)
 		}
-		n += part.size
 	}
-	return n + addrLen(h.Original.Addr()) + addrLen(h.Target.Addr()), nil
+	return ErrTooLarge
 }
 
-// addrLen is without the zone itself.
 func addrLen(a netip.Addr) int {
 	switch family(a) {
 	case familyNone:
@@ -60,7 +69,7 @@ func addrLen(a netip.Addr) int {
 	case family4:
 		return 4
 	case family6Zone:
-		return 17
+		return 17 + len(a.Zone())
 	}
 	return 16
 }
