@@ -3,6 +3,7 @@ package arbitrate
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -267,6 +268,61 @@ func BenchmarkScale(b *testing.B) {
 			runtime.KeepAlive(p)
 		})
 	}
+}
+
+// BenchmarkScaleCold is one classification of a million filters of which nothing is in a
+// near cache, and "load-ns" what that memory makes of one read whose address the read
+// before it tells: what an index does one after the other takes that many times. Both
+// are measured in turn, so that their ratio, "loads", means something on a machine that
+// shares its memory.
+func BenchmarkScaleCold(b *testing.B) {
+	const n, steps = 1_000_000, 20_000
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	g := load.New(1, fwpm.LayerALEAuthConnectV4, n)
+	p := g.Policy(n)
+	ins := g.Connections(p, 4096)
+	prog, err := Compile(p, Options{})
+	require.NoError(b, err)
+	memory := newCycle(128 << 20)
+	d := new(fwps.Decision)
+	var match, read []float64
+	at := 0
+	for range max(b.N, 20) {
+		at += memory.sweep() - len(memory)*(len(memory)-1)/2
+		match = append(match, float64(cputime.Best(1, len(ins), func(i int) { prog.Classify(context.Background(), &ins[i], d) })))
+		read = append(read, float64(cputime.Best(1, steps, func(int) { at = memory[at].next })))
+	}
+	slices.Sort(match)
+	slices.Sort(read)
+	m, r := match[len(match)/4], read[len(read)/4]
+	b.ReportMetric(m, "ns/op")
+	b.ReportMetric(r, "load-ns")
+	b.ReportMetric(m/r, "loads")
+	runtime.KeepAlive(at)
+}
+
+// A cycle goes once through all lines of a piece of memory, in no order.
+type cycle []struct {
+	next int
+	_    [7]int
+}
+
+func newCycle(bytes int) cycle {
+	c := make(cycle, bytes/64)
+	order := rand.New(rand.NewPCG(1, 1)).Perm(len(c))
+	for i, at := range order {
+		c[at].next = order[(i+1)%len(order)]
+	}
+	return c
+}
+
+// sweep fills the caches with it.
+func (c cycle) sweep() (sum int) {
+	for i := range c {
+		sum += c[i].next
+	}
+	return sum
 }
 
 // BenchmarkWorst are the policies that no index helps with, of 100,000 filters.
