@@ -24,6 +24,13 @@ func TestTheEngineKeepsWhatAGuestAnswered(t *testing.T) {
 	wasm, err := os.ReadFile("../guest/testdata/cacheable.wasm")
 	require.NoError(t, err)
 	o := guest.ModuleOptions{MaxFailures: 2, Names: func(netip.Addr, []byte) []byte { return nil }, Sets: [][]netip.Prefix{{}}, Tables: [][]guest.Row{{}}}
+	over := make(chan struct{})
+	defer close(over)
+	o.OnEvent = func(e guest.Event) {
+		if e.Kind == guest.EventQuarantined {
+			<-over // Else the version before the reload could be back before it is asked again.
+		}
+	}
 	m, err := rt.Load(t.Context(), "cacheable", wasm, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.Close(context.Background())) })
