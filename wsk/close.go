@@ -1,7 +1,7 @@
 package wsk
 
 import (
-	"github.com/calloutd/calloutd/wsk/internal/transport"
+	"github.com/calloutd/calloutd/internal/transport"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 

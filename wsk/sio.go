@@ -3,7 +3,7 @@ package wsk
 import (
 	"net"
 
-	"github.com/calloutd/calloutd/wsk/internal/transport"
+	"github.com/calloutd/calloutd/internal/transport"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/ale"
-	"github.com/calloutd/calloutd/wsk/internal/transport"
+	"github.com/calloutd/calloutd/internal/transport"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 

@@ -11,8 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/calloutd/calloutd/internal/transport"
 	"github.com/calloutd/calloutd/wsk"
-	"github.com/calloutd/calloutd/wsk/internal/transport"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 

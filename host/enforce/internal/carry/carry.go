@@ -8,9 +8,9 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +19,7 @@ import (
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/internal/transport"
 )
 
 // A Carrier carries connections. Its fields are not to be changed once it does.
@@ -50,16 +51,24 @@ func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
 		return up.LocalAddr().(*net.TCPAddr).AddrPort(), nil
 	})
 	if err != nil {
-		if b := (*ale.BlockedError)(nil); errors.As(err, &b) { // Whoever sees the reset finds the reason told.
-			r.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Local: in.Local, Remote: in.Remote, Err: err})
-		}
-		Reset(c)
+		r.refuse(c, &in, err)
 		return
 	}
 	defer flow.Close()
 	defer up.Close()
 	defer c.Close()
-	Relay(c, up)
+	if err := relay(c, up, func() error { return flow.Reauthorize(ctx) }); err != nil {
+		Reset(up)
+		r.refuse(c, &in, err)
+	}
+}
+
+// refuse resets a connection. Whoever sees the reset finds the reason told.
+func (r *Carrier) refuse(c *net.TCPConn, in *fwps.Incoming, err error) {
+	if b := (*ale.BlockedError)(nil); errors.As(err, &b) {
+		r.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Local: in.Local, Remote: in.Remote, Err: err})
+	}
+	Reset(c)
 }
 
 // connect connects to where a connection may go, and hands it over if that is a
@@ -128,23 +137,28 @@ func Reset(c *net.TCPConn) {
 	c.Close()
 }
 
-// Relay copies both ways until both ends are done, passing each end's half-close
-// on. io.Copy between TCP connections is splice.
-func Relay(a, b *net.TCPConn) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		half(a, b)
-	}()
-	half(b, a)
-	<-done
+// relay moves bytes both ways until both ends are done, passing each end's half-close
+// on, or one fails. may is asked before bytes go on (ALE-LAY-12).
+func relay(a, b *net.TCPConn, may func() error) error {
+	other := make(chan error)
+	go func() { other <- half(a, b, may) }()
+	err := half(b, a, may)
+	if back := <-other; err == nil || errors.Is(err, os.ErrDeadlineExceeded) { // That was only told.
+		err = back
+	}
+	return err
 }
 
-func half(dst, src *net.TCPConn) {
-	if _, err := io.Copy(dst, src); err != nil {
-		dst.Close()
-		src.Close()
-		return
+// half moves bytes one way. Its failure ends the other way too: a deadline leaves the
+// connections open to be reset.
+func half(dst, src *net.TCPConn, may func() error) error {
+	if _, err := transport.Relay(dst, src, may); err != nil {
+		_ = dst.SetDeadline(past) // They may be closed: then all is over.
+		_ = src.SetDeadline(past)
+		return err
 	}
 	_ = dst.CloseWrite() // It may be closed by the other direction.
+	return nil
 }
+
+var past = time.Unix(1, 0)

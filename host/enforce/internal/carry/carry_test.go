@@ -7,6 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -46,23 +49,29 @@ func serve(t *testing.T, say func(c net.Conn)) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// through connects to a carrier and returns what came out of it.
-func through(t *testing.T, c *Carrier, to netip.AddrPort) (string, error) {
+// carried is a client whose connection is carried, and what is closed when that is over.
+func carried(t *testing.T, c *Carrier, to netip.AddrPort) (client net.Conn, over <-chan struct{}) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	client, err := net.Dial("tcp4", l.Addr().String())
+	client, err = net.Dial("tcp4", l.Addr().String())
 	require.NoError(t, err)
-	defer client.Close()
+	t.Cleanup(func() { client.Close() })
 	conn, err := l.Accept()
 	require.NoError(t, err)
 	done := make(chan struct{})
-	defer func() { <-done }()
 	go func() {
 		defer close(done)
 		c.Carry(context.Background(), conn.(*net.TCPConn), fwps.Incoming{Protocol: fwps.ProtocolTCP, Remote: to,
 			Local: netip.AddrPortFrom(netip.IPv4Unspecified(), 0), ProcessID: 7, AppID: "/bin/client"})
 	}()
+	return client, done
+}
+
+// through connects to a carrier and returns what came out of it.
+func through(t *testing.T, c *Carrier, to netip.AddrPort) (string, error) {
+	client, over := carried(t, c, to)
+	defer func() { client.Close(); <-over }()
 	_, written := client.Write([]byte("hello"))
 	ended := client.(*net.TCPConn).CloseWrite()
 	b, err := io.ReadAll(client)
@@ -71,6 +80,15 @@ func through(t *testing.T, c *Carrier, to netip.AddrPort) (string, error) {
 
 // site is a carrier that redirects what is wanted to the proxy and blocks port 25.
 func site(t *testing.T, proxy netip.AddrPort) (*Carrier, *[]enforce.Denial) {
+	return on(engine(t, proxy))
+}
+
+func on(e *host.Engine) (*Carrier, *[]enforce.Denial) {
+	var denied []enforce.Denial
+	return &Carrier{ALE: ale.New(ale.Options{Classifier: e, Store: memstore.New(0)}), OnBlocked: func(d enforce.Denial) { denied = append(denied, d) }}, &denied
+}
+
+func engine(t *testing.T, proxy netip.AddrPort) *host.Engine {
 	e := host.New(host.Options{})
 	_, _, err := e.RegisterCallout("c", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
 		v.Action = fwp.ActionPermit
@@ -87,11 +105,11 @@ func site(t *testing.T, proxy netip.AddrPort) (*Carrier, *[]enforce.Denial) {
 				{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchEqual, Value: fwp.U16(25)}}}}
 		return nil
 	}))
-	var denied []enforce.Denial
-	return &Carrier{ALE: ale.New(ale.Options{Classifier: e, Store: memstore.New(0)}), OnBlocked: func(d enforce.Denial) { denied = append(denied, d) }}, &denied
+	return e
 }
 
-func echo(c net.Conn) { _, _ = io.Copy(c, c) }
+// echo answers what it reads, and takes no pipe for that.
+func echo(c net.Conn) { _, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) }
 
 func TestCarry(t *testing.T) {
 	origin, proxy := serve(t, echo), serve(t, func(c net.Conn) { _, _ = io.WriteString(c, "proxy "); echo(c) })
@@ -114,6 +132,61 @@ func TestCarryBlocked(t *testing.T) {
 	var b *ale.BlockedError
 	require.True(t, errors.As((*denied)[0].Err, &b))
 	require.Equal(t, "no mail", b.Name)
+}
+
+// What a policy lets go on it may end: no byte passes after that.
+func TestCarryAsksAgainWhenThePolicyChangesALELAY12(t *testing.T) {
+	origin := serve(t, echo)
+	e := engine(t, netip.AddrPort{})
+	c, denied := on(e)
+	client, over := carried(t, c, origin)
+	b := make([]byte, 1)
+	for range 2 {
+		_, err := client.Write([]byte("x"))
+		require.NoError(t, err)
+		_, err = io.ReadFull(client, b)
+		require.NoError(t, err)
+	}
+	require.NoError(t, e.Update(func(p *fwpm.Policy) error {
+		p.Filters = append(p.Filters, fwpm.Filter{ID: 3, Name: "no more", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock})
+		return nil
+	}))
+	_, err := client.Write([]byte("y"))
+	require.NoError(t, err)
+	_, err = client.Read(b)
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	<-over
+	require.Len(t, *denied, 1, "told once")
+	var blocked *ale.BlockedError
+	require.ErrorAs(t, (*denied)[0].Err, &blocked)
+	require.Equal(t, "no more", blocked.Name)
+}
+
+// A connection that does nothing is two descriptors, whatever went by before.
+func TestCarryHoldsNoPipeWhileNothingMoves(t *testing.T) {
+	pipes := func() (n int) {
+		all, err := os.ReadDir("/proc/self/fd")
+		if runtime.GOOS != "linux" {
+			t.Skip("only Linux splices, and says what a process holds:", err)
+		}
+		require.NoError(t, err)
+		for _, f := range all {
+			if to, err := os.Readlink("/proc/self/fd/" + f.Name()); err == nil && strings.HasPrefix(to, "pipe:") {
+				n++
+			}
+		}
+		return n
+	}
+	before := pipes()
+	c, _ := site(t, netip.AddrPort{})
+	client, over := carried(t, c, serve(t, echo))
+	_, err := client.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = io.ReadFull(client, make([]byte, 1))
+	require.NoError(t, err)
+	require.LessOrEqual(t, pipes(), before)
+	client.Close()
+	<-over
 }
 
 func TestCarryHandsOver(t *testing.T) {
