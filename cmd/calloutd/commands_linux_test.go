@@ -292,7 +292,6 @@ func TestCommandsInSentences(t *testing.T) {
 		for _, m := range inline.FindAllStringSubmatch(anyFence.ReplaceAllString(text, ""), -1) {
 			words := strings.Fields(m[1])
 			root := newRoot()
-			root.InitDefaultHelpCmd()
 			cmd, _, err := root.Find(words[:1])
 			require.NoError(t, err, "%s: %s", file, m[0])
 			found++
