@@ -32,7 +32,7 @@ func (b backend) Run(ctx context.Context, s enforcetest.Site, cmd *exec.Cmd) err
 }
 
 func (backend) Abilities() enforcetest.Abilities {
-	return enforcetest.Abilities{SeesPrograms: true, DecidesDatagrams: true}
+	return enforcetest.Abilities{SeesPrograms: true, DecidesDatagrams: true, RedirectsDatagrams: true}
 }
 
 func TestSuite(t *testing.T) {
