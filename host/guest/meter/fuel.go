@@ -11,6 +11,8 @@ const (
 	// leadLimit is the most that a loop at the head of a function pays in every
 	// round so that the function needs no payment of its own.
 	leadLimit = 64
+	// A collection can stop the guest once in so many slices, as a shift.
+	stopShift = 2
 	// A unit of fuel pays for this many bytes of a bulk operation, as a shift.
 	bulkShift = 4
 	// A page that memory.grow asks for costs a slice, as a shift: the system clears
@@ -48,13 +50,19 @@ func newFuel(m *module) *fuel {
 // refillCode starts a new slice. Fuel is negative here: its whole slices are
 // taken from the budget and the rest stays, so that no debt is forgiven.
 // memory.grow 0 returns to Go for a moment: that is where a garbage collection
-// can stop the guest.
+// can stop the guest. It takes as long as a part of a slice, so that only the slice
+// with which the budget comes below a multiple of stopSlices begins with it.
 func (p *fuel) refillCode() []byte {
-	b := []byte{0, opI32Const, 0, opMemoryGrow, 0, opDrop}
-	b = uleb(append(b, opGlobalGet), p.budget)
+	const old = 0 // the local
+	b := []byte{1, 1, typeI32}
+	b = append(uleb(append(b, opGlobalGet), p.budget), opLocalTee, old)
 	b = uleb(append(b, opGlobalGet), p.fuel)
 	b = append(b, opI32Const, sliceShift, opI32ShrS, opI32Add)
 	b = uleb(append(b, opGlobalSet), p.budget)
+	b = append(b, opLocalGet, old, opI32Const, stopShift, opI32ShrS)
+	b = uleb(append(b, opGlobalGet), p.budget)
+	b = append(b, opI32Const, stopShift, opI32ShrS, opI32Ne, opIf, void)
+	b = append(b, opI32Const, 0, opMemoryGrow, 0, opDrop, opEnd)
 	b = uleb(append(b, opGlobalGet), p.fuel)
 	b = append(sleb(append(b, opI32Const), SliceFuel-1), opI32And)
 	b = uleb(append(b, opGlobalSet), p.fuel)

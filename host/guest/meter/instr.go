@@ -10,7 +10,8 @@ const (
 	opLocalGet, opLocalSet, opLocalTee                  = 0x20, 0x21, 0x22
 	opGlobalGet, opGlobalSet                            = 0x23, 0x24
 	opI32Load8U, opMemoryGrow, opI32Const               = 0x2d, 0x40, 0x41
-	opI32LtS, opI32Add, opI32Sub, opI32And, opI32Or     = 0x48, 0x6a, 0x6b, 0x71, 0x72
+	opI32Ne, opI32LtS                                   = 0x47, 0x48
+	opI32Add, opI32Sub, opI32And, opI32Or               = 0x6a, 0x6b, 0x71, 0x72
 	opI32ShrS, opI32ShrU, opI32Shl                      = 0x75, 0x76, 0x74
 	opI32LtU, opSelect                                  = 0x49, 0x1b
 	opRefFunc, opMisc, opVector                         = 0xd2, 0xfc, 0xfd

@@ -25,12 +25,12 @@ const (
 )
 
 // Version changes with what Rewrite makes of a module.
-const Version = 7
+const Version = 8
 
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the
-	// garbage collector waits no longer than that. A unit is about the time of
-	// one simple instruction.
+	// garbage collector waits no longer than four of them. A unit is about the time
+	// of one simple instruction.
 	SliceFuel  = 1 << sliceShift
 	sliceShift = 16
 	// InitialSlices is the budget of a new instance, for its start function.
