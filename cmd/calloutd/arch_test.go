@@ -61,6 +61,7 @@ var imports = map[string]string{
 	"host/enforce/nftgateway":           "host/ale host/enforce host/enforce/handoff host/enforce/internal/carry host/enforce/internal/unreachable host/fwps",
 	"host/enforce/dnsnames":             "host/ale host/fwps",
 	"host/enforce/costbench":            "",
+	"host/enforce/costbench/relay":      "",
 	"host/enforce/internal/carry":       "host/ale host/enforce host/enforce/handoff host/fwps internal/transport",
 	"wsk":                               "host/ale host/fwps host/redirect internal/transport wsk/ntstatus",
 	"internal/transport":                "",

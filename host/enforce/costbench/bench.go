@@ -31,6 +31,9 @@ type bench struct {
 	here  target // the server on this host
 	undo  []func()
 	names map[string]string // addresses that policies and configurations name
+	// between are the programs that the subject which is being set up has between client
+	// and server, by process number.
+	between []int
 }
 
 // A target is where a client is sent: an address, and the ports for connections
@@ -87,7 +90,7 @@ func (b *bench) build() error {
 			return err
 		}
 	}
-	cmd := exec.CommandContext(b.ctx, "go", "build", "-o", b.exe("calloutd"), "./cmd/calloutd")
+	cmd := exec.CommandContext(b.ctx, "go", "build", "-o", b.dir, "./cmd/calloutd", "./host/enforce/costbench/relay")
 	cmd.Dir = b.root
 	return output(cmd)
 }
@@ -151,10 +154,11 @@ func (b *bench) server(prefix []string) (t target, err error) {
 
 // daemon starts calloutd and waits until it says that the policy is in force.
 func (b *bench) daemon(argv []string, says string) error {
-	said, _, err := b.start(argv, nil, true)
+	said, p, err := b.start(argv, nil, true)
 	if err != nil {
 		return err
 	}
+	b.between = append(b.between, p.Pid)
 	var all bytes.Buffer
 	for s := bufio.NewScanner(io.TeeReader(said, &all)); s.Scan(); {
 		if strings.Contains(s.Text(), says) {

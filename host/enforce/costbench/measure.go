@@ -9,8 +9,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // A size is how much is measured in a round.
@@ -33,7 +36,9 @@ type client struct {
 	to  target
 	in  io.WriteCloser
 	out *bufio.Reader
-	by  map[metric][]float64
+	// between are the programs between client and server, by process number.
+	between []int
+	by      map[metric][]float64
 }
 
 // A metric is one thing that is measured.
@@ -45,10 +50,14 @@ const (
 	manyRate    metric = "rate many"
 	throughput  metric = "bytes"    // MB/s
 	pingTime    metric = "pingpong" // µs
+	// processorTime is that of the programs between client and server for a connection
+	// of many clients.
+	processorTime metric = "processor" // µs
 )
 
 // client starts the client of a subject.
 func (b *bench) client(s subject) (*client, error) {
+	b.between = nil
 	prefix, to, attr, err := s.setup(b)
 	if err != nil {
 		return nil, err
@@ -69,7 +78,11 @@ func (b *bench) client(s subject) (*client, error) {
 		return nil, err
 	}
 	b.undo = append(b.undo, func() { in.Close(); _ = cmd.Wait() }) // It ends with its input.
-	return &client{subject: s, to: to, in: in, out: bufio.NewReader(out), by: map[metric][]float64{}}, nil
+	between := b.between
+	if len(prefix) > 0 && filepath.Dir(prefix[0]) == b.dir { // It is what supervises the client.
+		between = append(between, cmd.Process.Pid)
+	}
+	return &client{subject: s, to: to, in: in, out: bufio.NewReader(out), between: between, by: map[metric][]float64{}}, nil
 }
 
 // ask has the client measure, and reads as many numbers as there are results.
@@ -86,8 +99,19 @@ func (c *client) round(z size) error {
 	if err := c.ask("connect", c.to.end, fmt.Sprintf("1 %d", z.connects), &p50, &p99, &rate); err != nil {
 		return err
 	}
+	used, err := processor(c.between)
+	if err != nil {
+		return err
+	}
 	if err := c.ask("connect", c.to.end, fmt.Sprintf("%d %d", z.clients, z.each), new(float64), &p99, &many); err != nil {
 		return err
+	}
+	if len(c.between) > 0 {
+		after, err := processor(c.between)
+		if err != nil {
+			return err
+		}
+		c.add(processorTime, (after-used)/float64(z.clients*z.each))
 	}
 	c.add(connectTime, p50/1e3)
 	c.add(oneRate, rate)
@@ -104,6 +128,19 @@ func (c *client) round(z size) error {
 	c.add(throughput, bytes/1e6)
 	c.add(pingTime, ping/1e3)
 	return nil
+}
+
+// processor is the processor time that processes have used, in µs.
+func processor(pids []int) (sum float64, err error) {
+	for _, pid := range pids {
+		const schedule = 2 // CPUCLOCK_SCHED: the clock of a process, clock_getcpuclockid(3)
+		var t unix.Timespec
+		if err := unix.ClockGettime(int32(^pid<<3|schedule), &t); err != nil {
+			return 0, fmt.Errorf("the processor time of process %d: %w", pid, err)
+		}
+		sum += float64(t.Nano()) / 1e3
+	}
+	return sum, nil
 }
 
 func (c *client) add(m metric, v float64) { c.by[m] = append(c.by[m], v) }

@@ -69,7 +69,9 @@ func (r *report) fill(clients []*client) {
 		if base := by[c.base]; base != nil {
 			row.Ratio = map[metric]float64{}
 			for m, v := range c.by {
-				row.Ratio[m] = pairs(v, base.by[m], divide)
+				if len(base.by[m]) > 0 {
+					row.Ratio[m] = pairs(v, base.by[m], divide)
+				}
 			}
 			row.Added = pairs(c.by[connectTime], base.by[connectTime], subtract)
 		}
@@ -88,6 +90,7 @@ func (r *report) fill(clients []*client) {
 	}
 	add("run, permit: connections a second of many clients", "run, permit", plain, manyRate, func(a, _ float64) float64 { return a }, 20_000, true)
 	add("run, redirect: bytes to plain", "run, redirect", plain, throughput, divide, 0.98, true)
+	add("forward: processor time of a connection added to run, redirect, µs", "run, redirect to forward", "run, redirect", processorTime, subtract, 100, false)
 	add("forward: bytes to nginx stream", "run, redirect to forward", "nginx stream", throughput, divide, 1, true)
 }
 
@@ -100,11 +103,11 @@ func (r *report) json(w io.Writer) error {
 // table prints Markdown.
 func (r *report) table(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', tabwriter.AlignRight|tabwriter.Debug)
-	fmt.Fprintf(t, "| \tconnect, µs\tadded\tconnects/s\tto plain\tof %d clients\tto plain\tMB/s\tto plain\tping, µs\tto plain\t\n", r.Clients)
-	fmt.Fprintln(t, "|"+strings.Repeat(" ---\t", 11))
+	fmt.Fprintf(t, "| \tconnect, µs\tadded\tconnects/s\tto plain\tof %d clients\tto plain\tMB/s\tto plain\tping, µs\tto plain\tprocessor, µs\t\n", r.Clients)
+	fmt.Fprintln(t, "|"+strings.Repeat(" ---\t", 12))
 	for _, x := range r.Rows {
 		cells := []string{fmt.Sprintf("| %-36s", x.Name), x.cell(connectTime, "%.1f"), "", x.cell(oneRate, "%.0f"), x.ratio(oneRate), x.cell(manyRate, "%.0f"), x.ratio(manyRate),
-			x.cell(throughput, "%.0f"), x.ratio(throughput), x.cell(pingTime, "%.1f"), x.ratio(pingTime)}
+			x.cell(throughput, "%.0f"), x.ratio(throughput), x.cell(pingTime, "%.1f"), x.ratio(pingTime), x.cell(processorTime, "%.0f")}
 		if x.Base != "" {
 			cells[2] = fmt.Sprintf("%+.1f", x.Added)
 		}

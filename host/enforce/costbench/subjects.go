@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // A subject is a way to have a client's connections enforced or redirected.
@@ -41,6 +44,7 @@ var subjects = []subject{
 	{"proxychains4, SOCKS5", plain, true, preloaded},
 	{"run, handed to SOCKS5", plain, true, handed},
 	{"nginx stream", plain, true, nginx},
+	{"plain Go relay", plain, true, relayed},
 	{"run, redirect to forward", plain, true, supervised("forward.yaml")},
 }
 
@@ -205,9 +209,9 @@ func nginx(b *bench) (_ []string, to target, _ *syscall.SysProcAttr, err error) 
 		}
 		fmt.Fprintf(&servers, "  server { listen 127.0.0.1:%d backlog=4096; proxy_pass 127.0.0.1:%d; }\n", *p.port, p.to)
 	}
-	b.names["SERVERS"], b.names["DIR"] = servers.String(), b.dir
+	b.names["SERVERS"], b.names["DIR"], b.names["WORKERS"] = servers.String(), b.dir, fmt.Sprint(runtime.NumCPU())
 	file, err := b.file("nginx.conf", `%MODULE%
-daemon off; worker_processes auto; pid %DIR%/nginx.pid; error_log %DIR%/nginx.log;
+daemon off; worker_processes %WORKERS%; pid %DIR%/nginx.pid; error_log %DIR%/nginx.log;
 events { worker_connections 4096; }
 stream {
 %SERVERS%}
@@ -219,8 +223,51 @@ stream {
 	if check != nil {
 		return nil, to, nil, fmt.Errorf("%w: %w", errAbsent, check)
 	}
-	if _, _, err := b.start([]string{"nginx", "-e", b.exe("nginx.log"), "-c", file}, nil, false); err != nil {
+	_, p, err := b.start([]string{"nginx", "-e", b.exe("nginx.log"), "-c", file}, nil, false)
+	if err == nil {
+		err = b.listening(fmt.Sprintf("127.0.0.1:%d", to.end))
+	}
+	if err != nil {
 		return nil, to, nil, err
 	}
-	return nil, to, nil, b.listening(fmt.Sprintf("127.0.0.1:%d", to.end))
+	b.between, err = b.workers(p.Pid, runtime.NumCPU())
+	return nil, to, nil, err
+}
+
+// workers are the processes that a process of one thread starts, once all are there.
+func (b *bench) workers(pid, n int) (pids []int, err error) {
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		all, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		if err != nil {
+			return nil, err
+		}
+		if f := strings.Fields(string(all)); len(f) == n {
+			for _, f := range f {
+				child, err := strconv.Atoi(f)
+				if err != nil {
+					return nil, err
+				}
+				pids = append(pids, child)
+			}
+			return pids, nil
+		}
+		if time.Since(began) > 30*time.Second || b.ctx.Err() != nil {
+			return nil, fmt.Errorf("process %d has started %q, and not %d workers", pid, all, n)
+		}
+	}
+}
+
+// relayed is a relay that package net makes; the client connects to it.
+func relayed(b *bench) (_ []string, to target, _ *syscall.SysProcAttr, err error) {
+	argv := []string{b.exe("relay")}
+	for _, port := range []int{b.here.end, b.here.drain, b.here.echo} {
+		argv = append(argv, fmt.Sprintf("%s:%d", b.here.addr, port))
+	}
+	out, p, err := b.start(argv, nil, false)
+	if err != nil {
+		return nil, to, nil, err
+	}
+	to.addr, b.between = "127.0.0.1", []int{p.Pid}
+	_, err = fmt.Fscanln(out, &to.end, &to.drain, &to.echo)
+	return nil, to, nil, err
 }
