@@ -14,7 +14,6 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
@@ -39,9 +38,13 @@ type home struct {
 
 const ip4, ip6 = 0, 1
 
-// newHome listens in a namespace, and closes space if it cannot. Without IPv6 there,
-// what needs an answer by it is refused.
-func (a *Attachment) newHome(space *os.File) (_ *home, err error) {
+// errOther is a namespace that was not meant.
+var errOther = errors.New("it is another network namespace")
+
+// newHome listens in a namespace, that with the cookie unless this is 0, and closes space
+// if it cannot. Each port is told at once, those first that a program waits for whom
+// nobody else may make wait. Without IPv6 there, what needs an answer by it is refused.
+func (a *Attachment) newHome(space *os.File, netns uint64) (_ *home, err error) {
 	h := &home{a: a, space: space, carrier: carry.Carrier{ALE: a.opts.ALE, OnBlocked: a.opts.OnBlocked, Handoff: a.opts.Handoff}}
 	if space != nil {
 		h.carrier.Dial = h.dial
@@ -54,23 +57,31 @@ func (a *Attachment) newHome(space *os.File) (_ *home, err error) {
 		}
 	}()
 	return h, h.do(func() error {
-		if h.netns = netnsCookie(); space != nil && !loopbackIsUp() {
+		if h.netns = netnsCookie(); netns != 0 && h.netns != netns {
+			return errOther
+		}
+		if space != nil && !loopbackIsUp() {
 			return errors.New("its loopback is down")
 		}
-		for family := range h.listen {
-			if err := h.open(ctx, family); err != nil && family == ip4 {
-				return err
-			} else if err != nil {
-				a.opts.Logf("cgroupbpf: no IPv6: %v", err)
-			}
+		if err := h.open(ctx, ip4); err != nil {
+			return err
 		}
-		return nil
+		if err := h.open(ctx, ip6); err != nil {
+			a.opts.Logf("cgroupbpf: no IPv6: %v", err)
+		}
+		return h.tell(true)
 	})
 }
 
+// loopbackIsUp does not ask netlink, which waits for whatever goes on there.
 func loopbackIsUp() bool {
-	lo, err := netlink.LinkByName("lo")
-	return err == nil && lo.Attrs().Flags&net.FlagUp != 0
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	return err == nil && unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, lo) == nil && lo.Uint16()&unix.IFF_UP != 0
 }
 
 // open listens for one family.
@@ -82,26 +93,20 @@ func (h *home) open(ctx context.Context, family int) error {
 		return fmt.Errorf("cgroupbpf: %w", err)
 	}
 	h.listen[family] = l.(*net.TCPListener)
-	h.datagrams[family], err = h.newDatagrams(ctx, family)
-	return err
-}
-
-// begin takes what the kernel sends, and says where to.
-func (h *home) begin() error {
-	for family := range h.listen {
-		if l := h.listen[family]; l != nil {
-			h.a.wg.Go(func() { h.accept(l) })
-		}
-		if d := h.datagrams[family]; d != nil {
-			h.a.wg.Go(d.receive)
-		}
+	h.a.wg.Go(func() { h.accept(l.(*net.TCPListener)) })
+	if err := h.tell(false); err != nil {
+		return err
 	}
-	return h.tell()
+	if h.datagrams[family], err = h.newDatagrams(ctx, family); err != nil {
+		return err
+	}
+	h.a.wg.Go(h.datagrams[family].receive)
+	return h.tell(false)
 }
 
-// tell gives the kernel the ports.
-func (h *home) tell() error {
-	v := bpf.RedirectHome{Tcp4: h.port(ip4), Tcp6: h.port(ip6), Udp4: h.datagrams[ip4].port(), Udp6: h.datagrams[ip6].port()}
+// tell gives the kernel the ports; whole: there will be no others.
+func (h *home) tell(whole bool) error {
+	v := bpf.RedirectHome{Asked: monotonic(), Whole: map[bool]uint64{true: 1}[whole], Tcp4: h.port(ip4), Tcp6: h.port(ip6), Udp4: h.datagrams[ip4].port(), Udp6: h.datagrams[ip6].port()}
 	if err := h.a.objs.Homes.Put(h.netns, v); err != nil {
 		return fmt.Errorf("cgroupbpf: where calloutd listens: %w", err)
 	}
@@ -112,6 +117,9 @@ func (h *home) tell() error {
 func (h *home) close() error {
 	h.cancel()
 	var errs []error
+	if now := (bpf.RedirectHome{}); h.listen[ip4] != nil && h.a.objs.Homes.Lookup(h.netns, &now) == nil && now.Tcp4 == h.port(ip4) {
+		errs = append(errs, h.a.objs.Homes.Delete(h.netns)) // It is not another process's.
+	}
 	for family := range h.listen {
 		if l := h.listen[family]; l != nil {
 			errs = append(errs, l.Close())

@@ -59,7 +59,7 @@ func (a *Attachment) visit(r *bpf.RedirectRecord) error {
 	a.visiting.Lock()
 	defer a.visiting.Unlock()
 	if h := a.homeOf(r.Netns); h != nil {
-		return h.tell()
+		return h.tell(true)
 	}
 	if a.ctx.Err() != nil {
 		return errors.New("it is ending")
@@ -71,6 +71,8 @@ func (a *Attachment) visit(r *bpf.RedirectRecord) error {
 	delete(a.absent, r.Netns)
 	if err != nil {
 		a.forgetStrangers()
+	}
+	if err != nil && verdict(r.Verdict) != permit { // A socket alone waits for nothing: its loopback may be up when it connects.
 		a.absent[r.Netns] = absence{err, time.Now()}
 	}
 	return err
@@ -117,20 +119,14 @@ func (a *Attachment) join(path string, pid int, inode, netns uint64) error {
 	if err != nil {
 		return err
 	}
-	if netns != 0 {
-		var found uint64
-		if err := within(space, func() error { found = netnsCookie(); return nil }); err != nil || found != netns {
-			return errors.Join(err, space.Close())
-		}
+	h, err := a.newHome(space, netns)
+	if errors.Is(err, errOther) {
+		return nil
 	}
-	h, err := a.newHome(space)
 	if err != nil {
 		return err
 	}
 	h.inode = inode
-	if err := h.begin(); err != nil {
-		return errors.Join(err, h.close())
-	}
 	a.mu.Lock()
 	a.homes[h.netns] = h
 	a.mu.Unlock()
@@ -149,7 +145,7 @@ func (h *home) stay(pid int) {
 		pid = h.a.inhabitant(h.inode)
 	}
 	if h.a.leaves(h) {
-		if err := errors.Join(h.a.objs.Homes.Delete(h.netns), h.close()); err != nil {
+		if err := h.close(); err != nil {
 			h.a.opts.Logf("cgroupbpf: leaving a network namespace: %v", err)
 		}
 	}
@@ -237,16 +233,13 @@ func (a *Attachment) known(inode uint64) bool {
 // forgetStrangers makes room for those who ask anew: it deletes the namespaces that
 // nobody listens in and that were asked about some time ago.
 func (a *Attachment) forgetStrangers() {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return
-	}
 	const old = 2 * time.Second
+	now := monotonic()
 	var gone []uint64
 	var netns uint64
 	var v bpf.RedirectHome
 	for it := a.objs.Homes.Iterate(); it.Next(&netns, &v); {
-		if v.Tcp4 == 0 && now.Nano()-int64(v.Asked) > int64(old) {
+		if v.Tcp4 == 0 && int64(now-v.Asked) > int64(old) {
 			gone = append(gone, netns)
 		}
 	}
@@ -254,4 +247,11 @@ func (a *Attachment) forgetStrangers() {
 		_ = a.objs.Homes.Delete(netns) // It may be gone.
 	}
 	maps.DeleteFunc(a.absent, func(_ uint64, x absence) bool { return time.Since(x.when) > old })
+}
+
+// monotonic is the time as the kernel's part has it.
+func monotonic() uint64 {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // It never fails.
+	return uint64(now.Nano())
 }

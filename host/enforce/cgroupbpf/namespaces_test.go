@@ -46,12 +46,14 @@ func patiently(network, to string) string {
 	}
 }
 
-// leaves connects with a socket of a network namespace that no thread is in any more.
-func leaves(to string) string {
-	fd, inode := -1, uint64(0)
+// left is a socket of a network namespace that no thread is in any more.
+var left = -1
+
+func leave() string {
+	inode := uint64(0)
 	onOtherThread(func() {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err == nil && up() == "up" {
-			fd, _ = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			left, _ = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 			inode, _ = inodeOf("/proc/thread-self/ns/net")
 		}
 	})
@@ -63,8 +65,12 @@ func leaves(to string) string {
 			there = there || err == nil && at == inode
 		}
 	}
+	return "left"
+}
+
+func withLeft(to string) string {
 	a := netip.MustParseAddrPort(to)
-	err := unix.Connect(fd, &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())})
+	err := unix.Connect(left, &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())})
 	if errno := unix.Errno(0); errors.As(err, &errno) {
 		return unix.ErrnoName(errno)
 	}
@@ -199,6 +205,19 @@ func TestSameAddressInTwoNamespaces(t *testing.T) {
 	require.Equal(t, []string{"told", "its from 127.0.0.1:8080"}, helpers[1].end())
 }
 
+// The first socket in a namespace is enough for calloutd to come: who connects then
+// waits for nothing.
+func TestSocketAnnouncesItsNamespace(t *testing.T) {
+	s := namespaceSite(t)
+	a := s.attach(t)
+	defer a.Close()
+	h := s.start(t, unix.CLONE_NEWNET, "up/", "socket/", "stdin/", "tcp/198.51.100.7:80")
+	require.Equal(t, "up", h.line())
+	require.Equal(t, "made", h.line())
+	require.Eventually(t, func() bool { return len(a.allHomes()) == 2 }, time.Minute, time.Millisecond)
+	require.Equal(t, []string{"told", "tcp from 198.51.100.7:80"}, h.end())
+}
+
 // A namespace without loopback has nowhere to listen in: what needs an answer is
 // refused, and the reason says so.
 func TestNamespaceWithoutLoopback(t *testing.T) {
@@ -216,9 +235,11 @@ func TestNamespaceWithoutLoopback(t *testing.T) {
 // A socket of a namespace that none of the cgroup's programs is in goes nowhere.
 func TestSocketOfNobodysNamespace(t *testing.T) {
 	s := namespaceSite(t)
+	h := s.start(t, 0, "leave/", "stdin/", "with left/198.51.100.7:80")
+	require.Equal(t, "left", h.line())
 	a := s.attach(t)
 	defer a.Close()
-	require.Equal(t, []string{"EACCES"}, s.run(t, "leaves/198.51.100.7:80"))
+	require.Equal(t, []string{"told", "EACCES"}, h.end())
 	require.Eventually(t, func() bool { d, _ := s.told(); return len(d) == 1 }, time.Minute, time.Millisecond)
 	denials, _ := s.told()
 	require.Contains(t, denials[0], errNowhere.Error())

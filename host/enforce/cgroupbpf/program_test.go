@@ -92,8 +92,15 @@ func try(network, to string) string {
 	case "patiently":
 		network, to, _ := strings.Cut(to, "/")
 		return patiently(network, to)
-	case "leaves":
-		return leaves(to)
+	case "socket":
+		if _, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err.Error()
+		}
+		return "made"
+	case "leave":
+		return leave()
+	case "with left":
+		return withLeft(to)
 	case "sends":
 		return sends(strings.Split(to, ","))
 	case "mapped":

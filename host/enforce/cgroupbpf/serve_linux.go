@@ -27,17 +27,14 @@ import (
 // and in those of the cgroup's programs.
 func (a *Attachment) serve() error {
 	a.wg.Go(func() { a.report(a.ctx) })
-	h, err := a.newHome(nil)
+	if err := a.forgetHomes(); err != nil {
+		return err
+	}
+	h, err := a.newHome(nil, 0)
 	if err != nil {
 		return err
 	}
 	if h.inode, err = inodeOf("/proc/thread-self/ns/net"); err != nil {
-		return errors.Join(err, h.close())
-	}
-	if err := a.forgetHomes(); err != nil {
-		return errors.Join(err, h.close())
-	}
-	if err := h.begin(); err != nil {
 		return errors.Join(err, h.close())
 	}
 	a.mu.Lock()

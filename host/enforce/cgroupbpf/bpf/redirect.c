@@ -51,10 +51,11 @@ struct config {
 };
 
 // A home is where the daemon listens in a network namespace: ports in network order,
-// 0 for what it does not.
+// 0 for what it does not, or not yet.
 struct home {
 	__u64 asked; // when it was asked to
 	__u16 tcp4, tcp6, udp4, udp6;
+	__u64 whole; // there will be no other ports
 };
 
 // A cell is a part of the space of connections that the policy decides alike.
@@ -295,25 +296,35 @@ static __always_inline __u32 v4_of(struct record *r)
 	return a;
 }
 
-// A wait ends when the daemon listens in the namespace, or in time.
+// A wait ends when the daemon listens for the record in the namespace, or in time.
 struct wait {
-	__u64 netns, until;
+	struct record *r;
+	__u64 until;
 };
+
+static __always_inline __u16 port_of(struct home *h, struct record *r)
+{
+	if (r->protocol == IPPROTO_TCP)
+		return r->family == V6 ? h->tcp6 : h->tcp4;
+	return r->family == V6 ? h->udp6 : h->udp4;
+}
 
 static long waited(__u32 i, struct wait *w)
 {
-	struct home *h = bpf_map_lookup_elem(&homes, &w->netns);
-	return (h && h->tcp4) || bpf_ktime_get_ns() > w->until;
+	__u64 netns = w->r->netns;
+	struct home *h = bpf_map_lookup_elem(&homes, &netns);
+	return (h && (h->whole || port_of(h, w->r))) || bpf_ktime_get_ns() > w->until;
 }
 
-// listening is where the daemon listens in the socket's network namespace, 0 if it does
-// not. Of one that it does not know it is told, and gets a moment: a program cannot
-// sleep here, and the first connection of each container would be refused.
-static __always_inline struct home *listening(struct config *c, struct record *r)
+// listening is the port where the daemon listens for a record in the socket's network
+// namespace, 0 if it does not. Of a namespace that it does not know it is told, and gets
+// a moment: a program cannot sleep here, and the first connection of each container would
+// be refused.
+static __always_inline __u16 listening(struct config *c, struct record *r)
 {
 	struct home *h = bpf_map_lookup_elem(&homes, &r->netns);
-	if (h && h->tcp4)
-		return h;
+	if (h && (h->whole || port_of(h, r)))
+		return port_of(h, r);
 	if (!c->daemon)
 		return 0;
 	__u64 now = bpf_ktime_get_ns();
@@ -327,10 +338,23 @@ static __always_inline struct home *listening(struct config *c, struct record *r
 	} else {
 		now = h->asked;
 	}
-	struct wait w = {.netns = r->netns, .until = now + WAIT_NS};
+	struct wait w = {.r = r, .until = now + WAIT_NS};
 	bpf_loop(1 << 23, waited, &w, 0);
 	h = bpf_map_lookup_elem(&homes, &r->netns);
-	return h && h->tcp4 ? h : 0;
+	return h ? port_of(h, r) : 0;
+}
+
+// announce tells of a network namespace that the daemon does not know when the first
+// socket is made there: it mostly listens when that connects. Nobody waits yet.
+static __always_inline void announce(struct config *c, struct record *r)
+{
+	if (!c || !c->daemon || r->process == c->daemon || bpf_map_lookup_elem(&homes, &r->netns))
+		return;
+	struct home empty = {.asked = bpf_ktime_get_ns() - AGAIN_NS};
+	if (bpf_map_update_elem(&homes, &r->netns, &empty, BPF_NOEXIST))
+		return;
+	r->verdict = PERMIT;
+	bpf_ringbuf_output(&strangers, r, sizeof(*r), BPF_RB_FORCE_WAKEUP);
 }
 
 // same reports whether a record is of the socket and the destination of another one.
@@ -362,8 +386,7 @@ static __always_inline void draw(struct config *c, struct record *r, struct addr
 // be another.
 static __always_inline __u16 stand_in(struct config *c, struct record *r, int fresh, struct address *to)
 {
-	struct home *h = r->verdict == CALLOUT && r->protocol == IPPROTO_UDP ? listening(c, r) : 0;
-	__u16 port = !h ? 0 : r->family == V6 ? h->udp6 : h->udp4;
+	__u16 port = r->verdict == CALLOUT && r->protocol == IPPROTO_UDP ? listening(c, r) : 0;
 	if (!port)
 		return 0;
 	struct sending k = {.cookie = r->cookie, .port = r->port};
@@ -399,14 +422,10 @@ static __always_inline __u16 elsewhere(struct config *c, struct record *r, struc
 {
 	if (r->protocol != IPPROTO_TCP)
 		return stand_in(c, r, 1, to);
-	struct home *h = listening(c, r);
-	to->words[0] = to->words[1] = to->words[2] = 0;
-	to->words[3] = bpf_htonl(1);
-	if (r->family == V6)
-		return h ? h->tcp6 : 0;
-	to->words[2] = bpf_htonl(0xffff);
-	to->words[3] = bpf_htonl(0x7f000001);
-	return h ? h->tcp4 : 0;
+	to->words[0] = to->words[1] = 0;
+	to->words[2] = r->family == V6 ? 0 : bpf_htonl(0xffff);
+	to->words[3] = r->family == V6 ? bpf_htonl(1) : bpf_htonl(0x7f000001);
+	return listening(c, r);
 }
 
 // ours reports whether a program itself names an address that stands in for others, by
@@ -449,13 +468,15 @@ int sock_create(struct bpf_sock *ctx)
 {
 	__u32 protocol = ctx->protocol;
 	struct record r = {.unseen = ctx->type == SOCK_RAW ? RAW : OTHERS};
-	if (r.unseen == OTHERS && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_MPTCP))
-		return 1;
 	struct config *c = config();
 	r.process = bpf_get_current_pid_tgid() >> 32;
+	r.netns = bpf_get_netns_cookie(ctx);
+	if (r.unseen == OTHERS && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_MPTCP)) {
+		announce(c, &r);
+		return 1;
+	}
 	r.user = (__u32)bpf_get_current_uid_gid();
 	r.cgroup = bpf_get_current_cgroup_id();
-	r.netns = bpf_get_netns_cookie(ctx);
 	r.protocol = protocol;
 	bpf_get_current_comm(r.command, sizeof(r.command));
 	if (ctx->family == AF_INET)

@@ -52,6 +52,7 @@ type RedirectHome struct {
 	Tcp6  uint16
 	Udp4  uint16
 	Udp6  uint16
+	Whole uint64
 }
 
 type RedirectRecord struct {
