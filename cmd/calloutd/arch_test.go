@@ -50,6 +50,7 @@ var imports = map[string]string{
 	"host":                              "host/arbitrate host/fwp host/fwpm host/fwps host/internal/trie host/redirect wsk/ntstatus",
 	"host/conformance":                  "host host/ale host/arbitrate host/fwp host/fwpm host/fwps host/redirect host/redirect/memstore wsk/ntstatus",
 	"host/ale":                          "host/fwp host/fwpm host/fwps host/redirect wsk/ntstatus",
+	"host/enforce/internal/bypass":      "",
 	"host/enforce/internal/doomed":      "",
 	"host/enforce/internal/unreachable": "",
 	"host/enforce/cgroupbpf/bpf":        "",

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/calloutd/calloutd/host/enforce/internal/bypass"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -168,11 +168,8 @@ func TestBypassI386(t *testing.T) {
 		t.Skip(err)
 	}
 	require.NoError(t, err)
-	dir := t.TempDir()
-	src, bin := filepath.Join(dir, "a.c"), filepath.Join(dir, "a")
-	require.NoError(t, os.WriteFile(src, []byte(int80), 0o600))
-	b, err := exec.Command(gcc, "-o", bin, src).CombinedOutput()
-	require.NoError(t, err, string(b))
+	bin, err := bypass.BuildInt80(t.TempDir(), gcc)
+	require.NoError(t, err)
 	at, count := reached(t, unix.SOCK_STREAM)
 	in := func(s *site) string {
 		cmd := exec.CommandContext(t.Context(), bin, strconv.Itoa(int(at.Port())))
@@ -198,30 +195,6 @@ func TestBypassI386(t *testing.T) {
 	require.Equal(t, "connect -13\nsocketcall -13\nsocketcall sendto -13\n", in(s))
 	require.Zero(t, count())
 }
-
-const int80 = `
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-static long call(long nr, long a, long b, long c) {
-	long r;
-	__asm__ volatile("int $0x80" : "=a"(r) : "a"(nr), "b"(a), "c"(b), "d"(c) : "memory", "r8", "r9", "r10", "r11");
-	return r;
-}
-int main(int argc, char **argv) {
-	char *low = mmap(0, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_32BIT, -1, 0);
-	struct sockaddr_in *sa = (void *)low;
-	unsigned *args = (unsigned *)(low + 64);
-	sa->sin_family = AF_INET; sa->sin_port = htons(atoi(argv[1])); sa->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	printf("connect %ld\n", call(362, socket(AF_INET, SOCK_STREAM, 0), (long)sa, sizeof *sa));
-	args[0] = socket(AF_INET, SOCK_STREAM, 0); args[1] = (unsigned)(long)sa; args[2] = sizeof *sa;
-	printf("socketcall %ld\n", call(102, 3, (long)args, 0));
-	args[0] = socket(AF_INET, SOCK_STREAM, 0); args[2] = 1; args[3] = MSG_FASTOPEN; args[4] = (unsigned)(long)sa; args[5] = sizeof *sa;
-	printf("socketcall sendto %ld\n", call(102, 11, (long)args, 0));
-}`
 
 // A socket that is bound to a device from which calloutd is not reached is refused at
 // once, and not when the connection times out.

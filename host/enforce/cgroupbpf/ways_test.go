@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/enforce/internal/bypass"
 )
 
 // Each of these is a way round the decision that a program tries in earnest. Where
@@ -21,8 +22,8 @@ import (
 
 // A bypass returns what the calls came to.
 var bypasses = map[string]func(to netip.AddrPort) string{
-	"uring":         func(to netip.AddrPort) string { return uring(opConnect, unix.SOCK_STREAM, to) },
-	"uring-sendmsg": func(to netip.AddrPort) string { return uring(opSendmsg, unix.SOCK_DGRAM, to) },
+	"uring":         func(to netip.AddrPort) string { return uring(bypass.Connect, unix.SOCK_STREAM, to) },
+	"uring-sendmsg": func(to netip.AddrPort) string { return uring(bypass.Sendmsg, unix.SOCK_DGRAM, to) },
 	"fastopen":      fastOpen,
 	"deferred":      deferred,
 	"mptcp":         mptcp,
@@ -90,54 +91,9 @@ func ping(netip.AddrPort) string {
 	return opens(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP)
 }
 
-const opSendmsg, opConnect = 9, 16
-
 // uring connects or sends through a ring of its own.
 func uring(op byte, kind int, to netip.AddrPort) string {
-	var p struct { // struct io_uring_params
-		sqEntries, cqEntries, flags, cpu, idle, features, wq uint32
-		_                                                    [3]uint32
-		sq                                                   struct {
-			head, tail, mask, entries, flags, dropped, array, _ uint32
-			_                                                   uint64
-		}
-		cq struct {
-			head, tail, mask, entries, overflow, cqes, flags, _ uint32
-			_                                                   uint64
-		}
-	}
-	ring, _, e := unix.RawSyscall(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&p)), 0)
-	if e != 0 {
-		return "setup " + said(e)
-	}
-	rings, err := unix.Mmap(int(ring), 0, int(max(p.sq.array+p.sqEntries*4, p.cq.cqes+p.cqEntries*16)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
-	if err != nil {
-		return said(err)
-	}
-	sqes, err := unix.Mmap(int(ring), 0x10000000, int(p.sqEntries)*64, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
-	if err != nil {
-		return said(err)
-	}
-	sa, word := bytesOf(to), []byte("x")
-	msg := &unix.Msghdr{Name: &sa[0], Namelen: uint32(len(sa)), Iov: &unix.Iovec{Base: &word[0], Len: 1}, Iovlen: 1}
-	sqes[0] = op
-	binary.NativeEndian.PutUint32(sqes[4:], uint32(socket(unix.AF_INET, kind, 0)))
-	if op == opConnect {
-		binary.NativeEndian.PutUint64(sqes[8:], uint64(len(sa)))
-		binary.NativeEndian.PutUint64(sqes[16:], uint64(uintptr(unsafe.Pointer(&sa[0]))))
-	} else {
-		binary.NativeEndian.PutUint64(sqes[16:], uint64(uintptr(unsafe.Pointer(msg))))
-		binary.NativeEndian.PutUint32(sqes[24:], 1)
-	}
-	binary.NativeEndian.PutUint32(rings[p.sq.tail:], 1) // Entry 0 of the array is submission 0.
-	if _, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, ring, 1, 1, 1, 0, 0); e != 0 {
-		return "enter " + said(e)
-	}
-	runtime.KeepAlive(msg)
-	if n := int32(binary.NativeEndian.Uint32(rings[p.cq.cqes+8:])); n < 0 {
-		return said(unix.Errno(-n))
-	}
-	return "ok"
+	return said(bypass.Ring(op, socket(unix.AF_INET, kind, 0), bytesOf(to)))
 }
 
 // fastOpen connects without connect().

@@ -3,11 +3,10 @@
 package seccomp
 
 import (
-	"encoding/binary"
+	"errors"
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/internal/bypass"
 	"github.com/calloutd/calloutd/host/enforce/internal/doomed"
 	"github.com/calloutd/calloutd/host/fwps"
 )
@@ -130,36 +130,11 @@ func errno(err error) unix.Errno {
 
 // uringConnect connects a socket through a ring of its own.
 func uringConnect(sa []byte) string {
-	var p struct { // struct io_uring_params
-		sqEntries, cqEntries, flags, cpu, idle, features, wq uint32
-		_                                                    [3]uint32
-		sq                                                   struct {
-			head, tail, mask, entries, flags, dropped, array, _ uint32
-			_                                                   uint64
-		}
-		cq struct {
-			head, tail, mask, entries, overflow, cqes, flags, _ uint32
-			_                                                   uint64
-		}
+	err := bypass.Ring(bypass.Connect, newSocket(unix.AF_INET, unix.SOCK_STREAM), sa)
+	if failed := (*os.SyscallError)(nil); errors.As(err, &failed) {
+		return failed.Syscall + " " + name(errno(failed.Err))
 	}
-	ring, _, e := unix.RawSyscall(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&p)), 0)
-	if e != 0 {
-		return "setup " + name(e)
-	}
-	rings, err := unix.Mmap(int(ring), 0, int(max(p.sq.array+p.sqEntries*4, p.cq.cqes+p.cqEntries*16)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
-	check(err)
-	sqes, err := unix.Mmap(int(ring), 0x10000000, int(p.sqEntries)*64, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
-	check(err)
-	const opConnect = 16
-	sqes[0] = opConnect
-	binary.NativeEndian.PutUint32(sqes[4:], uint32(newSocket(unix.AF_INET, unix.SOCK_STREAM)))
-	binary.NativeEndian.PutUint64(sqes[8:], uint64(len(sa)))
-	binary.NativeEndian.PutUint64(sqes[16:], uint64(uintptr(unsafe.Pointer(&sa[0]))))
-	binary.NativeEndian.PutUint32(rings[p.sq.tail:], 1) // Entry 0 of the array is submission 0.
-	if _, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, ring, 1, 1, 1, 0, 0); e != 0 {
-		return "enter " + name(e)
-	}
-	return "connect " + name(unix.Errno(-int32(binary.NativeEndian.Uint32(rings[p.cq.cqes+8:]))))
+	return "connect " + name(errno(err))
 }
 
 func TestBypassIOUring(t *testing.T) {
@@ -188,39 +163,12 @@ func TestBypassFastOpenConnect(t *testing.T) {
 	require.Len(t, p.reached(), 1)
 }
 
-const int80 = `
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-static long call(long nr, long a, long b, long c) {
-	long r;
-	__asm__ volatile("int $0x80" : "=a"(r) : "a"(nr), "b"(a), "c"(b), "d"(c) : "memory", "r8", "r9", "r10", "r11");
-	return r;
-}
-int main(int argc, char **argv) {
-	char *low = mmap(0, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_32BIT, -1, 0);
-	struct sockaddr_in *sa = (void *)low;
-	unsigned *args = (unsigned *)(low + 64);
-	sa->sin_family = AF_INET; sa->sin_port = htons(atoi(argv[1])); sa->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	printf("connect %ld\n", call(362, socket(AF_INET, SOCK_STREAM, 0), (long)sa, sizeof *sa));
-	args[0] = socket(AF_INET, SOCK_STREAM, 0); args[1] = (unsigned)(long)sa; args[2] = sizeof *sa;
-	printf("socketcall %ld\n", call(102, 3, (long)args, 0));
-	args[0] = socket(AF_INET, SOCK_STREAM, 0); args[2] = 1; args[3] = MSG_FASTOPEN; args[4] = (unsigned)(long)sa; args[5] = sizeof *sa;
-	printf("socketcall sendto %ld\n", call(102, 11, (long)args, 0));
-}`
-
 func TestBypassI386(t *testing.T) {
 	if auditArch != unix.AUDIT_ARCH_X86_64 {
 		t.Skip("x86-64 only")
 	}
-	dir := t.TempDir()
-	src, bin := filepath.Join(dir, "a.c"), filepath.Join(dir, "a")
-	require.NoError(t, os.WriteFile(src, []byte(int80), 0o600))
-	b, err := exec.Command(tool(t, "gcc"), "-o", bin, src).CombinedOutput()
-	require.NoError(t, err, string(b))
+	bin, err := bypass.BuildInt80(t.TempDir(), tool(t, "gcc"))
+	require.NoError(t, err)
 	l := listen(t)
 	port := strconv.Itoa(int(l.addr.Port()))
 	out, err := exec.Command(bin, port).Output()
