@@ -99,9 +99,10 @@ func TestBypass(t *testing.T) {
 		{name: "raw", kind: unix.SOCK_STREAM, native: "ok", want: "EACCES"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if bypasses[c.name] == nil {
+			if runtime.GOARCH != "amd64" && bypasses[c.name] == nil {
 				t.Skip("of another architecture")
 			}
+			require.NotNil(t, bypasses[c.name])
 			at, count := reached(t, c.kind)
 			arg, missing := c.name+"/"+at.String(), false
 			got := native(t, arg)
