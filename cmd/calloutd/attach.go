@@ -53,9 +53,9 @@ next attach, of this version or of another one. --detach takes it away, and need
 	f.StringVar(&o.pin, "pin", "", "folder of a BPF file system where the kernel's part is kept")
 	f.BoolVar(&o.detach, "detach", false, "take away what is pinned and end")
 	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
-	o.account.flags(cmd)
-	o.tape.flags(cmd)
-	o.records.flags(f)
+	o.books.account.flags(cmd)
+	o.books.tape.flags(cmd)
+	o.books.records.flags(f)
 	cmd.MarkFlagsOneRequired("policy", "detach")
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagFilename("policy", "yaml", "yml")
@@ -69,33 +69,20 @@ next attach, of this version or of another one. --detach takes it away, and need
 type attachOptions struct {
 	policy, cgroup, pin string
 	json, trace, detach bool
-	tape                tape
-	records             records
-	account             account
+	books               books
 }
 
 func (o *attachOptions) attach(cmd *cobra.Command) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
-	end, err := o.account.open(t, t)
+	r, end, err := o.books.putInForce(ctx, o.policy, t)
 	if err != nil {
 		return err
 	}
 	defer end()
-	store, closeStore, err := o.records.open(t)
-	if err != nil {
-		return err
-	}
-	defer closeStore()
-	t.tape, t.store = &o.tape, store
-	r, done, err := putInForce(ctx, o.policy, t)
-	if err != nil {
-		return err
-	}
-	defer done()
 	a, err := cgroupbpf.Attach(ctx, cgroupbpf.Options{Cgroup: o.cgroup, ALE: r.Enforcer(), Policy: r.Policy().Engine.Policy(), PinDir: o.pin, Logf: t.logf,
-		OnBlocked: t.onBlocked, Handoff: r.Handoff, AskPermitted: o.account.wanted() || o.tape.records()})
+		OnBlocked: t.onBlocked, Handoff: r.Handoff, AskPermitted: o.books.account.wanted() || o.books.tape.records()})
 	if err != nil {
 		return err
 	}

@@ -19,8 +19,7 @@ type gatewayOptions struct {
 	interfaces          []string
 	transparent, remove bool
 	json, trace         bool
-	account             account
-	tape                tape
+	books               books
 }
 
 func newGateway() *cobra.Command {
@@ -61,9 +60,9 @@ With --events every decision is a line for machines, and with --summary the end 
 	f.BoolVar(&o.transparent, "transparent", false, "use TPROXY: no address is translated, and UDP is taken")
 	f.StringVar(&o.name, "name", "", "tells gateways of one system apart")
 	f.BoolVar(&o.remove, "remove", false, "take away what a gateway that died has left, and end")
-	o.tape.flags(cmd)
+	o.books.tape.flags(cmd)
 	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
-	o.account.flags(cmd)
+	o.books.account.flags(cmd)
 	cmd.MarkFlagsOneRequired("policy", "remove")
 	cmd.MarkFlagsMutuallyExclusive("policy", "remove")
 	return cmd
@@ -73,17 +72,11 @@ func (o *gatewayOptions) run(cmd *cobra.Command) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
-	end, err := o.account.open(t, t)
+	r, end, err := o.books.putInForce(ctx, o.policy, t)
 	if err != nil {
 		return err
 	}
 	defer end()
-	t.tape = &o.tape
-	r, done, err := putInForce(ctx, o.policy, t)
-	if err != nil {
-		return err
-	}
-	defer done()
 	// Its connections end when it is closed, after the rules: not with the signal.
 	g, err := nftgateway.Start(context.WithoutCancel(ctx), nftgateway.Options{Interfaces: o.interfaces, ALE: r.Enforcer(), Transparent: o.transparent,
 		Name: o.name, Handoff: r.Handoff, Logf: t.logf, OnBlocked: t.onBlocked})

@@ -112,12 +112,12 @@ func watch(cmd *cobra.Command, args []string, tmp, file string) (code, err error
 		return nil, err
 	}
 	t := newTracer(cmd.ErrOrStderr(), false, false)
-	t.tape = &tape{file: file}
-	r, done, err := putInForce(cmd.Context(), all, t)
+	kept := books{tape: tape{file: file}}
+	r, end, err := kept.putInForce(cmd.Context(), all, t)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer end()
 	child := exec.Command(args[0], args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: r.Enforcer(), Logf: t.logf, OnBlocked: t.onBlocked}, child)

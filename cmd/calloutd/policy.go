@@ -15,22 +15,6 @@ func (t *tracer) options() policyrun.Options {
 		Classifier: t.tape.wrap(t), Journals: t.tape.records()}
 }
 
-// putInForce puts the policy of a file into force; the function ends it.
-func putInForce(ctx context.Context, path string, t *tracer) (*policyrun.Runner, func(), error) {
-	r := policyrun.New(t.options())
-	if err := r.Load(ctx, path); err != nil {
-		r.Close()
-		return nil, nil, err
-	}
-	done, err := t.tape.begin(r.Policy(), t)
-	if err != nil {
-		r.Close()
-		return nil, nil, err
-	}
-	// The file before what is still deciding: its last decisions are those of its end.
-	return r, func() { done(); r.Close() }, nil
-}
-
 // describe opens a policy for connections that exist only in words.
 func describe(ctx context.Context, path string, t *tracer) (*policyrun.Policy, error) {
 	return new(beside).describe(ctx, path, policyrun.Description{Options: t.options()})

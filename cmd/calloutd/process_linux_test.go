@@ -69,7 +69,7 @@ func TestKilledProxyIsConnectionRefused(t *testing.T) {
 	p := policy(t, strings.NewReplacer("kind: inspect}", fmt.Sprintf("kind: inspect, listen: %q}", at.Addr()), "../../plugins", plugins).Replace(string(text)))
 	var trace bytes.Buffer
 	tr := newTracer(&trace, false, false)
-	runner, end, err := putInForce(t.Context(), p, tr)
+	runner, end, err := new(books).putInForce(t.Context(), p, tr)
 	require.NoError(t, err)
 	defer end()
 	cmd := exec.Command("python3", "-uc", `

@@ -49,9 +49,9 @@ refused: --partial runs it all the same.`,
 	f.BoolVar(&o.partial, "partial", false, "run although some filters would not be asked")
 	f.BoolVar(&o.isolate, "isolate", false, "give the command an empty network and make its sockets outside")
 	f.BoolVar(&o.requested, "show-requested", false, "tell the command that it reached what it asked for, where it was redirected")
-	o.account.flags(cmd)
-	o.tape.flags(cmd)
-	o.records.flags(f)
+	o.books.account.flags(cmd)
+	o.books.tape.flags(cmd)
+	o.books.records.flags(f)
 	_ = cmd.MarkFlagFilename("records") // fails only for a flag that does not exist
 	return cmd
 }
@@ -59,33 +59,19 @@ refused: --partial runs it all the same.`,
 type runOptions struct {
 	policy      string
 	json, trace bool
-	account     account
 	partial     bool
 	isolate     bool
 	requested   bool
-	tape        tape
-	records     records
+	books       books
 }
 
 func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
-	end, err := o.account.open(t, t)
+	r, end, err := o.books.putInForce(cmd.Context(), o.policy, t)
 	if err != nil {
 		return err
 	}
 	defer end()
-	t.tape = &o.tape
-	store, closeStore, err := o.records.open(t)
-	if err != nil {
-		return err
-	}
-	defer closeStore()
-	t.store = store
-	r, done, err := putInForce(cmd.Context(), o.policy, t)
-	if err != nil {
-		return err
-	}
-	defer done()
 	if err := unenforced(r.Policy().File); err != nil && !o.partial {
 		return err
 	}

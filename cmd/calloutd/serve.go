@@ -53,10 +53,10 @@ A service manager is told when it is ready, reloads and ends, and may pass the s
 	f.BoolVar(&o.strict, "strict-queries", false, "answer only the process that a connection was redirected to (AMB-06)")
 	f.BoolVar(&o.watch, "watch", true, "reload when the policy's files change")
 	f.BoolVar(&o.trace, "trace", false, "log every layer, filter and callout that was asked")
-	o.account.flags(cmd)
+	o.books.account.flags(cmd)
 	f.StringVar(&o.format, "log-format", "text", "how lines are logged on standard error: text or json")
 	completeFlag(cmd, "log-format", "text", "json")
-	o.records.flags(f)
+	o.books.records.flags(f)
 	f.DurationVar(&o.drain, "drain", 30*time.Second, "how long connections may take to end")
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagDirname("cgroup")
@@ -71,8 +71,7 @@ type serveOptions struct {
 	users                   []string
 	strict, watch, trace    bool
 	drain                   time.Duration
-	records                 records
-	account                 account
+	books                   books
 }
 
 // socketPath is where a daemon's socket is unless it is told otherwise.
@@ -128,17 +127,11 @@ func (o *serveOptions) serve(ctx context.Context, out io.Writer) (err error) {
 	defer signal.Stop(signals)
 	t := newTracer(io.Discard, false, o.trace)
 	t.logger = log
-	end, err := o.account.open(t, newTracer(out, o.format == "json", false))
+	end, err := o.books.open(t, newTracer(out, o.format == "json", false))
 	if err != nil {
 		return err
 	}
 	defer end()
-	store, closeStore, err := o.records.open(t)
-	if err != nil {
-		return err
-	}
-	defer closeStore()
-	t.store = store
 	passed, err := systemd.Listeners()
 	if err != nil {
 		return err

@@ -54,7 +54,7 @@ func (r *tape) write(e *flight.Entry) error {
 // begin opens the file; the function closes it.
 func (r *tape) begin(p *policyrun.Policy, t *tracer) (func(), error) {
 	if !r.records() {
-		if r != nil && len(r.mask) > 0 {
+		if len(r.mask) > 0 {
 			return nil, errors.New("--mask needs --record: it is about what that file holds")
 		}
 		return func() {}, nil
