@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,6 +28,7 @@ type Gateway struct {
 	listen  []*net.TCPListener
 	udp     []*datagrams
 	refused *unreachable.Teller
+	undo    []func() error // what Start changed in the kernel, the last first
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 }
@@ -70,8 +72,13 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 		if err := addRoutes(opts.mark()); err != nil {
 			return nil, err
 		}
+		g.undo = append(g.undo, func() error { return removeRoutes(opts.mark()) })
 	}
-	return g, install(&opts, p)
+	if err := install(&opts, p); err != nil {
+		return nil, err
+	}
+	g.undo = append(g.undo, func() error { return uninstall(&opts) })
+	return g, nil
 }
 
 // alone makes sure that no other process is the gateway of that name: the name of
@@ -87,8 +94,11 @@ func alone(o *Options) (net.Listener, error) {
 
 // supported says what is missing when the kernel refused.
 func supported(err error) error {
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ENOENT) {
-		return &enforce.UnsupportedError{Name: "nftables", MinimumKernel: "5.2", Why: err.Error() + " (it needs root, and the kernel's redir, tproxy, fib and reject)"}
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return &enforce.UnsupportedError{Name: "a gateway of this user", Why: err.Error() + ": " + remedyRight}
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ENOENT):
+		return &enforce.UnsupportedError{Name: "nftables", MinimumKernel: "5.2", Why: err.Error() + ": it needs " + remedyKernel}
 	}
 	return err
 }
@@ -202,9 +212,9 @@ func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr()
 
 // Close removes the rules and ends the connections.
 func (g *Gateway) Close() error {
-	errs := []error{uninstall(&g.opts)}
-	if g.opts.Transparent {
-		errs = append(errs, removeRoutes(g.opts.mark()))
+	var errs []error
+	for _, undo := range slices.Backward(g.undo) {
+		errs = append(errs, undo())
 	}
 	g.cancel()
 	for _, l := range g.listen {
@@ -228,5 +238,8 @@ func Remove(name string) error {
 		return err
 	}
 	defer lock.Close()
-	return errors.Join(uninstall(&o), removeRoutes(o.mark()))
+	if err = uninstall(&o); errors.Is(err, unix.EPERM) {
+		return supported(err) // The routes would be refused, too.
+	}
+	return errors.Join(err, removeRoutes(o.mark()))
 }

@@ -8,13 +8,14 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/google/nftables"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
@@ -270,11 +271,29 @@ func TestOptions(t *testing.T) {
 	require.NotEqual(t, (&Options{}).mark(), (&Options{Name: "other"}).mark())
 }
 
-// Somebody without the right is told what is missing.
+// Somebody without the right is told so once, and what helps.
 func TestWithoutPrivilege(t *testing.T) {
-	if os.Geteuid() != 0 {
-		require.Error(t, enforce.Missing(Probe(), enforce.CommandGateway))
-		return
-	}
-	require.ErrorIs(t, supported(unix.EPERM), enforce.ErrNotSupported)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // The thread that has no capabilities ends with the goroutine.
+		head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if !assert.NoError(t, unix.Capset(&head, &none[0])) {
+			return
+		}
+		assert.ErrorIs(t, enforce.Missing(Probe(), enforce.CommandGateway), enforce.ErrNotSupported)
+		for _, transparent := range []bool{false, true} {
+			_, err := Start(t.Context(), Options{ALE: permitAll(), Interfaces: []string{"lo"}, Name: "unprivileged", Transparent: transparent})
+			saysWhatHelps(t, err)
+		}
+		saysWhatHelps(t, Remove("unprivileged"))
+	}()
+	<-done
+}
+
+// saysWhatHelps checks that an error is one line that says what helps.
+func saysWhatHelps(t *testing.T, err error) {
+	assert.ErrorIs(t, err, enforce.ErrNotSupported)
+	assert.Regexp(t, `^a gateway of this user is not supported on this system: nftgateway: [^\n]*operation not permitted: run it as root, or with CAP_NET_ADMIN$`, err.Error())
 }

@@ -12,6 +12,12 @@ import (
 	"github.com/calloutd/calloutd/host/enforce"
 )
 
+// What helps when the kernel refuses.
+const (
+	remedyRight  = "run it as root, or with CAP_NET_ADMIN"
+	remedyKernel = "a kernel with nft_redir, nft_tproxy, nft_fib_inet, nft_reject_inet and nf_conntrack"
+)
+
 // Probe asks the running kernel for what Start needs. It makes a table of its own
 // with rules for an interface that there is not, and removes it at once.
 func Probe() []enforce.Capability {
@@ -29,9 +35,9 @@ func Probe() []enforce.Capability {
 		case i == 2:
 			cs[i].Remedy = "as root, sysctl net.ipv4.ip_forward=1"
 		case errors.Is(err, unix.EPERM):
-			cs[i].Remedy = "run it as root, or with CAP_NET_ADMIN"
+			cs[i].Remedy = remedyRight
 		default:
-			cs[i].Remedy = "a kernel with nft_redir, nft_tproxy, nft_fib_inet, nft_reject_inet and nf_conntrack"
+			cs[i].Remedy = remedyKernel
 		}
 	}
 	return cs
