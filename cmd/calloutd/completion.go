@@ -1,10 +1,49 @@
 package main
 
 import (
+	"fmt"
+	"io"
+	"maps"
 	"net"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
+
+// newCompletion is in the place of cobra's own, which prints its help for a shell that
+// it does not know and ends with 0.
+func newCompletion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion {bash | fish | powershell | zsh}",
+		Short: "Print the script that lets a shell complete calloutd's commands, flags and arguments",
+		Long: `Completion prints the script for a shell. The examples load it into the shell that runs;
+the folders are those where shells look for it from the next one on.`,
+		Example: `  source <(calloutd completion bash)    # or to /etc/bash_completion.d/calloutd
+  source <(calloutd completion zsh)     # or to "${fpath[1]}/_calloutd"
+  calloutd completion fish | source     # or to ~/.config/fish/completions/calloutd.fish
+  calloutd completion powershell | Out-String | Invoke-Expression    # or in $PROFILE`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.FixedCompletions(shells, cobra.ShellCompDirectiveNoFileComp),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			generate, ok := shellScripts[args[0]]
+			if !ok {
+				return fmt.Errorf("there is no script for the shell %q, but for %s", args[0], strings.Join(shells, ", "))
+			}
+			return generate(cmd.Root(), cmd.OutOrStdout())
+		},
+	}
+}
+
+// shellScripts make the scripts, by shell. All of them describe what they offer.
+var shellScripts = map[string]func(root *cobra.Command, out io.Writer) error{
+	"bash":       func(root *cobra.Command, out io.Writer) error { return root.GenBashCompletionV2(out, true) },
+	"fish":       func(root *cobra.Command, out io.Writer) error { return root.GenFishCompletion(out, true) },
+	"powershell": (*cobra.Command).GenPowerShellCompletionWithDesc,
+	"zsh":        (*cobra.Command).GenZshCompletion,
+}
+
+var shells = slices.Sorted(maps.Keys(shellScripts))
 
 // completeFlag says to shells what a flag takes.
 func completeFlag(cmd *cobra.Command, name string, words ...string) {

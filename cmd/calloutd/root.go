@@ -20,7 +20,7 @@ calloutd itself. run ends with the code of its command.`,
 		newServe(), newStatus(), // as a daemon
 		newSim(), newExplore(), newTest(), newWhy(), newDiff(), newRecord(), newReplay(), newModels(), newFuzz(), newLearn(), newCheck(), // try out
 		newNew(), newBuild(), newInspect(), newBench(), // make
-		newSchema(), newSpec(), newDoctor(), newMan(), newVersion(),
+		newSchema(), newSpec(), newDoctor(), newMan(), newCompletion(), newVersion(),
 	)
 	root.SetFlagErrorFunc(wrongFlag)
 	root.InitDefaultHelpCmd()
