@@ -10,12 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/policyfuzz"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
+	"github.com/calloutd/calloutd/internal/wholefile"
 )
 
 func newFuzz() *cobra.Command {
@@ -60,7 +62,10 @@ func (o *fuzzOptions) fuzz(cmd *cobra.Command, policy string) error {
 	defer stop()
 	code := codes{search: true}
 	p, err := code.describe(ctx, policy, nil)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil: // It would blame the module that was loading.
+		return exitCode(codeSignalled + int(syscall.SIGINT))
+	case err != nil:
 		return err
 	}
 	defer p.Close()
@@ -160,7 +165,7 @@ func (o *fuzzOptions) keep(cmd *cobra.Command, policy string, found []policyfuzz
 	if _, err := policytest.Parse(file, []byte(text)); err != nil {
 		return fmt.Errorf("the cases do not fit into the file: %w", err)
 	}
-	if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
+	if err := wholefile.Write(file, []byte(text)); err != nil {
 		return err
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s added to %s\n", counted(added, "case"), file)

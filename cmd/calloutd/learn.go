@@ -19,6 +19,7 @@ import (
 	"github.com/calloutd/calloutd/host/policydraft"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
+	"github.com/calloutd/calloutd/internal/wholefile"
 )
 
 func newLearn() *cobra.Command {
@@ -92,7 +93,10 @@ func (o *learnOptions) writable() error {
 		if err != nil {
 			return fmt.Errorf("--extend: %w", err)
 		}
-		return f.Close()
+		if err := errors.Join(f.Close(), wholefile.Replaceable(o.extend)); err != nil {
+			return fmt.Errorf("--extend: %w", err)
+		}
+		return nil
 	}
 	f, err := os.OpenFile(o.out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	switch {
@@ -185,14 +189,14 @@ func (o *learnOptions) write(cmd *cobra.Command, of string, seen []*flight.Entry
 	} else {
 		src = policydraft.Policy(of, policydraft.Filters(needed))
 	}
-	if err := os.WriteFile(policy, src, 0o666); err != nil {
+	if err := wholefile.Write(policy, src); err != nil {
 		return err
 	}
 	cases := strings.TrimSuffix(policy, filepath.Ext(policy)) + "_test.yaml"
 	if _, err := os.Stat(cases); !errors.Is(err, fs.ErrNotExist) {
 		cases = strings.TrimSuffix(policy, filepath.Ext(policy)) + "_learned_test.yaml"
 	}
-	if err := os.WriteFile(cases, policydraft.Cases(of, filepath.Base(policy), seen, o.extend == ""), 0o666); err != nil {
+	if err := wholefile.Write(cases, policydraft.Cases(of, filepath.Base(policy), seen, o.extend == "")); err != nil {
 		return err
 	}
 	still, err := blockedBy(cmd.Context(), policy, seen)

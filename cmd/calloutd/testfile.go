@@ -15,6 +15,7 @@ import (
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
+	"github.com/calloutd/calloutd/internal/wholefile"
 )
 
 // A testFile is a file of cases that is run.
@@ -159,12 +160,8 @@ func (f *testFile) updated(rs []policytest.Result) ([]policytest.Result, error) 
 	if err != nil {
 		return rs, err
 	}
-	info, err := os.Stat(f.path)
-	if err != nil {
-		return rs, err
-	}
 	for i := range rs {
 		rs[i].Differences = nil
 	}
-	return rs, os.WriteFile(f.path, f.archive.with(cases), info.Mode().Perm())
+	return rs, wholefile.Write(f.path, f.archive.with(cases))
 }

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/calloutd/calloutd/internal/wholefile"
 )
 
 // A MissingError says what to install.
@@ -64,13 +66,13 @@ func Build(ctx context.Context, dir string, out io.Writer) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		return path, replace(path, wasm)
+		return path, wholefile.Write(path, wasm)
 	}
 	built, err := l.compile(ctx, dir, out)
 	if err != nil {
 		return "", err
 	}
-	return path, replace(path, built)
+	return path, wholefile.Write(path, built)
 }
 
 // compile runs the commands.
@@ -132,19 +134,4 @@ func (l *Language) run(ctx context.Context, dir, tmp, built string, tools map[st
 		return &BuildError{command[0] + " of " + filepath.Join(dir, l.Main), err}
 	}
 	return err
-}
-
-// replace writes a file, whole or not at all.
-func replace(path string, content []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".policy-*.wasm")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // It has another name by then, if all went well.
-	_, err = tmp.Write(content)
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
 }
