@@ -55,7 +55,7 @@ func noCommand(cmd *cobra.Command, word string) error {
 	for _, c := range cmd.Commands() {
 		names = append(names, c.Name())
 	}
-	return fmt.Errorf("there is no command %q%s: %s help lists them", word, didYouMean(policyfile.Nearest(word, names)), cmd.Root().Name())
+	return fmt.Errorf("there is no command %q%s: %s lists them", word, didYouMean(policyfile.Nearest(word, names)), strings.Replace(cmd.CommandPath(), cmd.Root().Name(), cmd.Root().Name()+" help", 1))
 }
 
 func didYouMean(word string) string {

@@ -100,12 +100,8 @@ func policiesAt(args []string) ([]string, error) {
 	}
 	var out []string
 	for _, arg := range args {
-		info, err := os.Stat(arg)
-		if err == nil && info.IsDir() {
-			arg = filepath.Join(arg, "policy.yaml")
-			_, err = os.Stat(arg)
-		}
-		if err != nil {
+		arg = policyAt(arg)
+		if _, err := os.Stat(arg); err != nil {
 			return nil, fmt.Errorf("there is no policy to explore: %w", err)
 		}
 		if !slices.Contains(out, arg) {
@@ -113,6 +109,14 @@ func policiesAt(args []string) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// policyAt is the policy that an argument stands for: of a folder its policy.yaml.
+func policyAt(arg string) string {
+	if info, err := os.Stat(arg); err == nil && info.IsDir() {
+		return filepath.Join(arg, "policy.yaml")
+	}
+	return arg
 }
 
 // browse opens the browser that the system has for its user.

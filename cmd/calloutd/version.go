@@ -17,6 +17,10 @@ type build struct {
 	Arch     string `json:"arch"`
 }
 
+func (b build) String() string {
+	return fmt.Sprintf("calloutd %s %s %s/%s", versionText(), b.Go, b.OS, b.Arch)
+}
+
 func newVersion() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -26,7 +30,7 @@ func newVersion() *cobra.Command {
 			if asJSON {
 				return encode(cmd.OutOrStdout(), b)
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "calloutd %s %s %s/%s\n", versionText(), b.Go, b.OS, b.Arch)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), b)
 			return err
 		},
 	}

@@ -77,6 +77,9 @@ filters:
 	require.EqualError(t, f.At("callout", "b", "", bad), `policy.yaml: callout "b": bad`)
 	require.Equal(t, "policy.yaml:8", f.Place(2))
 	require.Empty(t, f.Place(fwpm.FilterID(3)))
+	require.Equal(t, "policy.yaml:8:5", f.Entry(1))
+	require.Equal(t, f.Entry(1), f.Entry(2), "one for both families")
+	require.Empty(t, f.Entry(3))
 }
 
 func TestNearest(t *testing.T) {

@@ -114,6 +114,17 @@ func (f *File) Place(id fwpm.FilterID) string {
 	return fmt.Sprintf("%s:%d", f.fileOf(o), p.line)
 }
 
+// Entry is where a filter begins, as file:line:column: the same for the two families of
+// one filter of the file, and for no other. It is empty for one of another policy.
+func (f *File) Entry(id fwpm.FilterID) string {
+	o := object{"filter", fmt.Sprint(id), ""}
+	p, ok := f.places[o]
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d:%d", f.fileOf(o), p.line, p.column)
+}
+
 // Several reports whether policies of others are beside it (Beside).
 func (f *File) Several() bool { return len(f.files) > 0 }
 

@@ -99,18 +99,19 @@ func (c *Coverage) Summary() Summary {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var s Summary
-	byPlace := map[string][]*reach{}
+	entries := map[string][]*reach{}
 	var order []string
 	for _, r := range c.all {
-		p := cmp.Or(c.policy.Place(r.ID), fmt.Sprint(r.ID))
-		if byPlace[p] == nil {
-			order = append(order, p)
+		e := cmp.Or(c.policy.Entry(r.ID), fmt.Sprint(r.ID))
+		if entries[e] == nil {
+			order = append(order, e)
 		}
-		byPlace[p] = append(byPlace[p], r)
+		entries[e] = append(entries[e], r)
 	}
-	for _, p := range order {
-		s.filter(p, byPlace[p])
-		s.conditions(c.policy, byPlace[p])
+	for _, e := range order {
+		id := entries[e][0].ID
+		s.filter(cmp.Or(c.policy.Place(id), fmt.Sprint(id)), entries[e])
+		s.conditions(c.policy, entries[e])
 	}
 	return s
 }

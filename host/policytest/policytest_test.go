@@ -187,6 +187,15 @@ func TestCoverageNamesWhatNoCaseReached(t *testing.T) {
 	require.Equal(t, "was never asked at ALE_CONNECT_REDIRECT_V6", s.OneFamily[0].What)
 }
 
+// Two filters on one line of a file are two, the families of one are one.
+func TestCoverageTellsFiltersOnOneLineApart(t *testing.T) {
+	f, err := policyfile.Parse("p.yaml", []byte("version: 1\nfilters: [{name: a, layer: ALE_AUTH_CONNECT, action: block}, {name: b, layer: ALE_AUTH_LISTEN, action: block}]\n"))
+	require.NoError(t, err)
+	s := policytest.NewCoverage(f).Summary()
+	require.Equal(t, 2, s.Filters)
+	require.Equal(t, []policytest.Gap{{Place: "p.yaml:2", Filter: 1, Name: "a", What: "was never asked"}, {Place: "p.yaml:2", Filter: 3, Name: "b", What: "was never asked"}}, s.Gaps)
+}
+
 const stale = `version: 1 # first
 cases:
 - name: one
