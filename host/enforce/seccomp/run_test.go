@@ -52,7 +52,7 @@ func init() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 	}
 	programs["nested"] = func([]string) {
-		_, err := Run(context.Background(), Options{ALE: permit}, exec.Command("/nonexistent"))
+		_, err := Run(context.Background(), Options{ALE: permit}, exec.Command("/nonexistent/command"))
 		say(err)
 	}
 }
@@ -177,7 +177,7 @@ func TestNestedRunIsRefused(t *testing.T) {
 
 func TestCommandThatCannotStart(t *testing.T) {
 	need(t)
-	_, err := Run(t.Context(), Options{ALE: permit}, exec.Command("/nonexistent"))
+	_, err := Run(t.Context(), Options{ALE: permit}, exec.Command("/nonexistent/command"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 

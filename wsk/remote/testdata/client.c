@@ -43,7 +43,7 @@ int main(int argc, char **argv) {
     say("closed", calloutd_query_context(&c, 99, context, &size), &c);
     say("again", calloutd_query_original_destination(&c, 3, &to), &c);
     calloutd_close(&c);
-    if (!calloutd_init(&c, "/nonexistent"))
+    if (!calloutd_init(&c, "/nonexistent/socket"))
         return 1;
     say("nobody", calloutd_query_context(&c, 3, context, &size), &c);
     return 0;
