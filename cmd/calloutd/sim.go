@@ -74,6 +74,7 @@ type description struct {
 	uid                                         int64
 	luid                                        uint64
 	json, inbound, verbose                      bool
+	argument                                    bool // to is the argument DEST
 	beside                                      beside
 }
 
@@ -140,8 +141,11 @@ func (o *description) incoming() (fwps.Incoming, error) {
 		return in, fmt.Errorf("--uid %d: expected the number of a user, or -1: not known", o.uid)
 	}
 	for _, m := range mistakes {
-		flag := strings.ReplaceAll(m.Field, "_", "-")
-		errs = append(errs, fmt.Errorf("--%s %q: %s", flag, c.Field(m.Field), m.Message))
+		name := "--" + strings.ReplaceAll(m.Field, "_", "-")
+		if m.Field == "to" && o.argument {
+			name = "DEST"
+		}
+		errs = append(errs, fmt.Errorf("%s %q: %s", name, c.Field(m.Field), m.Message))
 	}
 	return in, errors.Join(errs...)
 }

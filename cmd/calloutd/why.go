@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -28,7 +27,7 @@ who stands where: whose filter in which sublayer decided, and what became of the
   calloutd why 198.51.100.7:443 -p policy.yaml --with vpn-kill-switch --with windows-firewall`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.to = args[0]
+			o.to, o.argument = args[0], true
 			return o.why(cmd)
 		},
 	}
@@ -46,9 +45,6 @@ who stands where: whose filter in which sublayer decided, and what became of the
 }
 
 func (o *description) why(cmd *cobra.Command) error {
-	if _, err := netip.ParseAddrPort(o.to); err != nil {
-		return fmt.Errorf("DEST %q: expected an address and a port, such as 198.51.100.7:80 or [2001:db8::7]:80", o.to)
-	}
 	in, err := o.incoming()
 	if err != nil {
 		return err

@@ -34,7 +34,7 @@ func Module(ctx context.Context, dir string, c policyfile.Callout) ([]byte, erro
 func readModule(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && isProject(filepath.Dir(path)):
+	case errors.Is(err, fs.ErrNotExist) && filepath.Base(path) == project.Wasm && isProject(filepath.Dir(path)):
 		return nil, fmt.Errorf("%w: calloutd build %s makes it", err, filepath.Dir(path))
 	case err != nil:
 		return nil, err
