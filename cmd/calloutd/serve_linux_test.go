@@ -219,6 +219,7 @@ filters:
 	s.wait("policy in force")
 	require.ErrorContains(t, s.asks(), "the guest gave no answer")
 	require.Positive(t, s.status().Callouts["c"].Failures)
+	require.Regexp(t, `(?m)^calloutd_callout_failures_total\{callout="c"\} [1-9]`, calloutd(t, "status", "--metrics", "--control", filepath.Join(dir, "control.sock")).stdout)
 	link("v3")
 	require.Contains(t, s.wait("policy not taken, the last good one stays in force")["mistake"], `callout module "c"`)
 	link("v1")
@@ -300,6 +301,7 @@ func TestServeSecondSignal(t *testing.T) {
 // The service manager's protocol: readiness, reloads, the watchdog, the end; and
 // sockets that it made.
 func TestServeUnderAServiceManager(t *testing.T) {
+	need(t, "sh")
 	dir := folder(t, servePolicy)
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
 	require.NoError(t, err)
@@ -348,6 +350,7 @@ func TestServeUnderAServiceManager(t *testing.T) {
 }
 
 func TestServeRefusesSocketsOfNoUse(t *testing.T) {
+	need(t, "sh")
 	dir := folder(t, servePolicy)
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -377,7 +380,7 @@ func TestServeControl(t *testing.T) {
 		body         string
 	}{
 		{"GET", "/healthz", 200, `"ok": true`}, {"GET", "/readyz", 200, `"ok": true`}, {"GET", "/v1/status", 200, `"generation": 1`},
-		{"POST", "/v1/reload", 200, `"ok": true`}, {"GET", "/v1/status", 200, `"generation": 2`}, {"GET", "/v1/reload", 405, ""}, {"GET", "/", 404, ""},
+		{"POST", "/v1/reload", 200, `"ok": true`}, {"GET", "/v1/status", 200, `"generation": 2`}, {"GET", "/metrics", 200, "\ncalloutd_policy_generation 2\n"}, {"GET", "/v1/reload", 405, ""}, {"GET", "/", 404, ""},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), x.method, "http://calloutd"+x.path, nil)
 		require.NoError(t, err)

@@ -22,22 +22,34 @@ import (
 
 func newStatus() *cobra.Command {
 	var socket string
-	var asJSON bool
+	var asJSON, asMetrics bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say what a daemon is doing: its policy, callouts, proxies, and the last reload",
 		Long: `Status asks the daemon that serve started. It ends with code 1 if the daemon is not ready: it
 starts, or ends. A policy that was not taken is shown, and is no reason: the one before it is
-in force.`,
+in force.
+
+With --metrics it prints the figures as Prometheus and OpenTelemetry read them, those too
+that callouts count themselves; /metrics of the control socket answers the same.`,
 		Example: `  calloutd status
-  calloutd status --control ./control.sock --json`,
+  calloutd status --control ./control.sock --json
+  calloutd status --metrics > /var/lib/node_exporter/calloutd.prom.new`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := ask(cmd.Context(), socket)
 			if err != nil {
 				return err
 			}
-			if err := printStatus(cmd.OutOrStdout(), s, asJSON); err != nil {
+			switch {
+			case asMetrics:
+				err = s.WriteMetrics(cmd.OutOrStdout())
+			case asJSON:
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(s)
+			default:
+				err = printStatus(cmd.OutOrStdout(), s)
+			}
+			if err != nil {
 				return err
 			}
 			if s.State != "ready" && s.State != "reloading" {
@@ -48,6 +60,8 @@ in force.`,
 	}
 	cmd.Flags().StringVar(&socket, "control", socketPath("control.sock"), "the daemon's control socket")
 	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&asMetrics, "metrics", false, "print the text format of Prometheus")
+	cmd.MarkFlagsMutuallyExclusive("json", "metrics")
 	return cmd
 }
 
@@ -66,10 +80,7 @@ func ask(ctx context.Context, socket string) (control.Status, error) {
 	return s, err
 }
 
-func printStatus(out io.Writer, s control.Status, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(out).Encode(s)
-	}
+func printStatus(out io.Writer, s control.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	row("state", "%s, process %d, for %v", s.State, s.PID, time.Duration(s.Uptime*float64(time.Second)).Round(time.Second))
@@ -78,6 +89,9 @@ func printStatus(out io.Writer, s control.Status, asJSON bool) error {
 	for _, id := range slices.Sorted(maps.Keys(s.Callouts)) {
 		c := s.Callouts[id]
 		row("callout", "%s (%s): %d decisions, %d failures%s%s", policytrace.Clean(id), policytrace.Clean(c.Module), c.Decisions, c.Failures, dropped(c.EventsDropped), in(" in quarantine: ", policytrace.Clean(c.Quarantined)))
+		for _, name := range slices.Sorted(maps.Keys(c.Metrics)) {
+			row("", "%s %d", policytrace.Clean(name), c.Metrics[name])
+		}
 	}
 	for _, p := range s.Proxies {
 		row("proxy", "%s (%s) at %s", policytrace.Clean(p.ID), p.Kind, p.Address)

@@ -49,6 +49,8 @@ type Callout struct {
 	// EventsDropped are those of connections that the module was too slow to hear of.
 	EventsDropped uint64 `json:"events_dropped,omitempty"`
 	Quarantined   string `json:"quarantined,omitempty"` // why
+	// Metrics are what the callout counts itself, by the names that it gave (metric_add).
+	Metrics map[string]int64 `json:"metrics,omitempty"`
 }
 
 // A Proxy is one of the policy's.
@@ -75,7 +77,7 @@ type Reload struct {
 
 // Figures are those of a module.
 func Figures(name string, s guest.Stats) Callout {
-	return Callout{Module: name, Decisions: s.Decisions, Failures: s.Failures, EventsDropped: s.EventsDropped, Quarantined: s.Quarantined}
+	return Callout{Module: name, Decisions: s.Decisions, Failures: s.Failures, EventsDropped: s.EventsDropped, Quarantined: s.Quarantined, Metrics: s.Metrics}
 }
 
 // A Daemon is what is told about.
@@ -102,6 +104,10 @@ func Serve(ctx context.Context, l net.Listener, d Daemon) error {
 func handler(d Daemon) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, d.Status()) })
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		_ = d.Status().WriteMetrics(w) // Who asked may be gone.
+	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, d.Health()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { say(w, ready(d)) })
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) { say(w, d.Reload(r.Context())) })

@@ -1,18 +1,23 @@
 package control_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
 	"net"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/calloutd/calloutd/cmd/calloutd/internal/control"
+	"github.com/calloutd/calloutd/wsk/remote"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -51,4 +56,44 @@ func TestAsk(t *testing.T) {
 	_, err = control.Ask(t.Context(), path+"2")
 	require.Error(t, err)
 	require.False(t, errors.Is(err, syscall.ECONNREFUSED))
+}
+
+// Figures of a daemon with all that there can be, in the form that Prometheus reads:
+// values of labels are what somebody else wrote.
+func TestMetrics(t *testing.T) {
+	at := time.Unix(1, 500_000_000)
+	s := control.Status{Version: "v1", State: "reloading", Started: at, Records: 3, Policy: control.Policy{Generation: 2, Since: at, Filters: 5},
+		Callouts: map[string]control.Callout{
+			"b": {Decisions: 1 << 40, Failures: 6, Quarantined: "why", Metrics: map[string]int64{"web.limited": 7, "a \"quote\" \\ and\nlines": -2}},
+			"a": {Decisions: 1},
+		},
+		Reload: control.Reload{Attempts: 4, Failures: 1, Error: "bad"}, Remote: &control.Remote{Stats: remote.Stats{Clients: 2, Requests: 9}}}
+	text := metricsOf(t, s)
+	for _, line := range []string{
+		`calloutd_build_info{version="v1"} 1`, `calloutd_ready 1`, `calloutd_start_time_seconds 1.5`, `calloutd_policy_reload_failed 1`, `calloutd_records 3`,
+		`calloutd_callout_decisions_total{callout="b"} 1099511627776`, `calloutd_callout_quarantined{callout="a"} 0`, `calloutd_remote_requests_total 9`,
+		`calloutd_callout_metric{callout="b",name="web.limited"} 7`, `calloutd_callout_metric{callout="b",name="a \"quote\" \\ and\nlines"} -2`,
+	} {
+		require.Contains(t, text, "\n"+line+"\n")
+	}
+	known, seen := regexp.MustCompile(`^# (HELP|TYPE) (calloutd_\w+) .+$`), map[string]bool{}
+	figure := regexp.MustCompile(`^(calloutd_\w+)(\{\w+="([^"\\]|\\[\\"n])*"(,\w+="([^"\\]|\\[\\"n])*")*\})? -?[0-9.]+$`)
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if m := known.FindStringSubmatch(line); m != nil {
+			require.False(t, seen[m[1]+m[2]], "%s: a family is one group", line)
+			seen[m[1]+m[2]] = true
+			continue
+		}
+		m := figure.FindStringSubmatch(line)
+		require.NotNil(t, m, line)
+		require.True(t, seen["TYPE"+m[1]], line)
+	}
+	require.NotContains(t, metricsOf(t, control.Status{}), "callout_", "what has no figures is left out")
+}
+
+func metricsOf(t *testing.T, s control.Status) string {
+	var b bytes.Buffer
+	require.NoError(t, s.WriteMetrics(&b))
+	return b.String()
 }
