@@ -28,6 +28,7 @@ func TestNothingButTheCalloutConnects(t *testing.T) {
 	warm(t)
 	need(t, "curl")
 	need(t, "ip")
+	need(t, "sh")
 	without := policy(t, "version: 1\n")
 	inNamespace := func(p string) result {
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", `ip link set lo up && exec calloutd run --policy "$1" -- curl -sS http://198.51.100.7/`, "sh", p)
@@ -111,6 +112,7 @@ except ConnectionRefusedError:
 // The terminal is the command's: it is its controlling terminal, a key that
 // interrupts reaches it, and calloutd stays until it has ended.
 func TestTerminalIsTheCommands(t *testing.T) {
+	need(t, "sh")
 	own := make(chan os.Signal, 1)
 	signal.Notify(own, os.Interrupt) // What ignores it, as what runs in the background does, leaves that to its children.
 	defer signal.Stop(own)
@@ -146,6 +148,7 @@ func TestTerminalIsTheCommands(t *testing.T) {
 
 // SIGTERM to calloutd is the command's.
 func TestSignalIsPassedOn(t *testing.T) {
+	need(t, "sh")
 	cmd := exec.CommandContext(t.Context(), "calloutd", "run", "--policy", policy(t, "version: 1\n"), "--",
 		"sh", "-c", `trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.01; done`)
 	r, err := cmd.StdoutPipe()

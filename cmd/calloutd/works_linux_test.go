@@ -54,6 +54,7 @@ func serveHTTP(t *testing.T, h http.Handler) string {
 
 func script(t *testing.T, text string, args ...string) {
 	t.Helper()
+	need(t, "sh")
 	out, err := exec.CommandContext(t.Context(), "sh", append([]string{"-euc", text, "sh"}, args...)...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
@@ -102,6 +103,7 @@ git -c user.name=a -c user.email=a@example commit -qm first; git clone -q --bare
 const clone = `d=$(mktemp -d); trap 'rm -rf "$d"' EXIT; git -c safe.directory='*' clone -q "$1" "$d/c"; cat "$d/c/file"`
 
 func gitHTTP(t *testing.T) ([]string, string) {
+	need(t, "sh")
 	backend, err := exec.Command("git", "--exec-path").Output()
 	require.NoError(t, err)
 	addr := serveHTTP(t, &cgi.Handler{Path: filepath.Join(strings.TrimSpace(string(backend)), "git-http-backend"),
