@@ -48,9 +48,13 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 	// The socket itself says whether it may connect at all. The address given
 	// here is too short to go anywhere: EINVAL is the answer of a socket that is
 	// ready. Performing the original instead would be a race: another thread may
-	// disconnect the socket meanwhile, and it would connect undecided.
-	if e := w.waitConnect(nowhere); e != unix.EINVAL {
-		return e
+	// disconnect the socket meanwhile, and it would connect undecided. One without a
+	// port need not be asked: it has never begun to connect or to listen, and keeps its
+	// port when that has failed.
+	if w.sock.local.Port() != 0 {
+		if e := w.waitConnect(nowhere); e != unix.EINVAL {
+			return e
+		}
 	}
 	remote, e := parse(w.sock.domain, sa)
 	if e != 0 {

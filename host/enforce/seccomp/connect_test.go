@@ -69,6 +69,24 @@ func init() {
 		say(name(sysConnect(fd, sockaddrOf(must(args[1])))))
 		_, _ = io.Copy(io.Discard, os.Stdin)
 	}
+	// over: connect to an address that refuses it, without waiting, and to itself, which
+	// ends it with a reset; then call connect() again for each.
+	programs["over"] = func(args []string) {
+		fd := newSocket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
+		ended := func(fd int) { _, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, -1) } // POLLHUP needs no asking.
+		say(name(sysConnect(fd, sockaddrOf(must(args[0])))))
+		ended(fd)
+		say(name(sysConnect(fd, sockaddrOf(must(args[0])))))
+		l := listenRaw()
+		_, at, _ := getName(l)
+		fd, e := dial(at)
+		say(name(e))
+		peer, _, err := unix.Accept(l)
+		check(err)
+		abort(peer)
+		ended(fd)
+		say(name(sysConnect(fd, sockaddrOf(at))))
+	}
 	programs["errnos"] = errnos
 	programs["unix"] = func(args []string) {
 		c, err := net.Dial("unix", args[0])
@@ -282,6 +300,17 @@ func TestNonBlocking(t *testing.T) {
 	require.Equal(t, "EINPROGRESS\nproxy\nok\nEISCONN\n", out)
 	require.Equal(t, native(t, "nonblocking", p.String()), out)
 	require.Equal(t, 1, decisions)
+}
+
+// Nor is it another one when connect() is called to learn how it ended, or for a socket
+// whose connection is over.
+func TestConnectOfWhatIsOver(t *testing.T) {
+	to := vacant(t).String()
+	decisions := 0
+	out := run(t, deciding(func(in fwps.Incoming) netip.AddrPort { decisions++; return in.Remote }), "over", to)
+	require.Equal(t, "EINPROGRESS\nECONNREFUSED\nok\nEISCONN\n", out)
+	require.Equal(t, native(t, "over", to), out)
+	require.Equal(t, 2, decisions)
 }
 
 func TestBlocked(t *testing.T) {
