@@ -242,10 +242,10 @@ func (o *outcome) count(least float64) {
 	}
 	for i := range o.codes {
 		switch c := &o.codes[i]; {
-		case c.Known():
+		case c.Unknown() == "":
 			below(c.Module, c.Percent())
-		case c.Stripped && least > 0:
-			o.low = append(o.low, fmt.Sprintf("FAIL %s: not known, the module is stripped: --min needs a build with names or debugging information, see --builds\n", c.Module))
+		case least > 0:
+			o.low = append(o.low, fmt.Sprintf("FAIL %s: not known, %s\n", c.Module, c.Unknown()))
 		}
 	}
 }

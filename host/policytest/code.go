@@ -18,10 +18,9 @@ type Code struct {
 	Unit   string // what is counted: statements, lines or blocks
 	// Stripped: nothing in the module says which of its code is whose.
 	Stripped bool
-	// Script: the module is an interpreter, and the callout's code stands in its
-	// configuration. Nothing is counted.
-	Script bool
-	Parts  []CodePart
+	// Uncounted says why nothing could be counted; then there are no Parts.
+	Uncounted string
+	Parts     []CodePart
 }
 
 // A CodePart is a piece of code that runs as a whole.
@@ -58,9 +57,14 @@ func BlocksOf(module string, blocks []meter.Block, ran []bool) Code {
 // author's: one that is written by hand.
 const byHand = 200
 
-// Known reports whether a percentage says anything: in a stripped module the
+// Unknown says why a percentage says nothing, or is empty: in a stripped module the
 // libraries of its language count as well.
-func (c *Code) Known() bool { return !c.Stripped && !c.Script }
+func (c *Code) Unknown() string {
+	if c.Stripped {
+		return "the module is stripped: --min needs a build with names or debugging information, see --builds"
+	}
+	return c.Uncounted
+}
 
 // Own reports whether a block is the callout's as far as its name and lines say.
 func Own(b *meter.Block) bool {

@@ -42,12 +42,26 @@ func TestWithoutLinesBlocksCount(t *testing.T) {
 func TestAStrippedModuleIsNotKnown(t *testing.T) {
 	many := make([]meter.Block, 300)
 	c := policytest.BlocksOf("m.wasm", many, make([]bool, 300))
-	require.False(t, c.Known())
+	require.Contains(t, c.Unknown(), "stripped")
 	few := policytest.BlocksOf("m.wasm", many[:100], make([]bool, 100))
-	require.True(t, few.Known(), "what is written by hand is all of its author's")
+	require.Empty(t, few.Unknown(), "what is written by hand is all of its author's")
 	var b bytes.Buffer
 	c.WriteText(&b)
 	require.Equal(t, "coverage of m.wasm: not known, the module is stripped: 0 of 300 blocks ran, libraries among them\n", b.String())
+}
+
+// Nothing that could not be counted is called covered.
+func TestAnUncountedModuleIsNotKnown(t *testing.T) {
+	c := policytest.Code{Module: "m.wasm", Unit: "statements", Uncounted: "no script"}
+	require.Equal(t, "no script", c.Unknown())
+	var text, object, page bytes.Buffer
+	c.WriteText(&text)
+	require.Equal(t, "coverage of m.wasm: not known: no script\n", text.String())
+	require.NoError(t, c.WriteJSON(&object))
+	require.Contains(t, object.String(), `"uncounted":"no script"`)
+	require.NoError(t, policytest.WriteHTML(&page, nil, []policytest.Code{c}))
+	require.Contains(t, page.String(), "m.wasm: not known</h2>\n<p>no script")
+	require.NotContains(t, page.String(), "100.0")
 }
 
 // source has three statements of two lines each.

@@ -14,8 +14,8 @@ import (
 // WriteText prints what ran and each gap.
 func (c *Code) WriteText(out io.Writer) {
 	ran, all := c.Count()
-	if c.Script {
-		fmt.Fprintf(out, "coverage of %s: not measured: the script that it runs cannot be told from its interpreter\n", c.Module)
+	if c.Uncounted != "" {
+		fmt.Fprintf(out, "coverage of %s: not known: %s\n", c.Module, c.Uncounted)
 		return
 	}
 	if c.Stripped {
@@ -39,9 +39,9 @@ func (c *Code) WriteJSON(out io.Writer) error {
 		Ran     int       `json:"ran"`
 		All     int       `json:"all"`
 		Strip   bool      `json:"stripped,omitempty"`
-		Script  bool      `json:"script,omitempty"`
+		Why     string    `json:"uncounted,omitempty"`
 		Gaps    []CodeGap `json:"gaps,omitempty"`
-	}{"code_coverage", c.Module, c.Percent(), c.Unit, ran, all, c.Stripped, c.Script, c.Gaps()})
+	}{"code_coverage", c.Module, c.Percent(), c.Unit, ran, all, c.Stripped, c.Uncounted, c.Gaps()})
 }
 
 // lines says of each line of each file whether all of it ran.

@@ -22,9 +22,9 @@ type World struct {
 	Classifier fwps.Classifier
 	Proxies    map[string]netip.AddrPort
 	Handles    map[fwpm.CalloutID]redirect.Handle
-	// Configure tries a configuration, in JSON, with a callout: why it is refused is
-	// the error. Optional: refusals cannot be tested without it.
-	Configure func(ctx context.Context, callout string, config []byte) error
+	// Configure tries a configuration with its callout: why it is refused is the error.
+	// Optional: refusals cannot be tested without it.
+	Configure func(context.Context, *Refusal) error
 	// NewTrace makes what writes down one connection.
 	NewTrace func() Trace
 }

@@ -1,9 +1,11 @@
 package policytest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -13,18 +15,72 @@ import (
 // A Refusal is a configuration that a callout must not take.
 type Refusal struct {
 	Callout string
-	Config  []byte // JSON
+	// Config is all of it, in JSON. If there is none it is the policy's, with Change, a
+	// JSON merge patch (RFC 7396).
+	Config, Change []byte
+}
+
+// Of is the configuration to try with a callout that has the one that is given.
+func (r *Refusal) Of(own []byte) ([]byte, error) {
+	if r.Config != nil {
+		return r.Config, nil
+	}
+	to, err := decoded(own)
+	if err != nil {
+		return nil, err
+	}
+	change, err := decoded(r.Change)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(merged(to, change))
+}
+
+// decoded keeps numbers as they are written.
+func decoded(text []byte) (v any, err error) {
+	if len(text) == 0 {
+		return nil, nil // A callout without a configuration.
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	return v, d.Decode(&v)
+}
+
+// merged is a value with a merge patch: null takes a key away.
+func merged(to, change any) any {
+	patch, ok := change.(map[string]any)
+	if !ok {
+		return change
+	}
+	out := map[string]any{}
+	if was, ok := to.(map[string]any); ok {
+		maps.Copy(out, was)
+	}
+	for key, v := range patch {
+		if out[key] = merged(out[key], v); v == nil {
+			delete(out, key)
+		}
+	}
+	return out
 }
 
 // refusal reads one: a configuration of a callout, and a part of why it is refused.
 func (r *reader) refusal(n *yaml.Node) {
-	vs := r.mapping(n, "a refusal", []string{"name", "callout", "config", "reason"})
+	vs := r.mapping(n, "a refusal", []string{"name", "callout", "config", "change", "reason"})
 	if vs == nil {
 		return
 	}
+	config := "config"
+	if _, ok := get(vs, "change"); ok {
+		config = "change"
+		if v, both := get(vs, "config"); both {
+			r.fail(v.Node, "", "config is all of a configuration, change is what differs from the policy's: expected one of them")
+			return
+		}
+	}
 	c := Case{Place: place(n), Refusal: new(Refusal), With: r.with}
 	s := Step{Place: c.Place}
-	for _, key := range []string{"name", "callout", "config", "reason"} {
+	for _, key := range []string{"name", "callout", config, "reason"} {
 		v, ok := get(vs, key)
 		if !ok {
 			r.fail(n, "", "%s is missing", key)
@@ -38,6 +94,8 @@ func (r *reader) refusal(n *yaml.Node) {
 			r.refer("callout", c.Refusal.Callout, v)
 		case "config":
 			c.Refusal.Config = r.json(v)
+		case "change":
+			c.Refusal.Change = r.json(v)
 		case "reason":
 			r.word(v, &s)
 		}
@@ -68,7 +126,7 @@ func (w *World) refuse(ctx context.Context, s *Suite, c *Case) Result {
 		res.Err = errors.New("callouts cannot be configured here")
 		return res
 	}
-	err := w.Configure(ctx, c.Refusal.Callout, c.Refusal.Config)
+	err := w.Configure(ctx, c.Refusal)
 	res.Took = time.Since(began)
 	want := &c.Steps[0].Want[0]
 	d := Difference{Key: want.Key, Line: want.Place.Line, Want: want.Text, Got: "the callout takes it", want: want}

@@ -74,8 +74,9 @@ func Schema() []byte {
 	table := m{"type": "object", "additionalProperties": false, "required": []string{"name", "columns", "rows"}, "properties": m{
 		"name": name, "with": schemaWith, "defaults": with(connectionKeys, nil), "columns": m{"type": "array", "uniqueItems": true, "items": m{"enum": columns}},
 		"rows": m{"type": "array", "items": m{"type": "array"}}}}
-	refusal := m{"type": "object", "additionalProperties": false, "required": []string{"name", "callout", "config", "reason"}, "properties": m{
-		"name": name, "callout": schemaText, "config": m{}, "reason": schemaText}}
+	refusal := m{"type": "object", "additionalProperties": false, "required": []string{"name", "callout", "reason"},
+		"oneOf": []m{{"required": []string{"config"}}, {"required": []string{"change"}}}, "properties": m{
+			"name": name, "callout": schemaText, "config": m{}, "change": m{"description": "What differs from the policy's configuration: a JSON merge patch."}, "reason": schemaText}}
 	root := m{"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "calloutd cases", "type": "object", "additionalProperties": false,
 		"required": []string{"version"}, "properties": m{
 			"version": m{"const": 1}, "policy": m{"type": "string", "description": "The policy's file, relative to this one."}, "with": schemaWith, "defaults": with(connectionKeys, nil),

@@ -60,6 +60,8 @@ func TestTheSchemaRefusesWhatTheReaderDoes(t *testing.T) {
 		"version: 1\ncases: [{name: a, to: '192.0.2.1:1', expect: {sound: false}}]\n",
 		"version: 1\ntables: [{name: a, columns: [too], rows: []}]\n",
 		"version: 1\nrefusals: [{name: a, callout: c, config: {}}]\n",
+		"version: 1\nrefusals: [{name: a, callout: c, reason: r}]\n",
+		"version: 1\nrefusals: [{name: a, callout: c, config: {}, change: {}, reason: r}]\n",
 	} {
 		require.Error(t, validate(t, s, []byte(src)), src)
 		_, err := policytest.Parse("c_test.yaml", []byte(src))

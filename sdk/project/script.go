@@ -41,19 +41,27 @@ func WithScript(engine, script []byte) ([]byte, error) {
 	return withSegment(engine, append(segment, script...))
 }
 
+// ScriptOf returns the script that WithScript put into a module, a part of it. The
+// engine has none as it is: its script is configuration. Other modules are no engine.
+func ScriptOf(module []byte) (script []byte, engine bool) {
+	at := bytes.Index(module, []byte(scriptMark))
+	if at < 0 || len(module)-at < len(scriptMark)+12 {
+		return nil, false
+	}
+	size := binary.LittleEndian.Uint32(module[at+len(scriptMark)+8:])
+	err := sections(module, func(id byte, content []byte) {
+		if id == secData && size > 0 && uint64(size) <= uint64(len(content)) {
+			script = content[len(content)-int(size):] // It is the end of the last segment.
+		}
+	})
+	return script, err == nil
+}
+
 // withSegment appends one to the data of a module, of which it goes over the
 // sections only.
 func withSegment(wasm, segment []byte) ([]byte, error) {
 	out := bytes.Clone(wasm[:8])
-	for at := 8; at < len(wasm); {
-		id := wasm[at]
-		size, n := binary.Uvarint(wasm[at+1:])
-		begin := at + 1 + n
-		if n <= 0 || size > uint64(len(wasm)-begin) {
-			return nil, fmt.Errorf("byte %d of the engine: the section goes past the end", at)
-		}
-		content := wasm[begin : begin+int(size)]
-		at = begin + int(size)
+	err := sections(wasm, func(id byte, content []byte) {
 		if id == secData || id == secDataCount {
 			count, n := binary.Uvarint(content)
 			content = append(uleb(uint32(count)+1), content[n:]...)
@@ -62,8 +70,22 @@ func withSegment(wasm, segment []byte) ([]byte, error) {
 			}
 		}
 		out = append(append(append(out, id), uleb(uint32(len(content)))...), content...)
+	})
+	return out, err
+}
+
+// sections goes over those of a module.
+func sections(wasm []byte, do func(id byte, content []byte)) error {
+	for at := 8; at < len(wasm); {
+		size, n := binary.Uvarint(wasm[at+1:])
+		begin := at + 1 + n
+		if n <= 0 || size > uint64(len(wasm)-begin) {
+			return fmt.Errorf("byte %d of the engine: the section goes past the end", at)
+		}
+		do(wasm[at], wasm[begin:begin+int(size)])
+		at = begin + int(size)
 	}
-	return out, nil
+	return nil
 }
 
 func uleb(v uint32) []byte { return binary.AppendUvarint(nil, uint64(v)) }

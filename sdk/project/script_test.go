@@ -52,6 +52,28 @@ func TestScriptIsWhereTheEngineLooks(t *testing.T) {
 	require.Equal(t, 1, bytes.Count(memory, script))
 }
 
+func TestScriptOfAModuleIsTheOneThatWasPutIntoIt(t *testing.T) {
+	want := []byte("function classify() { return proceed() }")
+	wasm, err := project.WithScript(engine(t), want)
+	require.NoError(t, err)
+	got, is := project.ScriptOf(wasm)
+	require.True(t, is)
+	require.Equal(t, want, got)
+	again, err := project.WithScript(wasm, []byte("another"))
+	require.NoError(t, err)
+	got, is = project.ScriptOf(again)
+	require.True(t, is)
+	require.Equal(t, "another", string(got))
+	got, is = project.ScriptOf(engine(t))
+	require.True(t, is)
+	require.Nil(t, got)
+	for _, other := range [][]byte{nil, []byte("\x00asm\x01\x00\x00\x00"), wasm[:len(wasm)/2]} {
+		got, is = project.ScriptOf(other)
+		require.False(t, is)
+		require.Nil(t, got)
+	}
+}
+
 func TestScriptsThatDoNotFit(t *testing.T) {
 	e := engine(t)
 	for _, c := range []struct {
