@@ -41,9 +41,10 @@ const (
 	shown inputs = 1<<fwpm.ConditionPeerName | 1<<fwpm.ConditionInterfaceIndex
 )
 
-// hash mixes some inputs into h: connections that are equal in them have the same.
+// hash mixes some inputs into h: connections that are equal in them have the same. Two
+// words at a time, since each multiplication waits for the one before it.
 func (f inputs) hash(h uint64, in *fwps.Incoming) uint64 {
-	var small uint64
+	var small, addrs, user, app uint64
 	if f&ofRemotePort != 0 {
 		small = uint64(in.Remote.Port())
 	}
@@ -62,32 +63,34 @@ func (f inputs) hash(h uint64, in *fwps.Incoming) uint64 {
 	if f&calloutInputs != 0 {
 		small ^= uint64(in.ProcessID) << 32
 	}
-	h = fold(h, small)
 	if f&ofRemote != 0 {
-		h = foldAddr(h, in.Remote.Addr())
+		h, addrs = foldAddr(h, in.Remote.Addr())
 	}
 	if f&ofLocal != 0 {
-		h = foldAddr(h, in.Local.Addr())
+		var local uint64
+		h, local = foldAddr(h, in.Local.Addr())
+		addrs |= local << 32
 	}
 	if f&ofUser != 0 {
-		h = fold(h, uint64(in.UserID)+uint64(len(in.Groups))<<32)
+		user = uint64(in.UserID) + uint64(len(in.Groups))<<32
 	}
 	if f&ofApp != 0 {
-		h = fold(h, appHash(in.AppID))
+		app = appHash(in.AppID)
 	}
 	if f&ofOriginal != 0 && in.OriginalAppID != "" && in.OriginalAppID != in.AppID {
 		h = fold(h, appHash(in.OriginalAppID))
 	}
-	return h
+	return fold(fold(h^small, addrs)^user, app)
 }
 
-func foldAddr(h uint64, a netip.Addr) uint64 {
+// foldAddr mixes an IPv6 address into h; an IPv4 address fits in a word with another.
+func foldAddr(h uint64, a netip.Addr) (mixed, v4 uint64) {
 	if a.Is4() {
 		b := a.As4()
-		return fold(h, uint64(binary.BigEndian.Uint32(b[:])))
+		return h, uint64(binary.BigEndian.Uint32(b[:]))
 	}
 	hi, lo := words(a)
-	return fold(h^hi, lo)
+	return fold(h^hi, lo), 0
 }
 
 // others are the fields of Other that are looked at.
