@@ -3,48 +3,71 @@ package benchscale_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/arenastore"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
 )
 
 // BenchmarkChurn opens connections through the pipeline as fast as it can while the
-// oldest of a hundred thousand end. With -benchtime 10m it tells whether memory is
-// flat: the most that the process had in the second and in the last quarter of the
-// time.
+// oldest of a hundred thousand end, with each store. With -benchtime 10m it tells
+// whether memory is flat: the most that the process had in the second and in the last
+// quarter of the time.
 func BenchmarkChurn(b *testing.B) {
+	for _, k := range []struct {
+		name string
+		open func() redirect.Store
+	}{
+		{"arenastore", func() redirect.Store { return arenastore.New(arenastore.Options{}) }},
+		{"memstore", func() redirect.Store { return memstore.New(0) }},
+	} {
+		b.Run(k.name, func(b *testing.B) {
+			p := newPipeline(b, 1000, false)
+			p.store = k.open()
+			churn(b, p)
+		})
+	}
+}
+
+func churn(b *testing.B, p *pipeline) {
 	const live = 100_000
-	p, d, ring := newPipeline(b, 1000, false), new(fwps.Decision), make([]redirect.Hop, live)
-	var quarters [4]int
-	open := func(i int) {
+	d, ring, i := new(fwps.Decision), make([]redirect.Hop, live), 0
+	open := func() {
 		h := &ring[i%live]
 		if h.Serial != 0 {
-			require.NoError(b, p.store.Release(h.Serial))
+			if err := p.store.Release(h.Serial); err != nil {
+				b.Fatal(err)
+			}
 			h.Serial = 0
 		}
 		p.engine.Classify(b.Context(), p.ins[i%len(p.ins)], d)
 		if d.Redirected() {
 			h.Serial, h.Target = p.store.NewSerial(), d.Connect.Remote
 			h.Record = append(h.Record[:0], d.Connect.Record...)
-			require.NoError(b, p.store.Put(h))
+			if err := p.store.Put(h); err != nil {
+				b.Fatal(err)
+			}
+		}
+		i++
+	}
+	for range live {
+		open()
+	}
+	had := make([]int, 0, 1<<20)
+	for b.Loop() {
+		if open(); i%10_000 == 0 {
+			had = append(had, rss(b))
 		}
 	}
-	for i := range live {
-		open(i)
+	if n := len(had); n >= 4 {
+		b.ReportMetric(float64(slices.Max(had[n/4:n/2]))/(1<<20), "second-MiB")
+		b.ReportMetric(float64(slices.Max(had[n*3/4:]))/(1<<20), "last-MiB")
 	}
-	b.ResetTimer()
-	for i := range b.N {
-		open(live + i)
-		if i%10_000 == 0 {
-			quarter := &quarters[i*4/b.N]
-			*quarter = max(*quarter, rss(b))
-		}
-	}
-	b.ReportMetric(float64(quarters[1])/(1<<20), "second-MiB")
-	b.ReportMetric(float64(quarters[3])/(1<<20), "last-MiB")
 }
 
 // rss is the memory of the process, in bytes.

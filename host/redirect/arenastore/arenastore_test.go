@@ -1,12 +1,10 @@
 package arenastore_test
 
 import (
-	"flag"
 	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -15,8 +13,6 @@ import (
 	"github.com/calloutd/calloutd/host/redirect/arenastore"
 	"github.com/calloutd/calloutd/host/redirect/storetest"
 )
-
-var churnFor = flag.Duration("churn", 0, "how long TestChurnKeepsMemoryFlat runs; zero is a fixed amount of work")
 
 // breathing is what an empty store may keep, but for a slab of each shard.
 const breathing = 5 << 20
@@ -229,7 +225,7 @@ func churnKeepsMemoryFlat(t *testing.T, open func(arenastore.Options) *arenastor
 	}
 	after := s.Memory()
 	most := after
-	for rounds, start := 0, time.Now(); rounds < 6 || time.Since(start) < *churnFor; rounds++ {
+	for range 6 {
 		for range live {
 			i := rnd.IntN(live)
 			require.NoError(t, s.Release(serials[i]))
