@@ -47,8 +47,9 @@ func (d *Decision) Take(o *Outcome, in *Incoming) {
 	d.Faulted, d.Vetoed, d.Absorbed, d.Reclassify = o.faulted, o.vetoed, o.absorbed, o.reclassifies
 	d.Cached = true
 	d.Steps = slices.Grow(d.Steps, len(o.steps))[:len(o.steps)]
-	for i := range o.steps { // One or two: a call that copies memory takes longer.
-		d.Steps[i] = o.steps[i]
+	for i := range d.Steps { // One or two: a call that copies memory takes longer.
+		to := &d.Steps[i]
+		*to = o.steps[i]
 	}
 	for i := range o.connects {
 		r := &d.connects[d.nversion]
