@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,7 @@ type Attachment struct {
 	events    *ringbuf.Reader
 	strangers *ringbuf.Reader
 	prefix    netip.Prefix // of the IPv6 addresses that stand in for others
+	ports     [2]uint16    // of this process's own network namespace, see home.port
 	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
@@ -119,7 +121,7 @@ func (a *Attachment) load() error {
 func (a *Attachment) Close() error {
 	a.cancel()
 	errs := []error{a.leave()}
-	for _, l := range a.links {
+	for _, l := range slices.Backward(a.links) {
 		errs = append(errs, l.Close())
 	}
 	if a.strangers != nil {
@@ -161,7 +163,7 @@ func (a *Attachment) leave() error {
 // ended, or ctx has. Pinned programs stay.
 func (a *Attachment) Drain(ctx context.Context) error {
 	var errs []error
-	for _, l := range a.links {
+	for _, l := range slices.Backward(a.links) { // What others need goes last.
 		errs = append(errs, l.Close())
 	}
 	a.links = nil
@@ -199,7 +201,7 @@ func (a *Attachment) Update(p *fwpm.Policy) error {
 	if err := a.write(t, next&1); err != nil {
 		return err
 	}
-	c := bpf.RedirectConfig{Generation: next, Daemon: uint32(os.Getpid()), Prefix: words(a.prefix)}
+	c := bpf.RedirectConfig{Generation: next, Daemon: uint32(os.Getpid()), Prefix: words(a.prefix), Tcp4: a.ports[ip4], Tcp6: a.ports[ip6]}
 	if a.opts.AskPermitted {
 		c.Tell = 1
 	}

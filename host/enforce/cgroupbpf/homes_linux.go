@@ -86,9 +86,7 @@ func loopbackIsUp() bool {
 
 // open listens for one family.
 func (h *home) open(ctx context.Context, family int) error {
-	lc := net.ListenConfig{}
-	lc.SetMultipathTCP(false)
-	l, err := lc.Listen(ctx, "tcp", loopbacks[family])
+	l, err := h.a.listen(ctx, family)
 	if err != nil {
 		return fmt.Errorf("cgroupbpf: %w", err)
 	}
@@ -102,6 +100,19 @@ func (h *home) open(ctx context.Context, family int) error {
 	}
 	h.a.wg.Go(h.datagrams[family].receive)
 	return h.tell(false)
+}
+
+// listen takes the same port in each namespace, if it is free: connections are on their
+// way there that were begun before this process came.
+func (a *Attachment) listen(ctx context.Context, family int) (net.Listener, error) {
+	lc := net.ListenConfig{}
+	lc.SetMultipathTCP(false)
+	at := netip.AddrPortFrom(loopbacks[family], swap(a.ports[family]))
+	l, err := lc.Listen(ctx, "tcp", at.String())
+	if errors.Is(err, unix.EADDRINUSE) {
+		return lc.Listen(ctx, "tcp", netip.AddrPortFrom(loopbacks[family], 0).String())
+	}
+	return l, err
 }
 
 // tell gives the kernel the ports; whole: there will be no others.
@@ -223,4 +234,4 @@ func netnsCookie() uint64 {
 	return cookie
 }
 
-var loopbacks = [2]string{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0).String(), netip.AddrPortFrom(netip.IPv6Loopback(), 0).String()}
+var loopbacks = [2]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}

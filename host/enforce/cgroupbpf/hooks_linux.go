@@ -21,7 +21,7 @@ type hook struct {
 func (a *Attachment) hooks() []hook {
 	o := &a.objs
 	return []hook{
-		{"socket_states", ebpf.AttachCGroupSockOps, o.SocketStates}, // The first: what others send needs it.
+		{"hold", ebpf.AttachCGroupInetEgress, o.Hold}, {"socket_states", ebpf.AttachCGroupSockOps, o.SocketStates}, // The first: what others send needs them.
 		{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, o.Recvmsg4}, {"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, o.Recvmsg6},
 		{"getpeername4", ebpf.AttachCgroupInet4GetPeername, o.Getpeername4}, {"getpeername6", ebpf.AttachCgroupInet6GetPeername, o.Getpeername6},
 		{"sock_create", ebpf.AttachCGroupInetSockCreate, o.SockCreate},

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
@@ -74,6 +75,7 @@ func (a *Attachment) visit(r *bpf.RedirectRecord) error {
 	}
 	if err != nil && verdict(r.Verdict) != permit { // A socket alone waits for nothing: its loopback may be up when it connects.
 		a.absent[r.Netns] = absence{err, time.Now()}
+		_ = a.objs.Homes.Update(r.Netns, bpf.RedirectHome{Asked: monotonic(), Whole: 1}, ebpf.UpdateExist) // Else who waits waits in vain.
 	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -74,6 +75,9 @@ func hammer(to string) string {
 	}
 }
 
+// patient lets a connection wait long for calloutd: the machine may be busy.
+func patient(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_SYNCNT, 10) } // It is not TCP.
+
 func try(network, to string) string {
 	if bypass := bypasses[network]; bypass != nil {
 		return bypass(netip.MustParseAddrPort(to))
@@ -108,7 +112,7 @@ func try(network, to string) string {
 	case "mapped-sends":
 		return sendsMapped(netip.MustParseAddrPort(to), false)
 	}
-	var d net.Dialer
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return c.Control(patient) }}
 	network, at, bound := strings.Cut(network, "@") // tcp@127.0.0.1:40000/...
 	if bound {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(at))

@@ -26,7 +26,6 @@ import (
 // serve listens for what needs an answer: in this process's own network namespace,
 // and in those of the cgroup's programs.
 func (a *Attachment) serve() error {
-	a.wg.Go(func() { a.report(a.ctx) })
 	if err := a.forgetHomes(); err != nil {
 		return err
 	}
@@ -37,6 +36,8 @@ func (a *Attachment) serve() error {
 	if h.inode, err = inodeOf("/proc/thread-self/ns/net"); err != nil {
 		return errors.Join(err, h.close())
 	}
+	a.ports = [2]uint16{h.port(ip4), h.port(ip6)}
+	a.wg.Go(func() { a.report(a.ctx) })
 	a.mu.Lock()
 	a.homes[h.netns] = h
 	a.mu.Unlock()
@@ -149,6 +150,9 @@ func (a *Attachment) report(ctx context.Context) {
 			a.opts.Logf("cgroupbpf: event: %v", err)
 			continue
 		}
+		if r.Held != 0 && a.comes(r) {
+			continue // The connection goes on by itself.
+		}
 		in := incoming(r)
 		if in.AppID == "" {
 			in.AppID = command(r) // Nothing is decided by it any more.
@@ -159,6 +163,23 @@ func (a *Attachment) report(ctx context.Context) {
 		}
 		a.opts.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: a.why(r, &in)})
 	}
+}
+
+// comes reports whether this process listens where a connection waits for it.
+func (a *Attachment) comes(r *bpf.RedirectRecord) bool {
+	if a.visit(r) != nil {
+		return false
+	}
+	h := a.homeOf(r.Netns)
+	return h != nil && h.port(familyOf(r)) == a.ports[familyOf(r)]
+}
+
+// familyOf is by which family a connection comes here.
+func familyOf(r *bpf.RedirectRecord) int {
+	if family(r.Family) == v6 {
+		return ip6
+	}
+	return ip4
 }
 
 // ask takes a connect that has been permitted through the layers, for those who
@@ -196,10 +217,6 @@ func (a *Attachment) why(r *bpf.RedirectRecord, in *fwps.Incoming) error {
 // whyNot is why something that needs an answer gets none.
 func (a *Attachment) whyNot(r *bpf.RedirectRecord, in *fwps.Incoming) string {
 	h := a.homeOf(r.Netns)
-	at := ip4
-	if family(r.Family) == v6 {
-		at = ip6
-	}
 	datagram := r.Protocol == fwps.ProtocolUDP
 	switch {
 	case r.Unseen == bound:
@@ -217,8 +234,10 @@ func (a *Attachment) whyNot(r *bpf.RedirectRecord, in *fwps.Incoming) string {
 			return fmt.Sprintf("only a callout or the program's path can decide it, and calloutd cannot listen in its network namespace: %v", err)
 		}
 		return "only a callout or the program's path can decide it, and calloutd was not yet in its network namespace: try again"
-	case h.listen[at] == nil || datagram && h.datagrams[at] == nil:
+	case h.listen[familyOf(r)] == nil || datagram && h.datagrams[familyOf(r)] == nil:
 		return "only a callout or the program's path can decide it, and that needs IPv6, which its network namespace does not have"
+	case r.Held != 0:
+		return "only a callout or the program's path can decide it, and where it waits for calloutd somebody else listens in its network namespace: try again"
 	}
 	return "only a callout or the program's path can decide it, and calloutd was not there, or the kernel has no room for more: try again"
 }

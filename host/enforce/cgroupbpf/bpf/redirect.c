@@ -18,7 +18,9 @@
 #define IPPROTO_UDP 17
 #define IPPROTO_MPTCP 262
 #define SOCK_RAW 3
+#define TCP_SYNCNT 7
 #define EACCES 13
+#define EEXIST 17
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -40,6 +42,10 @@ enum unseen { OTHERS = 254, RAW = 255 };
 #define WAIT_NS 10000000ULL
 #define AGAIN_NS 1000000000ULL
 
+// After how many jiffies the SYN of a connection that is held is repeated first, instead
+// of after a second: 0.1 s with CONFIG_HZ=250.
+#define REPEAT 25
+
 // family says at which layers an address is asked about.
 enum family { V4 = 4, V6 = 6, MAPPED = 46 };
 
@@ -48,6 +54,7 @@ struct config {
 	__u32 generation; // its lowest bit chooses the cells
 	__u32 daemon;     // its process, whose own sockets are left alone; 0 if it is gone
 	__u32 tell;       // user space hears of what is permitted, too
+	__u16 tcp4, tcp6; // its ports in its own network namespace, and in others if they are free
 };
 
 // A home is where the daemon listens in a network namespace: ports in network order,
@@ -55,7 +62,7 @@ struct config {
 struct home {
 	__u64 asked; // when it was asked to
 	__u16 tcp4, tcp6, udp4, udp6;
-	__u64 whole; // there will be no other ports
+	__u64 whole; // there will be no other ports; without any it cannot listen
 };
 
 // A cell is a part of the space of connections that the policy decides alike.
@@ -84,7 +91,7 @@ struct record {
 	__u64 cgroup;
 	__u64 netns;
 	__u32 unseen; // of a socket that was to be made; or BOUND; else 0
-	__u32 pad;
+	__u32 held;   // its SYN waits until the daemon listens
 	__u8 command[16]; // what the process calls itself, ended with a 0
 };
 
@@ -258,6 +265,7 @@ static __always_inline void set_v6(struct bpf_sock_addr *ctx, struct record *r)
 // refuse tells user space and fails the system call.
 static __always_inline int refuse(struct record *r)
 {
+	r->held = 0;
 	bpf_ringbuf_output(&events, r, sizeof(*r), 0);
 	bpf_set_retval(-EACCES);
 	return 0;
@@ -271,7 +279,8 @@ static __always_inline int permit(struct config *c, struct record *r)
 	return 1;
 }
 
-// remember keeps the record with the socket. False is out of memory.
+// remember keeps the record with the socket, and tells user space if it is held. False
+// is out of memory.
 static __always_inline int remember(struct bpf_sock_addr *ctx, struct record *r)
 {
 	if (!ctx->sk)
@@ -280,6 +289,8 @@ static __always_inline int remember(struct bpf_sock_addr *ctx, struct record *r)
 	if (!kept)
 		return 0;
 	*kept = *r;
+	if (r->held)
+		bpf_ringbuf_output(&events, r, sizeof(*r), 0);
 	return 1;
 }
 
@@ -316,24 +327,39 @@ static long waited(__u32 i, struct wait *w)
 	return (h && (h->whole || port_of(h, w->r))) || bpf_ktime_get_ns() > w->until;
 }
 
+// later is where the daemon will listen for a connection, 0 if it will not. Until then
+// no SYN leaves.
+static __always_inline __u16 later(struct config *c, struct record *r)
+{
+	__u16 port = r->family == V6 ? c->tcp6 : c->tcp4;
+	if (r->protocol != IPPROTO_TCP || !port)
+		return 0;
+	r->held = 1;
+	return port;
+}
+
 // listening is the port where the daemon listens for a record in the socket's network
 // namespace, 0 if it does not. Of a namespace that it does not know it is told, and gets
-// a moment: a program cannot sleep here, and the first connection of each container would
-// be refused.
+// a moment, as a program cannot sleep here. A connection then waits by itself.
 static __always_inline __u16 listening(struct config *c, struct record *r)
 {
 	struct home *h = bpf_map_lookup_elem(&homes, &r->netns);
-	if (h && (h->whole || port_of(h, r)))
-		return port_of(h, r);
-	if (!c->daemon)
-		return 0;
 	__u64 now = bpf_ktime_get_ns();
+	if (h && port_of(h, r))
+		return port_of(h, r);
+	if (!c->daemon || (h && h->whole && (h->tcp4 || now - h->asked < AGAIN_NS)))
+		return 0;
 	struct home empty = {.asked = now};
-	if (!h && bpf_map_update_elem(&homes, &r->netns, &empty, BPF_NOEXIST))
+	long failed = h ? 0 : bpf_map_update_elem(&homes, &r->netns, &empty, BPF_NOEXIST);
+	if (failed == -EEXIST) // Somebody else was faster.
+		h = bpf_map_lookup_elem(&homes, &r->netns);
+	else if (failed)
 		return 0;
 	if (!h || now - h->asked > AGAIN_NS) {
-		if (h)
+		if (h) {
 			h->asked = now;
+			h->whole = 0;
+		}
 		bpf_ringbuf_output(&strangers, r, sizeof(*r), BPF_RB_FORCE_WAKEUP);
 	} else {
 		now = h->asked;
@@ -341,7 +367,9 @@ static __always_inline __u16 listening(struct config *c, struct record *r)
 	struct wait w = {.r = r, .until = now + WAIT_NS};
 	bpf_loop(1 << 23, waited, &w, 0);
 	h = bpf_map_lookup_elem(&homes, &r->netns);
-	return h ? port_of(h, r) : 0;
+	if (h && (h->whole || port_of(h, r)))
+		return port_of(h, r);
+	return later(c, r);
 }
 
 // announce tells of a network namespace that the daemon does not know when the first
@@ -702,6 +730,41 @@ static __always_inline void source(struct bpf_sock_ops *ctx, struct source *s)
 	s->port = v;
 }
 
+enum coming { NOT_YET, THERE, NEVER };
+
+// coming says whether the daemon listens where a connection that is held goes to.
+static __always_inline enum coming coming(struct record *r, __u16 port)
+{
+	struct home *h = bpf_map_lookup_elem(&homes, &r->netns);
+	if (h && port_of(h, r) == port)
+		return THERE;
+	return h && h->whole ? NEVER : NOT_YET;
+}
+
+// The SYN of a connection that is held is dropped, and TCP repeats it. So is the answer
+// to one of somebody else that crosses it.
+SEC("cgroup_skb/egress")
+int hold(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	if (!sk || (sk->state != BPF_TCP_SYN_SENT && sk->state != BPF_TCP_SYN_RECV))
+		return 1;
+	sk = bpf_sk_fullsock(sk);
+	struct record *r = sk ? bpf_sk_storage_get(&asked, sk, 0, 0) : 0;
+	return !r || !r->held || coming(r, sk->dst_port) == THERE;
+}
+
+// repeat says when the SYN of a connection that is held is repeated, and ends that soon
+// where the daemon will not come.
+static __always_inline void repeat(struct bpf_sock_ops *ctx, enum coming coming)
+{
+	int once = 1;
+	if (ctx->op == BPF_SOCK_OPS_TIMEOUT_INIT)
+		ctx->reply = REPEAT;
+	else if (coming == NEVER)
+		bpf_setsockopt(ctx, IPPROTO_TCP, TCP_SYNCNT, &once, sizeof(once));
+}
+
 // Before the SYN leaves the record waits for the daemon, so that it cannot accept
 // too early. A connection that is not made takes its record along. One that was made
 // and closed at once is still accepted, with what it sent.
@@ -710,13 +773,19 @@ int socket_states(struct bpf_sock_ops *ctx)
 {
 	struct source s = {};
 	__u32 op = ctx->op;
-	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
-		struct record *r = ctx->sk ? bpf_sk_storage_get(&asked, ctx->sk, 0, 0) : 0;
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB || op == BPF_SOCK_OPS_TIMEOUT_INIT || op == BPF_SOCK_OPS_RTO_CB) {
+		struct bpf_sock *sk = ctx->sk;
+		struct record *r = sk ? bpf_sk_storage_get(&asked, sk, 0, 0) : 0;
 		if (!r)
 			return 1;
+		if (op != BPF_SOCK_OPS_TCP_CONNECT_CB) {
+			if (r->held)
+				repeat(ctx, coming(r, sk->dst_port));
+			return 1;
+		}
 		source(ctx, &s);
 		bpf_map_update_elem(&waiting, &s, r, BPF_ANY);
-		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | (r->held ? BPF_SOCK_OPS_RTO_CB_FLAG : 0));
 	} else if (op == BPF_SOCK_OPS_STATE_CB && ctx->args[0] == BPF_TCP_SYN_SENT && ctx->args[1] == BPF_TCP_CLOSE) {
 		source(ctx, &s);
 		bpf_map_delete_elem(&waiting, &s);

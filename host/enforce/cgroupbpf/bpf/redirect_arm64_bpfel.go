@@ -43,6 +43,8 @@ type RedirectConfig struct {
 	Generation uint32
 	Daemon     uint32
 	Tell       uint32
+	Tcp4       uint16
+	Tcp6       uint16
 }
 
 type RedirectHome struct {
@@ -69,7 +71,7 @@ type RedirectRecord struct {
 	Cgroup   uint64
 	Netns    uint64
 	Unseen   uint32
-	Pad      uint32
+	Held     uint32
 	Command  [16]uint8
 }
 
@@ -115,6 +117,7 @@ const (
 	RedirectProgConnect6     = "connect6"
 	RedirectProgGetpeername4 = "getpeername4"
 	RedirectProgGetpeername6 = "getpeername6"
+	RedirectProgHold         = "hold"
 	RedirectProgRecvmsg4     = "recvmsg4"
 	RedirectProgRecvmsg6     = "recvmsg6"
 	RedirectProgSendmsg4     = "sendmsg4"
@@ -169,6 +172,7 @@ type RedirectProgramSpecs struct {
 	Connect6     *ebpf.ProgramSpec `ebpf:"connect6"`
 	Getpeername4 *ebpf.ProgramSpec `ebpf:"getpeername4"`
 	Getpeername6 *ebpf.ProgramSpec `ebpf:"getpeername6"`
+	Hold         *ebpf.ProgramSpec `ebpf:"hold"`
 	Recvmsg4     *ebpf.ProgramSpec `ebpf:"recvmsg4"`
 	Recvmsg6     *ebpf.ProgramSpec `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
@@ -263,6 +267,7 @@ type RedirectPrograms struct {
 	Connect6     *ebpf.Program `ebpf:"connect6"`
 	Getpeername4 *ebpf.Program `ebpf:"getpeername4"`
 	Getpeername6 *ebpf.Program `ebpf:"getpeername6"`
+	Hold         *ebpf.Program `ebpf:"hold"`
 	Recvmsg4     *ebpf.Program `ebpf:"recvmsg4"`
 	Recvmsg6     *ebpf.Program `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
@@ -277,6 +282,7 @@ func (p *RedirectPrograms) Close() error {
 		p.Connect6,
 		p.Getpeername4,
 		p.Getpeername6,
+		p.Hold,
 		p.Recvmsg4,
 		p.Recvmsg6,
 		p.Sendmsg4,
