@@ -3,6 +3,7 @@ package arbitrate
 import (
 	"math/bits"
 
+	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 )
 
@@ -53,6 +54,8 @@ const (
 	hasProtocol
 	hasMore // the filter has a program or tests
 	rounded // the weight is more than its code says
+	loopback
+	notLoopback
 )
 
 // meets reports whether the search is for what the brief says.
@@ -104,8 +107,25 @@ func (e *entry) absorb(t *test) bool {
 		}
 	case fwpm.ConditionIPRemoteAddress:
 		return e.absorbAddress(t)
+	case fwpm.ConditionFlags:
+		return e.absorbFlags(t)
 	}
 	return false
+}
+
+// absorbFlags notes what the test wants of the one flag that most filters with flags
+// are about. A filter that is for loopback alone weighs more than one that is not, so
+// it is in the way of all that is not loopback.
+func (e *entry) absorbFlags(t *test) bool {
+	const flag = uint64(fwp.FlagIsLoopback)
+	one := t.kind == anySet && t.low == flag
+	switch {
+	case one || t.kind == masked && t.low&flag != 0:
+		e.has |= loopback
+	case t.kind == masked && t.high&flag != 0:
+		e.has |= notLoopback
+	}
+	return one || t.kind == masked && t.high == flag
 }
 
 func (e *entry) absorbAddress(t *test) bool {

@@ -54,7 +54,7 @@ func TestSizesAreThoseOfTheCache(t *testing.T) {
 	}
 	require.EqualValues(t, 64, unsafe.Sizeof(filter{}))
 	require.EqualValues(t, 32, unsafe.Sizeof(entry{}))
-	require.EqualValues(t, 32, 8+unsafe.Sizeof(bucket{}))
+	require.EqualValues(t, 64, 8+unsafe.Sizeof(bucket{}))
 }
 
 // What an entry has of its filter's weight and identifier orders entries as these do,
@@ -72,4 +72,32 @@ func TestEntriesAreInTheOrderOfTheirFilters(t *testing.T) {
 		a, b := some(), some()
 		require.Equal(t, cmp.Or(cmp.Compare(b.f.Weight.Value, a.f.Weight.Value), cmp.Compare(a.f.Filter.ID, b.f.Filter.ID)), before(a, b))
 	}
+}
+
+// What a brief says of loopback, and what it leaves to the tests, is what the filter's
+// conditions on flags say, alone and as alternatives.
+func TestBriefsTellLoopbackApart(t *testing.T) {
+	const l, none = fwpm.LayerALEAuthConnectV4, fwp.ConditionFlags(0)
+	flags := []fwp.ConditionFlags{fwp.FlagIsLoopback, fwp.FlagIsReauthorize, fwp.FlagIsLoopback | fwp.FlagIsReauthorize}
+	var conditions []fwpm.Condition
+	for _, m := range []fwp.Match{fwp.MatchEqual, fwp.MatchNotEqual, fwp.MatchGreaterOrEqual, fwp.MatchFlagsAllSet, fwp.MatchFlagsAnySet, fwp.MatchFlagsNoneSet} {
+		for _, v := range flags {
+			conditions = append(conditions, fwpm.Condition{Field: fwpm.ConditionFlags, Match: m, Value: fwp.U32(uint32(v))})
+		}
+	}
+	p := new(fwpm.Policy)
+	add := func(c ...fwpm.Condition) {
+		p.Filters = append(p.Filters, fwpm.Filter{ID: fwpm.FilterID(len(p.Filters) + 1), Name: "f", Layer: l, Action: fwp.ActionPermit, Conditions: c})
+	}
+	for i := range conditions {
+		add(conditions[i])
+		add(conditions[i], conditions[(i+7)%len(conditions)])
+	}
+	prog, err := Compile(p, Options{})
+	require.NoError(t, err)
+	var ins []fwps.Incoming
+	for _, f := range append(flags, none, fwp.FlagIsProxyConnection, ^none) {
+		ins = append(ins, fwps.Incoming{Layer: l, Flags: f})
+	}
+	newMirror(p).check(t, prog, ins)
 }

@@ -112,8 +112,8 @@ func (r *run) pass() {
 // tests nothing and all others are of its sublayer: there is nothing to look for.
 // Nil: there is none.
 func (g *group) first() *filter {
-	if b := &g.index.root; b.node == nil && b.subs&(b.subs-1) == 0 && b.n > 0 && b.first.has&^rounded == 0 {
-		return b.first.f
+	if b := &g.index.root; b.node == nil && b.subs&(b.subs-1) == 0 && b.n > 0 && b.head.has&^rounded == 0 {
+		return b.head.f
 	}
 	return nil
 }

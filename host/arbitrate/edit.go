@@ -1,6 +1,7 @@
 package arbitrate
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/calloutd/calloutd/host/internal/trie"
@@ -22,9 +23,9 @@ func (e *edit) add(f *entry) { e.put(&e.x.root, rootKey, f, 0) }
 // put puts a filter into a bucket, of which key is the way. The bucket must not be
 // used after: it may be elsewhere then.
 func (e *edit) put(b *bucket, key uint64, f *entry, used wayset) {
-	b.most, b.subs = max(b.most, f.weight), b.subs|1<<f.place
+	b.note(f)
 	if b.node == nil && b.n < aFew {
-		b.set(with(b.list(), f))
+		b.insert(f)
 		return
 	}
 	var moved []entry
@@ -65,7 +66,7 @@ func (e *edit) inside(b *bucket) *node {
 		b.node = &node{owner: e.own}
 	case b.node.owner != e.own:
 		n := *b.node
-		n.owner, n.lengths, n.rest = e.own, slices.Clone(n.lengths), slices.Clone(n.rest)
+		n.owner, n.prefixes, n.rest = e.own, slices.Clone(n.prefixes), slices.Clone(n.rest)
 		b.node = &n
 	}
 	return b.node
@@ -73,27 +74,31 @@ func (e *edit) inside(b *bucket) *node {
 
 // below puts a filter where a way leads.
 func (e *edit) below(n *node, w way, key uint64, f *entry, used wayset) {
-	n.ways[w]++
+	n.counts[w]++
+	n.ways |= 1 << w
 	var room [manyValues]target
 	for _, t := range f.targets(room[:0], w, key) {
 		if t.prefix {
 			n.count(t.bits, 1)
 		}
-		if e.x.table.Get(t.key) == nil {
+		b := e.x.table.Edit(e.own, t.key)
+		if b.empty() { // It is new.
 			e.x.note(t.key)
 		}
-		e.put(e.x.table.Edit(e.own, t.key), t.key, f, used.with(w))
+		e.put(b, t.key, f, used.with(w))
 	}
 }
 
 // count notes that there is a prefix of a length more, or less.
 func (n *node) count(bits uint8, more int32) {
-	at, found := slices.BinarySearchFunc(n.lengths, bits, func(l length, bits uint8) int { return int(bits) - int(l.bits) })
+	at, found := slices.BinarySearchFunc(n.prefixes, bits, func(l length, bits uint8) int { return cmp.Compare(l.bits, bits) })
 	if !found {
-		n.lengths = slices.Insert(n.lengths, at, length{bits: bits})
+		n.prefixes = slices.Insert(n.prefixes, at, length{bits: bits})
+		n.lengths.set(bits)
 	}
-	if n.lengths[at].n += uint32(more); n.lengths[at].n == 0 {
-		n.lengths = slices.Delete(n.lengths, at, at+1)
+	if n.prefixes[at].n += uint32(more); n.prefixes[at].n == 0 {
+		n.prefixes = slices.Delete(n.prefixes, at, at+1)
+		n.lengths.clear(bits)
 	}
 }
 
@@ -108,7 +113,7 @@ func (e *edit) remove(f *entry) bool {
 }
 
 func (b *bucket) empty() bool {
-	return b.n == 0 && (b.node == nil || b.node.ways == [ways]uint32{})
+	return b.n == 0 && (b.node == nil || b.node.ways == 0)
 }
 
 // take takes a filter out of a bucket, which must not be used after.
@@ -120,33 +125,51 @@ func (e *edit) take(b *bucket, key uint64, f *entry, used wayset) bool {
 		}
 		return b.drop(f)
 	}
-	at, found := locate(b.list(), f)
-	if !found {
+	if !b.remove(f) {
 		return false
 	}
-	l := without(b.list(), at)
-	b.set(l)
 	b.most, b.subs = 0, 0
-	for i := range l {
-		l := &l[i]
-		b.most, b.subs = max(b.most, l.weight), b.subs|1<<l.place
+	if b.n > 0 {
+		b.note(&b.head)
+	}
+	for i := range b.others() {
+		b.note(&b.others()[i])
 	}
 	return true
 }
 
 func (e *edit) takeBelow(n *node, w way, key uint64, f *entry, used wayset) bool {
-	n.ways[w]--
+	if n.counts[w]--; n.counts[w] == 0 {
+		n.ways &^= 1 << w
+	}
 	var room [manyValues]target
 	for _, t := range f.targets(room[:0], w, key) {
 		if t.prefix {
 			n.count(t.bits, -1)
 		}
-		if e.x.table.Get(t.key) == nil || !e.take(e.x.table.Edit(e.own, t.key), t.key, f, used.with(w)) {
+		if !e.takeFrom(t.key, f, used.with(w)) {
 			return false
 		}
-		if e.x.table.Get(t.key).empty() {
-			e.x.table.Delete(e.own, t.key)
+	}
+	return true
+}
+
+// takeFrom takes a filter out of the bucket of a key, and the bucket out of the table
+// if nothing else is in it: mostly so without a copy of it.
+func (e *edit) takeFrom(key uint64, f *entry, used wayset) bool {
+	b := e.x.table.Get(key)
+	if b == nil {
+		return false
+	}
+	last := b.node == nil && b.n == 1 && before(&b.head, f) == 0
+	if !last {
+		if !e.take(e.x.table.Edit(e.own, key), key, f, used) {
+			return false
 		}
+		last = b.node != nil && e.x.table.Get(key).empty()
+	}
+	if last {
+		e.x.table.Delete(e.own, key)
 	}
 	return true
 }

@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"sort"
 
+	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/internal/trie"
@@ -45,7 +46,10 @@ type search struct {
 // begin reads what the index needs of the incoming values once, into an empty
 // search.
 func (q *search) begin(in *fwps.Incoming, subs uint8) {
-	q.in, q.subs, q.port, q.protocol, q.user, q.known = in, subs, in.Remote.Port(), in.Protocol, in.UserID, hasProtocol|hasMore|rounded
+	q.in, q.subs, q.port, q.protocol, q.user, q.known = in, subs, in.Remote.Port(), in.Protocol, in.UserID, hasProtocol|hasMore|rounded|notLoopback
+	if in.ConditionFlags()&fwp.FlagIsLoopback != 0 {
+		q.known ^= loopback | notLoopback
+	}
 	if in.UserKnown {
 		q.known |= hasUser
 	}
@@ -67,9 +71,9 @@ func (q *search) begin(in *fwps.Incoming, subs uint8) {
 
 // find walks to every list that can have a first match.
 func (x *index) find(q *search) {
-	q.scan(x.root.list(), x.root.subs&q.subs)
+	q.list(&x.root)
 	if x.root.node != nil {
-		q.visit(x, &x.root, rootKey)
+		q.visit(x, []spot{{&x.root, rootKey}})
 	}
 	q.touched += warm(&q.best)
 }
@@ -113,106 +117,160 @@ func (q *search) opens(subs uint8, n *node) bool {
 	return false
 }
 
-// visit looks at the buckets below a node to which the search's values lead, and at
-// the rest of its list. It asks the table for all buckets at once, and touches what
-// they lead to, so that the cache misses of all are waited for together. Nodes are
-// for last: what is found before makes most of them not worth a look.
-func (q *search) visit(x *index, b *bucket, key uint64) {
-	for v := (visit{q: q, x: x, n: b.node, key: key}); ; {
-		var room [trie.Batch]uint64
-		keys := v.keys(room[:0])
-		if len(keys) == 0 {
+// A spot is a bucket with a node to which a search has come, and its key.
+type spot struct {
+	*bucket
+	key uint64
+}
+
+// visit looks at the buckets below some nodes to which the search's values lead, and
+// at the rest of their lists. It asks the table for all buckets at once, and touches
+// what they lead to, so that the cache misses of all are waited for together. Nodes
+// are for last: what is found before makes most of them not worth a look.
+func (q *search) visit(x *index, spots []spot) {
+	var below [4]spot
+	n := 0
+	for v := (visit{q: q, seen: x.seen, spots: spots}); ; {
+		var keys [trie.Batch]uint64
+		count := v.keys(&keys)
+		if count == 0 {
 			break
 		}
 		var buckets [trie.Batch]*bucket
-		x.table.GetAll(keys, &buckets)
-		q.touch(buckets[:len(keys)])
-		for _, b := range buckets[:len(keys)] {
+		x.table.GetAll(keys[:count], &buckets)
+		q.touch(buckets[:count])
+		for _, b := range buckets[:count] {
 			if b != nil && q.open(b.subs, b.most) {
-				q.scan(b.list(), b.subs&q.subs)
+				q.list(b)
 			}
 		}
-		for i, key := range keys {
-			if b := buckets[i%trie.Batch]; b != nil && b.node != nil && q.opens(b.subs, b.node) {
-				q.visit(x, b, key)
+		for i, b := range buckets[:count] {
+			if b == nil || b.node == nil || !q.opens(b.subs, b.node) {
+				continue
 			}
+			if n == len(below) {
+				q.visit(x, below[:])
+				n = 0
+			}
+			below[n] = spot{b, keys[i%trie.Batch]}
+			n++
 		}
 	}
-	q.walk(b.node.rest, b.subs&q.subs)
+	if n > 0 {
+		q.visit(x, below[:n])
+	}
+	for _, s := range spots {
+		if left := s.subs & q.subs; s.node.long && q.open(left, s.node.after) {
+			q.walk(s.node.rest, left)
+		}
+	}
 }
 
+// touch reads what the buckets lead to.
 func (q *search) touch(buckets []*bucket) {
 	var sum code
 	for _, b := range buckets {
-		if b != nil && b.first != nil {
-			sum += b.first.weight
+		if b == nil {
+			continue
+		}
+		if b.n > 1 {
+			sum += b.more.weight
+		}
+		if b.node != nil {
+			sum += b.node.after
 		}
 	}
 	q.touched = sum
 }
 
-// A visit makes the keys of the buckets below a node to which the search's values
+// A visit makes the keys of the buckets below nodes to which the search's values
 // lead, a batch at a time.
 type visit struct {
-	q      *search
-	x      *index
-	n      *node
-	key    uint64
-	begun  bool
-	length int
+	q     *search
+	seen  *sieve
+	spots []spot  // those that are left
+	begun bool    // the first of them
+	left  lengths // of its prefixes
 }
 
-func (v *visit) keys(out []uint64) []uint64 {
-	q, n := v.q, v.n
-	if !v.begun {
-		v.begun = true
-		if n.ways[byApp] > 0 && q.in.AppID != "" {
-			out = v.append(out, key(v.key, byApp, appHash(q.in.AppID)))
+// keys leaves a key that the sieve does not let through to be written over by the next.
+func (v *visit) keys(out *[trie.Batch]uint64) (n int) {
+	for len(v.spots) > 0 {
+		s := &v.spots[0]
+		if !v.begun {
+			if n > trie.Batch-int(ways) {
+				return n
+			}
+			n = v.exact(s, out, n)
+			if v.begun = true; v.q.known&hasAddr != 0 {
+				v.left = s.node.lengths
+			}
 		}
-		if n.ways[byUser] > 0 && q.known&hasUser != 0 {
-			out = v.append(out, key(v.key, byUser, uint64(q.user)))
+		for i := range v.left {
+			left := v.left[i]
+			for ; left != 0 && n < trie.Batch; left &= left - 1 {
+				out[n%trie.Batch] = v.q.prefixKey(s.key, uint8(longest-i*64-bits.TrailingZeros64(left)))
+				n += v.seen.has(out[n%trie.Batch])
+			}
+			if v.left[i] = left; left != 0 {
+				return n
+			}
 		}
-		if n.ways[byLocalPort] > 0 {
-			out = v.append(out, key(v.key, byLocalPort, uint64(q.in.Local.Port())))
-		}
-		if n.ways[byPort] > 0 {
-			out = v.append(out, key(v.key, byPort, uint64(q.port)))
-		}
-		if n.ways[byBin] > 0 {
-			out = v.append(out, key(v.key, byBin, uint64(q.port/portBin)))
-		}
+		v.spots, v.begun = v.spots[1:], false
 	}
-	if q.known&hasAddr == 0 {
-		return out
-	}
-	for ; v.length < len(n.lengths) && len(out) < trie.Batch; v.length++ {
-		out = v.append(out, q.prefixKey(v.key, n.lengths[v.length].bits))
-	}
-	return out
+	return n
 }
 
-// append appends a key that may be in the table.
-func (v *visit) append(out []uint64, key uint64) []uint64 {
-	if v.x.seen.has(key) {
-		out = append(out, key)
+// exact is keys for the ways that have one each.
+func (v *visit) exact(s *spot, out *[trie.Batch]uint64, n int) int {
+	q, ways := v.q, s.node.ways
+	if ways&(1<<byApp) != 0 && q.in.AppID != "" {
+		out[n%trie.Batch] = key(s.key, byApp, appHash(q.in.AppID))
+		n += v.seen.has(out[n%trie.Batch])
 	}
-	return out
+	if ways&(1<<byUser) != 0 && q.known&hasUser != 0 {
+		out[n%trie.Batch] = key(s.key, byUser, uint64(q.user))
+		n += v.seen.has(out[n%trie.Batch])
+	}
+	if ways&(1<<byLocalPort) != 0 {
+		out[n%trie.Batch] = key(s.key, byLocalPort, uint64(q.in.Local.Port()))
+		n += v.seen.has(out[n%trie.Batch])
+	}
+	if ways&(1<<byPort) != 0 {
+		out[n%trie.Batch] = key(s.key, byPort, uint64(q.port))
+		n += v.seen.has(out[n%trie.Batch])
+	}
+	if ways&(1<<byBin) != 0 {
+		out[n%trie.Batch] = key(s.key, byBin, uint64(q.port/portBin))
+		n += v.seen.has(out[n%trie.Batch])
+	}
+	return n
 }
 
 // prefixKey is the key of the prefix of a length that covers the remote address.
 func (q *search) prefixKey(node uint64, bits uint8) uint64 {
-	if !q.six {
-		return prefixKey(node, bits, q.lo>>(32-bits)<<(32-bits))
+	if free := (32 - bits) % 64; !q.six {
+		return prefixKey(node, bits, q.lo>>free<<free)
 	}
 	hi, lo := mask6(bits)
 	return prefixKey(node, bits, fold(q.hi&hi, q.lo&lo))
 }
 
+// list looks at a bucket's list.
+func (q *search) list(b *bucket) {
+	if b.n == 0 {
+		return
+	}
+	q.scan(&b.head, b.others(), b.subs&q.subs)
+}
+
 // scan looks at a list for filters of the sublayers left, and returns those of
 // which later ones could still be the first.
-func (q *search) scan(l []entry, left uint8) uint8 {
-	for i := range l {
-		e := &l[i]
+func (q *search) scan(e *entry, others []entry, left uint8) uint8 {
+	for i := -1; i < len(others); i++ {
+		if i >= 0 {
+			e = &others[i]
+		}
 		mine := uint8(1) << e.place
 		if left&mine == 0 {
 			continue
@@ -246,7 +304,7 @@ func (q *search) walk(l list, left uint8) {
 		if !q.open(left, chunk[0].weight) {
 			return
 		}
-		left = q.scan(chunk, left)
+		left = q.scan(&chunk[0], chunk[1:], left)
 	}
 }
 

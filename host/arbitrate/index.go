@@ -1,10 +1,6 @@
 package arbitrate
 
-import (
-	"unsafe"
-
-	"github.com/calloutd/calloutd/host/internal/trie"
-)
+import "github.com/calloutd/calloutd/host/internal/trie"
 
 // together is how many sublayers share an index, so that one walk serves them all.
 const together = 8
@@ -28,28 +24,32 @@ type index struct {
 }
 
 // A bucket is where a way leads: to a list, and to a node if there are many filters.
+// With its key it is one line of the cache.
 type bucket struct {
-	// The first of the filters in order, the sublayers mixed; with a node, of the first
-	// of those that no further way leads to. Never changed in place. A slice would be
-	// longer, and a bucket and its key are half a line of the cache.
-	first *entry
-	node  *node
-	most  code  // no filter here or below is heavier; deletions leave it too high
-	n     uint8 // filters in the list, no more than a chunk
-	subs  uint8 // the sublayers of the filters that are or were here
+	// The list is in order, the sublayers mixed; with a node, it is the first of those
+	// that no further way leads to. Its first filter is here, so that most lists cost no
+	// miss of their own. The others are never changed in place. A slice would be longer.
+	head entry
+	more *entry
+	node *node
+	most code  // no filter here or below is heavier; deletions leave it too high
+	n    uint8 // filters in the list, no more than a chunk
+	subs uint8 // the sublayers of the filters that are or were here
 }
 
-func (b *bucket) list() []entry { return unsafe.Slice(b.first, b.n) }
-
-func (b *bucket) set(l []entry) { b.first, b.n = unsafe.SliceData(l), uint8(len(l)) }
-
-// A node is the inside of a bucket with many filters.
+// A node is the inside of a bucket with many filters. What a search needs of it comes
+// first, in one line of the cache.
 type node struct {
-	owner   *trie.Edit
 	most    [together]code // as in the bucket, for each sublayer
-	ways    [ways]uint32   // how many filters each way leads to
-	lengths []length       // of the prefixes, the longest first
-	rest    list           // what follows the bucket's list
+	lengths lengths
+	after   code   // the weight of the first in rest
+	long    bool   // there is one
+	ways    wayset // that lead anywhere
+
+	owner    *trie.Edit
+	counts   [ways]uint32 // how many filters each way leads to
+	prefixes []length     // how many prefixes of each length
+	rest     list         // what follows the bucket's list
 }
 
 // A length is how many prefixes of a length there are, a prefix counted once for
@@ -58,6 +58,15 @@ type length struct {
 	bits uint8
 	n    uint32
 }
+
+// Lengths are the lengths of prefixes, as bits, the longest first.
+type lengths [3]uint64
+
+const longest = 128
+
+func (l *lengths) set(bits uint8) { l[(longest-bits)/64] |= 1 << ((longest - bits) % 64) }
+
+func (l *lengths) clear(bits uint8) { l[(longest-bits)/64] &^= 1 << ((longest - bits) % 64) }
 
 // An entry is a filter in a list, with what most filters say at hand: to look at
 // the filter itself costs a cache miss.
@@ -84,7 +93,10 @@ func (x *index) each(f func(*filter)) {
 }
 
 func (b *bucket) each(f func(*filter)) {
-	for _, e := range b.list() {
+	if b.n > 0 {
+		f(b.head.f)
+	}
+	for _, e := range b.others() {
 		f(e.f)
 	}
 	if b.node == nil {

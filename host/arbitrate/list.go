@@ -112,29 +112,33 @@ func (l list) remove(e *entry) (out list, found bool) {
 // keep adds an entry to the filters that no way leads from a bucket with a node to,
 // which the caller owns.
 func (b *bucket) keep(e *entry) {
-	n, l := b.node, b.list()
-	if len(l) > 0 && len(n.rest) > 0 && before(e, &l[len(l)-1]) > 0 {
+	n := b.node
+	if b.n > 0 && len(n.rest) > 0 && before(e, b.last()) > 0 {
 		n.rest = n.rest.insert(e)
-		return
-	}
-	first, second := halves(with(l, e), len(n.rest) == 0)
-	b.set(first)
-	if second != nil {
+	} else if b.insert(e); b.n > chunkLen {
+		first, second := halves(b.list(), len(n.rest) == 0)
+		b.set(first)
 		n.rest = slices.Insert(n.rest, 0, second)
 	}
+	n.tail()
 }
 
 // drop is the reverse of keep.
-func (b *bucket) drop(e *entry) bool {
+func (b *bucket) drop(e *entry) (found bool) {
 	n := b.node
-	if i, found := locate(b.list(), e); found {
-		if b.set(without(b.list(), i)); b.n == 0 && len(n.rest) > 0 {
-			b.set(n.rest[0])
-			n.rest = slices.Delete(n.rest, 0, 1)
-		}
-		return true
+	if found = b.remove(e); !found {
+		n.rest, found = n.rest.remove(e)
+	} else if b.n == 0 && len(n.rest) > 0 {
+		b.set(n.rest[0])
+		n.rest = slices.Delete(n.rest, 0, 1)
 	}
-	var found bool
-	n.rest, found = n.rest.remove(e)
+	n.tail()
 	return found
+}
+
+// tail notes what rest begins with.
+func (n *node) tail() {
+	if n.long, n.after = len(n.rest) > 0, 0; n.long {
+		n.after = n.rest[0][0].weight
+	}
 }

@@ -14,24 +14,24 @@ import (
 // after so many keys a new sieve is made of what the table has.
 type sieve struct {
 	words []atomic.Uint64
-	shift int // 64 - log2(len(words))
-	limit int // keys for which it is made
+	shift uint8 // 64 - log2(len(words))
+	limit int   // keys for which it is made
 }
 
 // newSieve has 8 to 16 bits for each of so many keys.
 func newSieve(limit int) *sieve {
 	log := max(bits.Len(uint(limit*8/64)), 1)
-	return &sieve{make([]atomic.Uint64, 1<<log), 64 - log, limit}
+	return &sieve{make([]atomic.Uint64, 1<<log), uint8(64 - log), limit}
 }
 
 // at is where a key's bit is. The table does not go by these bits of it alone.
 func (s *sieve) at(key uint64) (*atomic.Uint64, uint64) {
-	return &s.words[key>>s.shift], 1 << ((key >> 8) % 64)
+	return &s.words[key>>(s.shift%64)], 1 << ((key >> 8) % 64)
 }
 
-func (s *sieve) has(key uint64) bool {
-	w, bit := s.at(key)
-	return w.Load()&bit != 0
+// has is 1 if the key may be in the table, else 0.
+func (s *sieve) has(key uint64) int {
+	return int(s.words[key>>(s.shift%64)].Load() >> ((key >> 8) % 64) & 1)
 }
 
 func (s *sieve) add(key uint64) {

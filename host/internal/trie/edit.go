@@ -21,7 +21,7 @@ func (m *Map[V]) begin(e *Edit) place[V] {
 }
 
 // down makes a branch e's own and goes to a child of it.
-func (p place[V]) down(e *Edit, key uint64, shift int) place[V] {
+func (p place[V]) down(e *Edit, key uint64, shift uint) place[V] {
 	b := p.branch()
 	if b.hold.owner != e {
 		mine := *b
@@ -98,7 +98,7 @@ func (p place[V]) drop(key uint64) {
 }
 
 // split makes full slots a branch.
-func (p place[V]) split(e *Edit, shift int) {
+func (p place[V]) split(e *Edit, shift uint) {
 	b := &branch[V]{hold: hold{owner: e}}
 	for _, s := range p.slots() {
 		i := s.key >> shift % fan

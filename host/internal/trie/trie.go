@@ -15,7 +15,7 @@ const (
 	fan   = 16 // children of a branch, for 4 bits of the key
 	width = 8  // slots of a child: their tags are one word
 	step  = 4
-	top   = 64 - step
+	top   = uint(64 - step)
 )
 
 // A Map is a table. The zero Map is empty; a copy of one is another table.
@@ -94,7 +94,7 @@ func (m *Map[V]) Len() int { return m.n }
 func (m *Map[V]) Get(key uint64) *V {
 	c := &m.root
 	for shift := top; c.tags == isBranch; shift -= step {
-		c = &c.branch().kids[key>>shift%fan]
+		c = &c.branch().kids[key>>(shift%64)%fan]
 	}
 	return c.find(key)
 }
@@ -112,7 +112,7 @@ func (m *Map[V]) GetAll(keys []uint64, out *[Batch]*V) {
 		deeper = false
 		for i, key := range keys {
 			if c := at[i%Batch]; c.tags == isBranch {
-				at[i%Batch], deeper = &c.branch().kids[key>>shift%fan], true
+				at[i%Batch], deeper = &c.branch().kids[key>>(shift%64)%fan], true
 			}
 		}
 	}
