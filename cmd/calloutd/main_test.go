@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -56,15 +57,27 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// can answers can:LANGUAGE, whether its compiler is here, and tool:NAME. In CI
-// they have to be. root is whether this is root.
-func can(ctx context.Context, cond, modules string) (bool, error) {
-	if cond == "root" {
-		return os.Geteuid() == 0, nil
+// What a script needs is not passed over in CI.
+func TestScriptsAskForTools(t *testing.T) {
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.NotRegexp(t, `(?m)^\[.*\bexec:`, string(text), "%s: write tool: in the place of exec:", file)
 	}
+}
+
+// can answers can:LANGUAGE, whether its compiler is here, tool:NAME, and root. In CI
+// they have to be; testscript's own exec:NAME would pass over what is missing there.
+func can(ctx context.Context, cond, modules string) (bool, error) {
 	kind, name, _ := strings.Cut(cond, ":")
 	var err error
 	switch l := project.ByName(name); {
+	case cond == "root" && os.Geteuid() != 0:
+		err = errors.New("this is not root")
+	case cond == "root":
 	case kind == "tool":
 		_, err = exec.LookPath(name)
 	case kind == "can" && l != nil:
