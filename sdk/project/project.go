@@ -25,10 +25,18 @@ import (
 //go:embed all:template
 var templates embed.FS
 
+// A Start is what a new project does, and the folder of its files among the templates.
+type Start string
+
+const (
+	Blocks    Start = "blocks"    // it blocks protocols that are not encrypted
+	Redirects Start = "redirects" // it sends web connections to a proxy
+)
+
 var valid = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
 
 // New makes a project in a folder of its name, which must not exist, under dir.
-func New(dir, language, name string) (*Language, error) {
+func New(dir, language, name string, start Start) (*Language, error) {
 	l := ByName(language)
 	switch {
 	case l == nil:
@@ -36,7 +44,7 @@ func New(dir, language, name string) (*Language, error) {
 	case !valid.MatchString(name):
 		return nil, fmt.Errorf("%q is no name for a policy: expected a small letter, then small letters, digits and hyphens, 40 at most", name)
 	}
-	files, err := l.files(name)
+	files, err := l.files(name, start)
 	if err != nil {
 		return nil, err
 	}
@@ -60,11 +68,15 @@ func New(dir, language, name string) (*Language, error) {
 }
 
 // files are those of a new project, by their path in it.
-func (l *Language) files(name string) (map[string][]byte, error) {
+func (l *Language) files(name string, start Start) (map[string][]byte, error) {
 	out := map[string][]byte{}
-	for _, folder := range []string{"template/all", "template/" + l.Name} {
+	begin := "template/" + string(start)
+	for _, folder := range []string{"template/all", "template/" + l.Name, begin + "/all", begin + "/" + l.Name} {
+		if _, err := fs.Stat(templates, folder); errors.Is(err, fs.ErrNotExist) {
+			continue // A language may need nothing but its source.
+		}
 		err := each(templates, folder, func(file string, src []byte) error {
-			text, err := l.fill(src, name)
+			text, err := l.fill(src, name, start)
 			out[strings.TrimSuffix(file, ".tmpl")] = text
 			return err
 		})
@@ -86,7 +98,7 @@ func (l *Language) files(name string) (map[string][]byte, error) {
 	return out, nil
 }
 
-func (l *Language) fill(src []byte, name string) ([]byte, error) {
+func (l *Language) fill(src []byte, name string, start Start) ([]byte, error) {
 	t, err := template.New("").Option("missingkey=error").Parse(string(src))
 	if err != nil {
 		return nil, err
@@ -94,8 +106,9 @@ func (l *Language) fill(src []byte, name string) ([]byte, error) {
 	var b bytes.Buffer
 	err = t.Execute(&b, struct {
 		*Language
-		Policy string
-	}{l, name})
+		Policy    string
+		Redirects bool
+	}{l, name, start == Redirects})
 	return b.Bytes(), err
 }
 

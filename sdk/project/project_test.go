@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -19,7 +20,7 @@ func TestNamesOfPolicies(t *testing.T) {
 		"": false, "A": false, "2p": false, "-p": false, "a_b": false, "a b": false, "../p": false, ".": false, "a/b": false, "é": false, strings.Repeat("a", 41): false,
 	} {
 		dir := t.TempDir()
-		_, err := project.New(dir, "wat", name)
+		_, err := project.New(dir, "wat", name, project.Blocks)
 		if ok {
 			require.NoError(t, err)
 			continue
@@ -32,7 +33,7 @@ func TestNamesOfPolicies(t *testing.T) {
 }
 
 func TestUnknownLanguageIsAnErrorThatNamesTheOthers(t *testing.T) {
-	_, err := project.New(t.TempDir(), "cobol", "p")
+	_, err := project.New(t.TempDir(), "cobol", "p", project.Blocks)
 	require.EqualError(t, err, `there is no language "cobol": expected one of `+strings.Join(project.Names(), ", "))
 }
 
@@ -41,7 +42,7 @@ func TestWhatExistsIsNeverOverwritten(t *testing.T) {
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "empty"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte("mine"), 0o644))
 	for _, name := range []string{"empty", "file"} {
-		_, err := project.New(dir, "c", name)
+		_, err := project.New(dir, "c", name, project.Blocks)
 		require.ErrorContains(t, err, "exists already and stays as it is")
 	}
 	left, err := os.ReadDir(filepath.Join(dir, "empty"))
@@ -52,27 +53,75 @@ func TestWhatExistsIsNeverOverwritten(t *testing.T) {
 // A project has its SDK byte for byte, its files are about it, and its language is known by them.
 func TestProjectsAreWhole(t *testing.T) {
 	for _, name := range project.Names() {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			l, err := project.New(dir, name, "hello")
-			require.NoError(t, err)
-			root := filepath.Join(dir, "hello")
-			for _, file := range []string{l.Main, "README.md", "policy.yaml", "policy_test.yaml", "Makefile", ".gitignore"} {
-				require.FileExists(t, filepath.Join(root, file))
-			}
-			of, err := project.Of(root)
-			require.NoError(t, err)
-			require.Equal(t, name, of.Name)
-			for from, to := range l.Vendor {
-				compare(t, filepath.Join("..", from), filepath.Join(root, l.Kit, to))
-			}
-			make, err := os.ReadFile(filepath.Join(root, "Makefile"))
-			require.NoError(t, err)
-			for _, command := range l.Makefile() {
-				require.Contains(t, string(make), "\n\t"+command+"\n")
-			}
-		})
+		for _, start := range []project.Start{project.Blocks, project.Redirects} {
+			t.Run(name+" "+string(start), func(t *testing.T) { whole(t, name, start) })
+		}
 	}
+}
+
+func whole(t *testing.T, name string, start project.Start) {
+	dir := t.TempDir()
+	l, err := project.New(dir, name, "hello", start)
+	require.NoError(t, err)
+	root := filepath.Join(dir, "hello")
+	for _, file := range []string{l.Main, "README.md", "policy.yaml", "policy_test.yaml", "Makefile", ".gitignore"} {
+		require.FileExists(t, filepath.Join(root, file))
+	}
+	of, err := project.Of(root)
+	require.NoError(t, err)
+	require.Equal(t, name, of.Name)
+	for from, to := range l.Vendor {
+		compare(t, filepath.Join("..", from), filepath.Join(root, l.Kit, to))
+	}
+	make, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	require.NoError(t, err)
+	for _, command := range l.Makefile() {
+		require.Contains(t, string(make), "\n\t"+command+"\n")
+	}
+}
+
+// The words of a project's README are those of the SDK's.
+func TestWordsAreTheSDKs(t *testing.T) {
+	for _, l := range project.Languages {
+		folder := l.Name
+		if folder == "cpp" {
+			folder = "c"
+		}
+		src, err := os.ReadFile(filepath.Join("..", folder, "README.md"))
+		require.NoError(t, err)
+		for word, here := range map[string]string{"Permit": l.Words.Permit, "Block": l.Words.Block, "Continue": l.Words.Continue, "Redirect": l.Words.Redirect} {
+			require.Regexp(t, `(?m)^\| `+word+` \|.*`+regexp.QuoteMeta(here), string(src), l.Name)
+		}
+	}
+}
+
+// What editors are told of JavaScript is what the engine has, and all of it.
+func TestDeclarationsOfJavaScriptAreTheEngines(t *testing.T) {
+	read := func(file string) string {
+		src, err := os.ReadFile(filepath.Join("..", "js", file))
+		require.NoError(t, err)
+		return string(src)
+	}
+	all := func(src, pattern string) (names []string) {
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(src, -1) {
+			names = append(names, m[1])
+		}
+		require.NotEmpty(t, names, pattern)
+		return names
+	}
+	engine, prelude, declared := read("engine.c"), read("prelude.cc"), read("callout.d.ts")
+	block := func(begin string) string {
+		_, rest, ok := strings.Cut(declared, begin)
+		require.True(t, ok, begin)
+		body, _, _ := strings.Cut(rest, "\n}")
+		return body
+	}
+	const member = `(?m)^  (?:readonly )?(\w+)[(:]`
+	require.ElementsMatch(t, all(engine, `FIELD\("(\w+)"`), all(block("interface Call {"), member))
+	require.ElementsMatch(t, all(prelude, `(?m)^  (with\w+|hard|keepContext|noRecord|cacheable)\(`), all(block("interface Verdict {"), member))
+	require.ElementsMatch(t, all(engine, `SetPropertyStr\(js, e, "(\w+)"`), all(block("interface CalloutEvent {"), member))
+	require.ElementsMatch(t, all(engine, `JS_CFUNC\w*DEF\("(\w+)"`), all(block("declare const host: {"), member))
+	require.ElementsMatch(t, all(prelude, `globalThis\.(\w+) = `), all(declared, `declare function (\w+)`))
 }
 
 // compare makes sure that every source at from is at to.
@@ -120,7 +169,7 @@ func TestMissingToolsAreNamedWithWhatInstallsThem(t *testing.T) {
 		"wat":            {"apt-get install wabt"},
 	} {
 		dir := t.TempDir()
-		_, err := project.New(dir, name, "hello")
+		_, err := project.New(dir, name, "hello", project.Blocks)
 		require.NoError(t, err)
 		_, err = project.Build(t.Context(), filepath.Join(dir, "hello"), new(bytes.Buffer))
 		var missing *project.MissingError

@@ -109,6 +109,12 @@ func (v Verdict) NoRecord() Verdict { v.flags |= abi.FlagNoRecord; return v }
 // Cacheable says that equal inputs get the same answer.
 func (v Verdict) Cacheable() Verdict { v.flags |= abi.FlagCacheable; return v }
 
+// BySelf reports whether this callout has redirected the connection, which is then the
+// proxy's own: it must not be sent to the proxy again.
+func (c *Call) BySelf() bool {
+	return c.State == RedirectedBySelf || c.State == PreviouslyRedirectedBySelf
+}
+
 // A Callout decides connections.
 type Callout interface{ Classify(c *Call) Verdict }
 
