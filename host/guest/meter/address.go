@@ -19,10 +19,11 @@ func (p address) function(f *function) {
 	get, set := uleb([]byte{opLocalGet}, zero), uleb([]byte{opLocalSet}, zero)
 	last := uint32(min(p.m.pages<<16, 1<<32) - 1)
 	touch := []instr{{op: opLocalGet, n: zero, raw: get}, {op: opI32Load8U, raw: uleb([]byte{opI32Load8U, 0}, last)}, {op: opDrop, raw: []byte{opDrop}}}
-	// Where ways meet the compiler makes another value of the local, unless it is
-	// set to what it was; and where they come out of a loop it knows nothing.
+	// Where ways meet, as behind the payment at the entry, the compiler makes another
+	// value of the local, unless it is set to what it was; and where they come out of
+	// a loop it knows nothing.
 	same := instr{op: opRaw, raw: append(get[:len(get):len(get)], set...)}
-	out := append(make([]instr, 0, len(f.code)+len(f.code)/4), touch...)
+	out := append(append(make([]instr, 0, len(f.code)+len(f.code)/4), same), touch...)
 	var loops []int // how many loops begin before each open block
 	n := 0
 	for k, i := range f.code {

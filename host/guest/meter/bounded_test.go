@@ -1,6 +1,7 @@
 package meter_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -141,4 +142,36 @@ func TestLocals(t *testing.T) {
 	b.function(0x03, 0x40, 0x10, 0, 0x0c, 0, 0x0b) // loop: call 0
 	b.export("f", 1)
 	require.True(t, spent(t, start(t, b.bytes()), "f", 50))
+}
+
+// stop is where refill lets a collection in: memory.grow of nothing, dropped.
+var stop = []byte{0x41, 0, 0x40, 0, 0x1a}
+
+// TestPaymentsDoNotSlipPastAStop: a guest is let out at every fourth slice, however
+// many slices its payments are of at once and wherever its budget began. Every stop
+// calls the host here, in place of what it does.
+func TestPaymentsDoNotSlipPastAStop(t *testing.T) {
+	const slices, every = 4096, 4
+	for _, pages := range []int{1, 2, 3, 4, 6, 8, 63} { // A page costs a slice, whether or not there is one.
+		b := newBuilder()
+		b.hosted = true
+		b.function(0x03, 0x40, 0x41, byte(pages), 0x40, 0, 0x1a, 0x0c, 0, 0x0b) // loop: memory.grow
+		b.export("f", 1)
+		out, err := meter.Rewrite(b.bytes())
+		require.NoError(t, err)
+		require.Equal(t, 1, bytes.Count(out, stop))
+		out = bytes.Replace(out, stop, []byte{0x10, 0, opNop, opNop, opNop}, 1) // call 0
+		stops := 0
+		rt := wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfig().WithMemoryLimitPages(1))
+		defer rt.Close(context.Background())
+		_, err = rt.NewHostModuleBuilder("env").NewFunctionBuilder().WithFunc(func() { stops++ }).Export("f").Instantiate(t.Context())
+		require.NoError(t, err)
+		m, err := rt.Instantiate(t.Context(), out)
+		require.NoError(t, err)
+		for phase := range every {
+			stops = 0
+			require.True(t, spent(t, m, "f", slices+phase))
+			require.InDelta(t, slices/max(every, pages), stops, 2, "payments of %d slices, a budget of %d", pages, slices+phase)
+		}
+	}
 }

@@ -11,6 +11,7 @@ type builder struct {
 	exports []byte
 	n       int
 	locals  uint64 // i64 locals of the next functions
+	hosted  bool   // function 0 is the host's env.f
 }
 
 func newBuilder() *builder { return new(builder) }
@@ -36,6 +37,9 @@ func (b *builder) export(name string, f int) {
 
 func (b *builder) bytes() []byte {
 	m := []byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00")
+	if b.hosted {
+		m = append(m, "\x02\x09\x01\x03env\x01f\x00\x00"...)
+	}
 	m = append(m, 3)
 	m = vec(m, append(uleb(nil, len(b.code)), make([]byte, len(b.code))...))
 	m = append(m, "\x05\x03\x01\x00\x01"...)
