@@ -84,7 +84,7 @@ func TestMalformedAnswers(t *testing.T) {
 	}
 }
 
-const clang = "--target=wasm32 -O3 -Wall -Wextra -Werror -nostdlib -mbulk-memory -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--strip-all -o OUT "
+const clang = "--target=wasm32 -O3 -Wall -Wextra -Werror -nostdlib -mbulk-memory -msimd128 -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--strip-all -o OUT "
 
 // commands build the guests that are committed.
 var commands = map[string]string{

@@ -34,7 +34,7 @@ var languages = []language{
 		"tck/c/mirror.wasm": {"clang --target=wasm32 -O2 -std=c11 -Wall -Wextra -Werror " + link + " -Ic tck/c/mirror.c -o OUT"},
 		"../host/guest/testdata/lines.wasm": {"clang --target=wasm32 -O1 -g -std=c11 -fdebug-compilation-dir=. " +
 			strings.ReplaceAll(link, "-Wl,--strip-all", "") + " -Ic ../host/guest/testdata/lines.c -o OUT"},
-		"c/example/split.wasm":                  {"clang --target=wasm32 -O3 -std=c11 -Wall -Wextra -Werror " + link + " -Ic c/example/split.c -o OUT"},
+		"c/example/split.wasm":                  {"clang --target=wasm32 -O3 -msimd128 -std=c11 -Wall -Wextra -Werror " + link + " -Ic c/example/split.c -o OUT"},
 		"../plugins/sni-router/sni-router.wasm": {"clang --target=wasm32 -O3 -std=c11 -Wall -Wextra -Werror " + link + " -Ic ../plugins/sni-router/sni-router.c -o OUT"},
 	}, []string{"clang -Wall -Wextra -Werror -Ic c/example/split_test.c -o OUT", "OUT",
 		"gcc -Wall -Wextra -Werror -fsanitize=address,undefined -Ic ../plugins/sni-router/sni-router_test.c -o OUT", "OUT"}},

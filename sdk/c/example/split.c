@@ -7,10 +7,8 @@
  */
 #include "callout.h"
 
-static struct network {
-    uint32_t net, mask;
-} networks[256];
-static uint32_t count, proxy_port, proxy_pid;
+static uint32_t nets[256], masks[256], count; /* networks */
+static uint32_t proxy_port, proxy_pid;
 
 /* Reads the next number up to max, after anything that is no digit. */
 static bool number(const uint8_t **p, const uint8_t *end, uint32_t max, uint32_t *out) {
@@ -42,17 +40,18 @@ const char *callout_configure(const uint8_t *config, uint32_t len) {
         }
         if (!number(&p, end, 32, &bits))
             return "a network is not like 198.51.100.0/24";
-        networks[count].mask = bits ? ~(uint32_t)0 << (32 - bits) : 0;
-        networks[count].net = net & networks[count].mask;
+        masks[count] = bits ? ~(uint32_t)0 << (32 - bits) : 0;
+        nets[count] = net & masks[count];
     }
     return "more than 255 networks";
 }
 
+/* All networks are looked at: with -msimd128 four at once. */
 static bool listed(uint32_t address) {
-    for (const struct network *n = networks, *end = networks + count; n < end; n++)
-        if ((address & n->mask) == n->net)
-            return true;
-    return false;
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < count; i++)
+        found |= (address & masks[i]) == nets[i];
+    return found;
 }
 
 /* What is to be known when the proxy's own connection is decided. */

@@ -20,32 +20,31 @@ struct request {
 static struct {
     uint16_t port;
     uint32_t pid;
-    struct {
-        uint32_t address, mask;
-    } networks[256];
-    uint32_t count;
+    uint32_t nets[256], masks[256], count;
 } config;
 
 static uint8_t record[48] = {'S', 'P', 'L', '1'};
 
 static bool configure(const uint8_t *b, uint32_t len) {
-    if (len < 8 || len > 8 + sizeof config.networks)
+    if (len < 8 || len > 8 + sizeof config.nets + sizeof config.masks)
         return false;
     __builtin_memcpy(&config.port, b, 2);
     __builtin_memcpy(&config.pid, b + 4, 4);
-    __builtin_memcpy(config.networks, b + 8, len - 8);
     config.count = (len - 8) / 8;
+    for (uint32_t i = 0; i < config.count; i++) {
+        __builtin_memcpy(&config.nets[i], b + 8 + 8 * i, 4);
+        __builtin_memcpy(&config.masks[i], b + 12 + 8 * i, 4);
+    }
     return true;
 }
 
 static bool listed(const uint8_t *remote) {
-    uint32_t address;
+    uint32_t address, found = 0;
     __builtin_memcpy(&address, remote + 12, 4);
     address = __builtin_bswap32(address);
     for (uint32_t i = 0; i < config.count; i++)
-        if ((address & config.networks[i].mask) == config.networks[i].address)
-            return true;
-    return false;
+        found |= (address & config.masks[i]) == config.nets[i];
+    return found;
 }
 
 static bool begins(const uint8_t *text, uint32_t len, const char *prefix) {

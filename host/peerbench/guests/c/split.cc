@@ -3,21 +3,16 @@
 
 namespace {
 
-struct Network {
-    uint32_t address, mask;
-};
-
 struct Policy {
-    Network networks[256];
-    uint32_t count;
+    uint32_t nets[256], masks[256], count;
     uint16_t port;
     uint32_t pid;
 
     bool listed(uint32_t address) const {
+        uint32_t found = 0;
         for (uint32_t i = 0; i < count; i++)
-            if ((address & networks[i].mask) == networks[i].address)
-                return true;
-        return false;
+            found |= (address & masks[i]) == nets[i];
+        return found;
     }
 } policy;
 
@@ -35,12 +30,15 @@ void remember(const callout_call &call) {
 } // namespace
 
 const char *callout_configure(const uint8_t *config, uint32_t len) {
-    if (len < 8 || len > 8 + sizeof policy.networks)
+    if (len < 8 || len > 8 + sizeof policy.nets + sizeof policy.masks)
         return "the configuration is not: port, process, networks";
     policy.port = callout_get16(config);
     policy.pid = callout_get32(config + 4);
-    __builtin_memcpy(policy.networks, config + 8, len - 8);
     policy.count = (len - 8) / 8;
+    for (uint32_t i = 0; i < policy.count; i++) {
+        policy.nets[i] = callout_get32(config + 8 + 8 * i);
+        policy.masks[i] = callout_get32(config + 12 + 8 * i);
+    }
     return nullptr;
 }
 
