@@ -40,11 +40,13 @@ func zoneID(zone string) (uint32, error) {
 	return uint32(i.Index), nil
 }
 
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
+// addrPort reads what package syscall answers: package unix asks the system for the
+// protocol too.
+func addrPort(sa syscall.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		a := netip.AddrFrom16(sa.Addr)
 		if sa.ZoneId != 0 {
 			a = a.WithZone(strconv.FormatUint(uint64(sa.ZoneId), 10))

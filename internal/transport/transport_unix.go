@@ -45,7 +45,7 @@ func (s *Socket) bind(want netip.AddrPort) error {
 		s.Close()
 		return os.NewSyscallError("bind", err)
 	}
-	got, err := unix.Getsockname(fd)
+	got, err := syscall.Getsockname(fd)
 	if err != nil {
 		s.Close()
 		return os.NewSyscallError("getsockname", err)
@@ -117,8 +117,8 @@ func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, 
 // become closes the socket and returns what package net makes of a duplicate. Only
 // package net's own is for the poller, which leaves files alone that block.
 func become[T any](s *Socket, of func(*os.File) (T, error)) (made T, err error) {
-	if err := unix.SetNonblock(s.fd, false); err != nil {
-		return made, os.NewSyscallError("setnonblock", err)
+	if _, err := unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, 0); err != nil {
+		return made, os.NewSyscallError("fcntl", err)
 	}
 	f := os.NewFile(uintptr(s.fd), "tcp")
 	s.fd = -1
@@ -177,6 +177,9 @@ func (s *Socket) await(ctx context.Context) error {
 // progress is how far a connect has come. A socket is writable before that too,
 // so only a peer proves that it is connected.
 func progress(fd int) error {
+	if _, err := syscall.Getpeername(fd); err == nil {
+		return nil
+	}
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	switch {
 	case err != nil:
@@ -184,10 +187,7 @@ func progress(fd int) error {
 	case n != 0:
 		return syscall.Errno(n)
 	}
-	if _, err := unix.Getpeername(fd); err != nil {
-		return unix.EINPROGRESS
-	}
-	return nil
+	return unix.EINPROGRESS
 }
 
 // Listen makes the socket a listener.
