@@ -24,10 +24,14 @@ func (c call) done(st ntstatus.Status, information int) ntstatus.Status {
 	return st
 }
 
-// pend runs op on its own goroutine. cancel, which may be nil, asks it to end.
+// pend runs op, on its own goroutine unless the caller waits anyway. cancel, which
+// may be nil, asks it to end.
 func (c call) pend(cancel func(), op func() (ntstatus.Status, int)) ntstatus.Status {
-	c.irp.pend(cancel)
-	go func() { c.finish(op()) }()
+	if c.irp.pend(cancel) {
+		c.finish(op())
+	} else {
+		go func() { c.finish(op()) }()
+	}
 	return ntstatus.Pending
 }
 

@@ -43,7 +43,7 @@ func (s *Socket) shutdown(own int) {
 	if l != nil {
 		l.close()
 	}
-	s.hangUp()
+	hungUp := s.hangUp()
 	s.recv.join()
 	s.mu.Lock()
 	for s.calls > own {
@@ -51,23 +51,27 @@ func (s *Socket) shutdown(own int) {
 	}
 	s.letGo()
 	s.mu.Unlock()
-	s.hangUp() // A connect may have ended meanwhile.
+	if !hungUp { // A connect may have ended meanwhile.
+		s.hangUp()
+	}
 	s.closeALE()
 	s.mu.Lock()
 	s.over = true
 	s.mu.Unlock()
 }
 
-// hangUp closes the connection, with a reset unless both sides are done.
-func (s *Socket) hangUp() {
+// hangUp closes the connection, if there is one, with a reset unless both sides are
+// done.
+func (s *Socket) hangUp() bool {
 	s.mu.Lock()
 	conn, sent, read := s.conn, s.finSent, s.in.finRead
 	s.mu.Unlock()
 	if conn == nil {
-		return
+		return false
 	}
 	if !sent || !read && !transport.PeerDone(conn) {
 		conn.SetLinger(0)
 	}
 	conn.Close()
+	return true
 }

@@ -58,6 +58,7 @@ type IRP struct {
 	current   int        // the location of the driver that has the IRP; len(stack): its maker
 	allocated bool       // by IoAllocateIrp: nobody is told at the top
 	made      func(*IRP) // the I/O manager, told at the top
+	waited    bool       // its maker waits for it: IRP_SYNCHRONOUS_API
 	one       [1]location
 
 	inflight        bool // WSK has it
@@ -110,6 +111,11 @@ func BuildIRP(stackSize int, done func(*IRP)) *IRP {
 	}
 	return p
 }
+
+// SetSynchronous sets IRP_SYNCHRONOUS_API: who makes the call waits for it, and so
+// the call may do its work, and block, before it returns (IoIsOperationSynchronous).
+// What it returns and how the IRP ends stay the same. Another goroutine can cancel it.
+func (p *IRP) SetSynchronous() { p.mu.Lock(); defer p.mu.Unlock(); p.waited = true }
 
 // CallDriver is IoCallDriver: it gives the IRP to the next driver's dispatch
 // routine and returns what that returned. Without a free location nothing
@@ -202,7 +208,7 @@ func (p *IRP) Reuse(s ntstatus.Status) {
 	}
 	clear(p.stack)
 	p.current = len(p.stack)
-	p.cancelled, p.cancelRoutine, p.pendingReturned, p.socket = false, nil, false, nil
+	p.cancelled, p.cancelRoutine, p.pendingReturned, p.socket, p.waited = false, nil, false, nil, false
 	p.status = IoStatus{Status: s}
 }
 

@@ -59,18 +59,21 @@ func (p *IRP) take(c *Client) ntstatus.Status {
 }
 
 // pend marks that the call returns STATUS_PENDING. cancel, which may be nil,
-// runs at most once and only asks: whoever completes the IRP still does.
-func (p *IRP) pend(cancel func()) {
+// runs at most once and only asks: whoever completes the IRP still does. It reports
+// whether the caller waits anyway.
+func (p *IRP) pend(cancel func()) (waited bool) {
 	p.mu.Lock()
 	p.stack[p.current].pending = true
 	now := p.cancelled && cancel != nil
 	if !now {
 		p.cancelRoutine = cancel
 	}
+	waited = p.waited
 	p.mu.Unlock()
 	if now {
 		cancel()
 	}
+	return waited
 }
 
 // complete ends the request.

@@ -33,13 +33,23 @@ type request struct {
 	cancelled bool
 }
 
-// push queues r and returns STATUS_PENDING.
+// push queues r and returns STATUS_PENDING. A caller that waits anyway is the worker
+// for its own request if there is none.
 func (q *queue) push(r *request) ntstatus.Status {
-	r.c.irp.pend(func() { q.cancel(r) }) // Before r can be completed.
+	waited := r.c.irp.pend(func() { q.cancel(r) }) // Before r can be completed.
 	q.mu.Lock()
 	if q.stopped || r.cancelled {
 		q.mu.Unlock()
 		r.c.finish(ntstatus.Cancelled, 0)
+		return ntstatus.Pending
+	}
+	if waited && !q.working { // Without a worker nothing runs or waits.
+		q.working, q.running = true, r
+		q.mu.Unlock()
+		q.serve(r)
+		if more := q.next(); more != nil {
+			go q.work(more)
+		}
 		return ntstatus.Pending
 	}
 	q.waiting = append(q.waiting, r)
@@ -53,7 +63,7 @@ func (q *queue) push(r *request) ntstatus.Status {
 func (q *queue) start() {
 	if !q.working {
 		q.working = true
-		go q.work()
+		go func() { q.work(q.next()) }()
 	}
 }
 
@@ -122,25 +132,26 @@ func (q *queue) stop() {
 	}
 }
 
-func (q *queue) work() {
-	for {
-		r := q.next()
-		if r == nil {
-			return
+// work serves r and then what there is.
+func (q *queue) work(r *request) {
+	for ; r != nil; r = q.next() {
+		q.serve(r)
+	}
+}
+
+func (q *queue) serve(r *request) {
+	st, n := r.run()
+	q.mu.Lock()
+	q.running = nil
+	if r.cancelled {
+		r.resume()
+		if !st.Ok() {
+			st = ntstatus.Cancelled // IRP-10
 		}
-		st, n := r.run()
-		q.mu.Lock()
-		q.running = nil
-		if r.cancelled {
-			r.resume()
-			if !st.Ok() {
-				st = ntstatus.Cancelled // IRP-10
-			}
-		}
-		q.mu.Unlock()
-		if r.c.irp != nil {
-			r.c.finish(st, n)
-		}
+	}
+	q.mu.Unlock()
+	if r.c.irp != nil {
+		r.c.finish(st, n)
 	}
 }
 

@@ -157,6 +157,10 @@ func (s *Socket) leave() {
 // that use the socket's own Send and Receive must not be mixed with it.
 func (s *Socket) TCPConn() *net.TCPConn { s.mu.Lock(); defer s.mu.Unlock(); return s.conn }
 
+// PeerDisconnected is for those who use TCPConn and have read to its end: a close
+// counts on it as on the end that Receive tells of (WSK-CLOSE-02).
+func (s *Socket) PeerDisconnected() { s.mu.Lock(); defer s.mu.Unlock(); s.in.finRead = true }
+
 // Reauthorize is what Send and Receive do first, for those who use TCPConn: if
 // the policy changed, the layer that let the connection go on is asked again, and
 // one that does not resets it (ALE-LAY-12). It is cheap.
