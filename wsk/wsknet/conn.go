@@ -1,6 +1,7 @@
 package wsknet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -26,6 +27,7 @@ const linger = 30 * time.Second
 type Conn struct {
 	s   *wsk.Socket
 	tcp *net.TCPConn
+	end request         // made it, and will end it
 	cut context.Context // ends the lingering
 	// lingering counts what lingers of an accepted connection.
 	lingering *tally
@@ -40,14 +42,18 @@ type Conn struct {
 	ended atomic.Bool // the peer has closed its side, and all was read
 }
 
-func newConn(cut context.Context, s *wsk.Socket) *Conn {
-	return &Conn{s: s, tcp: s.TCPConn(), cut: cut}
+func newConn(cut context.Context, s *wsk.Socket, made request) *Conn {
+	return &Conn{s: s, tcp: s.TCPConn(), end: made, cut: cut}
 }
+
+// answers are what queries are answered in.
+var answers = sync.Pool{New: func() any { return new([1024]byte) }} // RED-Q-09
 
 // query asks twice: once for the size when the first buffer was too small.
 func (c *Conn) query(ctx context.Context, op string, code uint32) ([]byte, error) {
-	buf := make([]byte, 1024) // RED-Q-09
-	for {
+	first := answers.Get().(*[1024]byte)
+	defer answers.Put(first)
+	for buf := first[:]; ; {
 		r, err := c.control(ctx, op, wsk.Ioctl, code, 0, buf)
 		if r.Status == ntstatus.BufferTooSmall && r.Information > len(buf) {
 			buf = make([]byte, r.Information)
@@ -56,7 +62,7 @@ func (c *Conn) query(ctx context.Context, op string, code uint32) ([]byte, error
 		if err != nil {
 			return nil, err
 		}
-		return buf[:r.Information], nil
+		return bytes.Clone(buf[:r.Information]), nil
 	}
 }
 
@@ -182,7 +188,7 @@ func (c *Conn) disconnect() error {
 	if again {
 		return nil
 	}
-	_, err := do(context.Background(), "disconnect", func(p *wsk.IRP) ntstatus.Status { return c.s.Disconnect(nil, 0, p) })
+	_, err := c.end.work("disconnect", func(p *wsk.IRP) ntstatus.Status { return c.s.Disconnect(nil, 0, p) })
 	return err
 }
 
@@ -202,16 +208,16 @@ func (c *Conn) interrupt() {
 func (c *Conn) Close() (err error) {
 	c.once.Do(func() {
 		c.interrupt()
-		drain := func(p *wsk.IRP) ntstatus.Status { return c.s.Receive(nil, wsk.FlagDrain, p) }
-		switch {
-		case c.disconnect() != nil: // The peer is gone.
-			err = shut(c.s)
-		case c.ended.Load(): // The drain ends at once.
-			_, _ = do(context.Background(), "drain", drain)
-			err = shut(c.s)
-		default:
-			c.linger(drain)
+		ended := c.ended.Load()
+		if ended {
+			c.s.PeerDisconnected()
 		}
+		if c.disconnect() == nil && !ended {
+			c.end.free()
+			c.linger()
+			return
+		}
+		err = c.end.shut(c.s) // The peer is gone, or both are done.
 	})
 	return err
 }
@@ -220,7 +226,7 @@ func (c *Conn) Close() (err error) {
 // too long; the close then ends the drain. The routines start the close and free the
 // IRPs: something pends on the socket until it is closed, and nothing is left then,
 // so that its client may deregister meanwhile.
-func (c *Conn) linger(receive func(*wsk.IRP) ntstatus.Status) {
+func (c *Conn) linger() {
 	drain, end := wsk.AllocateIRP(1), wsk.AllocateIRP(1)
 	ctx, cancel := context.WithTimeout(c.cut, linger)
 	gone := func() {}
@@ -251,7 +257,7 @@ func (c *Conn) linger(receive func(*wsk.IRP) ntstatus.Status) {
 		cancel()
 		return ntstatus.MoreProcessingRequired
 	}, nil, wsk.InvokeAlways)
-	receive(drain)
+	c.s.Receive(nil, wsk.FlagDrain, drain)
 	mu.Lock()
 	defer mu.Unlock()
 	if !closing { // Not before the drain: a close goes with no other call (WSK-CLOSE-01).
@@ -263,7 +269,7 @@ func (c *Conn) linger(receive func(*wsk.IRP) ntstatus.Status) {
 func (c *Conn) Abort() {
 	c.once.Do(func() {
 		c.interrupt()
-		shut(c.s)
+		c.end.shut(c.s)
 	})
 }
 

@@ -80,32 +80,38 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (n
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("wsk: dial %s %s: %w", network, to, err)
 	}
-	s, err := open(ctx, d.Client, to.Addr(), wsk.ConnectionSocket)
+	r := newRequest()
+	s, err := r.open(ctx, d.Client, to.Addr(), wsk.ConnectionSocket)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.connect(ctx, s, network, to); err != nil {
-		shut(s)
+	if err := d.connect(ctx, r, s, network, to); err != nil {
+		r.shut(s)
 		return nil, explain(s, err)
 	}
-	return newConn(context.Background(), s), nil
+	return newConn(context.Background(), s, r), nil
 }
 
-func (d *Dialer) connect(ctx context.Context, s *wsk.Socket, network string, to netip.AddrPort) error {
+func (d *Dialer) connect(ctx context.Context, r request, s *wsk.Socket, network string, to netip.AddrPort) error {
 	if d.Control != nil {
 		if err := d.Control(network, to.String(), &rawConn{s}); err != nil {
 			return err
 		}
 	}
-	if err := set(ctx, s, "keep alive", wsk.SolSocket, wsk.SOKeepAlive, 1); err != nil {
+	if err := r.set(ctx, s, "keep alive", wsk.SolSocket, wsk.SOKeepAlive, 1); err != nil {
 		return err
 	}
 	from := netip.AddrPortFrom(wildcard(to), 0)
-	if _, err := do(ctx, "bind", func(p *wsk.IRP) ntstatus.Status { return s.Bind(from, 0, p) }); err != nil {
+	return r.cancelWith(ctx, func() error {
+		if _, err := r.work("bind", func(p *wsk.IRP) ntstatus.Status { return s.Bind(from, 0, p) }); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return &OpError{Op: "connect", Status: ntstatus.Cancelled}
+		}
+		_, err := r.work("connect", func(p *wsk.IRP) ntstatus.Status { return s.Connect(to, 0, p) })
 		return err
-	}
-	_, err := do(ctx, "connect", func(p *wsk.IRP) ntstatus.Status { return s.Connect(to, 0, p) })
-	return err
+	})
 }
 
 func wildcard(to netip.AddrPort) netip.Addr {

@@ -30,19 +30,21 @@ func Listen(ctx context.Context, client *wsk.Client, addr string) (*Listener, er
 	if err != nil {
 		return nil, fmt.Errorf("wsk: listen: %w", err)
 	}
-	s, err := open(ctx, client, at.Addr(), wsk.ListenSocket)
+	r := newRequest()
+	s, err := r.open(ctx, client, at.Addr(), wsk.ListenSocket)
 	if err != nil {
 		return nil, err
 	}
 	l := &Listener{s: s, lingering: newTally()}
 	l.conns, l.abort = context.WithCancel(context.Background())
-	if _, err = do(ctx, "bind", func(p *wsk.IRP) ntstatus.Status { return s.Bind(at, 0, p) }); err == nil {
-		_, err = do(ctx, "local address", func(p *wsk.IRP) ntstatus.Status { return s.GetLocalAddress(&l.addr, p) })
+	if _, err = r.do(ctx, "bind", func(p *wsk.IRP) ntstatus.Status { return s.Bind(at, 0, p) }); err == nil {
+		_, err = r.do(ctx, "local address", func(p *wsk.IRP) ntstatus.Status { return s.GetLocalAddress(&l.addr, p) })
 	}
 	if err != nil {
-		shut(s)
+		r.shut(s)
 		return nil, explain(s, err)
 	}
+	r.free()
 	return l, nil
 }
 
@@ -53,18 +55,20 @@ func (l *Listener) Accept() (net.Conn, error) {
 		l.mu.RUnlock()
 		return nil, net.ErrClosed
 	}
-	accept := start(func(p *wsk.IRP) ntstatus.Status { return l.s.Accept(0, nil, nil, nil, nil, p) })
+	r := newRequest()
+	r.start(func(p *wsk.IRP) ntstatus.Status { return l.s.Accept(0, nil, nil, nil, nil, p) })
 	l.mu.RUnlock()
-	r, err := accept.wait(context.Background(), "accept")
-	switch {
-	case r.Status == ntstatus.Cancelled:
-		return nil, net.ErrClosed
-	case err != nil:
+	accepted, err := r.wait(context.Background(), "accept")
+	if err != nil {
+		r.free()
+		if accepted.Status == ntstatus.Cancelled {
+			err = net.ErrClosed
+		}
 		return nil, err
 	}
 	// A connection that is gone already says so when it is used.
-	_ = set(context.Background(), r.socket, "keep alive", wsk.SolSocket, wsk.SOKeepAlive, 1)
-	c := newConn(l.conns, r.socket)
+	_ = r.set(context.Background(), accepted.socket, "keep alive", wsk.SolSocket, wsk.SOKeepAlive, 1)
+	c := newConn(l.conns, accepted.socket, r)
 	c.lingering = l.lingering
 	return c, nil
 }
@@ -78,7 +82,7 @@ func (l *Listener) Close() error {
 	if again {
 		return nil
 	}
-	return shut(l.s)
+	return newRequest().shut(l.s)
 }
 
 // Abort resets the connections that were accepted and are closed but still wait
