@@ -50,6 +50,8 @@ type Proxy struct {
 	stop  func()
 	drain func(context.Context) error // waits for what wg does not count; optional
 	wg    sync.WaitGroup
+
+	acceptors atomic.Int32 // that wait for a connection
 }
 
 // Addr is where the proxy listens.
@@ -184,23 +186,38 @@ func (o *Options) serve(ctx context.Context, kind string, carry func(context.Con
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	p := &Proxy{ln: ln, stop: cancel}
-	p.wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			p.wg.Go(func() {
-				conn := c.(*wsknet.Conn)
-				if err := carry(ctx, conn); err != nil {
-					o.logf("%s: %v", kind, err)
-					conn.Abort() // The client must not take it for an orderly end.
-				}
-				conn.Close()
-			})
+	p.serve(func(conn *wsknet.Conn) {
+		if err := carry(ctx, conn); err != nil {
+			o.logf("%s: %v", kind, err)
+			conn.Abort() // The client must not take it for an orderly end.
 		}
+		conn.Close()
 	})
 	return p, nil
+}
+
+// maxAcceptors is how many goroutines may wait for a connection. One that has served
+// serves again: its stack has grown, and the connection needs no other.
+const maxAcceptors = 32
+
+// serve accepts connections and hands each to a function on a goroutine of its own.
+// There is always one that accepts: who takes the last one's place starts the next.
+func (p *Proxy) serve(each func(*wsknet.Conn)) {
+	p.acceptors.Add(1)
+	p.wg.Go(func() {
+		for {
+			c, err := p.ln.Accept()
+			if left := p.acceptors.Add(-1); err != nil {
+				return
+			} else if left == 0 {
+				p.serve(each)
+			}
+			each(c.(*wsknet.Conn))
+			if n := p.acceptors.Load(); n >= maxAcceptors || !p.acceptors.CompareAndSwap(n, n+1) {
+				return // Others are at it.
+			}
+		}
+	})
 }
 
 // carry connects to the original destination and relays. What was read of in
