@@ -39,7 +39,8 @@ func (e *Engine) slot(id fwpm.CalloutID) *arbitrate.Slot {
 // the filter waits for it.
 //
 // unregister is FwpsCalloutUnregisterByKey: filters that call the callout act as
-// CO-REG-04 says then. It is ntstatus.DeviceBusy, and nothing has changed, while
+// CO-REG-04 says then: mostly as a block, which at CONNECT_REDIRECT and BIND_REDIRECT
+// stops nothing (SC-108) unless ale.Options.BlockAtRedirect says so. It is ntstatus.DeviceBusy, and nothing has changed, while
 // the callout holds classifications or has flow contexts (CO-REG-05, AMB-44), and
 // ntstatus.FWPCalloutNotFound the second time.
 func (e *Engine) RegisterCallout(id fwpm.CalloutID, c fwps.Callout) (h redirect.Handle, unregister func() error, err error) {
