@@ -43,6 +43,16 @@ func (c *class) takeSpare() ref {
 	return c.spares[c.nspare]
 }
 
+// giveSpares frees a part of the spare slots, those that were given up first, and says
+// how many they were.
+func (c *class) giveSpares(n int) int {
+	for _, r := range c.spares[:n] { // The slabs are far apart: the processor waits for several at once.
+		c.give(c.pool.slab(r.slab()), r)
+	}
+	c.nspare = copy(c.spares[:], c.spares[n:c.nspare])
+	return n
+}
+
 // line is two cache lines, which processors fetch together. What a shard writes all
 // the time is in none with what another one reads.
 const line = 128

@@ -83,19 +83,20 @@ func (d *shard) take(id uint8) (ref, error) {
 	return c.takeOf(len(c.slabs) - 1), nil
 }
 
-// give frees a slot: it is a spare one, or it and those that were go back to their slabs,
-// and memory that the class has no use for.
+// give frees a slot: it is a spare one, or it and half of those that were go back to their
+// slabs; and memory that the class has no use for goes to the pool.
 func (d *shard) give(r ref, id uint8) {
 	c := d.classes[id]
 	if c.spare(r) {
 		return
 	}
-	given := 0
-	for ; r != 0; r = c.takeSpare() { // The slabs are far apart: the processor waits for several at once.
-		c.give(d.pool.slab(r.slab()), r)
-		given++
+	c.give(d.pool.slab(r.slab()), r)
+	given := 1 + c.giveSpares((c.nspare+1)/2)
+	if !c.sparse() {
+		return
 	}
-	for ; given > 0 && c.sparse(); given-- { // No slot in use is a spare one now.
+	given += c.giveSpares(c.nspare) // No slot in use is a spare one now.
+	for ; given > 0 && c.sparse(); given-- {
 		d.shrink(c)
 	}
 }
