@@ -17,8 +17,9 @@ import (
 // Options configure a search.
 type Options struct {
 	World *policytest.World // Required.
-	// Seed makes two searches the same; Limit is how many connections are tried.
-	Seed  uint64
+	// Seed makes two searches the same.
+	Seed uint64
+	// Limit is how many connections are tried. Required: of none nothing is found.
 	Limit int
 	// Progress is a number that grows when code of a callout runs that did not run
 	// before. Optional.

@@ -31,9 +31,13 @@ type World struct {
 
 // A Trace writes down what happens to connections, for people.
 type Trace interface {
+	// Decision is a layer that was asked.
 	Decision(*fwps.Incoming, *fwps.Decision)
+	// Redirect is what became of a callout's redirect.
 	Redirect(ale.RedirectEvent)
+	// Blocked is how a connection ended, after the decisions that led to it.
 	Blocked(*ale.BlockedError)
+	// String is all of it.
 	String() string
 }
 

@@ -82,6 +82,7 @@ func Figures(name string, s guest.Stats) Callout {
 
 // A Daemon is what is told about.
 type Daemon interface {
+	// Status is of this moment, and the caller's.
 	Status() Status
 	// Health is nil while the daemon can do its work.
 	Health() error

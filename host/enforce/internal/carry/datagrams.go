@@ -14,13 +14,16 @@ import (
 )
 
 const (
-	flowLife    = 2 * time.Minute
+	flowLife = 2 * time.Minute // without a datagram, either way
+	// MaxDatagram is room for any datagram, in bytes.
 	MaxDatagram = 1 << 16
 )
 
 // A Peer is where a flow's datagrams go.
 type Peer interface {
+	// Send does not keep b.
 	Send(b []byte) error
+	// Receive waits for a datagram and returns it, a part of b. Close ends the wait.
 	Receive(b []byte) ([]byte, error)
 	Close()
 }
