@@ -9,8 +9,8 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
-	"github.com/calloutd/calloutd/internal/transport"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // What the sockets ask of the ALE layers is in this file.

@@ -1,8 +1,8 @@
 package wsk
 
 import (
-	"github.com/calloutd/calloutd/internal/transport"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // CloseSocket is WskCloseSocket. It is legal when no other call executes on the

@@ -4,8 +4,8 @@ import (
 	"net"
 	"sync/atomic"
 
-	"github.com/calloutd/calloutd/internal/transport"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // InspectID is WSK_INSPECT_ID: it names a connection that WskInspectEvent saw.

@@ -3,8 +3,8 @@ package wsk
 import (
 	"net"
 
-	"github.com/calloutd/calloutd/internal/transport"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // Control codes of ws2def.h, mstcpip.h and wsk.h (WSK-CTL-10).

@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/ale"
-	"github.com/calloutd/calloutd/internal/transport"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // A Socket is a WSK_SOCKET. Its methods are the entries of all provider

@@ -17,7 +17,7 @@ import (
 	"github.com/calloutd/calloutd/host/policyfuzz"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
-	"github.com/calloutd/calloutd/internal/wholefile"
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 func newFuzz() *cobra.Command {

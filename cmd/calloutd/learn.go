@@ -19,7 +19,7 @@ import (
 	"github.com/calloutd/calloutd/host/policydraft"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
-	"github.com/calloutd/calloutd/internal/wholefile"
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 func newLearn() *cobra.Command {

@@ -15,7 +15,7 @@ import (
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
-	"github.com/calloutd/calloutd/internal/wholefile"
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 // A testFile is a file of cases that is run.

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/calloutd/calloutd/internal/wholefile"
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 // A MissingError says what to install.

@@ -12,9 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/calloutd/calloutd/internal/transport"
 	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // linger is how long a closed connection waits for its peer to close too. To

@@ -19,7 +19,7 @@ import (
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
 	"github.com/calloutd/calloutd/host/fwps"
-	"github.com/calloutd/calloutd/internal/transport"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // A Carrier carries connections. Its fields are not to be changed once it does.

@@ -90,7 +90,8 @@ func btoi(b bool) int {
 func (s *Socket) Local() netip.AddrPort { return s.local }
 
 // Connect makes the socket a connection. If it fails, the socket is as before.
-// When ctx ends, so does Connect.
+// When ctx ends, so does Connect. The connection is the caller's to close; Close of
+// the socket then does nothing.
 func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
 	if s.fd < 0 {
 		return nil, net.ErrClosed
@@ -190,7 +191,7 @@ func progress(fd int) error {
 	return unix.EINPROGRESS
 }
 
-// Listen makes the socket a listener.
+// Listen makes the socket a listener, which is the caller's to close.
 func (s *Socket) Listen() (*net.TCPListener, error) {
 	if s.fd < 0 {
 		return nil, net.ErrClosed

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/calloutd/calloutd/internal/wholefile"
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 func TestAFileIsReplacedWhole(t *testing.T) {

@@ -1,6 +1,7 @@
 // Package transport has TCP sockets that are bound before it is known what they
 // are for, which package net cannot make: WskBind comes before WskConnect and
-// WskListen.
+// WskListen. It is for the packages of this module and changes with them; others
+// use package wsknet.
 package transport
 
 // Options are the socket options that count only before binding.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/calloutd/calloutd/internal/transport"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // connected are the two ends of a connection.

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/calloutd/calloutd/internal/transport"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
