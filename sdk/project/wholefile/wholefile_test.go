@@ -4,7 +4,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,27 +19,6 @@ func TestAFileIsReplacedWhole(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "two", string(got))
 	only(t, filepath.Dir(path), "policy.yaml")
-}
-
-func TestAFileKeepsItsModeAndALinkStaysOne(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("no modes, and links need a privilege")
-	}
-	dir := t.TempDir()
-	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
-	require.NoError(t, os.WriteFile(file, []byte("one"), 0o600))
-	require.NoError(t, os.Symlink("file", link))
-	require.NoError(t, wholefile.Write(link, []byte("two")))
-	info, err := os.Lstat(link)
-	require.NoError(t, err)
-	require.Equal(t, fs.ModeSymlink, info.Mode().Type())
-	info, err = os.Lstat(file)
-	require.NoError(t, err)
-	require.Equal(t, fs.FileMode(0o600), info.Mode())
-	got, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, "two", string(got))
-	only(t, dir, "file", "link")
 }
 
 // Errors are about the file that was meant, and nothing is left beside it.
