@@ -75,6 +75,7 @@ type attachOptions struct {
 func (o *attachOptions) attach(cmd *cobra.Command) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	defer outliveReaders()()
 	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
 	r, end, err := o.books.putInForce(ctx, o.policy, t)
 	if err != nil {

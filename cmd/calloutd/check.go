@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/policyrun"
 )
 
 func newCheck() *cobra.Command {
@@ -24,8 +25,11 @@ policy.yaml. It ends with code 1 when there are mistakes.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bad := false
 			for _, arg := range args {
-				file := policyAt(arg)
-				p, err := describe(cmd.Context(), file, newTracer(cmd.ErrOrStderr(), asJSON, false))
+				file, err := policyAt(arg)
+				var p *policyrun.Policy
+				if err == nil {
+					p, err = describe(cmd.Context(), file, newTracer(cmd.ErrOrStderr(), asJSON, false))
+				}
 				if err != nil {
 					bad = true
 					report(cmd, asJSON, file, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
+	"github.com/calloutd/calloutd/sdk/project"
 )
 
 // A Go callout is built with counters: the Go compiler writes no lines into
@@ -31,7 +32,7 @@ type goBuild struct {
 
 // goCounted builds a Go package with counters.
 func goCounted(ctx context.Context, folder string) ([]byte, *countedCode, error) {
-	tmp, err := os.MkdirTemp("", "calloutd-cover-")
+	tmp, err := project.TempDir("calloutd-cover-")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -100,8 +101,11 @@ func policiesAt(args []string) ([]string, error) {
 	}
 	var out []string
 	for _, arg := range args {
-		arg = policyAt(arg)
-		if _, err := os.Stat(arg); err != nil {
+		arg, err := policyAt(arg)
+		if err == nil {
+			_, err = os.Stat(arg)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("there is no policy to explore: %w", err)
 		}
 		if !slices.Contains(out, arg) {
@@ -112,11 +116,15 @@ func policiesAt(args []string) ([]string, error) {
 }
 
 // policyAt is the policy that an argument stands for: of a folder its policy.yaml.
-func policyAt(arg string) string {
-	if info, err := os.Stat(arg); err == nil && info.IsDir() {
-		return filepath.Join(arg, "policy.yaml")
+func policyAt(arg string) (string, error) {
+	if info, err := os.Stat(arg); err != nil || !info.IsDir() {
+		return arg, nil // Who opens it says what is wrong.
 	}
-	return arg
+	file := filepath.Join(arg, "policy.yaml")
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return arg, fmt.Errorf("%s has no policy.yaml: expected a policy file, or a folder that has one", arg)
+	}
+	return file, nil
 }
 
 // browse opens the browser that the system has for its user.

@@ -71,6 +71,7 @@ With --events every decision is a line for machines, and with --summary the end 
 func (o *gatewayOptions) run(cmd *cobra.Command) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	defer outliveReaders()()
 	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
 	r, end, err := o.books.putInForce(ctx, o.policy, t)
 	if err != nil {

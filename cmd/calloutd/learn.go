@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/calloutd/calloutd/host/policydraft"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
+	"github.com/calloutd/calloutd/sdk/project"
 	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
@@ -59,12 +62,14 @@ func (o *learnOptions) learn(cmd *cobra.Command, args []string) error {
 	if (o.from == "") == (len(args) == 0) {
 		return errors.New("expected either a command to watch or --from with a flight file")
 	}
-	if err := o.writable(); err != nil {
+	free, err := o.writable()
+	if err != nil {
 		return err
 	}
+	defer free()
 	of, code := strings.Join(args, " "), error(nil)
 	if o.from == "" {
-		tmp, err := os.MkdirTemp("", "calloutd-learn-")
+		tmp, err := project.TempDir("calloutd-learn-")
 		if err != nil {
 			return err
 		}
@@ -86,26 +91,34 @@ func (o *learnOptions) learn(cmd *cobra.Command, args []string) error {
 	return code
 }
 
-// writable finds out before a command runs what would be a pity after it.
-func (o *learnOptions) writable() error {
+// writable finds out before a command runs what would be a pity after it. A draft's
+// name is taken until free, so that nobody else drafts it meanwhile.
+func (o *learnOptions) writable() (free func(), err error) {
 	if o.extend != "" {
 		f, err := os.OpenFile(o.extend, os.O_RDWR, 0)
+		if err == nil {
+			err = errors.Join(f.Close(), wholefile.Replaceable(o.extend))
+		}
 		if err != nil {
-			return fmt.Errorf("--extend: %w", err)
+			return nil, fmt.Errorf("--extend: %w", err)
 		}
-		if err := errors.Join(f.Close(), wholefile.Replaceable(o.extend)); err != nil {
-			return fmt.Errorf("--extend: %w", err)
-		}
-		return nil
+		return func() {}, nil
+	}
+	if o.out == "-" {
+		return nil, errors.New("--out -: expected a file, beside which the cases will stand")
 	}
 	f, err := os.OpenFile(o.out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	switch {
 	case errors.Is(err, fs.ErrExist):
-		return fmt.Errorf("--out: %s is there already: --extend adds to it", o.out)
+		return nil, fmt.Errorf("--out: %s is there already: --extend adds to it", o.out)
 	case err != nil:
-		return fmt.Errorf("--out: %w", err)
+		return nil, fmt.Errorf("--out: %w", err)
 	}
-	return errors.Join(f.Close(), os.Remove(o.out))
+	return func() {
+		if info, err := os.Stat(o.out); err == nil && info.Size() == 0 {
+			_ = os.Remove(o.out) // Nothing was drafted.
+		}
+	}, f.Close()
 }
 
 // watch runs a command with everything permitted and keeps its connections in a
@@ -152,6 +165,13 @@ func seenIn(file string, errs io.Writer) (seen []*flight.Entry, err error) {
 		if err != nil {
 			return nil, err
 		}
+		if !nameable(e.Program) {
+			if !known[e.Program] {
+				complain(errs, fmt.Errorf("%q is left out: a policy cannot name a program with such characters", e.Program))
+			}
+			known[e.Program] = true
+			continue
+		}
 		plain := &flight.Entry{Protocol: e.Protocol, Inbound: e.Inbound, Program: e.Program, User: e.User, UserKnown: e.UserKnown, Groups: e.Groups, Remote: e.Remote}
 		if e.Inbound {
 			plain.Local, plain.Remote = e.Local, netip.AddrPortFrom(e.Remote.Addr(), anyPort)
@@ -165,6 +185,11 @@ func seenIn(file string, errs io.Writer) (seen []*flight.Entry, err error) {
 		return nil, errors.New("there was no connection, so there is nothing to permit")
 	}
 	return seen, nil
+}
+
+// nameable reports whether a policy can have a text.
+func nameable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) })
 }
 
 func (o *learnOptions) write(cmd *cobra.Command, of string, seen []*flight.Entry) error {

@@ -60,6 +60,9 @@ func (o *recordOptions) record(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if o.out == "-" {
+		return errors.New("--out -: expected a file: a flight file is appended to")
+	}
 	mask, err := flight.ParseMask(o.mask)
 	if err != nil {
 		return fmt.Errorf("--mask: %w", err)

@@ -121,7 +121,10 @@ func (o *serveOptions) serve(ctx context.Context, out io.Writer) (err error) {
 		return err
 	case o.pin != "" && o.cgroup == "":
 		return errors.New("--pin needs --cgroup: it keeps the kernel's part, which decides for a cgroup")
+	case o.control == o.remote:
+		return fmt.Errorf("--control and --remote are both %s: expected a socket for each", o.control)
 	}
+	defer outliveReaders()()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
 	defer signal.Stop(signals)

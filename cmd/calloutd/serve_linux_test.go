@@ -400,3 +400,22 @@ func TestServeControl(t *testing.T) {
 	require.Contains(t, r.stderr, "policy.yaml: not a directory (--control and --remote name other sockets)")
 	s.end()
 }
+
+// Who reads the log may end: the policy stays in force.
+func TestServeOutlivesWhoReadsItsLog(t *testing.T) {
+	dir := folder(t, servePolicy)
+	read, write, err := os.Pipe()
+	require.NoError(t, err)
+	cmd := exec.Command("calloutd", "serve", "--policy", "policy.yaml", "--control", "control.sock", "--remote", "remote.sock", "--log-format", "json")
+	cmd.Dir, cmd.Stderr = dir, write
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	require.NoError(t, write.Close())
+	s := &served{t: t, dir: dir, cmd: cmd, log: bufio.NewScanner(read)}
+	s.wait("ready")
+	require.NoError(t, read.Close())
+	put(t, filepath.Join(dir, "policy.yaml"), servePolicy+blocksAccepts)
+	require.Eventually(t, func() bool { return s.status().Policy.Generation == 2 }, time.Minute, 10*time.Millisecond)
+	s.signal(syscall.SIGTERM)
+	require.NoError(t, cmd.Wait())
+}

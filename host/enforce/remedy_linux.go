@@ -26,6 +26,8 @@ func remedyUnder(sys, name string, err error) string {
 	switch {
 	case name == NoListener && errors.Is(err, unix.EBUSY):
 		return "start it outside of the other program"
+	case name == Descendants && errors.Is(err, errNoProc):
+		return "as root, mount -t proc proc /proc"
 	case name == Descendants:
 		return "as root, sysctl kernel.yama.ptrace_scope=1"
 	case name == UserNS:
@@ -64,7 +66,9 @@ func setting(file string) string {
 }
 
 func probeDescendants() error {
-
+	if err := CheckProc(); err != nil {
+		return err
+	}
 	return descendants(setting("/proc/sys/"+yamaScope), capable(unix.CAP_SYS_PTRACE))
 }
 
@@ -92,6 +96,9 @@ func System() string {
 		return ""
 	}
 	s := fmt.Sprintf("Linux %s, user %d", unix.ByteSliceToString(u.Release[:]), os.Geteuid())
+	if inUserNamespace(setting("/proc/self/uid_map")) {
+		s += " of a user namespace"
+	}
 	for _, c := range []struct {
 		bit  uint
 		name string

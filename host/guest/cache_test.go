@@ -60,6 +60,28 @@ func TestDamagedCacheCostsTimeOnly(t *testing.T) {
 	assert.Equal(t, good, repaired)
 }
 
+// Machine code that a crash or a full disk left damaged is made again, and once.
+func TestDamagedMachineCodeCostsTimeOnly(t *testing.T) {
+	dir := t.TempDir()
+	loadIn(t, dir, "good")
+	machine := func() string {
+		files, err := filepath.Glob(filepath.Join(dir, "wazero-*", "*"))
+		require.NoError(t, err)
+		require.Len(t, files, 1)
+		return files[0]
+	}
+	good, err := os.ReadFile(machine())
+	require.NoError(t, err)
+	for _, damaged := range [][]byte{nil, good[:4], good[:len(good)/2], append(append([]byte{}, good[:len(good)-200]...), make([]byte, 200)...)} {
+		require.NoError(t, os.WriteFile(machine(), damaged, 0o600))
+		loadIn(t, dir, "good") // The damaged one goes.
+		loadIn(t, dir, "good") // Another one is there.
+		repaired, err := os.Stat(machine())
+		require.NoError(t, err)
+		require.Equal(t, int64(len(good)), repaired.Size())
+	}
+}
+
 func TestCacheThatCannotBeUsed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))

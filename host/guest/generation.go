@@ -17,6 +17,7 @@ import (
 
 // A source is what instances are made of.
 type source struct {
+	rt       wazero.Runtime // where it was compiled
 	compiled wazero.CompiledModule
 	config   []byte
 	needs    uint32        // the capabilities of what it imports

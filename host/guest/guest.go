@@ -8,12 +8,10 @@ package guest
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"time"
 
-	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/calloutd/calloutd/host/guest/meter"
@@ -30,7 +28,8 @@ const (
 
 // Options configure a Runtime. The zero value works.
 type Options struct {
-	// CacheDir keeps compiled modules between runs. Optional.
+	// CacheDir keeps compiled modules between runs. Optional. Its machine code is
+	// run, so one that CheckCacheDir refuses is not used.
 	CacheDir string
 	// MemoryLimitPages bounds the memory of one instance, in 64 KiB pages.
 	// Optional: 256, which is 16 MiB.
@@ -41,8 +40,7 @@ type Options struct {
 
 // A Runtime compiles and holds modules.
 type Runtime struct {
-	rt      wazero.Runtime
-	cache   wazero.CompilationCache
+	*compilers
 	pages   uint32
 	timeout time.Duration
 	metered meteredCache
@@ -57,32 +55,22 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	if o.MemoryLimitPages > meter.MaxMemoryPages {
 		return nil, fmt.Errorf("memory limit of %d pages is over %d", o.MemoryLimitPages, meter.MaxMemoryPages)
 	}
-	// The capacity is the limit from the start: views of the memory never go stale.
-	cfg := wazero.NewRuntimeConfig().WithMemoryLimitPages(o.MemoryLimitPages).WithMemoryCapacityFromMax(true)
-	r := &Runtime{pages: o.MemoryLimitPages, timeout: cmp.Or(o.CompileTimeout, compileTimeout), metered: meteredCache{o.CacheDir}}
-	if o.CacheDir != "" {
-		c, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
-		if err != nil { // A cache that cannot be used costs time only.
-			c = wazero.NewCompilationCache()
-		}
-		r.cache, cfg = c, cfg.WithCompilationCache(c)
+	if o.CacheDir != "" && CheckCacheDir(o.CacheDir) != nil {
+		o.CacheDir = ""
 	}
+	c, err := newCompilers(ctx, o.CacheDir, o.MemoryLimitPages)
+	if err != nil {
+		return nil, err
+	}
+	r := &Runtime{compilers: c, pages: o.MemoryLimitPages, timeout: cmp.Or(o.CompileTimeout, compileTimeout), metered: meteredCache{o.CacheDir}}
 	r.clock.open()
-	r.rt = wazero.NewRuntimeWithConfig(ctx, cfg)
-	if err := instantiateHost(ctx, r.rt); err != nil {
-		return nil, errors.Join(err, r.Close(ctx))
-	}
 	return r, nil
 }
 
 // Close ends the runtime and every instance.
 func (r *Runtime) Close(ctx context.Context) error {
 	r.clock.close()
-	err := r.rt.Close(ctx)
-	if r.cache != nil {
-		err = errors.Join(err, r.cache.Close(ctx))
-	}
-	return err
+	return r.compilers.close(ctx)
 }
 
 // Load validates, meters and compiles a module and starts its instances.
@@ -113,12 +101,11 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, f form) (_ *source, 
 	defer cancel()
 	// With workers the compiler looks at the context between functions.
 	ctx = experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0)))
-	src := new(source)
-	if src.compiled, src.blocks, err = r.compileMetered(ctx, wasm, f); err != nil {
+	src, err := r.compileMetered(ctx, wasm, f)
+	if err != nil {
 		return nil, err
 	}
-	compiled := src.compiled
-	for _, f := range compiled.ImportedFunctions() {
+	for _, f := range src.compiled.ImportedFunctions() {
 		module, name, _ := f.Import()
 		src.needs |= hostModules[module][name].need
 	}
@@ -134,30 +121,31 @@ const (
 	covered
 )
 
-func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (wazero.CompiledModule, []meter.Block, error) {
+func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (*source, error) {
 	if metered := r.metered.get(r.pages, wasm); metered != nil && f == guarded {
-		if compiled, err := r.rt.CompileModule(ctx, metered); err == nil {
-			return compiled, nil, nil
+		if src, err := r.compileModule(ctx, metered); err == nil {
+			return src, nil
 		} // What is in the cache is damaged.
 	}
 	if err := check(ctx, wasm, r.pages); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	metered, blocks, err := rewrite(wasm, f)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	compiled, err := r.rt.CompileModule(ctx, metered)
+	src, err := r.compileModule(ctx, metered)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, nil, err
+		return nil, err
 	}
+	src.blocks = blocks
 	if f == guarded {
 		r.metered.put(r.pages, wasm, metered)
 	}
-	return compiled, blocks, nil
+	return src, nil
 }
 
 func rewrite(wasm []byte, f form) (out []byte, blocks []meter.Block, err error) {

@@ -54,7 +54,7 @@ func isProject(folder string) bool {
 // GoBuild builds the callout whose Go package is in a folder, as a project would but
 // in the workspace it is in, with more flags of go build.
 func GoBuild(ctx context.Context, folder string, flags ...string) ([]byte, error) {
-	tmp, err := os.MkdirTemp("", "calloutd-build-")
+	tmp, err := project.TempDir("calloutd-build-")
 	if err != nil {
 		return nil, err
 	}

@@ -81,7 +81,7 @@ func (l *Language) compile(ctx context.Context, dir string, out io.Writer) ([]by
 	if err != nil {
 		return nil, err
 	}
-	tmp, err := os.MkdirTemp("", "calloutd-build-")
+	tmp, err := TempDir("calloutd-build-")
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +93,15 @@ func (l *Language) compile(ctx context.Context, dir string, out io.Writer) ([]by
 		}
 	}
 	return os.ReadFile(built)
+}
+
+// TempDir makes a folder for what is not kept. The caller removes it.
+func TempDir(pattern string) (string, error) {
+	dir, err := os.MkdirTemp("", pattern)
+	if err != nil {
+		return "", fmt.Errorf("no folder for temporary files: %w (TMPDIR names another place; on Windows TMP)", err)
+	}
+	return dir, nil
 }
 
 // Find finds the tools for a project in dir, or says all that is missing.

@@ -21,12 +21,26 @@ func Listen(network, path string, mode fs.FileMode) (*net.UnixListener, error) {
 		l, err = listen(network, path)
 	}
 	if err != nil {
-		return nil, err
+		return nil, refused(path, err)
 	}
 	if err := os.Chmod(path, mode); err != nil {
 		return nil, errors.Join(fmt.Errorf("who may connect to %s cannot be set: %w", path, err), l.Close())
 	}
 	return l, nil
+}
+
+// maxPath is what a socket address holds of a path, in bytes.
+const maxPath = len(syscall.RawSockaddrUnix{}.Path) - 1
+
+// refused says what the system's word for it does not.
+func refused(path string, err error) error {
+	switch info, missing := os.Lstat(path); {
+	case errors.Is(err, syscall.EINVAL) && len(path) > maxPath:
+		return fmt.Errorf("%s: the path of a socket has %d bytes at most, this one %d: %w", path, maxPath, len(path), err)
+	case errors.Is(err, syscall.EADDRINUSE) && missing == nil && info.Mode()&fs.ModeSocket == 0:
+		return fmt.Errorf("%s is no socket, so it stays as it is: %w", path, fs.ErrExist)
+	}
+	return err
 }
 
 func listen(network, path string) (*net.UnixListener, error) {

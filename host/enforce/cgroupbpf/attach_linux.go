@@ -102,8 +102,11 @@ func (a *Attachment) load() error {
 		}
 	}
 	if err := spec.LoadAndAssign(&a.objs, &o); err != nil {
-		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) {
-			return &enforce.UnsupportedError{Name: "cgroup BPF", MinimumKernel: "5.18", Why: err.Error() + " (it needs root)"}
+		switch {
+		case errors.Is(err, unix.EPERM): // The library speaks of memory limits, which kernels with these programs do not have.
+			return &enforce.UnsupportedError{Name: "cgroup BPF for this user", Why: unix.EPERM.Error() + ": " + enforce.MoreRights(capabilities)}
+		case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL):
+			return &enforce.UnsupportedError{Name: "cgroup BPF", MinimumKernel: "5.18", Why: err.Error()}
 		}
 		return fmt.Errorf("cgroupbpf: load: %w", err)
 	}

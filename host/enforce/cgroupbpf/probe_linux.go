@@ -5,6 +5,7 @@ package cgroupbpf
 import (
 	"bufio"
 	"errors"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -15,24 +16,30 @@ import (
 	"github.com/calloutd/calloutd/host/enforce"
 )
 
+// capabilities are what Attach needs.
+const capabilities = "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+
 // Probe asks the running kernel for what Attach needs.
 func Probe() []enforce.Capability {
 	programs := probeProgram(ebpf.AttachCgroupInet4GetPeername)
 	values := probeProgram(ebpf.AttachCGroupInet4Connect, asm.Mov.Imm(asm.R1, -int32(unix.EACCES)), asm.FnSetRetval.Call())
-	hierarchy, pins := mounted("cgroup2"), mounted("bpf")
+	hierarchy, noHierarchy := mounted("cgroup2")
+	pins, noPins := mounted("bpf")
 	cs := []enforce.Capability{
 		{Name: "programs for cgroups", Need: enforce.Required, MinimumKernel: "5.8", Detail: "decides in the kernel"},
 		{Name: "programs that choose the error", Need: enforce.Required, MinimumKernel: "5.18", Detail: "a block is EACCES"},
 		{Name: "a cgroup v2 hierarchy", Need: enforce.Required, Detail: "names the processes" + at(hierarchy)},
 		{Name: "a BPF file system", Need: enforce.Optional, Detail: "keeps what --pin pins" + at(pins)},
 	}
-	for i, err := range []error{programs, values, missing(hierarchy, "cgroup2"), missing(pins, "bpf")} {
+	for i, err := range []error{programs, values, noHierarchy, noPins} {
 		cs[i].Command = enforce.CommandAttach
 		cs[i].Found(err)
 		switch {
 		case err == nil:
 		case errors.Is(err, unix.EPERM):
-			cs[i].Remedy = "run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+			cs[i].Why, cs[i].Remedy = "load program: "+unix.EPERM.Error(), enforce.MoreRights(capabilities)
+		case errors.Is(err, fs.ErrNotExist):
+			cs[i].Remedy = "as root, mount -t proc proc /proc"
 		case i == 2:
 			cs[i].Remedy = "as root, mount -t cgroup2 none /sys/fs/cgroup/unified"
 		case i == 3:
@@ -52,19 +59,19 @@ func probeProgram(where ebpf.AttachType, body ...asm.Instruction) error {
 	return p.Close()
 }
 
-// mounted is where a file system is mounted, empty if it is nowhere.
-func mounted(kind string) string {
+// mounted is where a file system is mounted.
+func mounted(kind string) (string, error) {
 	f, err := os.Open("/proc/self/mounts")
 	if err != nil {
-		return ""
+		return "", err
 	}
 	defer f.Close()
 	for s := bufio.NewScanner(f); s.Scan(); {
 		if fields := strings.Fields(s.Text()); len(fields) > 2 && fields[2] == kind {
-			return fields[1]
+			return fields[1], nil
 		}
 	}
-	return ""
+	return "", errors.New("no file system of type " + kind + " is mounted")
 }
 
 func at(dir string) string {
@@ -72,11 +79,4 @@ func at(dir string) string {
 		return ""
 	}
 	return " (" + dir + ")"
-}
-
-func missing(dir, kind string) error {
-	if dir == "" {
-		return errors.New("no file system of type " + kind + " is mounted")
-	}
-	return nil
 }

@@ -96,7 +96,7 @@ func alone(o *Options) (net.Listener, error) {
 func supported(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return &enforce.UnsupportedError{Name: "a gateway of this user", Why: err.Error() + ": " + remedyRight}
+		return &enforce.UnsupportedError{Name: "a gateway of this user", Why: err.Error() + ": " + enforce.MoreRights("CAP_NET_ADMIN")}
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ENOENT):
 		return &enforce.UnsupportedError{Name: "nftables", MinimumKernel: "5.2", Why: err.Error() + ": it needs " + remedyKernel}
 	}

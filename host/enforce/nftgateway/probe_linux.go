@@ -12,11 +12,8 @@ import (
 	"github.com/calloutd/calloutd/host/enforce"
 )
 
-// What helps when the kernel refuses.
-const (
-	remedyRight  = "run it as root, or with CAP_NET_ADMIN"
-	remedyKernel = "a kernel with nft_redir, nft_tproxy, nft_fib_inet, nft_reject_inet and nf_conntrack"
-)
+// remedyKernel helps when the kernel refuses.
+const remedyKernel = "a kernel with nft_redir, nft_tproxy, nft_fib_inet, nft_reject_inet and nf_conntrack"
 
 // Probe asks the running kernel for what Start needs. It makes a table of its own
 // with rules for an interface that there is not, and removes it at once.
@@ -35,7 +32,7 @@ func Probe() []enforce.Capability {
 		case i == 2:
 			cs[i].Remedy = "as root, sysctl net.ipv4.ip_forward=1"
 		case errors.Is(err, unix.EPERM):
-			cs[i].Remedy = remedyRight
+			cs[i].Remedy = enforce.MoreRights("CAP_NET_ADMIN")
 		default:
 			cs[i].Remedy = remedyKernel
 		}

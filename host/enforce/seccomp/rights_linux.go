@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/calloutd/calloutd/host/enforce"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +21,9 @@ type rights struct {
 
 func ownRights() (rights, error) {
 	r := rights{unprivilegedPort: 1024, user: uint32(os.Geteuid())}
+	if err := enforce.CheckProc(); err != nil {
+		return r, &enforce.UnsupportedError{Name: enforce.Descendants, Why: err.Error()}
+	}
 	self, err := unix.Open("/proc/self", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return r, os.NewSyscallError("open /proc/self", err)

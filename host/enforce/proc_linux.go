@@ -1,0 +1,45 @@
+package enforce
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+var errNoProc = errors.New("/proc does not show this process")
+
+// CheckProc says why programs cannot be looked into: /proc is not mounted, or is that of
+// another PID namespace, where the numbers that this one knows are other processes.
+func CheckProc() error {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNoProc, err)
+	}
+	return ownNumbers(string(status))
+}
+
+// ownNumbers wants one number in NSpid: with more /proc is of a namespace further out.
+func ownNumbers(status string) error {
+	for line := range strings.Lines(status) {
+		if ids, found := strings.CutPrefix(line, "NSpid:"); found && len(strings.Fields(ids)) > 1 {
+			return fmt.Errorf("%w: it is that of another PID namespace", errNoProc)
+		}
+	}
+	return nil
+}
+
+// inUserNamespace says by a process's map of user IDs whether it is in another one than
+// the first, whose map is whole.
+func inUserNamespace(uidMap string) bool {
+	return uidMap != "" && strings.Join(strings.Fields(uidMap), " ") != "0 0 4294967295"
+}
+
+// MoreRights says what helps who may not do something. Root of a user namespace has its
+// capabilities over what belongs to that namespace only.
+func MoreRights(capabilities string) string {
+	if inUserNamespace(setting("/proc/self/uid_map")) {
+		return "run it outside of this user namespace, as root: here even root has no rights over the system"
+	}
+	return "run it as root, or with " + capabilities
+}

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package guest
+
+// CheckCacheDir says why a folder is not used for compiled modules. Here nothing is
+// known of who may write to it.
+func CheckCacheDir(string) error { return nil }
