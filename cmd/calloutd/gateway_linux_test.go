@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -59,4 +60,37 @@ kill $behind
 		require.Contains(t, r.stdout, `"original_destination":"198.51.100.7:80"`)
 		require.Contains(t, r.stdout, "tables: \n")
 	}
+}
+
+// A gateway that does not start, for its policy or for the system, leaves the rules
+// of one that was killed: who is behind it is refused and not let through.
+func TestGatewayThatDoesNotStart(t *testing.T) {
+	needGateway(t)
+	need(t, "python3")
+	warm(t)
+	cmd := exec.CommandContext(t.Context(), "sh", "-euc", behindGateway+`
+calloutd gateway --policy "$1" --interface in 2>"$3/said" & gateway=$!
+read line <"$3/said"
+kill -KILL $gateway
+wait $gateway || true
+printf 'version: 2\n' >"$3/wrong.yaml"
+for wrong in "--policy $3/wrong.yaml --interface in" "--policy $1 --interface none" "--policy $1 --interface in --name ="; do
+  if calloutd gateway $wrong; then exit 3; fi
+  nsenter -t $behind -n python3 -c 'import socket, errno; print(errno.errorcode[socket.socket().connect_ex(("198.51.100.7", 80))])'
+done
+calloutd gateway --policy "$1" --interface in 2>"$3/said" & gateway=$!
+read line <"$3/said"
+nsenter -t $behind -n curl -sS http://198.51.100.7/
+kill -INT $gateway
+wait $gateway
+kill $behind
+`, "sh", quickstart, "", t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	r := finish(t, cmd)
+	require.Zero(t, r.code, r.stderr)
+	require.Contains(t, r.stdout, `"original_destination":"198.51.100.7:80"`)
+	for _, said := range []string{"version", "interface none", `the name "="`} {
+		require.Contains(t, r.stderr, said)
+	}
+	require.Equal(t, 3, strings.Count(r.stdout, "ECONNREFUSED"), "without the rules there is no route: %s", r.stdout)
 }

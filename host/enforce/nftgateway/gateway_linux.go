@@ -28,13 +28,14 @@ type Gateway struct {
 	listen  []*net.TCPListener
 	udp     []*datagrams
 	refused *unreachable.Teller
-	undo    []func() error // what Start changed in the kernel, the last first
+	undo    []func() error // takes back what is changed in the kernel, from its end
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 }
 
 // Start begins to decide what comes in on the interfaces. Rules that an earlier
-// gateway of the same name left are replaced.
+// gateway of the same name left are replaced at the end, in one step: if Start
+// fails they are as they were.
 func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 	if opts.ALE == nil {
 		panic("nftgateway: Options.ALE is required")
@@ -69,15 +70,14 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	if opts.Transparent {
-		if err := addRoutes(opts.mark()); err != nil {
+		if g.undo, err = addRoutes(opts.mark()); err != nil {
 			return nil, err
 		}
-		g.undo = append(g.undo, func() error { return removeRoutes(opts.mark()) })
 	}
 	if err := install(&opts, p); err != nil {
 		return nil, err
 	}
-	g.undo = append(g.undo, func() error { return uninstall(&opts) })
+	g.undo = []func() error{func() error { return removeRoutes(opts.mark()) }, func() error { return uninstall(&opts) }} // What an earlier one left, too.
 	return g, nil
 }
 

@@ -61,12 +61,17 @@ func (o *Options) mark() uint32 {
 	return ours | crc32.ChecksumIEEE([]byte(o.tableName()))&low
 }
 
+// maxInterfaces is as many as one message to nftables has space for, and more.
+const maxInterfaces = 1000
+
 var isName = regexp.MustCompile(`^[A-Za-z0-9_]{0,32}$`).MatchString
 
 func (o *Options) check() error {
 	switch {
 	case len(o.Interfaces) == 0:
 		return fmt.Errorf("nftgateway: no interface is named")
+	case len(o.Interfaces) > maxInterfaces:
+		return fmt.Errorf("nftgateway: %d interfaces are named: expected up to %d", len(o.Interfaces), maxInterfaces)
 	case !isName(o.Name):
 		return fmt.Errorf("nftgateway: the name %q: expected up to 32 letters, digits and underscores", o.Name)
 	}

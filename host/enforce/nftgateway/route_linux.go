@@ -18,27 +18,35 @@ var everything = map[int]*net.IPNet{
 	unix.AF_INET6: {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
 }
 
-// addRoutes makes marked packets this system's. What is there already stays.
-func addRoutes(mark uint32) error {
+// addRoutes makes marked packets this system's, and returns what takes away again
+// what was not there already.
+func addRoutes(mark uint32) (undo []func() error, err error) {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
-		return fmt.Errorf("nftgateway: lo: %w", err)
+		return nil, fmt.Errorf("nftgateway: lo: %w", err)
 	}
 	for family, all := range everything {
-		route := netlink.Route{LinkIndex: lo.Attrs().Index, Dst: all, Table: int(mark), Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Family: family}
-		if err := netlink.RouteReplace(&route); err != nil && !absent(family, err) {
-			return fmt.Errorf("nftgateway: route of marked packets: %w", err)
+		route := &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: all, Table: int(mark), Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Family: family}
+		if err := netlink.RouteAdd(route); err == nil {
+			undo = append(undo, func() error { return netlink.RouteDel(route) })
+		} else if !errors.Is(err, unix.EEXIST) && !absent(family, err) {
+			return undo, fmt.Errorf("nftgateway: route of marked packets: %w", err)
 		}
-		if err := netlink.RuleAdd(rule(family, mark)); err != nil && !errors.Is(err, unix.EEXIST) && !absent(family, err) {
-			return fmt.Errorf("nftgateway: rule of marked packets: %w", err)
+		if err := netlink.RuleAdd(rule(family, mark)); err == nil {
+			undo = append(undo, func() error { return netlink.RuleDel(rule(family, mark)) })
+		} else if !errors.Is(err, unix.EEXIST) && !absent(family, err) {
+			return undo, fmt.Errorf("nftgateway: rule of marked packets: %w", err)
 		}
 	}
-	return nil
+	return undo, nil
 }
 
 // absent reports whether a system has no IPv6.
-func absent(family int, err error) bool {
-	return family == unix.AF_INET6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP))
+func absent(family int, err error) bool { return family == unix.AF_INET6 && unknownTo(err) }
+
+// unknownTo reports whether a kernel has nothing of the kind.
+func unknownTo(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
 func rule(family int, mark uint32) *netlink.Rule {
@@ -47,20 +55,19 @@ func rule(family int, mark uint32) *netlink.Rule {
 	return r
 }
 
-// removeRoutes undoes addRoutes, as far as there is anything to undo.
+// removeRoutes takes away what any addRoutes has made, as far as it is there.
 func removeRoutes(mark uint32) error {
 	var errs []error
 	for family := range everything {
-		for {
-			if err := netlink.RuleDel(rule(family, mark)); err != nil {
-				if !errors.Is(err, unix.ENOENT) && !absent(family, err) {
-					errs = append(errs, fmt.Errorf("nftgateway: rule of marked packets: %w", err))
-				}
-				break
-			}
+		err := netlink.RuleDel(rule(family, mark))
+		for err == nil { // There may be several.
+			err = netlink.RuleDel(rule(family, mark))
+		}
+		if !errors.Is(err, unix.ENOENT) && !unknownTo(err) {
+			errs = append(errs, fmt.Errorf("nftgateway: rule of marked packets: %w", err))
 		}
 		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: int(mark), Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
-		if err != nil && !absent(family, err) {
+		if err != nil && !unknownTo(err) {
 			errs = append(errs, fmt.Errorf("nftgateway: route of marked packets: %w", err))
 		}
 		for i := range routes {

@@ -38,18 +38,16 @@ func chains(o *Options, p ports) []chain {
 	if o.Transparent {
 		take.Type, take.Priority, send = nftables.ChainTypeFilter, nftables.ChainPriorityMangle, deliverTo(o.mark())
 	}
-	refuse := chain{Chain: nftables.Chain{Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}}
-	for _, name := range o.Interfaces {
-		for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
-			for protocol, at := range map[byte]*families[uint16]{unix.IPPROTO_TCP: &p.tcp, unix.IPPROTO_UDP: &p.udp} {
-				if port := *at.of(family); port != 0 {
-					take.rules = append(take.rules, join(from(name), is(meta(expr.MetaKeyNFPROTO), family), is(meta(expr.MetaKeyL4PROTO), protocol),
-						original(), elsewhere(), send(family, port)))
-				}
+	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
+		for protocol, at := range map[byte]*families[uint16]{unix.IPPROTO_TCP: &p.tcp, unix.IPPROTO_UDP: &p.udp} {
+			if port := *at.of(family); port != 0 {
+				take.rules = append(take.rules, join(inside(), is(meta(expr.MetaKeyNFPROTO), family), is(meta(expr.MetaKeyL4PROTO), protocol),
+					original(), elsewhere(), send(family, port)))
 			}
 		}
-		refuse.rules = append(refuse.rules, join(from(name), unknown(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}))
 	}
+	refuse := chain{Chain: nftables.Chain{Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}}
+	refuse.rules = [][]expr.Any{join(inside(), unknown(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}})}
 	return []chain{take, refuse}
 }
 
@@ -68,11 +66,22 @@ func is(load expr.Any, value byte) []expr.Any {
 	return []expr.Any{load, &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{value}}}
 }
 
-// from matches what comes in on an interface.
-func from(name string) []expr.Any {
-	b := make([]byte, unix.IFNAMSIZ)
-	copy(b, name)
-	return []expr.Any{meta(expr.MetaKeyIIFNAME), &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: b}}
+// interfaces is the set of the table that has their names. With a rule for each
+// the kernel takes no more than fifty: its answers do not fit a socket.
+const interfaces = "interfaces"
+
+func names(o *Options) (set []nftables.SetElement) {
+	for _, name := range o.Interfaces {
+		key := make([]byte, unix.IFNAMSIZ)
+		copy(key, name)
+		set = append(set, nftables.SetElement{Key: key})
+	}
+	return set
+}
+
+// inside matches what comes in on one of the interfaces.
+func inside() []expr.Any {
+	return []expr.Any{meta(expr.MetaKeyIIFNAME), &expr.Lookup{SourceRegister: register, SetName: interfaces}}
 }
 
 // original matches packets in the direction of who connected.
@@ -121,6 +130,9 @@ func install(o *Options, p ports) error {
 	c.AddTable(table) // So that there is one to delete.
 	c.DelTable(table)
 	c.AddTable(table)
+	if err := c.AddSet(&nftables.Set{Table: table, Name: interfaces, KeyType: nftables.TypeIFName}, names(o)); err != nil {
+		return fmt.Errorf("nftgateway: table %s: %w", table.Name, err)
+	}
 	for _, ch := range chains(o, p) {
 		ch.Table = table
 		added := c.AddChain(&ch.Chain)
