@@ -43,7 +43,7 @@ func router(t *testing.T, f func(*network)) {
 			t.Skip(err)
 		}
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
-		cmd.Env = append(os.Environ(), routerEnv+"=1")
+		cmd.Env = append(os.Environ(), routerEnv+"=1", "GORACE=atexit_sleep_ms=0") // or each takes a second
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
