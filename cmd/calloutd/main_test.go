@@ -21,8 +21,13 @@ import (
 
 // The test binary is calloutd itself when it is called so, or a proxy that knows it.
 func TestMain(m *testing.M) {
+	os.Setenv("GORACE", noRaceAtEnd)
 	testscript.Main(m, map[string]func(){"calloutd": main, "remoteproxy": remoteProxy})
 }
+
+// noRaceAtEnd keeps each calloutd of a test from waiting a second for races before it
+// ends.
+const noRaceAtEnd = "atexit_sleep_ms=0"
 
 // Each file of testdata/script is one story. UPDATE=1 go test -run TestScript
 // takes what came out for what is wanted.
@@ -44,6 +49,7 @@ func TestScript(t *testing.T) {
 		UpdateScripts:      os.Getenv("UPDATE") != "",
 		RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", noRaceAtEnd)
 			e.Setenv("CALLOUTD", self)
 			e.Setenv("NODE_MODULES", modules)
 			e.Setenv("ROOT", root)
