@@ -26,7 +26,7 @@ func (w *accept) take(a *Socket) {
 		*w.local = a.local
 	}
 	if w.remote != nil {
-		*w.remote = a.as(a.conn.RemoteAddr())
+		*w.remote = a.inFamily(a.conn.Remote())
 	}
 	w.c.irp.setSocket(a)
 }

@@ -3,7 +3,6 @@ package wsk
 import (
 	"bytes"
 	"context"
-	"net"
 	"net/netip"
 
 	"github.com/calloutd/calloutd/host/ale"
@@ -70,8 +69,8 @@ func (s *Socket) letGo() {
 }
 
 // reach takes a connection through the layers and to where they let it go.
-func (s *Socket) reach(ctx context.Context, remote netip.AddrPort) (*net.TCPConn, *ale.Flow, error) {
-	var conn *net.TCPConn
+func (s *Socket) reach(ctx context.Context, remote netip.AddrPort) (*transport.Conn, *ale.Flow, error) {
+	var conn *transport.Conn
 	flow, err := s.ale.Connect(ctx, remote, func(ctx context.Context, to ale.Target) (netip.AddrPort, error) {
 		if to.Local.IsValid() { // A callout chose another source (CH-07).
 			if _, err := s.take(to.Local); err != nil {
@@ -83,7 +82,7 @@ func (s *Socket) reach(ctx context.Context, remote netip.AddrPort) (*net.TCPConn
 			return netip.AddrPort{}, err
 		}
 		conn = c
-		return s.as(c.LocalAddr()), nil
+		return s.inFamily(c.Local()), nil
 	})
 	if err == nil {
 		flow.OnAbort(s.abort)

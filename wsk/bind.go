@@ -2,7 +2,6 @@ package wsk
 
 import (
 	"context"
-	"net"
 	"net/netip"
 
 	"github.com/calloutd/calloutd/wsk/ntstatus"
@@ -75,7 +74,7 @@ func (s *Socket) GetLocalAddress(local *netip.AddrPort, irp *IRP) (st ntstatus.S
 	}
 	return s.address(opGetLocalAddress, local, irp, func() (netip.AddrPort, bool) {
 		if s.state == connected {
-			return s.as(s.conn.LocalAddr()), true
+			return s.inFamily(s.conn.Local()), true
 		}
 		return s.local, s.state >= bound
 	})
@@ -91,7 +90,7 @@ func (s *Socket) GetRemoteAddress(remote *netip.AddrPort, irp *IRP) (st ntstatus
 		if s.state != connected {
 			return netip.AddrPort{}, false
 		}
-		return s.as(s.conn.RemoteAddr()), true
+		return s.inFamily(s.conn.Remote()), true
 	})
 }
 
@@ -113,12 +112,7 @@ func (s *Socket) address(op operation, out *netip.AddrPort, irp *IRP, get func()
 	return c.done(ntstatus.Success, 0)
 }
 
-// as is an address of package net in the socket's family.
-func (s *Socket) as(a net.Addr) netip.AddrPort {
-	ap := a.(*net.TCPAddr).AddrPort()
-	return s.inFamily(ap)
-}
-
+// inFamily is an address of the transport in the socket's family.
 func (s *Socket) inFamily(ap netip.AddrPort) netip.AddrPort {
 	if s.family == AFInet {
 		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())

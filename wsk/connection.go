@@ -2,11 +2,11 @@ package wsk
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"time"
 
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // Flags of Send, Receive and Disconnect.
@@ -68,7 +68,7 @@ func (s *Socket) establish(ctx context.Context, remote netip.AddrPort) ntstatus.
 }
 
 // transferable is the connection if the socket is connected.
-func (s *Socket) transferable(sends bool) (*net.TCPConn, ntstatus.Status) {
+func (s *Socket) transferable(sends bool) (*transport.Conn, ntstatus.Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state != connected || sends && s.finAsked {
@@ -109,12 +109,12 @@ func (s *Socket) sendData(c call, data []byte, flags uint32) ntstatus.Status {
 	return s.pushSend(c, conn, func() (ntstatus.Status, int) { return s.write(conn, data) })
 }
 
-func (s *Socket) pushSend(c call, conn *net.TCPConn, run func() (ntstatus.Status, int)) ntstatus.Status {
+func (s *Socket) pushSend(c call, conn *transport.Conn, run func() (ntstatus.Status, int)) ntstatus.Status {
 	return s.send.push(&request{c: c, run: run,
 		interrupt: func() { conn.SetWriteDeadline(past) }, resume: func() { conn.SetWriteDeadline(noLimit) }})
 }
 
-func (s *Socket) write(conn *net.TCPConn, data []byte) (ntstatus.Status, int) {
+func (s *Socket) write(conn *transport.Conn, data []byte) (ntstatus.Status, int) {
 	if st := s.authorized(); st != ntstatus.Success {
 		return st, 0
 	}
@@ -171,7 +171,7 @@ func (s *Socket) Disconnect(data []byte, flags uint32, irp *IRP) (st ntstatus.St
 	})
 }
 
-func (s *Socket) fin(conn *net.TCPConn) ntstatus.Status {
+func (s *Socket) fin(conn *transport.Conn) ntstatus.Status {
 	err := conn.CloseWrite()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -78,7 +78,7 @@ func (s *Socket) ConnectEx(remote netip.AddrPort, data []byte, flags uint32, irp
 		}
 		stop := context.AfterFunc(ctx, s.abort)
 		defer stop()
-		return s.write(s.TCPConn(), data)
+		return s.write(s.Transport(), data)
 	})
 }
 

@@ -1,7 +1,6 @@
 package wsk
 
 import (
-	"net"
 	"sync/atomic"
 
 	"github.com/calloutd/calloutd/wsk/ntstatus"
@@ -38,7 +37,7 @@ var inspections atomic.Uint32
 //
 // The system has completed the handshake already, so a rejected peer sees its
 // connection reset and not refused.
-func (l *listener) inspect(conn *net.TCPConn) (InspectID, bool) {
+func (l *listener) inspect(conn *transport.Conn) (InspectID, bool) {
 	l.s.mu.Lock()
 	d, on := l.s.listenDispatch(), l.s.opts.conditional
 	l.s.mu.Unlock()
@@ -52,7 +51,7 @@ func (l *listener) inspect(conn *net.TCPConn) (InspectID, bool) {
 	l.mu.Unlock()
 	action := InspectReject
 	l.s.event(eventInspect, func() {
-		action = d.InspectEvent(l.s.context, l.s.as(conn.LocalAddr()), l.s.as(conn.RemoteAddr()), id)
+		action = d.InspectEvent(l.s.context, l.s.inFamily(conn.Local()), l.s.inFamily(conn.Remote()), id)
 	})
 	if action == InspectPend {
 		action = l.awaitVerdict(conn, id, verdict)
@@ -65,7 +64,7 @@ func (l *listener) inspect(conn *net.TCPConn) (InspectID, bool) {
 
 // awaitVerdict waits for InspectComplete. If the peer goes first, WskAbortEvent
 // is told.
-func (l *listener) awaitVerdict(conn *net.TCPConn, id InspectID, verdict <-chan InspectAction) InspectAction {
+func (l *listener) awaitVerdict(conn *transport.Conn, id InspectID, verdict <-chan InspectAction) InspectAction {
 	gone := make(chan bool, 1)
 	go func() { gone <- transport.AwaitPeerGone(conn) }()
 	defer func() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // maxUnaccepted bounds the connections of a listener that are being taken
@@ -21,7 +22,7 @@ const maxUnaccepted = 1024
 // slow decision delays nobody else.
 type listener struct {
 	s     *Socket
-	ln    *net.TCPListener
+	ln    *transport.Listener
 	slots chan struct{}
 	wg    sync.WaitGroup
 
@@ -44,7 +45,7 @@ func (s *Socket) listen(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.local, s.state = s.as(ln.Addr()), listening
+		s.local, s.state = s.inFamily(ln.Local()), listening
 		if s.category == StreamSocket {
 			s.role = ListenSocket
 		}
@@ -92,7 +93,7 @@ func (l *listener) run() {
 		case <-l.s.ctx.Done():
 			return
 		}
-		conn, err := l.ln.AcceptTCP()
+		conn, err := l.ln.Accept()
 		switch {
 		case err == nil:
 			wait = time.Millisecond
@@ -114,25 +115,25 @@ func (l *listener) run() {
 }
 
 // admit takes a connection through the layers; one that they block is reset.
-func (l *listener) admit(conn *net.TCPConn) {
+func (l *listener) admit(conn *transport.Conn) {
 	id, ok := l.inspect(conn)
 	if !ok {
 		l.drop(conn)
 		return
 	}
-	flow, err := l.s.ale.Accept(l.s.ctx, l.s.as(conn.LocalAddr()), l.s.as(conn.RemoteAddr()))
+	flow, err := l.s.ale.Accept(l.s.ctx, l.s.inFamily(conn.Local()), l.s.inFamily(conn.Remote()))
 	if err != nil {
 		l.drop(conn)
 		return
 	}
 	a := newSocket(l.s.client, l.s.family, ConnectionSocket, l.s.owner)
 	a.accepted, a.state, a.conn, a.flow, a.inspectID = true, connected, conn, flow, id
-	a.local = a.as(conn.LocalAddr())
+	a.local = a.inFamily(conn.Local())
 	flow.OnAbort(a.abort)
 	l.deliver(a)
 }
 
-func (l *listener) drop(conn *net.TCPConn) {
+func (l *listener) drop(conn *transport.Conn) {
 	<-l.slots
 	conn.SetLinger(0)
 	conn.Close()
@@ -177,7 +178,7 @@ func (l *listener) hand(a *Socket, keep bool) bool {
 // acceptEvent offers a to WskAcceptEvent.
 func (l *listener) acceptEvent(a *Socket) bool {
 	return l.s.event(EventAccept, func() {
-		context, d, st := l.s.listenDispatch().AcceptEvent(l.s.context, 0, a.local, a.as(a.conn.RemoteAddr()), a)
+		context, d, st := l.s.listenDispatch().AcceptEvent(l.s.context, 0, a.local, a.inFamily(a.conn.Remote()), a)
 		if st != ntstatus.Success {
 			a.discard()
 			return

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"net"
 
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // readAhead bounds what a socket takes from the transport without being asked,
@@ -77,11 +77,11 @@ func (s *Socket) resume() {
 	}
 }
 
-func readRequest(conn *net.TCPConn, run func() (ntstatus.Status, int)) *request {
+func readRequest(conn *transport.Conn, run func() (ntstatus.Status, int)) *request {
 	return &request{run: run, interrupt: func() { conn.SetReadDeadline(past) }, resume: func() { conn.SetReadDeadline(noLimit) }}
 }
 
-func (s *Socket) read(conn *net.TCPConn, buffer []byte, flags uint32) (ntstatus.Status, int) {
+func (s *Socket) read(conn *transport.Conn, buffer []byte, flags uint32) (ntstatus.Status, int) {
 	if st := s.authorized(); st != ntstatus.Success {
 		return st, 0
 	}
@@ -163,7 +163,7 @@ func (s *Socket) pump() *request {
 	return nil
 }
 
-func (s *Socket) ahead(conn *net.TCPConn) (ntstatus.Status, int) {
+func (s *Socket) ahead(conn *transport.Conn) (ntstatus.Status, int) {
 	if st := s.authorized(); st != ntstatus.Success {
 		return st, 0
 	}

@@ -1,8 +1,6 @@
 package wsk
 
 import (
-	"net"
-
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 	"github.com/calloutd/calloutd/wsk/transport"
 )
@@ -66,7 +64,7 @@ func (s *Socket) setLoopbackFastPath(_ uint32, in, _ []byte) (ntstatus.Status, i
 // own, 64 KiB as in Windows.
 const defaultBacklog = 64 << 10
 
-func idealBacklog(conn *net.TCPConn) int {
+func idealBacklog(conn *transport.Conn) int {
 	if n := transport.SendBuffer(conn); n > 0 {
 		return n
 	}
@@ -81,7 +79,7 @@ func (s *Socket) queryIdealSendBacklog(_ uint32, _, out []byte) (ntstatus.Status
 }
 
 // tellBacklog runs WskSendBacklogEvent if the ideal backlog has changed.
-func (s *Socket) tellBacklog(conn *net.TCPConn) {
+func (s *Socket) tellBacklog(conn *transport.Conn) {
 	s.mu.Lock()
 	d, on := s.connectionDispatch(), s.events.enabled&EventSendBacklog != 0
 	s.mu.Unlock()

@@ -43,7 +43,7 @@ type Socket struct {
 	state     state
 	role      Category // of a stream socket: ListenSocket or ConnectionSocket
 	listener  *listener
-	conn      *net.TCPConn
+	conn      *transport.Conn
 	finAsked  bool // a graceful disconnect was called
 	finSent   bool
 	aborted   bool
@@ -152,16 +152,16 @@ func (s *Socket) leave() {
 	}
 }
 
-// TCPConn is the transport under a connected socket, for relays that want the
+// Transport is what is under a connected socket, for relays that want the
 // kernel to copy; nil while not connected. The Socket still owns it, and calls
 // that use the socket's own Send and Receive must not be mixed with it.
-func (s *Socket) TCPConn() *net.TCPConn { s.mu.Lock(); defer s.mu.Unlock(); return s.conn }
+func (s *Socket) Transport() *transport.Conn { s.mu.Lock(); defer s.mu.Unlock(); return s.conn }
 
-// PeerDisconnected is for those who use TCPConn and have read to its end: a close
+// PeerDisconnected is for those who use Transport and have read to its end: a close
 // counts on it as on the end that Receive tells of (WSK-CLOSE-02).
 func (s *Socket) PeerDisconnected() { s.mu.Lock(); defer s.mu.Unlock(); s.in.finRead = true }
 
-// Reauthorize is what Send and Receive do first, for those who use TCPConn: if
+// Reauthorize is what Send and Receive do first, for those who use Transport: if
 // the policy changed, the layer that let the connection go on is asked again, and
 // one that does not resets it (ALE-LAY-12). It is cheap.
 func (s *Socket) Reauthorize() ntstatus.Status { return s.authorized() }

@@ -3,13 +3,11 @@
 package transport
 
 import (
-	"net"
-
 	"golang.org/x/sys/unix"
 )
 
 // PeerDone tells whether the peer has disconnected and nothing it sent is unread.
-func PeerDone(c *net.TCPConn) bool {
+func PeerDone(c Stream) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return false
@@ -27,7 +25,7 @@ func PeerDone(c *net.TCPConn) bool {
 // AwaitPeerGone waits until the peer has disconnected or reset the connection,
 // and then reports true. It reports false when the peer sends something, after
 // which the end cannot be seen any more, or when the read deadline ends it.
-func AwaitPeerGone(c *net.TCPConn) bool {
+func AwaitPeerGone(c Stream) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return false
@@ -46,15 +44,15 @@ func AwaitPeerGone(c *net.TCPConn) bool {
 }
 
 // SendBuffer is the size of the connection's send buffer, in bytes.
-func SendBuffer(c *net.TCPConn) int { return control(c, sndbuf) }
+func SendBuffer(c Stream) int { return control(c, sndbuf) }
 
 // Unread is how many bytes have come that nobody has read.
-func Unread(c *net.TCPConn) int { return control(c, inq) }
+func Unread(c Stream) int { return control(c, inq) }
 
 func sndbuf(fd int) (int, error) { return unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF) }
 
 // control asks the system for a number; it is zero if the system has none.
-func control(c *net.TCPConn, ask func(fd int) (int, error)) (n int) {
+func control(c Stream, ask func(fd int) (int, error)) (n int) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0

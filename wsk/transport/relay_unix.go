@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,9 @@ var buffers = sync.Pool{New: func() any { return new([few]byte) }}
 
 // A relay moves bytes one way.
 type relay struct {
-	src   *net.TCPConn
+	dst, src Stream
+	to, from syscall.RawConn // of dst, of src
+
 	much  bool // there was more than a buffer holds
 	ready int  // bytes that are worth a splice
 	buf   *[few]byte
@@ -30,19 +33,21 @@ type relay struct {
 // Relay moves what src has to dst until src's peer disconnects. While it waits for
 // src it holds no buffer and no pipe: thousands of connections may be idle. may is
 // asked before bytes go on, and its error ends the relay.
-func Relay(dst, src *net.TCPConn, may func() error) (moved int64, err error) {
-	raw, err := src.SyscallConn()
-	if err != nil {
+func Relay(dst, src Stream, may func() error) (moved int64, err error) {
+	r := &relay{dst: dst, src: src}
+	if r.from, err = src.SyscallConn(); err != nil {
 		return 0, err
 	}
-	r := &relay{src: src}
+	if r.to, err = dst.SyscallConn(); err != nil {
+		return 0, err
+	}
 	look := r.look
 	for {
 		r.ready, r.n, r.err = 0, 0, nil
-		if err := raw.Read(look); err != nil {
+		if err := r.from.Read(look); err != nil {
 			return moved, err
 		}
-		n, err := r.pass(dst, may)
+		n, err := r.pass(may)
 		moved += n
 		if err == io.EOF {
 			return moved, nil
@@ -82,7 +87,7 @@ func (r *relay) drop() {
 }
 
 // pass hands on what look found; io.EOF is the end.
-func (r *relay) pass(dst *net.TCPConn, may func() error) (int64, error) {
+func (r *relay) pass(may func() error) (int64, error) {
 	if r.buf != nil {
 		defer r.drop()
 	}
@@ -96,9 +101,18 @@ func (r *relay) pass(dst *net.TCPConn, may func() error) (int64, error) {
 		return 0, err
 	}
 	if r.ready > 0 {
-		return dst.ReadFrom(&io.LimitedReader{R: r.src, N: int64(r.ready)})
+		n, err := bulk(r.to, r.from, r.ready)
+		return n, r.failed(err)
 	}
 	r.much = r.n == few
-	n, err := dst.Write(r.buf[:r.n])
+	n, err := r.dst.Write(r.buf[:r.n])
 	return int64(n), err
+}
+
+// failed adds to an error of a call of the system what it was about.
+func (r *relay) failed(err error) error {
+	if call, ok := err.(*os.SyscallError); ok {
+		return &net.OpError{Op: call.Syscall, Net: "tcp", Source: r.src.RemoteAddr(), Addr: r.dst.RemoteAddr(), Err: call.Err}
+	}
+	return err
 }

@@ -17,16 +17,16 @@ import (
 	"github.com/calloutd/calloutd/wsk/transport"
 )
 
-// connected are the two ends of a connection.
-func connected(t *testing.T) (a, b *net.TCPConn) {
+// connected are the two ends of a connection, package net's and ours.
+func connected(t *testing.T) (*net.TCPConn, *transport.Conn) {
 	l := listen(t)
-	c, err := net.Dial("tcp", l.Addr().String())
+	a, err := net.Dial("tcp", l.Local().String())
 	require.NoError(t, err)
-	t.Cleanup(func() { c.Close() })
-	b, err = l.AcceptTCP()
+	t.Cleanup(func() { a.Close() })
+	b, err := l.Accept()
 	require.NoError(t, err)
 	t.Cleanup(func() { b.Close() })
-	return c.(*net.TCPConn), b
+	return a.(*net.TCPConn), b
 }
 
 type relayed struct {
@@ -35,23 +35,44 @@ type relayed struct {
 }
 
 // relay is a relay from one connection to another, with the far ends of both.
-func relay(t *testing.T, may func() error) (from, to *net.TCPConn, src *net.TCPConn, end <-chan relayed) {
+func relay(t *testing.T, may func() error) (from, to *net.TCPConn, src *transport.Conn, end <-chan relayed) {
 	from, src = connected(t)
-	dst, to := connected(t)
+	to, dst := connected(t)
+	return from, to, src, carry(dst, src, may)
+}
+
+// An end is what a relay is between, and what ends it.
+type end interface {
+	transport.Stream
+	CloseWrite() error
+}
+
+func carry(dst, src end, may func() error) <-chan relayed {
 	done := make(chan relayed, 1)
 	go func() {
 		n, err := transport.Relay(dst, src, may)
 		dst.CloseWrite()
 		done <- relayed{n, err}
 	}()
-	return from, to, src, done
+	return done
 }
 
 func always() error { return nil }
 
 // Few bytes and many, at once and after pauses, arrive as they were sent.
 func TestRelay(t *testing.T) {
-	from, to, _, end := relay(t, always)
+	t.Run("between connections of ours", func(t *testing.T) {
+		from, to, _, end := relay(t, always)
+		moves(t, from, to, end)
+	})
+	t.Run("between those of package net", func(t *testing.T) {
+		src, from := connected(t)
+		dst, to := connected(t)
+		moves(t, from, to, carry(dst, src, always))
+	})
+}
+
+func moves(t *testing.T, from, to end, end <-chan relayed) {
 	var sent int64
 	for round, size := range []int{1, 100, 1 << 14, 1<<14 + 1, 1 << 20, 1, 3 << 20, 0, 1 << 15} {
 		data := bytes.Repeat([]byte{byte(round + 1)}, size)

@@ -4,6 +4,17 @@
 // use package wsknet.
 package transport
 
+import (
+	"net"
+	"syscall"
+)
+
+// A Stream is a TCP connection: a *Conn, or one of package net.
+type Stream interface {
+	net.Conn
+	syscall.Conn
+}
+
 // Options are the socket options that count only before binding.
 type Options struct {
 	// DualStack lets an IPv6 socket speak IPv4 through v4-mapped addresses.

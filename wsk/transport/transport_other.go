@@ -4,6 +4,7 @@ package transport
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 )
@@ -25,7 +26,7 @@ func Bind(want netip.AddrPort, o Options) (*Socket, error) {
 func (s *Socket) Local() netip.AddrPort { return s.local }
 
 // Connect connects from the address. When ctx ends, so does Connect.
-func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 	var d net.Dialer
 	if s.local.Port() != 0 || !s.local.Addr().IsUnspecified() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(s.local)
@@ -34,12 +35,16 @@ func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, 
 	if err != nil {
 		return nil, err
 	}
-	return c.(*net.TCPConn), nil
+	return &Conn{c.(*net.TCPConn)}, nil
 }
 
 // Listen listens at the address.
-func (s *Socket) Listen() (*net.TCPListener, error) {
-	return net.ListenTCP(network(s.local.Addr(), s.o), net.TCPAddrFromAddrPort(s.local))
+func (s *Socket) Listen() (*Listener, error) {
+	l, err := net.ListenTCP(network(s.local.Addr(), s.o), net.TCPAddrFromAddrPort(s.local))
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{l}, nil
 }
 
 // Close does nothing: nothing was taken.
@@ -56,22 +61,22 @@ func network(a netip.Addr, o Options) string {
 }
 
 // PeerDone cannot tell without the system's own calls.
-func PeerDone(*net.TCPConn) bool { return false }
+func PeerDone(Stream) bool { return false }
 
 // AwaitPeerGone cannot tell either.
-func AwaitPeerGone(*net.TCPConn) bool { return false }
+func AwaitPeerGone(Stream) bool { return false }
 
 // SendBuffer is not known.
-func SendBuffer(*net.TCPConn) int { return 0 }
+func SendBuffer(Stream) int { return 0 }
 
 // Unread is not known.
-func Unread(*net.TCPConn) int { return 0 }
+func Unread(Stream) int { return 0 }
 
 // Relay moves what src has to dst until src's peer disconnects. may is asked before
 // the first bytes go on.
-func Relay(dst, src *net.TCPConn, may func() error) (int64, error) {
+func Relay(dst, src Stream, may func() error) (int64, error) {
 	if err := may(); err != nil {
 		return 0, err
 	}
-	return dst.ReadFrom(src)
+	return io.Copy(dst, src)
 }

@@ -92,7 +92,7 @@ func (s *Socket) Local() netip.AddrPort { return s.local }
 // Connect makes the socket a connection. If it fails, the socket is as before.
 // When ctx ends, so does Connect. The connection is the caller's to close; Close of
 // the socket then does nothing.
-func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 	if s.fd < 0 {
 		return nil, net.ErrClosed
 	}
@@ -101,9 +101,9 @@ func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, 
 		return nil, err
 	}
 	if err = s.connect(ctx, sa); err == nil {
-		c, failed := become(s, net.FileConn)
+		c, failed := s.conn(to)
 		if failed == nil {
-			return c.(*net.TCPConn), nil
+			return c, nil
 		}
 		err = failed
 	}
@@ -113,18 +113,6 @@ func (s *Socket) Connect(ctx context.Context, to netip.AddrPort) (*net.TCPConn, 
 		return nil, fmt.Errorf("%w; and the address is lost: %v", err, again)
 	}
 	return nil, err
-}
-
-// become closes the socket and returns what package net makes of a duplicate. Only
-// package net's own is for the poller, which leaves files alone that block.
-func become[T any](s *Socket, of func(*os.File) (T, error)) (made T, err error) {
-	if _, err := unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, 0); err != nil {
-		return made, os.NewSyscallError("fcntl", err)
-	}
-	f := os.NewFile(uintptr(s.fd), "tcp")
-	s.fd = -1
-	defer f.Close()
-	return of(f)
 }
 
 // connect connects. What a peer on this host answers is there at once; only for
@@ -192,18 +180,14 @@ func progress(fd int) error {
 }
 
 // Listen makes the socket a listener, which is the caller's to close.
-func (s *Socket) Listen() (*net.TCPListener, error) {
+func (s *Socket) Listen() (*Listener, error) {
 	if s.fd < 0 {
 		return nil, net.ErrClosed
 	}
 	if err := unix.Listen(s.fd, backlog); err != nil {
 		return nil, os.NewSyscallError("listen", err)
 	}
-	ln, err := become(s, net.FileListener)
-	if err != nil {
-		return nil, err
-	}
-	return ln.(*net.TCPListener), nil
+	return s.listener()
 }
 
 // Close gives the address up. Later calls do nothing.

@@ -32,7 +32,7 @@ func bind(t *testing.T, a netip.AddrPort, o transport.Options) *transport.Socket
 	return s
 }
 
-func listen(t *testing.T) *net.TCPListener {
+func listen(t *testing.T) *transport.Listener {
 	t.Helper()
 	l, err := bind(t, loopback, transport.Options{Listens: true}).Listen()
 	require.NoError(t, err)
@@ -40,22 +40,20 @@ func listen(t *testing.T) *net.TCPListener {
 	return l
 }
 
-func addr(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
-
 func TestBoundSocketConnects(t *testing.T) {
 	l := listen(t)
 	s := bind(t, wildcard, transport.Options{})
 	local := s.Local()
-	c, err := s.Connect(t.Context(), addr(l.Addr()))
+	c, err := s.Connect(t.Context(), l.Local())
 	require.NoError(t, err)
 	defer c.Close()
-	in, err := l.AcceptTCP()
+	in, err := l.Accept()
 	require.NoError(t, err)
 	defer in.Close()
 	require.Equal(t, c.LocalAddr().String(), in.RemoteAddr().String())
-	require.Equal(t, l.Addr().String(), c.RemoteAddr().String())
+	require.Equal(t, l.Local().String(), c.RemoteAddr().String())
 	if local.Port() != 0 { // The system chose it at the bind.
-		require.Equal(t, local.Port(), addr(c.LocalAddr()).Port())
+		require.Equal(t, local.Port(), c.Local().Port())
 	}
 	_, err = c.Write([]byte("hello"))
 	require.NoError(t, err)
@@ -77,7 +75,7 @@ func TestConnectCanBeTriedAgain(t *testing.T) {
 	require.Error(t, err)
 	require.Equal(t, local, s.Local())
 	l := listen(t)
-	c, err := s.Connect(t.Context(), addr(l.Addr()))
+	c, err := s.Connect(t.Context(), l.Local())
 	require.NoError(t, err)
 	c.Close()
 }
@@ -131,10 +129,10 @@ func TestSharedAddress(t *testing.T) {
 	a, err := bind(t, loopback, o).Listen()
 	require.NoError(t, err)
 	defer a.Close()
-	b, err := bind(t, addr(a.Addr()), o).Listen()
+	b, err := bind(t, a.Local(), o).Listen()
 	require.NoError(t, err)
 	defer b.Close()
-	_, err = transport.Bind(addr(a.Addr()), transport.Options{Listens: true})
+	_, err = transport.Bind(a.Local(), transport.Options{Listens: true})
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
 }
 
@@ -157,10 +155,10 @@ func TestFamilies(t *testing.T) {
 func TestUsedSocketIsClosed(t *testing.T) {
 	l := listen(t)
 	s := bind(t, loopback, transport.Options{})
-	c, err := s.Connect(t.Context(), addr(l.Addr()))
+	c, err := s.Connect(t.Context(), l.Local())
 	require.NoError(t, err)
 	defer c.Close()
-	_, err = s.Connect(t.Context(), addr(l.Addr()))
+	_, err = s.Connect(t.Context(), l.Local())
 	require.ErrorIs(t, err, net.ErrClosed)
 	_, err = s.Listen()
 	require.ErrorIs(t, err, net.ErrClosed)
@@ -168,9 +166,9 @@ func TestUsedSocketIsClosed(t *testing.T) {
 
 func TestPeerDone(t *testing.T) {
 	l := listen(t)
-	c, err := net.Dial("tcp", l.Addr().String())
+	c, err := net.Dial("tcp", l.Local().String())
 	require.NoError(t, err)
-	in, err := l.AcceptTCP()
+	in, err := l.Accept()
 	require.NoError(t, err)
 	defer in.Close()
 	require.False(t, transport.PeerDone(in))
@@ -198,10 +196,10 @@ func TestAwaitPeerGone(t *testing.T) {
 		"sends":  {func(c *net.TCPConn) { c.Write([]byte("x")) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			peer, err := net.Dial("tcp", l.Addr().String())
+			peer, err := net.Dial("tcp", l.Local().String())
 			require.NoError(t, err)
 			defer peer.Close()
-			in, err := l.AcceptTCP()
+			in, err := l.Accept()
 			require.NoError(t, err)
 			defer in.Close()
 			gone := make(chan bool)

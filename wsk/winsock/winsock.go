@@ -105,7 +105,7 @@ func (s Socket) translate(code uint32, st ntstatus.Status) Error {
 }
 
 func (s Socket) connected() bool {
-	c := s.WSK.TCPConn()
+	c := s.WSK.Transport()
 	return c != nil || s.WSK.Category() == wsk.DatagramSocket || s.WSK.Category() == wsk.BasicSocket
 }
 

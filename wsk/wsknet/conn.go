@@ -26,7 +26,7 @@ const linger = 30 * time.Second
 // io.Copy between two of them can splice.
 type Conn struct {
 	s   *wsk.Socket
-	tcp *net.TCPConn
+	tcp *transport.Conn
 	end request         // made it, and will end it
 	cut context.Context // ends the lingering
 	// lingering counts what lingers of an accepted connection.
@@ -43,7 +43,7 @@ type Conn struct {
 }
 
 func newConn(cut context.Context, s *wsk.Socket, made request) *Conn {
-	return &Conn{s: s, tcp: s.TCPConn(), end: made, cut: cut}
+	return &Conn{s: s, tcp: s.Transport(), end: made, cut: cut}
 }
 
 // answers are what queries are answered in.
@@ -158,7 +158,7 @@ func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
 	err = c.transfer("write", func() error {
 		from, ok := r.(*Conn)
 		if !ok {
-			n, err = c.tcp.ReadFrom(r)
+			n, err = io.Copy(c.tcp, r)
 			return err
 		}
 		return from.transfer("read", func() error {

@@ -1,0 +1,234 @@
+package transport_test
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/wsk/transport"
+)
+
+// A tcp is what a *transport.Conn and a *net.TCPConn both are.
+type tcp interface {
+	end
+	SetLinger(int) error
+	SetKeepAliveConfig(net.KeepAliveConfig) error
+	SetKeepAlive(bool) error
+	SetNoDelay(bool) error
+	SetReadBuffer(int) error
+}
+
+// kinds are connections of package net, connections of ours that were accepted, and
+// those that connected, each with its peer.
+var kinds = map[string]func(t *testing.T) (c tcp, peer tcp){
+	"package net": func(t *testing.T) (tcp, tcp) { a, b := connected(t); return a, b },
+	"accepted":    func(t *testing.T) (tcp, tcp) { a, b := connected(t); return b, a },
+	"connected": func(t *testing.T) (tcp, tcp) {
+		l := listen(t)
+		c, err := bind(t, wildcard, transport.Options{}).Connect(t.Context(), l.Local())
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		peer, err := l.Accept()
+		require.NoError(t, err)
+		t.Cleanup(func() { peer.Close() })
+		return c, peer
+	},
+}
+
+func eachKind(t *testing.T, test func(t *testing.T, c, peer tcp)) {
+	for name, open := range kinds {
+		t.Run(name, func(t *testing.T) {
+			c, peer := open(t)
+			test(t, c, peer)
+		})
+	}
+}
+
+// isOf requires an error of package net, of an operation on a connection, with a cause.
+func isOf(t *testing.T, err error, c tcp, op string, cause error) {
+	t.Helper()
+	var o *net.OpError
+	require.ErrorAs(t, err, &o)
+	require.Equal(t, op, o.Op)
+	require.ErrorIs(t, err, cause)
+	require.Equal(t, c.LocalAddr().String(), o.Source.String())
+	require.Equal(t, c.RemoteAddr().String(), o.Addr.String())
+}
+
+func TestConnsFailAsThoseOfPackageNet(t *testing.T) {
+	var b [8]byte
+	t.Run("the end", func(t *testing.T) {
+		eachKind(t, func(t *testing.T, c, peer tcp) {
+			require.NoError(t, peer.CloseWrite())
+			_, err := c.Read(b[:])
+			require.Equal(t, io.EOF, err)
+		})
+	})
+	t.Run("a reset", func(t *testing.T) {
+		eachKind(t, func(t *testing.T, c, peer tcp) {
+			require.NoError(t, peer.SetLinger(0))
+			require.NoError(t, peer.Close())
+			_, err := c.Read(b[:])
+			isOf(t, err, c, "read", syscall.ECONNRESET)
+			require.ErrorContains(t, err, "read: connection reset by peer")
+			_, err = c.Write(b[:])
+			isOf(t, err, c, "write", syscall.EPIPE)
+		})
+	})
+	t.Run("what comes after the end is said", func(t *testing.T) {
+		eachKind(t, func(t *testing.T, c, peer tcp) {
+			require.NoError(t, c.CloseWrite())
+			_, err := c.Write(b[:])
+			isOf(t, err, c, "write", syscall.EPIPE)
+		})
+	})
+	t.Run("a deadline", func(t *testing.T) {
+		eachKind(t, func(t *testing.T, c, peer tcp) {
+			require.NoError(t, c.SetDeadline(time.Unix(1, 0)))
+			_, err := c.Read(b[:])
+			isOf(t, err, c, "read", os.ErrDeadlineExceeded)
+			_, err = c.Write(b[:])
+			isOf(t, err, c, "write", os.ErrDeadlineExceeded)
+			require.True(t, err.(net.Error).Timeout())
+			require.NoError(t, c.SetDeadline(time.Time{}))
+			_, err = c.Write(b[:])
+			require.NoError(t, err)
+		})
+	})
+	t.Run("a close", func(t *testing.T) {
+		eachKind(t, func(t *testing.T, c, peer tcp) {
+			read := make(chan error)
+			go func() { _, err := c.Read(b[:]); read <- err }()
+			require.NoError(t, c.Close())
+			isOf(t, <-read, c, "read", net.ErrClosed)
+			_, err := c.Write(b[:])
+			isOf(t, err, c, "write", net.ErrClosed)
+			for _, err := range []error{c.Close(), c.CloseWrite(), c.SetDeadline(time.Time{}), c.SetLinger(0), c.SetNoDelay(true)} {
+				require.ErrorIs(t, err, net.ErrClosed)
+			}
+		})
+	})
+}
+
+// option reads an option of the socket.
+func option(t *testing.T, c syscall.Conn, level, name int) (v int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	require.NoError(t, err)
+	var failed error
+	require.NoError(t, raw.Control(func(fd uintptr) { v, failed = unix.GetsockoptInt(int(fd), level, name) }))
+	require.NoError(t, failed)
+	return v
+}
+
+func TestConnsBeginAsThoseOfPackageNet(t *testing.T) {
+	eachKind(t, func(t *testing.T, c, _ tcp) {
+		require.Equal(t, 1, option(t, c, unix.IPPROTO_TCP, unix.TCP_NODELAY))
+		require.Equal(t, 1, option(t, c, unix.SOL_SOCKET, unix.SO_KEEPALIVE))
+		require.Equal(t, 15, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
+		require.Equal(t, 15, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL))
+		require.Equal(t, 9, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPCNT))
+	})
+}
+
+func TestConnsTakeTheOptionsOfPackageNet(t *testing.T) {
+	eachKind(t, func(t *testing.T, c, _ tcp) {
+		require.NoError(t, c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 1500 * time.Millisecond, Interval: -1, Count: 3}))
+		require.Equal(t, 2, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
+		require.Equal(t, 15, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL))
+		require.Equal(t, 3, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPCNT))
+		require.NoError(t, c.SetKeepAliveConfig(net.KeepAliveConfig{}))
+		require.Zero(t, option(t, c, unix.SOL_SOCKET, unix.SO_KEEPALIVE))
+		require.Equal(t, 15, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
+		require.NoError(t, c.SetKeepAlive(true))
+		require.Equal(t, 1, option(t, c, unix.SOL_SOCKET, unix.SO_KEEPALIVE))
+		require.NoError(t, c.SetNoDelay(false))
+		require.Zero(t, option(t, c, unix.IPPROTO_TCP, unix.TCP_NODELAY))
+		require.NoError(t, c.SetReadBuffer(1<<16))
+		require.Equal(t, 1<<17, option(t, c, unix.SOL_SOCKET, unix.SO_RCVBUF), "Linux counts its own overhead too")
+	})
+}
+
+// No child inherits a connection, and none of its descriptors blocks.
+func TestConnsAreOurs(t *testing.T) {
+	eachKind(t, func(t *testing.T, c, _ tcp) {
+		raw, err := c.SyscallConn()
+		require.NoError(t, err)
+		require.NoError(t, raw.Control(func(fd uintptr) {
+			flags, err := unix.FcntlInt(fd, unix.F_GETFD, 0)
+			require.NoError(t, err)
+			require.NotZero(t, flags&unix.FD_CLOEXEC)
+			flags, err = unix.FcntlInt(fd, unix.F_GETFL, 0)
+			require.NoError(t, err)
+			require.NotZero(t, flags&unix.O_NONBLOCK)
+		}))
+	})
+}
+
+// Addresses are those that the system has, also of what was bound to any address.
+func TestConnsKnowTheirAddresses(t *testing.T) {
+	l, err := bind(t, wildcard, transport.Options{Listens: true}).Listen()
+	require.NoError(t, err)
+	defer l.Close()
+	to := netip.AddrPortFrom(loopback.Addr(), l.Local().Port())
+	c, err := bind(t, wildcard, transport.Options{}).Connect(t.Context(), to)
+	require.NoError(t, err)
+	defer c.Close()
+	in, err := l.Accept()
+	require.NoError(t, err)
+	defer in.Close()
+	require.Equal(t, to, in.Local())
+	require.Equal(t, to, c.Remote())
+	require.Equal(t, loopback.Addr(), c.Local().Addr())
+	require.Equal(t, c.Local(), in.Remote())
+}
+
+func TestCloseEndsAnAccept(t *testing.T) {
+	l := listen(t)
+	accepted := make(chan error)
+	go func() { _, err := l.Accept(); accepted <- err }()
+	require.NoError(t, l.Close())
+	require.ErrorIs(t, <-accepted, net.ErrClosed)
+	_, err := l.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+// A relay whose receiver is gone in the middle of much says so, and keeps no pipe
+// that has bytes of it for the next.
+func TestRelayToAConnectionThatIsReset(t *testing.T) {
+	from, to, _, end := relay(t, always)
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		b := make([]byte, 1<<20)
+		for {
+			if _, err := from.Write(b); err != nil {
+				return
+			}
+		}
+	}()
+	_, err := io.ReadFull(to, make([]byte, 4<<20))
+	require.NoError(t, err)
+	require.NoError(t, to.SetLinger(0))
+	require.NoError(t, to.Close())
+	r := <-end
+	require.Error(t, r.err)
+	require.GreaterOrEqual(t, r.n, int64(4<<20))
+	from.Close()
+	<-sent
+
+	next, there, _, done := relay(t, always)
+	const size = 1 << 20
+	go func() { next.Write(make([]byte, size)); next.CloseWrite() }()
+	got, err := io.ReadAll(there)
+	require.NoError(t, err)
+	require.Equal(t, make([]byte, size), got)
+	require.NoError(t, (<-done).err)
+}
