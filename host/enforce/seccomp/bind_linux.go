@@ -59,7 +59,7 @@ func (w *worker) performBind(_ context.Context, to netip.AddrPort) (netip.AddrPo
 		}
 		sa = putSockaddr(w.to[:], w.sock.domain, to)
 	}
-	if _, _, e := unix.RawSyscall(unix.SYS_BIND, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))), uintptr(len(sa))); e != 0 {
+	if _, _, e := unix.Syscall(unix.SYS_BIND, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))), uintptr(len(sa))); e != 0 {
 		return noAddr, callErr(e)
 	}
 	if w.n.Data.NR == unix.SYS_BIND {
@@ -102,7 +102,7 @@ func (w *worker) listen() unix.Errno {
 	}
 	backlog := uintptr(int32(w.n.Data.Args[1]))
 	return w.done(sock.Listen(w.s.ctx, func() error {
-		_, _, e := unix.RawSyscall(unix.SYS_LISTEN, uintptr(w.fd), backlog, 0)
+		_, _, e := unix.Syscall(unix.SYS_LISTEN, uintptr(w.fd), backlog, 0)
 		return callErr(e)
 	}))
 }

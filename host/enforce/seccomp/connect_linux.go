@@ -60,7 +60,7 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 	if e != 0 {
 		return e
 	}
-	w.in.Remote = remote
+	w.in.Remote = w.concrete(sa, remote)
 	w.pending = 0
 	flow, err := w.carrier.Connect(w.s.ctx, w.in, w.bindTo, w.connectTo)
 	if flow != nil {

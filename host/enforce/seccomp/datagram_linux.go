@@ -126,6 +126,7 @@ func (w *worker) connectDatagram(sa []byte) unix.Errno {
 	if w.sock.protocol == unix.IPPROTO_UDP && remote.Port() == 0 {
 		return sysConnect(w.fd, sa) // Nothing can be sent there. It is done to ask for the route.
 	}
+	remote = w.concrete(sa, remote)
 	w.in.Remote = remote
 	d := w.s.datagrams.take(w)
 	defer w.s.datagrams.give(d)

@@ -72,9 +72,26 @@ func filter(opts *Options) ([]bpf.RawInstruction, error) {
 		send(unix.SYS_SENDMSG, 2, trap), send(unix.SYS_SENDMMSG, 3, trap),
 		is(unix.SYS_SETGROUPS, trap), // What is known about the thread changes.
 		// PR_SET_MM_EXE_FILE changes which program /proc says this is.
+		is(unix.SYS_SETSOCKOPT, load(offArg(1)), is(unix.SOL_IP, routes4), is(unix.SOL_IPV6, routes6), allow),
 		is(unix.SYS_PRCTL, load(offArg(0)), is(unix.PR_SET_MM, refuse(unix.EPERM)), allow),
 		allow))
 }
+
+// A packet with a source route goes to the first address of the route, which may be
+// anywhere, and not where the socket is connected. None may be set; to take one away
+// (a length of 0) does no harm.
+var (
+	route   = slices.Concat(load(offArg(4)), is(0, allow), refuse(unix.EPERM))
+	routes4 = slices.Concat(load(offArg(2)), is(unix.IP_OPTIONS, route), allow)
+	routes6 = slices.Concat(load(offArg(2)), is(unix.IPV6_RTHDR, route), is(unix.IPV6_2292PKTOPTIONS, route),
+		// A flow label may bring options along, after its request.
+		is(flowLabelMgr, load(offArg(4)), when(bpf.JumpGreaterThan, sizeofFlowLabel, refuse(unix.EPERM)), allow), allow)
+)
+
+const (
+	flowLabelMgr    = 32 // IPV6_FLOWLABEL_MGR
+	sizeofFlowLabel = 32 // struct in6_flowlabel_req
+)
 
 // sockets decides which sockets may be made: those whose connects can be decided
 // on, and those that reach no network. The others connect in ways that nobody

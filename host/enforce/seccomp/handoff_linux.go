@@ -161,7 +161,7 @@ func (c *handoffConn) Write(b []byte) (n int, err error) {
 
 func (c *handoffConn) transfer(call uintptr, b []byte, events uint32, flags uintptr) (int, error) {
 	for {
-		n, _, e := unix.RawSyscall6(call, uintptr(c.w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|flags, 0, 0)
+		n, _, e := unix.Syscall6(call, uintptr(c.w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|flags, 0, 0)
 		switch {
 		case e == 0 && n == 0 && call == unix.SYS_RECVFROM:
 			return 0, io.EOF

@@ -76,7 +76,7 @@ func (w *worker) showName(nr uintptr, m *map[uint64][]byte) unix.Errno {
 		return proceed
 	}
 	w.size = uint32(len(w.sa))
-	if _, _, e := unix.RawSyscall(nr, uintptr(w.fd), uintptr(unsafe.Pointer(&w.sa)), uintptr(unsafe.Pointer(&w.size))); e != 0 {
+	if _, _, e := unix.Syscall(nr, uintptr(w.fd), uintptr(unsafe.Pointer(&w.sa)), uintptr(unsafe.Pointer(&w.size))); e != 0 {
 		return e
 	}
 	if !w.s.l.valid(&w.n.ID) {

@@ -176,6 +176,9 @@ func (w *worker) sendDatagram(m *message) unix.Errno {
 	if e := w.know(); e != 0 {
 		return e
 	}
+	if e := unrouted(m.control); e != 0 {
+		return e
+	}
 	if len(m.sa) == 0 { // Decided when it was connected.
 		return w.transmit(m)
 	}
@@ -186,6 +189,7 @@ func (w *worker) sendDatagram(m *message) unix.Errno {
 	case w.sock.protocol == unix.IPPROTO_UDP && remote.Port() == 0:
 		return unix.EINVAL
 	}
+	remote = w.concrete(m.sa, remote)
 	w.in.Remote = remote
 	d := w.s.datagrams.take(w)
 	defer w.s.datagrams.give(d)
@@ -204,6 +208,21 @@ func (w *worker) sendDatagram(m *message) unix.Errno {
 	return w.transmit(m)
 }
 
+// unrouted refuses control messages with a source route, as filter does options.
+func unrouted(control []byte) unix.Errno {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return unix.EINVAL
+	}
+	for _, m := range messages {
+		switch [2]int32{m.Header.Level, m.Header.Type} {
+		case [2]int32{unix.SOL_IP, unix.IP_RETOPTS}, [2]int32{unix.SOL_IPV6, unix.IPV6_RTHDR}, [2]int32{unix.SOL_IPV6, unix.IPV6_2292RTHDR}:
+			return unix.EPERM
+		}
+	}
+	return 0
+}
+
 // transmit is sendmsg(2), which waits if the socket is a blocking one. w.val is
 // what it returns.
 func (w *worker) transmit(m *message) unix.Errno {
@@ -211,7 +230,7 @@ func (w *worker) transmit(m *message) unix.Errno {
 	h := unix.Msghdr{Name: unsafe.SliceData(m.sa), Namelen: uint32(len(m.sa)), Iov: &iov, Iovlen: 1,
 		Control: unsafe.SliceData(m.control), Controllen: uint64(len(m.control))}
 	for wait := m.flags&unix.MSG_DONTWAIT == 0 && w.sock.blocking(); ; {
-		n, _, e := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(w.fd), uintptr(unsafe.Pointer(&h)), uintptr(m.flags|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
+		n, _, e := unix.Syscall(unix.SYS_SENDMSG, uintptr(w.fd), uintptr(unsafe.Pointer(&h)), uintptr(m.flags|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
 		if e != unix.EAGAIN || !wait {
 			w.val = int64(n)
 			return e

@@ -71,4 +71,26 @@ func putSockaddr(b []byte, domain int32, to netip.AddrPort) []byte {
 	return b
 }
 
+// concrete writes into sa, where the program named no address, the one that the kernel
+// takes instead: for IPv4 the socket's own, else loopback. So what is decided is where
+// it goes.
+func (w *worker) concrete(sa []byte, to netip.AddrPort) netip.AddrPort {
+	if !to.Addr().Unmap().IsUnspecified() {
+		return to
+	}
+	a, local := netip.IPv6Loopback(), w.sock.local.Addr()
+	if to.Addr().Unmap().Is4() && local.Is4() && !local.IsUnspecified() {
+		a = local
+	} else if to.Addr().Unmap().Is4() || local.Is4() { // A socket of IPv4, or bound to a mapped address.
+		a = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	if family(sa) == unix.AF_INET6 {
+		a = netip.AddrFrom16(a.As16())
+		copy(sa[8:24], a.AsSlice())
+	} else {
+		copy(sa[4:8], a.AsSlice())
+	}
+	return netip.AddrPortFrom(a, to.Port())
+}
+
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }

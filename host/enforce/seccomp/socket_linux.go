@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The calls here are raw, without a word to the Go scheduler: they do not block.
-// Only sysConnect may.
+// What touches a program's memory, or locks its socket, tells the Go scheduler: the
+// program can hold the call up, by a page that it serves itself (userfaultfd, FUSE),
+// and would stop this process. Raw are only calls that it cannot.
 
 func sysConnect(fd int, sa []byte) unix.Errno {
 	_, _, e := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))), uintptr(len(sa)))
@@ -20,12 +21,12 @@ func sysConnect(fd int, sa []byte) unix.Errno {
 // getOption reads an option of the size of v.
 func getOption[T any](fd, level, opt int, v *T) unix.Errno {
 	n := uint32(unsafe.Sizeof(*v))
-	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt), uintptr(unsafe.Pointer(v)), uintptr(unsafe.Pointer(&n)), 0)
+	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt), uintptr(unsafe.Pointer(v)), uintptr(unsafe.Pointer(&n)), 0)
 	return e
 }
 
 func setOption[T any](fd, level, opt int, v *T) unix.Errno {
-	_, _, e := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt), uintptr(unsafe.Pointer(v)), unsafe.Sizeof(*v), 0)
+	_, _, e := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt), uintptr(unsafe.Pointer(v)), unsafe.Sizeof(*v), 0)
 	return e
 }
 
@@ -34,7 +35,7 @@ func setOption[T any](fd, level, opt int, v *T) unix.Errno {
 func getName(fd int) (domain int, local netip.AddrPort, e unix.Errno) {
 	var b [sockaddr6Len]byte
 	n := uint32(len(b))
-	_, _, e = unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&b)), uintptr(unsafe.Pointer(&n)))
+	_, _, e = unix.Syscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&b)), uintptr(unsafe.Pointer(&n)))
 	if e != 0 {
 		return 0, netip.AddrPort{}, e
 	}

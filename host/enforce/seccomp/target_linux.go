@@ -122,13 +122,13 @@ var errUnshared = errors.New("the thread does not share its process's descriptor
 func (t *target) getFD(fd int32) (int, error) {
 	if t.shared {
 		const kcmpFiles = 2
-		if d, _, e := unix.RawSyscall6(unix.SYS_KCMP, uintptr(t.tid), uintptr(t.pid), kcmpFiles, 0, 0, 0); e != 0 {
+		if d, _, e := unix.Syscall6(unix.SYS_KCMP, uintptr(t.tid), uintptr(t.pid), kcmpFiles, 0, 0, 0); e != 0 {
 			return -1, e
 		} else if d != 0 {
 			return -1, errUnshared
 		}
 	}
-	own, _, e := unix.RawSyscall(unix.SYS_PIDFD_GETFD, uintptr(t.pidfd), uintptr(fd), 0)
+	own, _, e := unix.Syscall(unix.SYS_PIDFD_GETFD, uintptr(t.pidfd), uintptr(fd), 0)
 	if e != 0 {
 		return -1, e
 	}
@@ -214,7 +214,7 @@ func readVectors(tid uint32, vectors []unix.RemoteIovec, b []byte) unix.Errno {
 	}
 	local := unix.Iovec{Base: &b[0]}
 	local.SetLen(len(b))
-	n, _, e := unix.RawSyscall6(unix.SYS_PROCESS_VM_READV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1,
+	n, _, e := unix.Syscall6(unix.SYS_PROCESS_VM_READV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1,
 		uintptr(unsafe.Pointer(&vectors[0])), uintptr(len(vectors)), 0)
 	if e == 0 && int(n) != len(b) {
 		e = unix.EFAULT
@@ -230,7 +230,7 @@ func writeMemory(tid uint32, addr uint64, b []byte) unix.Errno {
 	local := unix.Iovec{Base: &b[0]}
 	local.SetLen(len(b))
 	remote := unix.RemoteIovec{Base: uintptr(addr), Len: len(b)}
-	n, _, e := unix.RawSyscall6(unix.SYS_PROCESS_VM_WRITEV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
+	n, _, e := unix.Syscall6(unix.SYS_PROCESS_VM_WRITEV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
 	if e == 0 && int(n) != len(b) {
 		e = unix.EFAULT
 	}
