@@ -76,9 +76,12 @@ func (t *tracer) read() policytrace.Reader {
 	return policytrace.Reader{Policy: t.policy.Load(), Paint: t.paint.word, Details: t.details}
 }
 
+// unread reports whether nobody reads of what goes as it should.
+func (t *tracer) unread() bool { return !t.all && t.log == nil && t.sum == nil }
+
 // decision prints a classification.
 func (t *tracer) decision(in *fwps.Incoming, d *fwps.Decision) {
-	if !t.all && t.log == nil && t.sum == nil {
+	if t.unread() {
 		return
 	}
 	e, text := t.read().Decision(in, d)
@@ -90,6 +93,9 @@ func (t *tracer) decision(in *fwps.Incoming, d *fwps.Decision) {
 
 // redirect prints what became of the redirect that a callout asked for.
 func (t *tracer) redirect(ev ale.RedirectEvent) {
+	if ev.Applied && ev.Err == nil && t.unread() {
+		return // While the program waits nothing is put into words that nobody reads.
+	}
 	e, text := t.read().Redirect(ev)
 	t.record(e)
 	if text != "" || t.all && t.json { // The text of one that was applied has the callout's answer.
