@@ -5,6 +5,7 @@ package enforce
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 )
 
 // ErrNotSupported is what every UnsupportedError is.
@@ -68,7 +69,7 @@ type Capability struct {
 	Command       string // who needs it
 	Supported     bool
 	Need          Need
-	MinimumKernel string
+	MinimumKernel string // the first Linux that has it; empty when no version helps
 	Detail        string // what it is for
 	Why           string // why it is missing
 	Remedy        string // what helps, if it is known
@@ -76,8 +77,12 @@ type Capability struct {
 
 // Found fills in what a probe said.
 func (c *Capability) Found(err error) {
-	if c.Supported = err == nil; !c.Supported {
-		c.Why, c.Remedy = err.Error(), remedy(c.Name, err)
+	if c.Supported = err == nil; c.Supported {
+		return
+	}
+	c.Why, c.Remedy = err.Error(), remedy(c.Name, err)
+	if errors.Is(err, fs.ErrPermission) {
+		c.MinimumKernel = "" // The kernel has it, and keeps it from this user.
 	}
 }
 

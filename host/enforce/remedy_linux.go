@@ -69,7 +69,7 @@ func probeDescendants() error {
 	if err := CheckProc(); err != nil {
 		return err
 	}
-	return descendants(setting("/proc/sys/"+yamaScope), capable(unix.CAP_SYS_PTRACE))
+	return descendants(setting("/proc/sys/"+yamaScope), Capable(unix.CAP_SYS_PTRACE))
 }
 
 // descendants says whether Yama lets a process look into its children.
@@ -81,8 +81,8 @@ func descendants(scope string, privileged bool) error {
 	return nil
 }
 
-// capable reports whether this process has a capability.
-func capable(bit uint) bool {
+// Capable reports whether this thread has a capability in effect.
+func Capable(bit uint) bool {
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	err := unix.Capget(&head, &data[0])
@@ -103,7 +103,7 @@ func System() string {
 		bit  uint
 		name string
 	}{{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_BPF, "CAP_BPF"}, {unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE"}} {
-		if capable(c.bit) {
+		if Capable(c.bit) {
 			s += " " + c.name
 		}
 	}

@@ -103,7 +103,7 @@ func (a *Attachment) load() error {
 	}
 	if err := spec.LoadAndAssign(&a.objs, &o); err != nil {
 		switch {
-		case errors.Is(err, unix.EPERM): // The library speaks of memory limits, which kernels with these programs do not have.
+		case errors.Is(err, unix.EPERM), rights() != nil: // The library speaks of memory limits, which kernels with these programs do not have.
 			return &enforce.UnsupportedError{Name: "cgroup BPF for this user", Why: unix.EPERM.Error() + ": " + enforce.MoreRights(capabilities)}
 		case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL):
 			return &enforce.UnsupportedError{Name: "cgroup BPF", MinimumKernel: "5.18", Why: err.Error()}

@@ -19,10 +19,24 @@ import (
 // capabilities are what Attach needs.
 const capabilities = "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
 
+// rights is EPERM if this thread has not what Attach needs. Without CAP_PERFMON the
+// kernel itself says that it does not know what the programs call.
+func rights() error {
+	for _, bit := range []uint{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON} {
+		if !enforce.Capable(bit) && !enforce.Capable(unix.CAP_SYS_ADMIN) {
+			return unix.EPERM
+		}
+	}
+	return nil
+}
+
 // Probe asks the running kernel for what Attach needs.
 func Probe() []enforce.Capability {
 	programs := probeProgram(ebpf.AttachCgroupInet4GetPeername)
 	values := probeProgram(ebpf.AttachCGroupInet4Connect, asm.Mov.Imm(asm.R1, -int32(unix.EACCES)), asm.FnSetRetval.Call())
+	if err := rights(); err != nil {
+		programs, values = err, err
+	}
 	hierarchy, noHierarchy := mounted("cgroup2")
 	pins, noPins := mounted("bpf")
 	cs := []enforce.Capability{
