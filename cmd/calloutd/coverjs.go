@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/sdk/project"
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 // A script is measured by counters in its text: the blocks of its module are the
@@ -24,7 +24,7 @@ import (
 func (m *measured) countScript(wasm, script []byte, o *guest.ModuleOptions) []byte {
 	file := m.module
 	beside := filepath.Join(filepath.Dir(m.module), "policy.js")
-	if src, err := os.ReadFile(beside); err == nil && bytes.Equal(src, script) {
+	if src, err := wholefile.Read(beside); err == nil && bytes.Equal(src, script) {
 		file = beside
 	}
 	counted, ok := m.count(string(script), file, 1, o)
@@ -97,7 +97,7 @@ func scriptPlace(policy *policyfile.File, callout, script string) (file string, 
 	if !errors.As(policy.At("callout", callout, "config", errors.New("")), &at) {
 		return callout, 1
 	}
-	src, err := os.ReadFile(at.File)
+	src, err := wholefile.Read(at.File)
 	if err != nil {
 		return at.File, 1
 	}

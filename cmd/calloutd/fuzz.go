@@ -148,7 +148,7 @@ func (o *fuzzOptions) keep(cmd *cobra.Command, policy string, found []policyfuzz
 	if file == "" {
 		file = strings.TrimSuffix(policy, filepath.Ext(policy)) + "_fuzz_test.yaml"
 	}
-	src, err := os.ReadFile(file)
+	src, err := wholefile.Read(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if src, err = beginCases(file, policy); err != nil {
 			return err

@@ -7,8 +7,9 @@ import (
 	"io"
 	"iter"
 	"maps"
-	"os"
 	"slices"
+
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 // hashes are the SHA-256 of files. One that cannot be read has the reason.
@@ -46,7 +47,7 @@ func (h hashes) digest() string {
 }
 
 func hash(file string) (string, error) {
-	f, err := os.Open(file)
+	f, err := wholefile.Open(file)
 	if err != nil {
 		return "", err
 	}

@@ -95,9 +95,9 @@ func (o *learnOptions) learn(cmd *cobra.Command, args []string) error {
 // name is taken until free, so that nobody else drafts it meanwhile.
 func (o *learnOptions) writable() (free func(), err error) {
 	if o.extend != "" {
-		f, err := os.OpenFile(o.extend, os.O_RDWR, 0)
+		err := wholefile.Regular(o.extend)
 		if err == nil {
-			err = errors.Join(f.Close(), wholefile.Replaceable(o.extend))
+			err = changeable(o.extend)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("--extend: %w", err)
@@ -119,6 +119,15 @@ func (o *learnOptions) writable() (free func(), err error) {
 			_ = os.Remove(o.out) // Nothing was drafted.
 		}
 	}, f.Close()
+}
+
+// changeable says why a file could not be read and written.
+func changeable(file string) error {
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), wholefile.Replaceable(file))
 }
 
 // watch runs a command with everything permitted and keeps its connections in a
@@ -197,7 +206,7 @@ func (o *learnOptions) write(cmd *cobra.Command, of string, seen []*flight.Entry
 	var src []byte
 	if o.extend != "" {
 		policy = o.extend
-		old, err := os.ReadFile(policy)
+		old, err := wholefile.Read(policy)
 		if err != nil {
 			return fmt.Errorf("--extend: %w", err)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -143,7 +142,7 @@ func policyOf(path string, s *policytest.Suite, a *archive) string {
 
 // readCases reads a file, of one byte more than the limit if it is too long.
 func readCases(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := wholefile.Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 const (
@@ -38,6 +40,9 @@ type Writer struct {
 // Append opens a file for writing. What a program that died left of its last part
 // is taken away.
 func Append(path string, h Header) (*Writer, error) {
+	if err := wholefile.Regular(path); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600) // It may hold secrets.
 	if err != nil {
 		return nil, err

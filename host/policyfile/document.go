@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
+
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 // Limits of a file.
@@ -23,14 +24,11 @@ const (
 // readFile reads one byte over the limit at most, for the reader to see that
 // it is too long.
 func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := wholefile.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("%s is a folder: expected a file", path)
-	}
 	return io.ReadAll(io.LimitReader(f, limit+1))
 }
 

@@ -4,11 +4,11 @@ import (
 	"embed"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 // A Model is one that is shipped.
@@ -99,7 +99,7 @@ func openFirewall(dir, word, arg string, given bool) (*Text, error) {
 
 // read reads no more of a file than is needed to see that it is too long.
 func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := wholefile.Open(path)
 	if err != nil {
 		return nil, err
 	}

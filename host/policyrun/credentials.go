@@ -8,6 +8,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/enforce/handoff"
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 // handedTo is a proxy of somebody else, with what it is to be shown. Errors say
@@ -17,7 +18,7 @@ func handedTo(p policyfile.Proxy, dir string) (*handoff.Proxy, error) {
 	secret, where := "", ""
 	switch c := p.Credentials; {
 	case c.File != "":
-		b, err := os.ReadFile(policyfile.Under(dir, c.File))
+		b, err := wholefile.Read(policyfile.Under(dir, c.File))
 		if err != nil {
 			return nil, err
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/sdk/project"
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 // Module reads the module of a callout whose policy is in the folder dir, or
@@ -32,7 +33,7 @@ func Module(ctx context.Context, dir string, c policyfile.Callout) ([]byte, erro
 }
 
 func readModule(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := wholefile.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && filepath.Base(path) == project.Wasm && isProject(filepath.Dir(path)):
 		return nil, fmt.Errorf("%w: calloutd build %s makes it", err, filepath.Dir(path))

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"os"
 	"slices"
 	"strings"
+
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 // WriteText prints what ran and each gap.
@@ -147,7 +148,7 @@ const maxSource = 4 << 20
 
 func sourcePage(file string, ran map[int]bool) pageFile {
 	f := pageFile{Name: file}
-	in, err := os.Open(file)
+	in, err := wholefile.Open(file)
 	if err != nil {
 		f.Error = err.Error()
 		return f

@@ -50,6 +50,9 @@ func Of(dir string) (*Language, error) {
 	if found == nil {
 		return nil, fmt.Errorf("%s is no policy project: it has none of %s", dir, strings.Join(mains, ", "))
 	}
+	if err := wholefile.Regular(filepath.Join(dir, found.Main)); err != nil {
+		return nil, err
+	}
 	return found, nil
 }
 

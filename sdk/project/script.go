@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/calloutd/calloutd/sdk"
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
 // scriptMark stands in the engine of ../js before where a script goes, its
@@ -104,7 +104,7 @@ func scripted(dir, main string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	script, err := os.ReadFile(filepath.Join(dir, main))
+	script, err := wholefile.Read(filepath.Join(dir, main))
 	if err != nil {
 		return nil, err
 	}

@@ -1,5 +1,5 @@
-// Package wholefile replaces files that people wrote: on a full disk, or when the
-// process ends in the middle, what was there stays.
+// Package wholefile reads and replaces files that people wrote. On a full disk, or when
+// the process ends in the middle, what was there stays.
 package wholefile
 
 import (
