@@ -146,16 +146,7 @@ func TestLeavesNothing(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, g2.Close())
 
-			// It dies: everything but the rules is gone.
-			g.cancel()
-			for _, l := range append([]*net.TCPListener{}, g.listen...) {
-				require.NoError(t, l.Close())
-			}
-			for _, d := range g.udp {
-				require.NoError(t, d.conn.Close())
-			}
-			g.wg.Wait()
-			require.NoError(t, g.lock.Close())
+			g.die(t)
 			_, err = get(n.dial(n.inside, "tcp4", origin))
 			require.Error(t, err)
 

@@ -47,7 +47,9 @@ func chains(o *Options, p ports) []chain {
 		}
 	}
 	refuse := chain{Chain: nftables.Chain{Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}}
-	refuse.rules = [][]expr.Any{join(inside(), unknown(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}})}
+	for _, undecided := range refused(o) {
+		refuse.rules = append(refuse.rules, join(inside(), undecided, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}))
+	}
 	return []chain{take, refuse}
 }
 
@@ -95,11 +97,24 @@ func elsewhere() []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binaryutil.NativeEndian.PutUint32(unicast)}}
 }
 
-// unknown matches packets of no connection that there is already.
-func unknown() []expr.Any {
-	known := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+// refused is what goes no further from an interface: what belongs to no connection; of
+// who is inside also what is only about one ("related"), as an ICMP error is, in which he
+// writes what he likes; and what TPROXY takes, which comes here when nobody is there to
+// take it, although its connection is known.
+func refused(o *Options) [][]expr.Any {
+	all := [][]expr.Any{without(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), join(original(), without(expr.CtStateBitESTABLISHED))}
+	if o.Transparent {
+		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+			all = append(all, join(is(meta(expr.MetaKeyL4PROTO), protocol), original()))
+		}
+	}
+	return all
+}
+
+// without matches packets whose connection is in none of these states.
+func without(states uint32) []expr.Any {
 	return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: register},
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: known, Xor: make([]byte, 4)},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(states), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: make([]byte, 4)}}
 }
 
