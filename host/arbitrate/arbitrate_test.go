@@ -242,3 +242,67 @@ func TestCalloutSeesItsState(t *testing.T) {
 		require.EqualValues(t, 9, c.Hop.Serial)
 	}}, calls("low", "a"))
 }
+
+func TestOfADecisionThatIsUsedAgainNothingIsLeft(t *testing.T) {
+	redirected := netip.MustParseAddrPort("127.0.0.1:8080")
+	acts := map[string]calloutFunc{
+		"redirects": func(_ *fwps.Call, v *fwps.Verdict) {
+			v.Redirect, v.To, v.TargetPID, v.Record, v.Context = true, redirected, 9, []byte("record"), []byte("context")
+		},
+		"applies what it acquired": func(c *fwps.Call, _ *fwps.Verdict) {
+			r, err := c.AcquireConnectRequest()
+			require.NoError(t, err)
+			r.Remote, r.Record = redirected, []byte("record")
+			c.ApplyModifiedLayerData(fwps.ReauthorizeIfModifiedByOthers)
+		},
+		"acquires and does not apply (AMB-30)": func(c *fwps.Call, _ *fwps.Verdict) {
+			_, err := c.AcquireConnectRequest()
+			require.NoError(t, err)
+		},
+		"applies without acquiring (AMB-30)": func(c *fwps.Call, _ *fwps.Verdict) { c.ApplyModifiedLayerData(0) },
+		"pends": func(c *fwps.Call, v *fwps.Verdict) {
+			p, err := c.PendClassify()
+			require.NoError(t, err)
+			p.Complete(&fwps.Verdict{Action: fwp.ActionBlock})
+		},
+		"asks for the records": func(c *fwps.Call, _ *fwps.Verdict) { c.QuerySIOFormatRedirectRecords(nil) },
+	}
+	for name, first := range acts {
+		t.Run(name, func(t *testing.T) {
+			slot := new(arbitrate.Slot)
+			p, err := arbitrate.Compile(&fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: []fwpm.Filter{{ID: 1, Name: "f",
+				Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "c"}}},
+				arbitrate.Options{Lookup: func(fwpm.CalloutID) *arbitrate.Slot { return slot }})
+			require.NoError(t, err)
+			in := incoming()
+			in.Layer, in.Pending = fwpm.LayerALEConnectRedirectV4, noRecords{}
+			classify := func(d *fwps.Decision, f calloutFunc) {
+				slot.Set(fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error { f(c, v); return nil }), 1)
+				p.Classify(t.Context(), &in, d)
+			}
+			used, fresh := new(fwps.Decision), new(fwps.Decision)
+			plain := func(c *fwps.Call, v *fwps.Verdict) {
+				require.Equal(t, fwps.ConnectRequest{Local: in.Local, Remote: in.Remote}, *c.Connect)
+				v.Action = fwp.ActionPermit
+			}
+			classify(fresh, plain)
+			classify(used, first)
+			require.NotEqual(t, fresh.Outcome(), used.Outcome())
+			classify(used, plain)
+			require.Equal(t, fresh.Outcome(), used.Outcome())
+			require.False(t, used.Singular())
+			require.Empty(t, used.Misuse())
+		})
+	}
+}
+
+func TestTheZeroProgramPermits(t *testing.T) {
+	in, d := incoming(), new(fwps.Decision)
+	new(arbitrate.Program).Classify(t.Context(), &in, d)
+	require.Equal(t, fwp.ActionPermit, d.Action)
+	require.Empty(t, d.Steps)
+}
+
+type noRecords struct{}
+
+func (noRecords) Format(redirect.Handle) ([]byte, error) { return nil, nil }

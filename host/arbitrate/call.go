@@ -187,7 +187,7 @@ func (r *run) missing(f *filter, a *answer) {
 // fault is a callout that failed: a hard block, or no decision where the options
 // say so (AMB-42). What it changed is discarded.
 func (r *run) fault(a *answer, rule, why string) {
-	r.known.cache = nil
+	r.keeping = nil
 	r.d.Discard()
 	step := a.step
 	step.Rule, step.Why = rule, why

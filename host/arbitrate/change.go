@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/internal/trie"
 )
 
@@ -207,6 +208,7 @@ func (c *compiler) insert(f *fwpm.Filter) {
 	if f.Action.CallsOut() {
 		out.extra = &c.scratch.extra
 		out.extra.callout = c.callout(f.Callout)
+		out.extra.step = &fwps.Step{Layer: f.Layer, Sublayer: sublayerOf(f), Filter: f.ID, Name: f.Name, Callout: f.Callout, Action: f.Action, Rule: "ARB-01"}
 	}
 	out.own()
 	out.place, e.place = uint8(at%together), uint8(at%together)

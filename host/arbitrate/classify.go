@@ -16,20 +16,19 @@ const MaxRounds = 8
 
 // A run is one classification under way.
 type run struct {
-	p   *Program
-	ctx context.Context
-	in  *fwps.Incoming
-	d   *fwps.Decision
+	p     *Program
+	layer *layer // nil: no filter was ever there
+	ctx   context.Context
+	in    *fwps.Incoming
+	d     *fwps.Decision
 	// late are the filters whose callouts asked to hear of later changes. Nil: none.
 	late *late
 	// decided says that some sublayer decided, again that the layer is to be asked
 	// from the start.
 	decided, again bool
-	// known is what to do with the outcome, asked the callouts that had a part in it.
-	// An array, so that a run lives on the stack.
-	known  question
-	asked  [maxAsked]asked
-	nasked int
+	// keeping is for the cache; nil: the outcome is not kept. It is not a part of the
+	// run, which is cleared for each classification, and most are of layers without.
+	keeping *keeping
 }
 
 // late are filters whose callouts asked to hear of later changes of the request,
@@ -57,17 +56,31 @@ type answer struct {
 // d (ARB-01..ARB-10, spec 8.5). It has no error result: a failure is a block. It
 // waits while a callout pends, and no longer than ctx.
 func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {
-	var known question
-	if known.take(p, in, d) {
+	l := p.layer(in.Layer)
+	if l == nil || !l.cached(p.opts.Cache, in.Layer) {
+		p.ask(ctx, l, in, d, nil)
 		return
 	}
-	p.ask(ctx, in, d, &known)
+	var known question
+	if !known.take(p, l, in, d) {
+		p.learn(ctx, l, in, d, known)
+	}
+}
+
+// learn is ask of what may be kept.
+func (p *Program) learn(ctx context.Context, l *layer, in *fwps.Incoming, d *fwps.Decision, known question) {
+	if known.cache == nil {
+		p.ask(ctx, l, in, d, nil)
+		return
+	}
+	k := keeping{question: known}
+	p.ask(ctx, l, in, d, &k)
 }
 
 // ask is Classify of what is not known.
-func (p *Program) ask(ctx context.Context, in *fwps.Incoming, d *fwps.Decision, known *question) {
+func (p *Program) ask(ctx context.Context, l *layer, in *fwps.Incoming, d *fwps.Decision, k *keeping) {
 	var r run
-	r.p, r.ctx, r.in, r.d, r.known = p, ctx, in, d, *known
+	r.p, r.layer, r.ctx, r.in, r.d, r.keeping = p, l, ctx, in, d, k
 	d.Reset(in)
 	for round := 1; ; round++ {
 		r.pass()
@@ -75,7 +88,7 @@ func (p *Program) ask(ctx context.Context, in *fwps.Incoming, d *fwps.Decision, 
 			r.reauthorize()
 		}
 		if !r.again {
-			if r.known.cache != nil {
+			if r.keeping != nil {
 				r.keep(in)
 			}
 			return
@@ -92,11 +105,10 @@ func (p *Program) ask(ctx context.Context, in *fwps.Incoming, d *fwps.Decision, 
 
 // pass asks the sublayers once.
 func (r *run) pass() {
-	l := r.p.layer(r.in.Layer)
-	if l == nil {
+	if r.layer == nil {
 		return
 	}
-	for _, g := range l.groups {
+	for _, g := range r.layer.groups {
 		if f := g.first(); f != nil {
 			r.sublayer(g, int(f.place), f)
 		} else {
@@ -188,13 +200,17 @@ func (r *run) sublayer(g *group, place int, f *filter) {
 	}
 }
 
-func (r *run) step(s fwpm.SublayerID, f *filter) *fwps.Step {
-	step := r.d.PushStep(r.in.Layer, s, f.ID, f.name, fwp.Action(f.action))
+// step notes that a filter was asked. For one that calls out it is ready.
+func (r *run) step(sub fwpm.SublayerID, f *filter) *fwps.Step {
+	s := r.d.PushStep()
 	if f.callsOut() {
-		step.Callout = f.Callout
+		*s = *f.extra.step
+	} else {
+		s.Layer, s.Sublayer, s.Filter, s.Name, s.Callout, s.Action = r.in.Layer, sub, f.ID, f.name, "", fwp.Action(f.action)
+		s.Redirected, s.Hard, s.Veto, s.Absorb, s.Rule, s.Why = false, false, false, false, "ARB-01", ""
 	}
-	step.Reauth = r.in.Flags&fwp.FlagIsReauthorize != 0
-	return step
+	s.Reauth = r.in.Flags&fwp.FlagIsReauthorize != 0
+	return s
 }
 
 // refuse ends the classification as a failure.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/internal/trie"
 )
 
@@ -88,7 +89,8 @@ type filter struct {
 type extra struct {
 	tests   []test // the conditions that are not in the brief, but for the program
 	callout *calloutRef
-	weight  uint64 // zero: the code says all of it
+	step    *fwps.Step // what a decision notes first of a filter with a callout
+	weight  uint64     // zero: the code says all of it
 }
 
 // weight is the filter's weight.

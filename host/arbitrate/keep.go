@@ -42,16 +42,22 @@ type question struct {
 	full    bool   // many is known
 }
 
+// keeping is a question whose answer is kept, with the callouts that had a part in it.
+// An array, so that it lives on the stack.
+type keeping struct {
+	question
+	asked  [maxAsked]asked
+	nasked int
+}
+
+// cached reports whether the decisions of a layer are worth a look into the cache.
+func (l *layer) cached(c *Cache, id fwpm.LayerID) bool {
+	return c != nil && (l.fields.all >= fewFilters || c.marked[id].Load())
+}
+
 // take finds out whether the decision is known.
-func (k *question) take(p *Program, in *fwps.Incoming, d *fwps.Decision) bool {
-	l := p.layer(in.Layer)
-	if l == nil || p.opts.Cache == nil {
-		return false
-	}
+func (k *question) take(p *Program, l *layer, in *fwps.Incoming, d *fwps.Decision) bool {
 	c := p.opts.Cache
-	if l.fields.all < fewFilters && !c.marked[in.Layer].Load() {
-		return false
-	}
 	if in.EndpointID%probes == 0 {
 		found := k.look(c, p, l, in, d)
 		c.probed(in.Layer, found)
@@ -109,25 +115,24 @@ func (e *kept) same() bool {
 // note is told of each callout that was asked and whether what it did is for others
 // too.
 func (r *run) note(s *Slot, registration uint64, shared bool, since fwps.Moment) {
-	switch {
-	case r.known.cache == nil:
-	case !shared || r.nasked == maxAsked:
-		r.known.cache = nil
+	switch k := r.keeping; {
+	case k == nil:
+	case !shared || k.nasked == maxAsked:
+		r.keeping = nil
 	default:
-		r.asked[r.nasked] = asked{s, registration, since}
-		r.nasked++
+		k.asked[k.nasked] = asked{s, registration, since}
+		k.nasked++
 	}
 }
 
 // keep keeps what was decided if it comes again.
 func (r *run) keep(in *fwps.Incoming) {
-	k, c := &r.known, r.known.cache
-	if c == nil || r.d.Faulted {
+	k, c, l := r.keeping, r.keeping.cache, r.layer
+	if r.d.Faulted {
 		return
 	}
-	l := r.p.layer(in.Layer)
 	hash, of := k.few, l.fields.inputs
-	if r.nasked > 0 {
+	if k.nasked > 0 {
 		if !k.fill(l, in) {
 			return
 		}
@@ -136,12 +141,12 @@ func (r *run) keep(in *fwps.Incoming) {
 	if !c.again(hash) {
 		return
 	}
-	called := r.nasked > 0
+	called := k.nasked > 0
 	if called {
 		remember(&c.set(k.few).asks, k.few)
 	}
 	if c.called[in.Layer].Load() != called {
 		c.called[in.Layer].Store(called)
 	}
-	c.keep(&kept{hash: hash, version: k.version, of: of, in: of.copy(in), nasked: r.nasked, asked: r.asked, outcome: r.d.Outcome()})
+	c.keep(&kept{hash: hash, version: k.version, of: of, in: of.copy(in), nasked: k.nasked, asked: k.asked, outcome: r.d.Outcome()})
 }

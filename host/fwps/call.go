@@ -42,7 +42,7 @@ type Call struct {
 // singular notes that the answer is not for other connections.
 func (c *Call) singular() {
 	if c.d != nil {
-		c.d.singular = true
+		c.d.singular, c.d.acted = true, true
 	}
 }
 
@@ -82,7 +82,7 @@ func (c *Call) acquire(fits bool) error {
 		return fmt.Errorf("the request may not be changed: a heavier sublayer decided hard: %w", ntstatus.AccessDenied) // CH-15
 	}
 	a := &c.d.acq
-	a.held, a.touched = true, true
+	a.held, a.touched, c.d.acted = true, true, true
 	c.d.verdict.Action, c.d.verdict.ClearActionRight = fwp.ActionBlock, true
 	return nil
 }
@@ -119,7 +119,7 @@ func (c *Call) AcquireBindRequest() (*BindRequest, error) {
 func (c *Call) ApplyModifiedLayerData(flags ClassifyFlags) {
 	a := &c.d.acq
 	if !a.held {
-		c.d.misuse = "AMB-30: ApplyModifiedLayerData without acquired layer data"
+		c.d.misuse, c.d.acted = "AMB-30: ApplyModifiedLayerData without acquired layer data", true
 		return
 	}
 	a.held = false
@@ -136,7 +136,7 @@ func (c *Call) PendClassify() (*PendedClassify, error) {
 		return nil, fmt.Errorf("PendClassify at %s: %w", c.In.Layer, ntstatus.FWPCannotPend)
 	}
 	p := &PendedClassify{done: make(chan *Verdict, 1)}
-	c.d.pended = p
+	c.d.pended, c.d.acted = p, true
 	c.held()
 	return p, nil
 }
@@ -149,7 +149,7 @@ func (c *Call) PendOperation() (*PendedOperation, error) {
 		return nil, fmt.Errorf("PendOperation at %s: %w", c.In.Layer, ntstatus.FWPCannotPend)
 	}
 	p := &PendedOperation{done: make(chan struct{})}
-	c.d.operation = p
+	c.d.operation, c.d.acted = p, true
 	c.held()
 	return p, nil
 }

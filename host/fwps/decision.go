@@ -59,21 +59,19 @@ type Decision struct {
 	operation *PendedOperation
 	misuse    string
 	singular  bool // the answer to the last question is of its connection alone
+	acted     bool // the callout of the last question did more than answer
 	reauth    Incoming
 }
 
-// PushStep adds a step with nothing but the filter that was asked and the rule by
-// which its action counts. It is the classifier's.
-func (d *Decision) PushStep(l fwpm.LayerID, sub fwpm.SublayerID, id fwpm.FilterID, name string, a fwp.Action) *Step {
-	if n := len(d.Steps); n < cap(d.Steps) {
-		d.Steps = d.Steps[:n+1]
-	} else {
+// PushStep adds a step, which the classifier fills in whole: what it is on arrival is
+// left over from another decision.
+func (d *Decision) PushStep() *Step {
+	n := len(d.Steps)
+	if n == cap(d.Steps) {
 		d.Steps = append(d.Steps, Step{})
 	}
-	s := &d.Steps[len(d.Steps)-1]
-	s.Layer, s.Sublayer, s.Filter, s.Name, s.Callout, s.Action = l, sub, id, name, "", a
-	s.Redirected, s.Hard, s.Veto, s.Absorb, s.Reauth, s.Rule, s.Why = false, false, false, false, false, "ARB-01", ""
-	return s
+	d.Steps = d.Steps[:n+1]
+	return &d.Steps[n]
 }
 
 // Reset empties d for a classification of in and keeps its buffers. Classify
@@ -81,15 +79,18 @@ func (d *Decision) PushStep(l fwpm.LayerID, sub fwpm.SublayerID, id fwpm.FilterI
 func (d *Decision) Reset(in *Incoming) {
 	d.Action, d.Rights, d.Deciding = fwp.ActionPermit, RightActionWrite, -1 // ARB-09
 	d.Steps = d.Steps[:0]
-	d.Connect, d.Bind, d.nversion = nil, nil, 0
 	d.Faulted, d.Vetoed, d.Absorbed, d.Reclassify, d.Cached = false, false, false, false, false
 	switch {
-	case in.Layer.IsConnectRedirect():
-		r := d.pushConnect()
+	case in.Layer.IsConnectRedirect(): // Of the original nothing else is ever written.
+		r := &d.connects[0]
 		r.Local = in.Local
 		r.Remote = in.Remote
+		d.Connect, d.Bind, d.nversion = r, nil, 1
 	case in.Layer.IsBindRedirect():
+		d.Connect, d.Bind, d.nversion = nil, nil, 0
 		d.PushBind().Local = in.Local
+	default:
+		d.Connect, d.Bind, d.nversion = nil, nil, 0
 	}
 }
 
@@ -97,8 +98,11 @@ func (d *Decision) Reset(in *Incoming) {
 // one callout. It counts in holds what the callout pends, until the classifier counts
 // it down (AMB-44), and in flows the callout's flow contexts (CO-REG-05).
 func (d *Decision) Question(in *Incoming, f *fwpm.Filter, holds, flows *atomic.Int32) (*Call, *Verdict) {
-	d.acq.held, d.acq.touched, d.acq.reauthorize, d.acq.before = false, false, false, d.nversion
-	d.pended, d.operation, d.misuse, d.singular = nil, nil, "", false
+	if d.acted {
+		d.acq.held, d.acq.touched, d.acq.reauthorize = false, false, false
+		d.pended, d.operation, d.misuse, d.singular, d.acted = nil, nil, "", false, false
+	}
+	d.acq.before = d.nversion
 	c := &d.call
 	c.In, c.Filter, c.Connect, c.Bind, c.Rights, c.d = in, f, d.Connect, d.Bind, d.Rights, d
 	c.State, c.Hop, c.RedirectHandle, c.FlowContext, c.flows, c.holds = 0, nil, 0, 0, flows, holds

@@ -57,8 +57,8 @@ func (i interregnum) Classify(_ context.Context, in *fwps.Incoming, d *fwps.Deci
 	if !in.Layer.Offers(fwpm.ConditionIPRemoteAddress) && in.ProcessID == i.process {
 		return
 	}
-	s := d.PushStep(in.Layer, fwpm.SublayerUniversal, noPolicy.ID, noPolicy.Name, noPolicy.Action)
-	s.Hard, s.Why = true, "no policy is in force yet"
+	*d.PushStep() = fwps.Step{Layer: in.Layer, Sublayer: fwpm.SublayerUniversal, Filter: noPolicy.ID, Name: noPolicy.Name,
+		Action: noPolicy.Action, Hard: true, Rule: "ARB-01", Why: "no policy is in force yet"}
 	d.Action, d.Rights, d.Deciding = fwp.ActionBlock, 0, 0
 }
 
