@@ -5,6 +5,8 @@ import (
 	"io"
 	"maps"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -18,7 +20,8 @@ func newCompletion() *cobra.Command {
 		Use:   "completion {bash | fish | powershell | zsh}",
 		Short: "Print the script that lets a shell complete calloutd's commands, flags and arguments",
 		Long: `Completion prints the script for a shell. The examples load it into the shell that runs;
-the folders are those where shells look for it from the next one on.`,
+the folders are those where shells look for it from the next one on. bash needs its
+package bash-completion for it, and zsh its completion system (autoload -U compinit; compinit).`,
 		Example: `  source <(calloutd completion bash)    # or to /etc/bash_completion.d/calloutd
   source <(calloutd completion zsh)     # or to "${fpath[1]}/_calloutd"
   calloutd completion fish | source     # or to ~/.config/fish/completions/calloutd.fish
@@ -70,4 +73,25 @@ func completeInterfaces(*cobra.Command, []string, string) (names []cobra.Complet
 		names = append(names, i.Name)
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeCommand offers the programs in PATH for the first word of a command that
+// calloutd is to start. A path, and what follows, are files.
+func completeCommand(_ *cobra.Command, args []string, word string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	if len(args) > 0 || strings.ContainsRune(word, filepath.Separator) {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		entries, _ := os.ReadDir(dir) // PATH may name what there is not.
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), word) {
+				continue
+			}
+			if info, err := os.Stat(filepath.Join(dir, e.Name())); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+				names = append(names, e.Name())
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), cobra.ShellCompDirectiveDefault
 }

@@ -41,7 +41,8 @@ another one decides before it, is told.`,
 		Example: `  calloutd learn --out make.yaml -- make test
   calloutd learn --extend make.yaml -- make install
   calloutd learn --from make.flight --out make.yaml`,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.learn(cmd, args) },
+		ValidArgsFunction: completeCommand,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.learn(cmd, args) },
 	}
 	f := cmd.Flags()
 	f.SetInterspersed(false)

@@ -38,8 +38,9 @@ A policy with filters that would not be asked, such as those of ALE_ENDPOINT_CLO
 refused: --partial runs it all the same.`,
 		Example: `  calloutd run --policy examples/quickstart/policy.yaml -- curl -s http://198.51.100.7/
   calloutd run -p policy.yaml --summary --events decisions.jsonl -- make test`,
-		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeCommand,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	policyFlag(cmd, &o.policy)
 	jsonFlag(cmd, &o.json)
