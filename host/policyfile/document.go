@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -89,7 +90,7 @@ func (r *reader) syntax(err error, src []byte) {
 		return
 	}
 	p, end := place{le.Mark.Line, le.Mark.Column}, lastPlace(src)
-	if p.after(end) && le.ContextMark.Line > 0 {
+	if le.ContextMark.Line > 0 && (p.after(end) || le.Message == noColon) {
 		p = place{le.ContextMark.Line, le.ContextMark.Column}
 	}
 	if p.after(end) {
@@ -103,7 +104,26 @@ func (r *reader) syntax(err error, src []byte) {
 	if indentedByTab(src, p) {
 		msg = "a tab: lines are indented with spaces"
 	}
-	r.fail(p, "", "YAML: %s", msg)
+	r.fail(p, "", "YAML: %s%s", msg, yamlHint(le.Message))
+}
+
+// noColon is found out in the line after.
+const noColon = "could not find expected ':'"
+
+// yamlHint is what people mostly did who are told this by the parser.
+func yamlHint(msg string) string {
+	const indented = " (is the line indented as those that belong with it? is there a bracket too many?)"
+	switch {
+	case msg == "mapping values are not allowed in this context":
+		return " (is the line indented as those that belong with it? is there a blank after each colon? a text with a colon is quoted)"
+	case msg == "did not find expected '-' indicator", msg == "did not find expected key":
+		return indented
+	case msg == noColon:
+		return " (a key, a colon and a blank)"
+	case strings.HasPrefix(msg, "unknown anchor "):
+		return " (a text that begins with * is quoted)"
+	}
+	return ""
 }
 
 // indentedByTab reports whether a place is in the blanks that begin a line, and one

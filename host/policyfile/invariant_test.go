@@ -66,7 +66,7 @@ invariants:
   - {name: d, must: [redirect], proxies: [none], ports: [0], to: [here]}
 `))
 	require.EqualError(t, err, `p.yaml:3:21: must: the list is empty, so nothing could be right
-p.yaml:4:22: must: expected an outcome (permit, block, redirect), found "allow"
+p.yaml:4:22: must: expected an outcome, found "allow" (did you mean "permit"?)
 p.yaml:5:5: must is missing
 p.yaml:6:43: proxies: expected a proxy of this file, which has none, found "none"
 p.yaml:6:58: ports: expected a number from 1 to 65535, found the number 0

@@ -1,9 +1,16 @@
 package policyfile
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // prefixes are what the C names have and ours do not.
 var prefixes = []string{"FWPM_LAYER_", "FWPM_CONDITION_", "FWP_CONDITION_FLAG_", "FWP_CONDITION_", "FWP_MATCH_", "FWP_ACTION_", "FWPM_"}
+
+// othersWords are what other firewalls call the actions.
+var othersWords = map[string]string{"deny": "block", "drop": "block", "reject": "block", "allow": "permit", "accept": "permit", "pass": "permit",
+	"redirect": "callout", "proxy": "callout"}
 
 // nearest is the known word most like s, empty if none is.
 func nearest(s string, words []string) string {
@@ -16,6 +23,9 @@ func nearest(s string, words []string) string {
 			s = rest
 			break
 		}
+	}
+	if w := othersWords[strings.ToLower(s)]; slices.Contains(words, w) {
+		return w
 	}
 	best, at := "", min(len(s), max(2, len(s)/3)+1) // Not a word with nothing in common.
 	for _, w := range words {

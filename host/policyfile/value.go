@@ -19,6 +19,7 @@ type valueType struct {
 	vocabulary
 	data    fwp.DataType // of a condition's value, prefixes and ranges apart
 	address bool
+	host    bool   // a name of the DNS
 	what    string // for people
 	sample  string // a value that the type has
 	last    string // another one, not before it
@@ -41,13 +42,15 @@ func typeOf(c fwpm.ConditionID, l fwpm.LayerID) valueType {
 		t.what, t.sample, t.last = "a port such as 443 or a range such as 8000-8999", "8000", "8999"
 	case c == fwpm.ConditionALEAppID || c == fwpm.ConditionALEOriginalAppID:
 		t.what, t.sample, t.last = "the path of a program such as /usr/bin/curl", "/usr/bin/curl", "/usr/bin/wget"
+	case c == fwpm.ConditionPeerName:
+		t.host, t.what, t.sample, t.last = true, "a name such as example.com", "example.com", "example.org"
 	case t.data.Unsigned():
 		t.what, t.sample, t.last = fmt.Sprintf("a number from 0 to %d or a range of them", t.data.Max()), "1", "9"
 	case t.text():
 		t.what, t.sample, t.last = "a text", "a", "b"
 	case t.data == fwp.TokenAccessInformation:
 		t.data = fwp.SecurityDescriptorType // BFE-CND-03
-		t.what, t.sample = "a user (name or number), group:NAME, a SID or a security descriptor", "0"
+		t.what, t.sample = "a user of this system (name or number), group:NAME, a SID or a security descriptor", "0"
 	case t.data == fwp.SIDType:
 		t.what, t.sample = "a SID such as S-1-15-2-1", "S-1-15-2-1"
 	}
@@ -90,6 +93,8 @@ func (t valueType) operand(n *yaml.Node, match string) (operand, *valueError) {
 	}
 	o := t.one(n.Value)
 	switch {
+	case o.prefix.IsValid() && o.prefix != o.prefix.Masked():
+		return o, &valueError{want: t.what, nearest: o.prefix.Masked().String()}
 	case o.prefix.IsValid():
 		return o, only(match, "a prefix", "equal", "not_equal")
 	case !o.isAddress() && o.plain.Type == fwp.Empty:
@@ -97,9 +102,20 @@ func (t valueType) operand(n *yaml.Node, match string) (operand, *valueError) {
 		if near != "" {
 			return o, &valueError{want: t.noun, nearest: near}
 		}
-		return o, &valueError{want: t.what}
+		return o, &valueError{want: t.what + t.elsewhere(n.Value)}
 	}
 	return o, nil
+}
+
+// elsewhere says how to write what is right at another place.
+func (t valueType) elsewhere(s string) string {
+	switch {
+	case strings.Contains(s, ","):
+		return ", and several of them as a list such as [" + t.sample + ", " + t.last + "]"
+	case t.address && strings.Contains(s, ".") && strings.ContainsAny(strings.ToLower(s), "ghijklmnopqrstuvwxyz"):
+		return "; what addresses are called is PEER_NAME, at ALE_AUTH_CONNECT"
+	}
+	return ""
 }
 
 // only is for values that few match types take.
@@ -129,21 +145,29 @@ func (t valueType) set(n *yaml.Node) (operand, *valueError) {
 func (t valueType) between(low, high string) (operand, *valueError) {
 	t.names = nil // Words have no order.
 	a, b := t.one(strings.TrimSpace(low)), t.one(strings.TrimSpace(high))
+	nearest := ""
 	switch {
 	case a.low.IsValid() && b.low.IsValid() && a.is4() == b.is4() && !b.low.Less(a.low):
 		return operand{low: a.low, high: b.low}, nil
 	case a.plain.Type != fwp.Empty && b.plain.Type != fwp.Empty && a.plain.Uint <= b.plain.Uint && a.plain.Text <= b.plain.Text:
 		return operand{plain: fwp.Between(a.plain, b.plain)}, nil
+	case (a.low.IsValid() || a.plain.Type != fwp.Empty) && (b.low.IsValid() || b.plain.Type != fwp.Empty) && a.is4() == b.is4():
+		nearest = strings.TrimSpace(high) + "-" + strings.TrimSpace(low) // from above
 	}
-	return operand{}, &valueError{want: "a range such as " + t.sample + "-" + t.last}
+	return operand{}, &valueError{want: "a range such as " + t.sample + "-" + t.last, nearest: nearest}
 }
 
 // path reads a text. What is compared is the whole path of a program, so a
-// value that is no path would never match.
+// value that is no path would never match, nor would a name as no proxy gives it.
 func (t valueType) path(n *yaml.Node, match string) (operand, *valueError) {
+	host := strings.ToLower(strings.TrimSuffix(n.Value, "."))
 	switch {
 	case !isText(n):
 		return operand{}, &valueError{want: t.what}
+	case t.host && strings.Contains(n.Value, "*"):
+		return operand{}, &valueError{want: t.what + ", or for all names that end so match: prefix and such as .example.com"}
+	case t.host && host != n.Value:
+		return operand{}, &valueError{want: t.what + " in lower case, without a dot at its end", nearest: host}
 	case strings.HasSuffix(match, "prefix"):
 		if strings.HasSuffix(n.Value, "/") {
 			return operand{}, &valueError{want: "the end of a path such as /curl, since " + match + " tests the end"}
