@@ -130,13 +130,11 @@ type spot struct {
 func (q *search) visit(x *index, spots []spot) {
 	var below [4]spot
 	n := 0
-	for v := (visit{q: q, seen: x.seen, spots: spots}); ; {
-		var keys [trie.Batch]uint64
+	var keys [trie.Batch]uint64
+	var buckets [trie.Batch]*bucket
+	v := &visit{q: q, seen: x.seen, spots: spots}
+	for len(v.spots) > 0 {
 		count := v.keys(&keys)
-		if count == 0 {
-			break
-		}
-		var buckets [trie.Batch]*bucket
 		x.table.GetAll(keys[:count], &buckets)
 		q.touch(buckets[:count])
 		for _, b := range buckets[:count] {
@@ -152,7 +150,7 @@ func (q *search) visit(x *index, spots []spot) {
 				q.visit(x, below[:])
 				n = 0
 			}
-			below[n] = spot{b, keys[i%trie.Batch]}
+			below[n] = spot{b, keys[i&last]}
 			n++
 		}
 	}
@@ -166,22 +164,31 @@ func (q *search) visit(x *index, spots []spot) {
 	}
 }
 
+// nothing stands for what is not there, so that touch waits for no answer whether it
+// is: the processor would begin what it touches next only after a wrong guess.
+var nothing = bucket{more: new(entry), node: new(node)}
+
 // touch reads what the buckets lead to.
 func (q *search) touch(buckets []*bucket) {
 	var sum code
 	for _, b := range buckets {
 		if b == nil {
-			continue
+			b = &nothing
 		}
-		if b.n > 1 {
-			sum += b.more.weight
+		more, n := b.more, b.node
+		if more == nil {
+			more = nothing.more
 		}
-		if b.node != nil {
-			sum += b.node.after
+		if n == nil {
+			n = nothing.node
 		}
+		sum += more.weight + n.after
 	}
 	q.touched = sum
 }
+
+// last is the highest place in a batch.
+const last = trie.Batch - 1
 
 // A visit makes the keys of the buckets below nodes to which the search's values
 // lead, a batch at a time.
@@ -194,11 +201,11 @@ type visit struct {
 }
 
 // keys leaves a key that the sieve does not let through to be written over by the next.
-func (v *visit) keys(out *[trie.Batch]uint64) (n int) {
+func (v *visit) keys(out *[trie.Batch]uint64) (n uint) {
 	for len(v.spots) > 0 {
 		s := &v.spots[0]
 		if !v.begun {
-			if n > trie.Batch-int(ways) {
+			if n > trie.Batch-uint(ways) {
 				return n
 			}
 			n = v.exact(s, out, n)
@@ -209,8 +216,8 @@ func (v *visit) keys(out *[trie.Batch]uint64) (n int) {
 		for i := range v.left {
 			left := v.left[i]
 			for ; left != 0 && n < trie.Batch; left &= left - 1 {
-				out[n%trie.Batch] = v.q.prefixKey(s.key, uint8(longest-i*64-bits.TrailingZeros64(left)))
-				n += v.seen.has(out[n%trie.Batch])
+				out[n&last] = v.q.prefixKey(s.key, uint8(longest-i*64-bits.TrailingZeros64(left)))
+				n += v.seen.has(out[n&last])
 			}
 			if v.left[i] = left; left != 0 {
 				return n
@@ -222,27 +229,35 @@ func (v *visit) keys(out *[trie.Batch]uint64) (n int) {
 }
 
 // exact is keys for the ways that have one each.
-func (v *visit) exact(s *spot, out *[trie.Batch]uint64, n int) int {
-	q, ways := v.q, s.node.ways
-	if ways&(1<<byApp) != 0 && q.in.AppID != "" {
-		out[n%trie.Batch] = key(s.key, byApp, appHash(q.in.AppID))
-		n += v.seen.has(out[n%trie.Batch])
+func (v *visit) exact(s *spot, out *[trie.Batch]uint64, n uint) uint {
+	q, seen, ways, first := v.q, v.seen, s.node.ways, n
+	app := ways&(1<<byApp) != 0 && q.in.AppID != ""
+	if app { // It is the first, and made last: its text is what is waited for longest.
+		n++
 	}
 	if ways&(1<<byUser) != 0 && q.known&hasUser != 0 {
-		out[n%trie.Batch] = key(s.key, byUser, uint64(q.user))
-		n += v.seen.has(out[n%trie.Batch])
+		out[n&last] = key(s.key, byUser, uint64(q.user))
+		n += seen.has(out[n&last])
 	}
 	if ways&(1<<byLocalPort) != 0 {
-		out[n%trie.Batch] = key(s.key, byLocalPort, uint64(q.in.Local.Port()))
-		n += v.seen.has(out[n%trie.Batch])
+		out[n&last] = key(s.key, byLocalPort, uint64(q.in.Local.Port()))
+		n += seen.has(out[n&last])
 	}
 	if ways&(1<<byPort) != 0 {
-		out[n%trie.Batch] = key(s.key, byPort, uint64(q.port))
-		n += v.seen.has(out[n%trie.Batch])
+		out[n&last] = key(s.key, byPort, uint64(q.port))
+		n += seen.has(out[n&last])
 	}
 	if ways&(1<<byBin) != 0 {
-		out[n%trie.Batch] = key(s.key, byBin, uint64(q.port/portBin))
-		n += v.seen.has(out[n%trie.Batch])
+		out[n&last] = key(s.key, byBin, uint64(q.port/portBin))
+		n += seen.has(out[n&last])
+	}
+	if app {
+		k := key(s.key, byApp, appHash(q.in.AppID))
+		if seen.has(k) == 0 {
+			n--
+			k = out[n&last]
+		}
+		out[first&last] = k
 	}
 	return n
 }
@@ -267,29 +282,26 @@ func (q *search) list(b *bucket) {
 // scan looks at a list for filters of the sublayers left, and returns those of
 // which later ones could still be the first.
 func (q *search) scan(e *entry, others []entry, left uint8) uint8 {
-	for i := -1; i < len(others); i++ {
-		if i >= 0 {
-			e = &others[i]
+	for {
+		at := e.place % together
+		if mine := uint8(1) << at; left&mine != 0 {
+			switch best := q.codes[at]; {
+			case best > e.weight: // All that follow are lighter too.
+				left &^= mine
+			case !e.meets(q):
+			case best == e.weight && !q.betters(e): // Neither are those that follow.
+				left &^= mine
+			case q.after.begun && !q.after.admits(e.f) || e.has&hasMore != 0 && !e.f.matches(q.in):
+			default:
+				q.best[at], q.codes[at] = e, e.weight
+				left &^= mine
+			}
 		}
-		mine := uint8(1) << e.place
-		if left&mine == 0 {
-			continue
+		if len(others) == 0 || left == 0 {
+			return left
 		}
-		switch best := q.codes[e.place%together]; {
-		case best > e.weight: // All that follow are lighter too.
-		case !e.meets(q):
-			continue
-		case best == e.weight && !q.betters(e): // Neither are those that follow.
-		case q.after.begun && !q.after.admits(e.f) || e.has&hasMore != 0 && !e.f.matches(q.in):
-			continue
-		default:
-			q.best[e.place%together], q.codes[e.place%together] = e, e.weight
-		}
-		if left &^= mine; left == 0 {
-			break
-		}
+		e, others = &others[0], others[1:]
 	}
-	return left
 }
 
 // betters reports whether an entry comes before what was found in its sublayer.
@@ -301,11 +313,23 @@ func (q *search) betters(e *entry) bool {
 // walk is scan for a list in chunks.
 func (q *search) walk(l list, left uint8) {
 	for _, chunk := range l[l.from(q.after):] {
-		if !q.open(left, chunk[0].weight) {
+		if !q.awaits(left, &chunk[0]) {
 			return
 		}
 		left = q.scan(&chunk[0], chunk[1:], left)
 	}
+}
+
+// awaits reports whether an entry, or one after it in its list, could be the first of
+// some sublayer.
+func (q *search) awaits(subs uint8, e *entry) bool {
+	for left := subs & q.subs; left != 0; left &= left - 1 {
+		at := bits.TrailingZeros8(left) % together
+		if c := q.codes[at]; c < e.weight || c == e.weight && (q.best[at] == nil || before(e, q.best[at]) < 0) {
+			return true
+		}
+	}
+	return false
 }
 
 // from is the chunk in which the filters after a place begin.

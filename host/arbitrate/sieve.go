@@ -30,8 +30,8 @@ func (s *sieve) at(key uint64) (*atomic.Uint64, uint64) {
 }
 
 // has is 1 if the key may be in the table, else 0.
-func (s *sieve) has(key uint64) int {
-	return int(s.words[key>>(s.shift%64)].Load() >> ((key >> 8) % 64) & 1)
+func (s *sieve) has(key uint64) uint {
+	return uint(s.words[key>>(s.shift%64)].Load() >> ((key >> 8) % 64) & 1)
 }
 
 func (s *sieve) add(key uint64) {

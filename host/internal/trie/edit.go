@@ -42,7 +42,7 @@ func (p place[V]) own() []slot[V] {
 }
 
 // set gives a child slots that nobody else has.
-func (p place[V]) set(slots []slot[V], tags uint64) {
+func (p place[V]) set(slots []slot[V], tags [2]uint64) {
 	p.to, p.tags = unsafe.Pointer(unsafe.SliceData(slots)), tags
 	p.in.slots |= p.bit
 }
@@ -52,7 +52,7 @@ func (p place[V]) set(slots []slot[V], tags uint64) {
 func (m *Map[V]) Edit(e *Edit, key uint64) *V {
 	p := m.begin(e)
 	for shift := top; ; shift -= step {
-		if p.tags != isBranch {
+		if !p.isBranch() {
 			n := len(p.slots())
 			if p.find(key) != nil {
 				p.own()
@@ -75,7 +75,8 @@ func (p place[V]) add(s slot[V]) *V {
 	more := make([]slot[V], n+1)
 	copy(more, old)
 	more[n] = s
-	p.set(more, p.tags|tag(s.key)<<(8*n))
+	p.set(more, p.tags)
+	p.setTag(n, tag(s.key))
 	return &more[n].value
 }
 
@@ -89,12 +90,12 @@ func (p place[V]) drop(key uint64) {
 	}
 	i := slices.IndexFunc(old, func(s slot[V]) bool { return s.key == key })
 	fewer := slices.Clone(old[:last])
-	tags := p.tags &^ (0xff << (8 * last))
+	p.set(fewer, p.tags)
+	p.setTag(last, 0)
 	if i < last {
 		fewer[i] = old[last]
-		tags = tags&^(0xff<<(8*i)) | tag(old[last].key)<<(8*i)
+		p.setTag(i, tag(old[last].key))
 	}
-	p.set(fewer, tags)
 }
 
 // split makes full slots a branch.
@@ -104,7 +105,7 @@ func (p place[V]) split(e *Edit, shift uint) {
 		i := s.key >> shift % fan
 		place[V]{&b.kids[i], &b.hold, 1 << i}.add(s)
 	}
-	p.to, p.tags = unsafe.Pointer(b), isBranch
+	p.to, p.tags = unsafe.Pointer(b), [2]uint64{isBranch}
 }
 
 // Delete removes a key.
@@ -119,7 +120,7 @@ func (m *Map[V]) Delete(e *Edit, key uint64) {
 	var path [64/step + 1]place[V]
 	depth := 0
 	p := m.begin(e)
-	for shift := top; p.tags == isBranch; shift -= step {
+	for shift := top; p.isBranch(); shift -= step {
 		path[depth], depth = p, depth+1
 		p = p.down(e, key, shift)
 	}
@@ -134,7 +135,7 @@ func (m *Map[V]) Delete(e *Edit, key uint64) {
 func (p place[V]) merge() bool {
 	kids, n := &p.branch().kids, 0
 	for i := range kids {
-		if kids[i].tags == isBranch {
+		if kids[i].isBranch() {
 			return false
 		}
 		if n += len(kids[i].slots()); n > width/2 {

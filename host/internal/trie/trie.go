@@ -13,7 +13,7 @@ import (
 
 const (
 	fan   = 16 // children of a branch, for 4 bits of the key
-	width = 8  // slots of a child: their tags are one word
+	width = 16 // slots of a child, whose tags are two words
 	step  = 4
 	top   = uint(64 - step)
 )
@@ -28,14 +28,18 @@ type Map[V any] struct {
 // A child is a branch, or up to width slots, or nothing. The tags are a byte of each
 // key in the slots, zero where there is none, so that most keys that are not there
 // are not looked for in them, and so that their number need not be kept. It is as
-// small as it can be: a change copies all children of the branches on its way.
+// small as it can be: a change copies all children of the branches on its way. With
+// half the slots it would be smaller, and a large table one branch deeper, of which
+// most have next to nothing in them.
 type child[V any] struct {
 	to   unsafe.Pointer // a *branch[V], or the first of the slots
-	tags uint64
+	tags [2]uint64
 }
 
 // isBranch is in the place of tags, of which every byte is odd.
 const isBranch = 2
+
+func (c *child[V]) isBranch() bool { return c.tags[0] == isBranch }
 
 type branch[V any] struct {
 	hold hold
@@ -73,14 +77,34 @@ func (c *child[V]) branch() *branch[V] { return (*branch[V])(c.to) }
 
 // slots are what c has if it is no branch.
 func (c *child[V]) slots() []slot[V] {
-	return unsafe.Slice((*slot[V])(c.to), (bits.Len64(c.tags)+7)/8)
+	n := (bits.Len64(c.tags[0])+7)/8 + (bits.Len64(c.tags[1])+7)/8
+	return unsafe.Slice((*slot[V])(c.to), n)
 }
 
-// find is nil for a branch too: no tag is even.
+// setTag sets the tag of a slot.
+func (c *child[V]) setTag(i int, t uint64) {
+	word, at := i/8, i%8*8
+	c.tags[word] = c.tags[word]&^(0xff<<at) | t<<at
+}
+
+// hits has a bit for each slot whose tag is that of a key: of every eight bits the lowest
+// for one of the first slots, the second for one of the others. A branch has none, since
+// no tag is even.
+func (c *child[V]) hits(key uint64) uint64 {
+	t := tag(key) * ones
+	return zeros(c.tags[0]^t)>>7 | zeros(c.tags[1]^t)>>6
+}
+
+// hit is the slot of the lowest of some hits. Where there is a tag there is a slot: no
+// check is needed.
+func (c *child[V]) hit(hits uint64) *slot[V] {
+	at := uintptr(bits.TrailingZeros64(hits))
+	return (*slot[V])(unsafe.Add(c.to, (at/8+at%8*8)*unsafe.Sizeof(slot[V]{})))
+}
+
 func (c *child[V]) find(key uint64) *V {
-	for hits := zeros(c.tags ^ tag(key)*ones); hits != 0; hits &= hits - 1 {
-		// Where there is a tag there is a slot: no check is needed.
-		if s := (*slot[V])(unsafe.Add(c.to, uintptr(bits.TrailingZeros64(hits)/8)*unsafe.Sizeof(slot[V]{}))); s.key == key {
+	for hits := c.hits(key); hits != 0; hits &= hits - 1 {
+		if s := c.hit(hits); s.key == key {
 			return &s.value
 		}
 	}
@@ -93,7 +117,7 @@ func (m *Map[V]) Len() int { return m.n }
 // Get returns the value of a key, which must not be modified; nil if there is none.
 func (m *Map[V]) Get(key uint64) *V {
 	c := &m.root
-	for shift := top; c.tags == isBranch; shift -= step {
+	for shift := top; c.isBranch(); shift -= step {
 		c = &c.branch().kids[key>>(shift%64)%fan]
 	}
 	return c.find(key)
@@ -102,22 +126,31 @@ func (m *Map[V]) Get(key uint64) *V {
 // Batch is how many keys GetAll takes at most.
 const Batch = 16
 
-// GetAll is Get for several keys at once: the memory of all is waited for together.
+// GetAll is Get for several keys at once: the memory of all is waited for together. So
+// it looks only at the first slot that could be a key's, which it mostly is.
 func (m *Map[V]) GetAll(keys []uint64, out *[Batch]*V) {
 	var at [Batch]*child[V]
 	for i := range keys {
-		at[i%Batch] = &m.root
+		at[i&(Batch-1)] = &m.root
 	}
-	for shift, deeper := top, m.root.tags == isBranch; deeper; shift -= step {
+	for shift, deeper := top, m.root.isBranch(); deeper; shift -= step {
 		deeper = false
 		for i, key := range keys {
-			if c := at[i%Batch]; c.tags == isBranch {
-				at[i%Batch], deeper = &c.branch().kids[key>>(shift%64)%fan], true
+			if c := at[i&(Batch-1)]; c.isBranch() {
+				at[i&(Batch-1)], deeper = &c.branch().kids[key>>(shift%64)%fan], true
 			}
 		}
 	}
 	for i, key := range keys {
-		out[i%Batch] = at[i%Batch].find(key)
+		c := at[i&(Batch-1)]
+		hits := c.hits(key)
+		if out[i&(Batch-1)] = nil; hits == 0 {
+			continue
+		}
+		s := c.hit(hits)
+		if out[i&(Batch-1)] = &s.value; s.key != key {
+			out[i&(Batch-1)] = c.find(key)
+		}
 	}
 }
 
@@ -127,7 +160,7 @@ func (m *Map[V]) All() iter.Seq2[uint64, *V] {
 }
 
 func (c *child[V]) all(yield func(uint64, *V) bool) bool {
-	if c.tags == isBranch {
+	if c.isBranch() {
 		kids := &c.branch().kids
 		for i := range kids {
 			if !kids[i].all(yield) {
