@@ -52,7 +52,8 @@ const (
 	others uint8 = 254 // what is neither TCP nor UDP
 	raw    uint8 = 255 // anything
 
-	bound = 253 // no cell has it: a socket that is bound to a device
+	bound  = 253 // no cell has it: a socket that is bound to a device
+	routed = 252 // nor this: a packet with a source route
 )
 
 // A table is the kernel's part of a policy.

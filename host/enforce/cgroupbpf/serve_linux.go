@@ -219,6 +219,8 @@ func (a *Attachment) whyNot(r *bpf.RedirectRecord, in *fwps.Incoming) string {
 	h := a.homeOf(r.Netns)
 	datagram := r.Protocol == fwps.ProtocolUDP
 	switch {
+	case r.Unseen == routed:
+		return "it has a source route, and would go there and not to where its socket sends"
 	case r.Unseen == bound:
 		return "only a callout or the program's path can decide it, and its socket is bound to a device, from which calloutd cannot be reached"
 	case r.Unseen != 0:

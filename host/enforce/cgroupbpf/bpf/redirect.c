@@ -17,6 +17,15 @@
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 #define IPPROTO_MPTCP 262
+#define IPPROTO_HOPOPTS 0
+#define IPPROTO_IPIP 4
+#define IPPROTO_IPV6 41
+#define IPPROTO_ROUTING 43
+#define IPPROTO_DSTOPTS 60
+#define IPOPT_END 0
+#define IPOPT_NOP 1
+#define IPOPT_LSRR 131
+#define IPOPT_SSRR 137
 #define SOCK_RAW 3
 #define TCP_SYNCNT 7
 #define EACCES 13
@@ -31,6 +40,10 @@ enum verdict { ASK = 0, PERMIT = 1, BLOCK = 2, CALLOUT = 3 };
 // hooks do not see where they send to: a raw one can send anything, others what is
 // neither TCP nor UDP.
 enum unseen { OTHERS = 254, RAW = 255 };
+
+// ROUTED marks the record of a packet with a source route, which goes to the first
+// address of the route and not to where its socket sends.
+#define ROUTED 252
 
 // BOUND marks the record of a socket that is bound to a device, from which nothing comes
 // to the daemon.
@@ -246,6 +259,31 @@ static __always_inline void who(struct bpf_sock_addr *ctx, struct record *r)
 	bpf_get_current_comm(r->command, sizeof(r->command));
 	r->protocol = ctx->protocol;
 	r->port = ctx->user_port;
+}
+
+// here4 and here6 write out an address that is not given: the kernel takes the socket's
+// own instead, or loopback. So what is decided is where it goes.
+static __always_inline void here4(struct bpf_sock_addr *ctx, __u32 own)
+{
+	if (!ctx->user_ip4)
+		ctx->user_ip4 = own ? own : bpf_htonl(0x7f000001);
+}
+
+static __always_inline void here6(struct bpf_sock_addr *ctx)
+{
+	__u32 a[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+	int mapped = a[2] == bpf_htonl(0xffff);
+	if (a[0] || a[1] || a[3] || (a[2] && !mapped))
+		return;
+	struct bpf_sock *sk = ctx->sk;
+	int v4 = sk && sk->src_ip6[2] == bpf_htonl(0xffff) && !sk->src_ip6[0] && !sk->src_ip6[1]; // bound to a mapped address
+	__u32 own = v4 && mapped ? sk->src_ip6[3] : 0;
+	if (mapped || v4) {
+		ctx->user_ip6[2] = bpf_htonl(0xffff);
+		ctx->user_ip6[3] = own ? own : bpf_htonl(0x7f000001);
+	} else {
+		ctx->user_ip6[3] = bpf_htonl(1);
+	}
 }
 
 static __always_inline void set_v4(struct record *r, __u32 address)
@@ -524,6 +562,7 @@ int connect4(struct bpf_sock_addr *ctx)
 	struct config *c = config();
 	struct record r = {};
 	struct address to;
+	here4(ctx, ctx->sk ? ctx->sk->src_ip4 : 0);
 	who(ctx, &r);
 	set_v4(&r, ctx->user_ip4);
 	if (!c)
@@ -552,6 +591,7 @@ int connect6(struct bpf_sock_addr *ctx)
 	struct config *c = config();
 	struct record r = {};
 	struct address to;
+	here6(ctx);
 	who(ctx, &r);
 	set_v6(ctx, &r);
 	if (!c)
@@ -580,6 +620,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	struct config *c = config();
 	struct record r = {};
 	struct address to;
+	here4(ctx, ctx->msg_src_ip4);
 	who(ctx, &r);
 	set_v4(&r, ctx->user_ip4);
 	if (!c)
@@ -605,6 +646,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	struct config *c = config();
 	struct record r = {};
 	struct address to;
+	here6(ctx);
 	who(ctx, &r);
 	set_v6(ctx, &r);
 	if (!c)
@@ -741,11 +783,79 @@ static __always_inline enum coming coming(struct record *r, __u16 port)
 	return h && h->whole ? NEVER : NOT_YET;
 }
 
+// route4 reports whether a packet of IPv4 has a source route, or options that cannot be
+// read.
+static __always_inline int route4(struct __sk_buff *skb, __u8 first)
+{
+	__u8 options[64] = {};
+	__u32 len = (first & 15) * 4, at = 0;
+	if (len <= 20)
+		return 0;
+	len -= 20;
+	if (len > 40 || bpf_skb_load_bytes(skb, 20, options, len))
+		return 1;
+	for (int i = 0; i < 40 && at < len; i++) {
+		__u8 kind = options[at & 63];
+		if (kind == IPOPT_END)
+			return 0;
+		if (kind == IPOPT_LSRR || kind == IPOPT_SSRR)
+			return 1;
+		at += kind == IPOPT_NOP ? 1 : options[(at + 1) & 63];
+	}
+	return 0;
+}
+
+// route6 does so for IPv6. One that holds another packet is a tunnel's, which was decided
+// before it went in.
+static __always_inline int route6(struct __sk_buff *skb, __u8 next)
+{
+	__u8 h[2], route = 0;
+	__u32 at = 40;
+	for (int i = 0; i < 4 && (next == IPPROTO_HOPOPTS || next == IPPROTO_DSTOPTS || next == IPPROTO_ROUTING); i++) {
+		if (next == IPPROTO_ROUTING)
+			route = 1;
+		if (bpf_skb_load_bytes(skb, at, h, 2))
+			return 1;
+		next = h[0];
+		at += (h[1] + 1) * 8;
+	}
+	return route && next != IPPROTO_IPIP && next != IPPROTO_IPV6;
+}
+
+// stray reports whether a packet goes elsewhere than its socket says, and tells user
+// space of a datagram. The packets of a connection are not always sent by its process.
+static __always_inline int stray(struct __sk_buff *skb)
+{
+	__u8 *header = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	if (header + 20 > end)
+		return 1; // of no packet that the kernel makes
+	__u8 first = header[0];
+	if (first >> 4 == 4 ? !route4(skb, first) : !route6(skb, header[6]))
+		return 0;
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : 0;
+	if (!sk || sk->protocol == IPPROTO_TCP)
+		return 1;
+	struct record r = {.unseen = ROUTED, .protocol = sk->protocol, .family = V6};
+	r.process = bpf_get_current_pid_tgid() >> 32;
+	r.netns = bpf_get_netns_cookie(skb);
+	if (first >> 4 == 4) {
+		__u32 to = 0;
+		bpf_skb_load_bytes(skb, 16, &to, 4);
+		set_v4(&r, to);
+	} else {
+		bpf_skb_load_bytes(skb, 24, r.address, 16);
+	}
+	bpf_ringbuf_output(&events, &r, sizeof(r), 0);
+	return 1;
+}
+
 // The SYN of a connection that is held is dropped, and TCP repeats it. So is the answer
 // to one of somebody else that crosses it.
 SEC("cgroup_skb/egress")
 int hold(struct __sk_buff *skb)
 {
+	if (stray(skb))
+		return 0;
 	struct bpf_sock *sk = skb->sk;
 	if (!sk || (sk->state != BPF_TCP_SYN_SENT && sk->state != BPF_TCP_SYN_RECV))
 		return 1;
