@@ -21,7 +21,7 @@ const (
 
 // answer decides one notification and lets go of what it took for that.
 func (w *worker) answer() unix.Errno {
-	w.val = 0
+	w.val, w.seen = 0, token{}
 	switch w.n.Data.NR {
 	case unix.SYS_SETGROUPS:
 		w.s.targets.forget(w.n.TID)
@@ -98,11 +98,12 @@ func (w *worker) take() unix.Errno {
 // to here may have been about a thread that took over the number: that nobody
 // has is settled now.
 func (w *worker) know() unix.Errno {
-	id, err := w.t.identify(w.path[:])
+	id, err := w.t.identify(&w.seen, w.path[:])
 	if err != nil {
 		return w.fail("identify the program", err)
 	}
 	if !w.s.l.valid(&w.n.ID) {
+		w.t.mark = mark{} // It may be of one program, and the rest of another.
 		return nobody
 	}
 	w.in = fwps.Incoming{ProcessID: w.t.pid, AppID: id.exe, UserID: id.uid, Groups: id.groups, UserKnown: true,
@@ -117,12 +118,16 @@ func (w *worker) sockaddr(addr uint64, length int32) ([]byte, unix.Errno) {
 	}
 	w.saLen = int(length)
 	sa := w.sa[:length]
-	return sa, w.read(addr, sa)
+	return sa, w.wasRead(w.t.readMarked(addr, sa, &w.seen))
 }
 
 // read fills b from the program's memory.
 func (w *worker) read(addr uint64, b []byte) unix.Errno {
-	switch e := readMemory(w.n.TID, addr, b); e {
+	return w.wasRead(readMemory(w.n.TID, addr, b))
+}
+
+func (w *worker) wasRead(e unix.Errno) unix.Errno {
+	switch e {
 	case 0, unix.EFAULT:
 		return e
 	default:

@@ -26,6 +26,8 @@ type target struct {
 	dir      int    // its directory in /proc
 	exe      int    // the link there to its program
 	link     string // what /proc said its program is
+	mark     mark   // of that program, once it is known
+	unmarked bool   // that program has none
 	id       identity
 }
 
@@ -146,17 +148,13 @@ type identity struct {
 var noName [1]byte // the link that is open itself
 
 // identify reads the program and the effective user, which both can change at
-// any time: the program by an exec. What it returns must not be changed. buf is
-// scratch.
-func (t *target) identify(buf []byte) (*identity, error) {
-	n, _, e := unix.RawSyscall6(unix.SYS_READLINKAT, uintptr(t.exe), uintptr(unsafe.Pointer(&noName)),
-		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0)
-	if e != 0 {
-		return nil, e
-	}
-	if string(buf[:n]) != t.link { // Compared without a copy.
-		t.link = string(buf[:n])
-		t.id.exe = programPath(t.link)
+// any time: the program by an exec, after which seen is not its token. What it
+// returns must not be changed. buf is scratch.
+func (t *target) identify(seen *token, buf []byte) (*identity, error) {
+	if t.mark.at == 0 || t.mark.token != *seen {
+		if e := t.readProgram(seen, buf); e != 0 {
+			return nil, e
+		}
 	}
 	var st unix.Stat_t
 	if _, _, e := unix.RawSyscall(unix.SYS_FSTAT, uintptr(t.dir), uintptr(unsafe.Pointer(&st)), 0); e != 0 {
@@ -167,6 +165,29 @@ func (t *target) identify(buf []byte) (*identity, error) {
 		return &t.id, t.readGroups(st.Gid)
 	}
 	return &t.id, nil
+}
+
+// readProgram asks /proc. It looks for a mark the second time, as many threads
+// connect only once, and before the program: an exec in between leaves the new
+// program with the mark of the old one, which it does not have.
+func (t *target) readProgram(seen *token, buf []byte) unix.Errno {
+	if *seen != (token{}) {
+		t.mark = mark{}
+	}
+	if known := t.link != ""; known && t.mark.at == 0 && !t.unmarked && !t.shared {
+		t.mark = t.readMark(buf)
+		t.unmarked = t.mark.at == 0
+	}
+	n, _, e := unix.RawSyscall6(unix.SYS_READLINKAT, uintptr(t.exe), uintptr(unsafe.Pointer(&noName)),
+		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0)
+	if e != 0 {
+		return e
+	}
+	if string(buf[:n]) != t.link { // Compared without a copy.
+		t.link, t.unmarked = string(buf[:n]), false
+		t.id.exe = programPath(t.link)
+	}
+	return 0
 }
 
 // readGroups is done once for a thread: setgroups is trapped, see forget.

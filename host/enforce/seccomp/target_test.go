@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -21,14 +22,23 @@ func init() {
 	// exec: dial, become another program, which dials. That happens on the leading
 	// thread or on another one, which then becomes the leading one.
 	programs["exec"] = func(args []string) {
+		if args[0] == "leader, which clears its token" {
+			clearToken()
+		}
 		become := func() {
-			_, e := dial(must(args[1]))
-			say(name(e))
+			for range dials {
+				_, e := dial(must(args[1]))
+				say(name(e))
+			}
 			check(os.Setenv(programEnv, "dial"))
 			check(unix.Exec(args[2], []string{args[2], args[1]}, os.Environ()))
 		}
-		if args[0] == "leader" {
+		if args[0] != "another thread" {
 			become() // main runs on the leading thread
+		}
+		for range dials { // So does this, and the other one takes its number over.
+			_, e := dial(must(args[1]))
+			say(name(e))
 		}
 		_, done := thread(become)
 		<-done
@@ -75,6 +85,23 @@ func init() {
 	}
 }
 
+// dials are enough for the supervisor to know the mark of a thread.
+const dials = 3
+
+// clearToken is what some programs do with what they take for a secret.
+func clearToken() {
+	self := targets{}
+	t, _, err := self.take(uint32(unix.Getpid()))
+	check(err)
+	m := t.readMark(make([]byte, 4096))
+	if e := writeMemory(t.tid, m.at, make([]byte, len(m.token))); e != 0 {
+		panic(e)
+	}
+	if t.readMark(make([]byte, 4096)) != (mark{}) {
+		panic("what is cleared is no mark: another program may have cleared it there")
+	}
+}
+
 // record is an ALE that permits and notes who asks.
 func record() (a *ale.Enforcer, seen func() []fwps.Incoming) {
 	var mu sync.Mutex
@@ -96,16 +123,27 @@ func TestProgramAfterExec(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	other := copyBinary(t, "other")
-	for _, c := range [][]string{{"exec", "leader", p, other}, {"exec", "another thread", p, other}, {"spawn", p, other}} {
-		t.Run(c[0]+" "+c[1], func(t *testing.T) {
+	for _, c := range []struct {
+		before int
+		args   []string
+	}{
+		{dials, []string{"exec", "leader", p, other}},
+		{dials, []string{"exec", "leader, which clears its token", p, other}},
+		{2 * dials, []string{"exec", "another thread", p, other}},
+		{1, []string{"spawn", p, other}},
+	} {
+		t.Run(c.args[0]+" "+c.args[1], func(t *testing.T) {
 			a, seen := record()
-			run(t, a, c[0], c[1:]...)
+			run(t, a, c.args[0], c.args[1:]...)
 			ins := seen()
-			require.Len(t, ins, 2)
-			require.Equal(t, self, ins[0].AppID)
-			require.Equal(t, other, ins[1].AppID)
-			if c[0] == "exec" {
-				require.Equal(t, ins[0].ProcessID, ins[1].ProcessID)
+			require.Len(t, ins, c.before+1)
+			for _, in := range ins[:c.before] {
+				require.Equal(t, self, in.AppID)
+			}
+			last := ins[c.before]
+			require.Equal(t, other, last.AppID)
+			if c.args[0] == "exec" {
+				require.Equal(t, ins[0].ProcessID, last.ProcessID)
 			}
 		})
 	}
@@ -184,25 +222,75 @@ func TestTargetOfAThreadThatIsGone(t *testing.T) {
 			require.True(t, cached)
 			_, err = tg.getFD(0)
 			require.ErrorIs(t, err, unix.ESRCH)
-			_, err = tg.identify(make([]byte, 4096))
+			_, err = tg.identify(new(token), make([]byte, 4096))
 			require.Error(t, err)
 			ts.give(tg)
 		})
 	}
 }
 
-// What it costs to ask anew, at each connect, who a thread is.
-func BenchmarkIdentify(b *testing.B) {
+// As long as a thread has its token where it was, /proc is not asked what program it
+// is. When it has another one there, or none, it is.
+func TestProgramIsKnownByItsMark(t *testing.T) {
 	var ts targets
 	defer ts.close()
-	t, _, err := ts.take(uint32(unix.Getpid()))
-	require.NoError(b, err)
-	defer t.close()
-	path := make([]byte, 4096)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := t.identify(path); err != nil {
-			b.Fatal(err)
-		}
+	tg, _, err := ts.take(uint32(unix.Getpid()))
+	require.NoError(t, err)
+	defer tg.close()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	sa, path := make([]byte, sockaddr4Len), make([]byte, 4096)
+	who := func(change func(seen *token)) string {
+		var seen token
+		require.Zero(t, tg.readMarked(uint64(uintptr(unsafe.Pointer(&sa[0]))), sa, &seen))
+		change(&seen)
+		id, err := tg.identify(&seen, path)
+		require.NoError(t, err)
+		return id.exe
+	}
+	asIs := func(*token) {}
+	require.Equal(t, self, who(asIs))
+	require.Zero(t, tg.mark, "many connect only once")
+	require.Equal(t, self, who(asIs))
+	known := tg.mark
+	require.NotZero(t, known.at)
+
+	tg.link, tg.id.exe = "what /proc does not say", "the mark's"
+	require.Equal(t, "the mark's", who(asIs))
+	require.Equal(t, self, who(func(seen *token) { seen[3]++ }))
+	require.Equal(t, known, tg.mark, "it is found again")
+	tg.id.exe, tg.link = "the mark's", "what /proc does not say"
+	require.Equal(t, self, who(func(seen *token) { *seen = token{} }))
+
+	tg.mark.at = 1 // nothing is there, as after an exec
+	require.Equal(t, self, who(asIs))
+	require.Equal(t, known, tg.mark)
+}
+
+// What it costs to ask anew, at each connect, who a thread is: by its mark, which
+// is read with the address, and without one.
+func BenchmarkIdentify(b *testing.B) {
+	for _, name := range []string{"marked", "unmarked"} {
+		b.Run(name, func(b *testing.B) {
+			var ts targets
+			defer ts.close()
+			t, _, err := ts.take(uint32(unix.Getpid()))
+			require.NoError(b, err)
+			defer t.close()
+			path, sa, seen := make([]byte, 4096), make([]byte, sockaddr4Len), new(token)
+			_, err = t.identify(seen, path)
+			require.NoError(b, err)
+			t.unmarked = name == "unmarked"
+			addr := uint64(uintptr(unsafe.Pointer(&sa[0])))
+			b.ReportAllocs()
+			for b.Loop() {
+				if e := t.readMarked(addr, sa, seen); e != 0 {
+					b.Fatal(e)
+				}
+				if _, err := t.identify(seen, path); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

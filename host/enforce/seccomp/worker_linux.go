@@ -25,6 +25,7 @@ type worker struct {
 	sock        socket
 	carrier     *ale.Carrier // takes its connects through the layers
 	in          fwps.Incoming
+	seen        token             // what it has where the mark of its thread is; zeros: that was not read
 	sa          [sockaddrLen]byte // as the program gave it
 	saLen       int
 	size        uint32             // what accept4 says saLen is
