@@ -92,15 +92,15 @@ declare function proceed(): Verdict;
 /** Says that the callout failed. The connection is blocked. */
 declare function failed(reason: string): Verdict;
 /** Sends it to a proxy: pid is the proxy's process, not zero for one on this host. The address is a text, or 4 or 16 bytes. */
-declare function redirect(address: string | Uint8Array | number[], port: number, pid: number): Verdict;
+declare function redirect(address: string | Uint8Array, port: number, pid: number): Verdict;
 
 /** The host. What the policy does not grant throws. */
 declare const host: {
-  /** Writes a line to the log, at one of four levels. */
-  debug(text: string): void;
-  log(text: string): void;
-  warn(text: string): void;
-  error(text: string): void;
+  /** Writes a line to the log, at one of four levels. What is no text is written as one. */
+  debug(text: unknown): void;
+  log(text: unknown): void;
+  warn(text: unknown): void;
+  error(text: unknown): void;
   /** Random bytes, 4096 at most. */
   random(n: number): Uint8Array;
   /** Nanoseconds since 1970. */
@@ -111,7 +111,7 @@ declare const host: {
   set(key: string | Uint8Array, value: string | Uint8Array, seconds?: number): void;
   delete(key: string | Uint8Array): void;
   /** Adds to a counter of the callout, 1 without n. */
-  add(name: string, n?: number): void;
+  add(name: string, n?: number | bigint): void;
   /** Whether the remote address is in a set of the policy. */
   inSet(set: number): boolean;
   /** The value of the remote address in a table of the policy. */
