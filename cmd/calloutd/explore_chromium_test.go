@@ -1,40 +1,18 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/accessibility"
-	"github.com/chromedp/cdproto/browser"
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
-	cdplog "github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
 )
-
-// page is calloutd explore in a real browser, without a window.
-type page struct {
-	t       *testing.T
-	ctx     context.Context // the tab
-	address string
-
-	mu       sync.Mutex
-	noise    []string // what the browser complained about
-	requests []string
-}
 
 // TestExplore shows the page of calloutd explore to one browser.
 func TestExplore(t *testing.T) {
@@ -55,163 +33,6 @@ func TestExplore(t *testing.T) {
 		"follows the policy": testExploreFollows, "legible in light and dark, on screens and phones": testExploreLegible, "themes": testExploreThemes,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, tabs) })
-	}
-}
-
-// exploring serves policies and opens the page in a tab, with nothing remembered.
-func exploring(t *testing.T, tabs context.Context, policies ...string) *page {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "calloutd", append([]string{"explore"}, policies...)...)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Wait() }) // The context has killed it.
-	line, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	ctx, end := chromedp.NewContext(tabs, chromedp.WithNewBrowserContext())
-	t.Cleanup(end)
-	p := &page{t: t, ctx: ctx, address: strings.TrimSpace(line)}
-	p.listen()
-	p.emulate("light")
-	p.show(p.address)
-	return p
-}
-
-// listen notes what the tab asks for and what it complains about.
-func (p *page) listen() {
-	require.NoError(p.t, chromedp.Listen(p.ctx, func(ev any) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		switch e := ev.(type) {
-		case *network.EventRequestWillBeSent:
-			p.requests = append(p.requests, e.Request.URL)
-		case *runtime.EventConsoleAPICalled:
-			p.noise = append(p.noise, fmt.Sprintf("console.%s: %v", e.Type, e.Args))
-		case *runtime.EventExceptionThrown:
-			p.noise = append(p.noise, fmt.Sprintf("exception: %s %v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception))
-		case *cdplog.EventEntryAdded:
-			p.noise = append(p.noise, fmt.Sprintf("%s: %s", e.Entry.Source, e.Entry.Text))
-		}
-	}))
-	_, err := chromedp.Call(p.ctx, cdplog.Enable, cdp.Empty{})
-	require.NoError(p.t, err)
-	_, err = chromedp.Call(p.ctx, network.Enable, network.EnableParams{})
-	require.NoError(p.t, err)
-}
-
-// permit lets the page do what it else has to ask for.
-func (p *page) permit(names ...string) {
-	p.t.Helper()
-	for _, name := range names {
-		_, err := chromedp.CallBrowser(p.ctx, browser.SetPermission, browser.SetPermissionParams{Permission: &browser.PermissionDescriptor{Name: name},
-			Setting: browser.PermissionSettingGranted, BrowserContextID: chromedp.FromContext(p.ctx).BrowserContextID})
-		require.NoError(p.t, err)
-	}
-}
-
-// another is a new tab that shows an address.
-func (p *page) another(address string) *page {
-	ctx, end := chromedp.NewContext(p.ctx)
-	p.t.Cleanup(end)
-	q := &page{t: p.t, ctx: ctx, address: p.address}
-	q.listen()
-	q.show(address)
-	return q
-}
-
-func (p *page) show(address string) {
-	p.t.Helper()
-	require.NoError(p.t, chromedp.Do(p.ctx, chromedp.Navigate(address)))
-	p.until(`document.querySelectorAll(".station").length > 0`)
-}
-
-// emulate makes the system prefer light or dark.
-func (p *page) emulate(scheme string) {
-	_, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}})
-	require.NoError(p.t, err)
-}
-
-// until waits for an expression to be true.
-func (p *page) until(expression string) {
-	p.t.Helper()
-	_, err := chromedp.Run(p.ctx, chromedp.Poll[any](expression, chromedp.WithPollingTimeout(2*time.Minute), chromedp.WithPollingInterval(20*time.Millisecond)))
-	require.NoError(p.t, err, "%s\n%s", expression, p.text("#outcome"))
-}
-
-func (p *page) press(keys ...string) {
-	p.t.Helper()
-	for _, k := range keys {
-		require.NoError(p.t, chromedp.Do(p.ctx, chromedp.KeyEvent(k)))
-	}
-}
-
-// focus moves with the tabulator until an element has the focus, and notes which
-// were on the way.
-func (p *page) focus(id string) (way []string) {
-	p.t.Helper()
-	for range 40 {
-		p.press(kb.Tab)
-		way = append(way, run[string](p, `document.activeElement.id || document.activeElement.tagName`))
-		if way[len(way)-1] == id {
-			return way
-		}
-	}
-	require.Fail(p.t, "the tabulator does not lead to "+id, "%v", way)
-	return nil
-}
-
-// write replaces what the focused field has.
-func (p *page) write(text string) {
-	p.t.Helper()
-	require.NoError(p.t, chromedp.Do(p.ctx, chromedp.KeyEvent("a", chromedp.KeyModifiers(chromedp.ModifierCtrl))))
-	p.press(kb.Backspace)
-	p.press(strings.Split(text, "")...)
-}
-
-func run[T any](p *page, expression string) T {
-	p.t.Helper()
-	v, err := chromedp.Run(p.ctx, chromedp.Evaluate[T](expression))
-	require.NoError(p.t, err, expression)
-	return v
-}
-
-func (p *page) text(selector string) string {
-	p.t.Helper()
-	return strings.Join(strings.Fields(run[string](p, fmt.Sprintf(`document.querySelector(%q)?.innerText ?? ""`, selector))), " ")
-}
-
-// quiet checks that the browser found nothing wrong, and that nobody else was asked.
-func (p *page) quiet() {
-	p.t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	require.Empty(p.t, p.noise)
-	require.NotEmpty(p.t, p.requests)
-	for _, url := range p.requests {
-		require.True(p.t, strings.HasPrefix(url, p.address), url)
-	}
-}
-
-var stepOf = regexp.MustCompile(`^Step (\d+) of (\d+)$`)
-
-// step is where the page is, and of how many.
-func (p *page) step() (at, all string) {
-	p.t.Helper()
-	m := stepOf.FindStringSubmatch(p.text("#count"))
-	require.NotNil(p.t, m)
-	return m[1], m[2]
-}
-
-// forwardTo presses the right arrow until the detail has a text.
-func (p *page) forwardTo(text string) {
-	p.t.Helper()
-	for {
-		if strings.Contains(p.text("#detail"), text) {
-			return
-		}
-		at, all := p.step()
-		require.NotEqual(p.t, all, at, "no step says %s", text)
-		p.press(kb.ArrowRight)
 	}
 }
 
@@ -276,25 +97,6 @@ func testExploreByKeyboard(t *testing.T, tabs context.Context) {
 	at, _ = p.step()
 	require.Equal(t, "1", at)
 	p.quiet()
-}
-
-// named checks that whoever hears the page knows what everything is.
-func (p *page) named() {
-	p.t.Helper()
-	tree, err := chromedp.Call(p.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
-	require.NoError(p.t, err)
-	named := 0
-	for _, n := range tree.Nodes {
-		if n.Ignored || n.Role == nil {
-			continue
-		}
-		switch role := string(n.Role.Value); strings.Trim(role, `"`) {
-		case "button", "textbox", "combobox", "checkbox", "slider", "link", "meter", "navigation", "form":
-			require.NotEqual(p.t, `""`, string(n.Name.Value), "%+v", n)
-			named++
-		}
-	}
-	require.Greater(p.t, named, 20)
 }
 
 func testExploreMistakes(t *testing.T, tabs context.Context) {
@@ -373,88 +175,5 @@ func testExploreFollows(t *testing.T, tabs context.Context) {
 	p.legible("with problems")
 	write("  - {name: nothing, layer: ALE_AUTH_CONNECT, action: permit}\n")
 	p.until(`document.querySelector("#problems").hidden && document.querySelector("#outcome").innerText.startsWith("Permitted")`)
-	p.quiet()
-}
-
-// contrasts lists texts that are seen with a contrast under 4.5 (WCAG 1.4.3), by the
-// colours that the browser computed.
-const contrasts = `(() => {
-	const rgba = c => { const x = document.createElement("canvas").getContext("2d", {colorSpace: "srgb"}); x.fillStyle = c; x.fillRect(0, 0, 1, 1); return [...x.getImageData(0, 0, 1, 1).data]; };
-	const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [0.2126, 0.7152, 0.0722][i], 0);
-	const ground = el => { for (; el; el = el.parentElement) { const c = rgba(getComputedStyle(el).backgroundColor); if (c[3] === 255) return c; if (c[3] > 0) throw new Error("half a background: " + el.className); } return rgba("Canvas"); };
-	const bad = []; let seen = 0;
-	const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-	const check = (el, color, text) => {
-		const a = light(rgba(color)), b = light(ground(el));
-		const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-		seen++;
-		if (ratio < 4.5) bad.push(text + " [" + el.tagName + "." + el.className + "] " + ratio.toFixed(2));
-	};
-	while (walk.nextNode()) {
-		const el = walk.currentNode.parentElement, text = walk.currentNode.data.trim();
-		if (!text || !el.checkVisibility({opacityProperty: true, visibilityProperty: true}) || el.closest(".unseen, option, datalist, noscript")) continue;
-		for (let p = el; p; p = p.parentElement) if (getComputedStyle(p).opacity !== "1") bad.push(text + ": is not opaque");
-		check(el, getComputedStyle(el).color, text);
-	}
-	for (const el of document.querySelectorAll("input, select")) {
-		check(el, getComputedStyle(el).color, el.id);
-		if (el.placeholder) check(el, getComputedStyle(el, "::placeholder").color, el.placeholder);
-	}
-	return JSON.stringify({bad, seen, ground: getComputedStyle(document.documentElement).backgroundColor});
-})()`
-
-// legible checks the contrast of all text that is seen, in light and in dark, and that
-// a phone shows all of it without scrolling aside.
-func (p *page) legible(when string) {
-	p.t.Helper()
-	grounds := map[string]string{}
-	for _, scheme := range []string{"light", "dark"} {
-		p.emulate(scheme)
-		found := run[string](p, contrasts)
-		require.Contains(p.t, found, `{"bad":[],"seen":`, "%s, %s", scheme, when)
-		grounds[scheme] = run[string](p, `getComputedStyle(document.documentElement).backgroundColor`)
-	}
-	require.NotEqual(p.t, grounds["light"], grounds["dark"])
-	p.emulate("light")
-	for _, width := range []int64{1280, 800, 360} {
-		require.NoError(p.t, chromedp.Do(p.ctx, chromedp.EmulateViewport(width, 740)))
-		require.LessOrEqual(p.t, run[int64](p, `document.scrollingElement.scrollWidth`), width, "%s, %d wide", when, width)
-	}
-	require.NoError(p.t, chromedp.Do(p.ctx, chromedp.EmulateViewport(1280, 900)))
-}
-
-func testExploreLegible(t *testing.T, tabs context.Context) {
-	conditions := "../../examples/conditions/policy.yaml"
-	p := exploring(t, tabs, forward, conditions)
-	for action, link := range map[string]string{"redirect": "#to=127.0.0.1:8500&protocol=tcp&program=/usr/bin/curl&policy=" + forward, "block": "#to=192.0.2.7:25&protocol=tcp&program=/usr/bin/mail&user=1000&policy=" + conditions} {
-		p.show(p.address + link)
-		p.until(`document.querySelector("#outcome").dataset.action === "` + action + `"`)
-		p.press(kb.Home)
-		_, all := p.step()
-		for at := ""; at != all; at, _ = p.step() {
-			p.legible(p.text("#count"))
-			p.press(kb.ArrowRight)
-		}
-		p.legible("at the end")
-	}
-	p.quiet()
-}
-
-// The button is for who wants another than the system's.
-func testExploreThemes(t *testing.T, tabs context.Context) {
-	p := exploring(t, tabs, quickstart)
-	dark := func() bool { return run[bool](p, `getComputedStyle(document.body).color === "rgb(232, 235, 240)"`) }
-	require.False(t, dark())
-	p.focus("theme")
-	for _, want := range []struct {
-		label string
-		dark  bool
-	}{{"Theme: light", false}, {"Theme: dark", true}, {"Theme: system", false}, {"Theme: light", false}, {"Theme: dark", true}} {
-		p.press(kb.Enter)
-		require.Equal(t, want.label, p.text("#theme"))
-		require.Equal(t, want.dark, dark(), want.label)
-	}
-	p.show(p.address) // It is remembered.
-	require.True(t, dark())
 	p.quiet()
 }

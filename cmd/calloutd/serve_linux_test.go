@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,130 +18,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/calloutd/calloutd/cmd/calloutd/internal/control"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
-	"github.com/calloutd/calloutd/wsk/remote"
 )
-
-// A served daemon is the real program, with its log.
-type served struct {
-	t        *testing.T
-	dir      string
-	cmd      *exec.Cmd
-	log      *bufio.Scanner
-	seen     []string // lines of the log
-	loopback *net.TCPListener
-}
 
 const blocksAccepts = `
   - {name: nobody comes in, layer: ALE_AUTH_RECV_ACCEPT, action: block}
 `
-
-const servePolicy = `version: 1
-proxies:
-  - {id: look, kind: inspect}
-filters:
-  - {name: no mail, layer: ALE_AUTH_CONNECT, action: block, conditions: [{field: IP_REMOTE_PORT, value: 25}]}
-`
-
-// serve starts a daemon in a folder with policy.yaml, and waits until it is ready.
-func serve(t *testing.T, dir string, args ...string) *served {
-	t.Helper()
-	args = append([]string{"serve", "--policy", "policy.yaml", "--control", "control.sock", "--remote", "remote.sock", "--log-format", "json"}, args...)
-	return start(t, dir, exec.Command("calloutd", args...))
-}
-
-func start(t *testing.T, dir string, cmd *exec.Cmd) *served {
-	t.Helper()
-	s := &served{t: t, dir: dir, cmd: cmd}
-	cmd.Dir = dir
-	stderr, err := cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		if cmd.ProcessState == nil {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		}
-	})
-	s.log = bufio.NewScanner(stderr)
-	s.wait("ready")
-	return s
-}
-
-// wait waits for a line of the log and returns its keys.
-func (s *served) wait(msg string) map[string]any {
-	s.t.Helper()
-	for s.log.Scan() {
-		s.seen = append(s.seen, s.log.Text())
-		var line map[string]any
-		require.NoError(s.t, json.Unmarshal(s.log.Bytes(), &line), "%s", s.log.Text())
-		if line["msg"] == msg {
-			return line
-		}
-	}
-	s.t.Fatalf("the log has no %q:\n%s", msg, strings.Join(s.seen, "\n"))
-	return nil
-}
-
-func (s *served) signal(sig os.Signal) { require.NoError(s.t, s.cmd.Process.Signal(sig)) }
-
-// end ends the daemon and checks that it went in order.
-func (s *served) end() {
-	s.t.Helper()
-	s.signal(syscall.SIGTERM)
-	require.Equal(s.t, true, s.wait("ended")["in order"])
-	for s.log.Scan() {
-		s.t.Error(s.log.Text())
-	}
-	require.NoError(s.t, s.cmd.Wait())
-	for _, name := range []string{"control.sock", "remote.sock"} {
-		require.NoFileExists(s.t, filepath.Join(s.dir, name))
-	}
-}
-
-func (s *served) status() (st control.Status) {
-	s.t.Helper()
-	r := calloutd(s.t, "status", "--json", "--control", filepath.Join(s.dir, "control.sock"))
-	require.Zero(s.t, r.code, r.stderr)
-	require.NoError(s.t, json.Unmarshal([]byte(r.stdout), &st))
-	return st
-}
-
-// asks asks the daemon about a connection of its own that a socket accepted: the
-// policy in force decides whether it may come in.
-func (s *served) asks() error {
-	s.t.Helper()
-	if s.loopback == nil {
-		var err error
-		s.loopback, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		require.NoError(s.t, err)
-		s.t.Cleanup(func() { s.loopback.Close() })
-	}
-	c, err := net.Dial("tcp4", s.loopback.Addr().String())
-	require.NoError(s.t, err)
-	defer c.Close()
-	accepted, err := s.loopback.AcceptTCP()
-	require.NoError(s.t, err)
-	defer accepted.Close()
-	client, err := remote.Dial(s.t.Context(), filepath.Join(s.dir, "remote.sock"))
-	require.NoError(s.t, err)
-	defer client.Close()
-	_, err = client.RedirectRecords(s.t.Context(), accepted)
-	return err
-}
-
-func folder(t *testing.T, policy string) string {
-	dir := t.TempDir()
-	put(t, filepath.Join(dir, "policy.yaml"), policy)
-	return dir
-}
-
-func put(t *testing.T, file, text string) {
-	t.Helper()
-	require.NoError(t, os.WriteFile(file+"~", []byte(text), 0o600)) // as editors do
-	require.NoError(t, os.Rename(file+"~", file))
-}
 
 // The life of a daemon: a policy, a better one, a wrong one, and the end.
 func TestServe(t *testing.T) {
@@ -296,73 +177,6 @@ func TestServeSecondSignal(t *testing.T) {
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, false, s.wait("ended")["in order"])
 	require.NoError(t, s.cmd.Wait())
-}
-
-// The service manager's protocol: readiness, reloads, the watchdog, the end; and
-// sockets that it made.
-func TestServeUnderAServiceManager(t *testing.T) {
-	need(t, "sh")
-	dir := folder(t, servePolicy)
-	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
-	require.NoError(t, err)
-	defer notify.Close()
-	var files []*os.File
-	for _, network := range []string{"unix", "unixpacket"} {
-		l, err := remote.Listen(network, filepath.Join(dir, network+".passed"), 0o600)
-		require.NoError(t, err)
-		defer l.Close()
-		f, err := l.File()
-		require.NoError(t, err)
-		defer f.Close()
-		files = append(files, f)
-	}
-	cmd := exec.Command("sh", "-c", "LISTEN_PID=$$ WATCHDOG_PID=$$ exec calloutd serve --policy policy.yaml --log-format json")
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.LocalAddr().String(), "WATCHDOG_USEC=2000000", "LISTEN_FDS=2", "LISTEN_FDNAMES=control:calloutd.socket")
-	cmd.ExtraFiles = files
-	s := start(t, dir, cmd)
-	told := func(want string) {
-		t.Helper()
-		for b := make([]byte, 4096); ; {
-			require.NoError(t, notify.SetReadDeadline(time.Now().Add(time.Minute)))
-			n, err := notify.Read(b)
-			require.NoError(t, err)
-			if strings.HasPrefix(string(b[:n]), want) {
-				return
-			}
-		}
-	}
-	told("READY=1\nSTATUS=policy 1 of policy.yaml, 2 filters")
-	told("WATCHDOG=1")
-	st, err := control.Ask(t.Context(), filepath.Join(dir, "unix.passed"))
-	require.NoError(t, err)
-	require.Equal(t, filepath.Join(dir, "unixpacket.passed"), st.Remote.Address)
-	client, err := remote.Dial(t.Context(), st.Remote.Address)
-	require.NoError(t, err)
-	client.Close()
-	s.signal(syscall.SIGHUP)
-	told("RELOADING=1\nMONOTONIC_USEC=")
-	told("READY=1\nSTATUS=policy 2 of policy.yaml, 2 filters")
-	s.signal(syscall.SIGTERM)
-	told("STOPPING=1")
-	s.wait("ended")
-	require.NoError(t, cmd.Wait())
-	require.FileExists(t, filepath.Join(dir, "unix.passed"), "the socket is the service manager's")
-}
-
-func TestServeRefusesSocketsOfNoUse(t *testing.T) {
-	need(t, "sh")
-	dir := folder(t, servePolicy)
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	f, err := l.(*net.TCPListener).File()
-	require.NoError(t, err)
-	defer f.Close()
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", "LISTEN_PID=$$ exec calloutd serve --policy policy.yaml")
-	cmd.Dir, cmd.Env, cmd.ExtraFiles = dir, append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=web"), []*os.File{f}
-	r := finish(t, cmd)
-	require.Equal(t, codeTool, r.code)
-	require.Contains(t, r.stderr, `socket "web" of the service manager: it is tcp; remote is unixpacket (ListenSequentialPacket=), control unix (ListenStream=)`)
 }
 
 // Readiness and health are for whoever speaks HTTP.

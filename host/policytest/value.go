@@ -1,22 +1,17 @@
 package policytest
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"os/user"
-	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
-	"github.com/calloutd/calloutd/host/redirect"
-	"github.com/calloutd/calloutd/sdk/go/sockaddr"
 )
 
 // text is a scalar that is not empty.
@@ -170,149 +165,3 @@ func (r *reader) truth(v value) (on bool) {
 
 func (r *reader) inbound(v value, s *Step) { s.Incoming.Inbound = r.truth(v) }
 func (r *reader) listen(v value, s *Step)  { s.Listen = r.truth(v) }
-
-// want keeps what is expected as it is written.
-func (r *reader) want(v value, s *Step) *Want {
-	at, end := r.span(v.Node)
-	s.Want = append(s.Want, Want{Key: v.key, Place: place(v.Node), Text: v.Value, at: at, end: end})
-	return &s.Want[len(s.Want)-1]
-}
-
-func (r *reader) oneOf(v value, s *Step, what string, known ...string) {
-	if v.Kind != yaml.ScalarNode || !slices.Contains(known, v.Value) {
-		r.bad(v, what, known...)
-	}
-	r.want(v, s)
-}
-
-func (r *reader) action(v value, s *Step) {
-	r.oneOf(v, s, "an action", Permit, Block, Redirect)
-}
-
-func (r *reader) destination(v value, s *Step) {
-	if _, isProxy := r.proxy(v); !isProxy && v.Value != None {
-		r.address(v)
-	}
-	r.want(v, s)
-}
-
-// filter is checked by Bind.
-func (r *reader) filter(v value, s *Step)  { r.named("filter", v, s) }
-func (r *reader) callout(v value, s *Step) { r.named("callout", v, s) }
-
-func (r *reader) provider(v value, s *Step) { r.named("provider", v, s) }
-
-func (r *reader) refer(kind, name string, v value) {
-	r.references = append(r.references, reference{kind, name, place(v.Node), r.with})
-}
-
-func (r *reader) named(kind string, v value, s *Step) {
-	if name, ok := r.text(v); ok && name != None {
-		r.refer(kind, name, v)
-	}
-	r.want(v, s)
-}
-
-func (r *reader) layer(v value, s *Step) {
-	var known []string
-	for _, l := range fwpm.Layers() {
-		known = append(known, l.String())
-		if !l.IsV6() {
-			known = append(known, family(l.String()))
-		}
-	}
-	r.oneOf(v, s, "a layer", known...)
-}
-
-// family is the name of a layer for both families.
-func family(layer string) string {
-	return strings.TrimSuffix(strings.TrimSuffix(layer, "_V4"), "_V6")
-}
-
-func (r *reader) word(v value, s *Step) {
-	r.text(v)
-	r.want(v, s)
-}
-
-func (r *reader) state(v value, s *Step) {
-	known := []string{None}
-	for st := redirect.NotRedirected; st <= redirect.PreviouslyRedirectedBySelf; st++ {
-		known = append(known, st.String())
-	}
-	r.oneOf(v, s, "a redirect state", known...)
-}
-
-func (r *reader) sound(v value, s *Step) { r.oneOf(v, s, "true", "true") }
-
-// blob reads the bytes of a context or record.
-func (r *reader) blob(v value, s *Step) {
-	if v.Kind == yaml.ScalarNode {
-		w := r.want(v, s)
-		if v.Value != None {
-			w.Bytes = []byte(v.Value)
-		}
-		return
-	}
-	vs := r.mapping(v.Node, v.key, []string{"text", "hex", "sockaddr"})
-	if len(vs) != 1 {
-		if v.Kind == yaml.MappingNode && len(v.Content) != 2 {
-			r.fail(v.Node, "", "%s: expected one of text, hex, sockaddr", v.key)
-		}
-		return
-	}
-	inner := value{v.key, vs[0].Node}
-	switch vs[0].key {
-	case "text":
-		r.want(inner, s).Bytes = []byte(inner.Value)
-	case "hex":
-		b, err := hex.DecodeString(strings.ReplaceAll(inner.Value, " ", ""))
-		if err != nil || inner.Kind != yaml.ScalarNode {
-			r.bad(inner, "hexadecimal digits, two for a byte")
-		}
-		w := r.want(inner, s)
-		w.Bytes, w.form = b, asHex
-	case "sockaddr":
-		w := r.want(inner, s)
-		w.form = asSockaddr
-		for _, n := range r.list(inner) {
-			at, end := r.span(n)
-			w.more = append(w.more, span{at, end})
-			w.Bytes = sockaddr.Append(w.Bytes, r.address(value{v.key, n}))
-		}
-	}
-}
-
-// span is where a scalar on one line stands in the file, two zeros if that cannot
-// be said.
-func (r *reader) span(n *yaml.Node) (at, end int) {
-	if n.Kind != yaml.ScalarNode || n.Line < 1 || n.Line > len(r.lines) {
-		return 0, 0
-	}
-	at = r.lines[n.Line-1]
-	for range n.Column - 1 { // Columns count characters.
-		_, size := utf8.DecodeRune(r.src[at:])
-		at += size
-	}
-	switch rest := string(r.src[at:]); {
-	case strings.HasPrefix(rest, `"`), strings.HasPrefix(rest, "'"):
-		return at, at + quoted(rest)
-	case strings.HasPrefix(rest, n.Value):
-		return at, at + len(n.Value)
-	}
-	return 0, 0
-}
-
-// quoted is the length of the quoted text that s begins with.
-func quoted(s string) int {
-	for i := 1; i < len(s); i++ {
-		switch {
-		case s[i] == '\\' && s[0] == '"':
-			i++
-		case s[i] == s[0] && s[0] == '\'' && strings.HasPrefix(s[i+1:], "'"):
-			i++
-		case s[i] == s[0]:
-			return i + 1
-		}
-	}
-	return len(s)
-}

@@ -1,0 +1,231 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/calloutd/calloutd/host/arbitrate"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
+)
+
+// A question is one classification under way.
+type question struct {
+	n     *naive
+	ctx   context.Context
+	in    *fwps.Incoming
+	d     *fwps.Decision
+	again *fwps.Incoming
+	asked []interest
+}
+
+// An interest is a callout that wants to hear of changes by others.
+type interest struct {
+	filter  *fwpm.Filter
+	version int
+}
+
+// ask carries one matching filter out.
+func (q *question) ask(f *fwpm.Filter, sub fwpm.SublayerID) (st state, veto, decided bool) {
+	d := q.d
+	d.Steps = append(d.Steps, fwps.Step{Layer: q.in.Layer, Sublayer: sub, Filter: f.ID, Name: f.Name, Callout: f.Callout, Rule: "ARB-01",
+		Action: f.Action, Reauth: q.in.Flags&fwp.FlagIsReauthorize != 0})
+	st.step = len(d.Steps) - 1
+	s := &d.Steps[st.step]
+	if !f.Action.CallsOut() {
+		st.action, st.hard = f.Action, f.Action == fwp.ActionBlock || f.ClearActionRight
+		return st, false, true
+	}
+	slot := q.n.Slot(f.Callout)
+	c, h := slot.Callout()
+	if c == nil {
+		s.Rule, s.Why = "CO-REG-04", "the callout is not registered"
+		switch {
+		case f.Action == fwp.ActionCalloutInspection:
+			s.Action = fwp.ActionContinue
+			return st, false, false
+		case f.PermitIfCalloutUnregistered:
+			s.Action, st.action, st.hard = fwp.ActionPermit, fwp.ActionPermit, f.ClearActionRight
+		default:
+			s.Action, st.action, st.hard = fwp.ActionBlock, fwp.ActionBlock, true
+		}
+		return st, false, true
+	}
+	return q.call(f, slot, h, st)
+}
+
+func (q *question) call(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handle, st state) (_ state, veto, decided bool) {
+	d := q.d
+	s := &d.Steps[st.step]
+	writable := d.Rights&fwps.RightActionWrite != 0
+	v, err := q.answer(f, slot, h)
+	if q.again != nil {
+		return st, false, false
+	}
+	if err == nil && !slices.Contains([]fwp.Action{fwp.ActionPermit, fwp.ActionBlock, fwp.ActionContinue, fwp.ActionNone}, v.Action) {
+		err = fmt.Errorf("callout gave no valid action: %v", v.Action)
+	}
+	fail := func(rule, why string) (state, bool, bool) {
+		d.Discard()
+		s.Rule, s.Why = rule, why
+		if q.n.Options().FaultContinues {
+			s.Action = fwp.ActionContinue
+			return st, false, false
+		}
+		s.Action, s.Hard, d.Faulted = fwp.ActionBlock, true, true
+		st.action, st.hard = fwp.ActionBlock, true
+		return st, !writable, true
+	}
+	if err != nil {
+		return fail("AMB-42", err.Error())
+	}
+	s.Action, s.Why = v.Action, v.Reason
+	if f.Action == fwp.ActionCalloutInspection {
+		changed, _ := d.Applied()
+		d.Discard()
+		if v.Action == fwp.ActionPermit || v.Action == fwp.ActionBlock || v.Redirect || changed {
+			s.Action, s.Rule, s.Why = fwp.ActionContinue, "CO-CLS-09", "an inspection callout may not decide"
+		}
+		return st, false, false
+	}
+	changed, late := d.Applied()
+	s.Action = v.Action
+	switch {
+	case !v.Redirect:
+	case d.Connect == nil && d.Bind == nil:
+		s.Rule, s.Why = "CH-02", q.in.Layer.String()+" has no request to change"
+	case !writable:
+		s.Rule, s.Why = "CH-15", "a heavier sublayer decided hard: the request may not be changed"
+	case !d.Push(v, h):
+		return fail("AMB-29", "the request was changed too often")
+	default:
+		changed, late = true, v.ReauthorizeIfModifiedByOthers
+	}
+	if m := d.Misuse(); m != "" {
+		s.Rule, s.Why, _ = strings.Cut(m, ": ")
+	}
+	if changed {
+		s.Redirected = true
+		d.Stamp(f, "")
+	}
+	if late && !slices.ContainsFunc(q.asked, func(i interest) bool { return i.filter == f }) {
+		if len(q.asked) < arbitrate.MaxRounds {
+			q.asked = append(q.asked, interest{f, d.Versions()})
+		} else {
+			s.Rule, s.Why = "AMB-29", "too many callouts want to hear of changes by others: this one will not"
+		}
+	}
+	s.Absorb = v.Absorb && v.Action == fwp.ActionBlock
+	switch {
+	case v.Action == fwp.ActionContinue || v.Action == fwp.ActionNone:
+		return st, false, false
+	case v.Action == fwp.ActionPermit && !writable:
+		s.Rule, s.Why = "CO-CLS-06", "a heavier sublayer decided hard"
+		return st, false, false
+	}
+	st.action = v.Action
+	st.hard = v.ClearActionRight || f.ClearActionRight
+	return st, v.Action == fwp.ActionBlock && !writable, true
+}
+
+// answer asks the callout.
+func (q *question) answer(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handle) (v *fwps.Verdict, err error) {
+	c, _ := slot.Callout()
+	if _, again := c.(fwps.Reclassifier); again {
+		q.d.Reclassify = true
+	}
+	call, v := q.d.Question(q.in, f, slot.Holds(), slot.Flows())
+	call.RedirectHandle = h
+	call.State, call.Hop = q.in.Records.State(h)
+	func() {
+		if q.in.Flow != nil {
+			if call.FlowContext = q.in.Flow.Enter(q.in.Layer, f.Callout); call.FlowContext != 0 {
+				defer q.in.Flow.Leave()
+			}
+		}
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("callout panicked: %v", r)
+			}
+		}()
+		err = c.Classify(q.ctx, call, v)
+	}()
+	if p, op := q.d.Pended(); p != nil || op != nil {
+		defer slot.Holds().Add(-1)
+	}
+	if err != nil {
+		return v, err
+	}
+	return q.wait(v, q.n.Options().PendTimeout)
+}
+
+// wait is what the engine does when a callout pends.
+func (q *question) wait(v *fwps.Verdict, limit time.Duration) (*fwps.Verdict, error) {
+	ctx := q.ctx
+	if limit > 0 {
+		timed, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the callout held the classification longer than %s (AMB-43)", limit))
+		defer cancel()
+		ctx = timed
+	}
+	ended := func() error {
+		if q.ctx.Err() != nil {
+			return fmt.Errorf("the operation ended while the callout held it (SC-79): %w", context.Cause(q.ctx))
+		}
+		return context.Cause(ctx)
+	}
+	p, op := q.d.Pended()
+	switch {
+	case p != nil:
+		select {
+		case final := <-p.Done():
+			q.in = q.d.Reauthorize(q.in, 0)
+			if final == nil {
+				q.again = q.in
+				return v, nil
+			}
+			return final, nil
+		case <-ctx.Done():
+			return v, ended()
+		}
+	case op != nil:
+		select {
+		case <-op.Done():
+		case <-ctx.Done():
+			return v, ended()
+		}
+		if v.Action != fwp.ActionBlock || !v.Absorb {
+			return v, fmt.Errorf("the callout pended the operation but did not answer block with absorb (CH-14)")
+		}
+		q.again = q.in
+		if !q.in.Inbound {
+			q.again = q.d.Reauthorize(q.in, fwp.ReasonClassifyCompletion)
+		}
+	}
+	return v, nil
+}
+
+// late asks those again whose request was changed by others (CH-05).
+func (q *question) late() {
+	for range arbitrate.MaxRounds {
+		at := slices.IndexFunc(q.asked, func(i interest) bool { return i.version < q.d.Versions() })
+		if at < 0 || q.d.Versions() == fwps.MaxVersions {
+			return
+		}
+		q.in = q.d.Reauthorize(q.in, 0)
+		f := q.asked[at].filter
+		st, _, _ := q.ask(f, sublayerOf(f))
+		q.asked[at].version = q.d.Versions()
+		switch {
+		case q.again != nil:
+			return
+		case q.d.Faulted:
+			publish(q.d, st)
+			return
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package host_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
+)
+
+// An engine that takes another one's place knows the callouts' redirects.
+func TestInheritedRedirectHandles(t *testing.T) {
+	e := host.New(host.Options{RedirectHandles: map[fwpm.CalloutID]redirect.Handle{"a": 7, "b": 3}})
+	other, _ := register(t, e, "other", answering(permit))
+	require.EqualValues(t, 8, other, "none that was had before")
+	a, unregister := register(t, e, "a", answering(permit))
+	require.EqualValues(t, 7, a)
+	require.NoError(t, unregister())
+	again, _ := register(t, e, "a", answering(permit))
+	require.EqualValues(t, 9, again, "RH-01")
+}
+
+// Where handles go by name a callout has its own whenever it registers.
+func TestRedirectHandlesByName(t *testing.T) {
+	key := redirect.NewSealKey()
+	e := host.New(host.Options{RedirectHandle: func(id fwpm.CalloutID) redirect.Handle { return key.Handle(string(id)) }})
+	for range 2 {
+		h, unregister := register(t, e, "a", answering(permit))
+		require.Equal(t, key.Handle("a"), h)
+		provider, ok := e.RedirectHandleProvider(h)
+		require.True(t, ok)
+		require.Equal(t, "a", provider)
+		require.NoError(t, unregister())
+		_, ok = e.RedirectHandleProvider(h)
+		require.False(t, ok)
+	}
+}
+
+func TestRedirectHandles(t *testing.T) {
+	e := host.New(host.Options{})
+	for flags, provider := range map[uint32]string{0: "", 1: "p"} {
+		_, err := e.RedirectHandleCreate(provider, flags)
+		require.ErrorIs(t, err, ntstatus.InvalidParameter, "RH-04")
+	}
+	a, err := e.RedirectHandleCreate("p", 0)
+	require.NoError(t, err)
+	b, err := e.RedirectHandleCreate("p", 0)
+	require.NoError(t, err)
+	require.NotEqual(t, a, b, "RH-03 two handles of one provider are two redirectors")
+	hop := redirect.Records{{Handle: a}}
+	e.RedirectHandleDestroy(a)
+	e.RedirectHandleDestroy(a)
+	c, err := e.RedirectHandleCreate("p", 0)
+	require.NoError(t, err)
+	for _, h := range []redirect.Handle{b, c} {
+		st, _ := hop.State(h)
+		require.Equal(t, redirect.RedirectedByOther, st, "AMB-18 no later handle is the one that went")
+	}
+}
+
+// AMB-18, both sides of the switch.
+func TestReauthorizeOnHandleDestroy(t *testing.T) {
+	for _, on := range []bool{false, true} {
+		e := host.New(host.Options{ReauthorizeOnHandleDestroy: on})
+		h, err := e.RedirectHandleCreate("p", 0)
+		require.NoError(t, err)
+		_, unregister := register(t, e, "c", answering(permit))
+		for _, goes := range []func(){func() { e.RedirectHandleDestroy(h) }, func() { require.NoError(t, unregister()) }} {
+			for range 3 {
+				e.RedirectHandleDestroy(must(e.RedirectHandleCreate("p", 0)))
+			}
+			before, accept := e.Generation(layer), e.Generation(fwpm.LayerALEAuthRecvAcceptV4)
+			goes()
+			require.Equal(t, on, e.Generation(layer) != before)
+			require.Equal(t, accept, e.Generation(fwpm.LayerALEAuthRecvAcceptV4))
+			if on {
+				require.Equal(t, fwp.ReasonProxyHandleChanged, e.ReauthorizeReason(layer, before))
+				s, now := open(t, e, host.SessionOptions{}), e.Generation(layer)
+				add(t, s, filter("f", permit))
+				require.Equal(t, fwp.ReasonPolicyChange, e.ReauthorizeReason(layer, now))
+				require.Equal(t, fwp.ReasonProxyHandleChanged|fwp.ReasonPolicyChange, e.ReauthorizeReason(layer, before))
+			}
+		}
+	}
+}
