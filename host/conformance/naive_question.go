@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/calloutd/calloutd/host/arbitrate"
@@ -57,80 +56,6 @@ func (q *question) ask(f *fwpm.Filter, sub fwpm.SublayerID) (st state, veto, dec
 		return st, false, true
 	}
 	return q.call(f, slot, h, st)
-}
-
-func (q *question) call(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handle, st state) (_ state, veto, decided bool) {
-	d := q.d
-	s := &d.Steps[st.step]
-	writable := d.Rights&fwps.RightActionWrite != 0
-	v, err := q.answer(f, slot, h)
-	if q.again != nil {
-		return st, false, false
-	}
-	if err == nil && !slices.Contains([]fwp.Action{fwp.ActionPermit, fwp.ActionBlock, fwp.ActionContinue, fwp.ActionNone}, v.Action) {
-		err = fmt.Errorf("callout gave no valid action: %v", v.Action)
-	}
-	fail := func(rule, why string) (state, bool, bool) {
-		d.Discard()
-		s.Rule, s.Why = rule, why
-		if q.n.Options().FaultContinues {
-			s.Action = fwp.ActionContinue
-			return st, false, false
-		}
-		s.Action, s.Hard, d.Faulted = fwp.ActionBlock, true, true
-		st.action, st.hard = fwp.ActionBlock, true
-		return st, !writable, true
-	}
-	if err != nil {
-		return fail("AMB-42", err.Error())
-	}
-	s.Action, s.Why = v.Action, v.Reason
-	if f.Action == fwp.ActionCalloutInspection {
-		changed, _ := d.Applied()
-		d.Discard()
-		if v.Action == fwp.ActionPermit || v.Action == fwp.ActionBlock || v.Redirect || changed {
-			s.Action, s.Rule, s.Why = fwp.ActionContinue, "CO-CLS-09", "an inspection callout may not decide"
-		}
-		return st, false, false
-	}
-	changed, late := d.Applied()
-	s.Action = v.Action
-	switch {
-	case !v.Redirect:
-	case d.Connect == nil && d.Bind == nil:
-		s.Rule, s.Why = "CH-02", q.in.Layer.String()+" has no request to change"
-	case !writable:
-		s.Rule, s.Why = "CH-15", "a heavier sublayer decided hard: the request may not be changed"
-	case !d.Push(v, h):
-		return fail("AMB-29", "the request was changed too often")
-	default:
-		changed, late = true, v.ReauthorizeIfModifiedByOthers
-	}
-	if m := d.Misuse(); m != "" {
-		s.Rule, s.Why, _ = strings.Cut(m, ": ")
-	}
-	if changed {
-		s.Redirected = true
-		d.Stamp(f, "")
-	}
-	if late && !slices.ContainsFunc(q.asked, func(i interest) bool { return i.filter == f }) {
-		if len(q.asked) < arbitrate.MaxRounds {
-			q.asked = append(q.asked, interest{f, d.Versions()})
-		} else {
-			s.Rule, s.Why = "AMB-29", "too many callouts want to hear of changes by others: this one will not"
-		}
-	}
-	s.Absorb = v.Absorb && v.Action == fwp.ActionBlock
-	switch {
-	case v.Action == fwp.ActionContinue || v.Action == fwp.ActionNone:
-		return st, false, false
-	case v.Action == fwp.ActionPermit && !writable:
-		s.Rule, s.Why = "CO-CLS-06", "a heavier sublayer decided hard"
-		return st, false, false
-	}
-	st.action = v.Action
-	st.hard = v.ClearActionRight || f.ClearActionRight
-	return st, v.Action == fwp.ActionBlock && !writable, true
 }
 
 // answer asks the callout.
