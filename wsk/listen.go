@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/calloutd/calloutd/wsk/ntstatus"
@@ -17,14 +18,18 @@ import (
 // backlog holds them.
 const maxUnaccepted = 1024
 
+// maxAccepting is how many goroutines of a listener may wait for a connection.
+const maxAccepting = 16
+
 // A listener accepts for a listening socket, whether or not it is asked to:
-// each connection goes through AUTH_RECV_ACCEPT on its own goroutine, so that a
-// slow decision delays nobody else.
+// each connection goes through AUTH_RECV_ACCEPT on a goroutine that does nothing
+// else meanwhile, so that a slow decision delays nobody else.
 type listener struct {
-	s     *Socket
-	ln    *transport.Listener
-	slots chan struct{}
-	wg    sync.WaitGroup
+	s         *Socket
+	ln        *transport.Listener
+	slots     chan struct{}
+	wg        sync.WaitGroup
+	accepting atomic.Int32 // goroutines that wait for a connection
 
 	mu      sync.Mutex
 	ready   []*Socket
@@ -53,7 +58,7 @@ func (s *Socket) listen(ctx context.Context) error {
 			s.events.enabled |= eventInspect
 		}
 		s.listener = &listener{s: s, ln: ln, slots: make(chan struct{}, maxUnaccepted), pended: map[InspectID]chan InspectAction{}}
-		s.listener.wg.Go(s.listener.run)
+		s.listener.start()
 		return nil
 	})
 }
@@ -82,25 +87,41 @@ func (s *Socket) Listen(irp *IRP) (st ntstatus.Status) {
 	})
 }
 
-// run accepts until the listener closes. What fails for another reason, such as
-// a lack of descriptors, is tried again after a while.
-func (l *listener) run() {
+// start adds a goroutine that accepts. There is always one: who takes the last one's
+// place starts the next, and who has admitted a connection accepts again, on the
+// stack that it has, unless enough do.
+func (l *listener) start() {
+	l.accepting.Add(1)
+	l.wg.Go(func() {
+		for conn := l.next(); conn != nil; conn = l.next() {
+			if l.accepting.Add(-1) == 0 {
+				l.start()
+			}
+			l.admit(conn)
+			if n := l.accepting.Load(); n >= maxAccepting || !l.accepting.CompareAndSwap(n, n+1) {
+				return // Others are at it.
+			}
+		}
+	})
+}
+
+// next waits for a connection; nil is the end of the listener. What fails for another
+// reason, such as a lack of descriptors, is tried again after a while.
+func (l *listener) next() *transport.Conn {
 	const longest = time.Second
 	wait := time.Millisecond
 	for {
 		select {
 		case l.slots <- struct{}{}:
 		case <-l.s.ctx.Done():
-			return
+			return nil
 		}
 		conn, err := l.ln.Accept()
 		switch {
 		case err == nil:
-			wait = time.Millisecond
-			l.wg.Go(func() { l.admit(conn) })
-			continue
+			return conn
 		case errors.Is(err, net.ErrClosed):
-			return
+			return nil
 		}
 		<-l.slots
 		t := time.NewTimer(wait)
@@ -108,7 +129,7 @@ func (l *listener) run() {
 		case <-t.C:
 		case <-l.s.ctx.Done():
 			t.Stop()
-			return
+			return nil
 		}
 		wait = min(2*wait, longest)
 	}

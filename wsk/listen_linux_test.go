@@ -78,7 +78,7 @@ func backingOff() bool {
 	buf := make([]byte, 1<<20)
 	for g := range bytes.SplitSeq(buf[:runtime.Stack(buf, true)], []byte("\n\n")) {
 		lines := strings.Split(string(g), "\n")
-		if len(lines) > 1 && strings.Contains(lines[0], "[select") && strings.Contains(lines[1], "wsk.(*listener).run(") {
+		if len(lines) > 1 && strings.Contains(lines[0], "[select") && strings.Contains(lines[1], "wsk.(*listener).next(") {
 			return true
 		}
 	}

@@ -15,14 +15,16 @@ import (
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
-// One connection that AUTH_RECV_ACCEPT has not decided on holds up no other.
-func TestSlowDecisionDelaysNobodyElse(t *testing.T) {
+// Connections that AUTH_RECV_ACCEPT has not decided on hold up no other, also not more
+// of them than a listener has goroutines to wait with; and all are accepted in the end.
+func TestSlowDecisionsDelayNobodyElse(t *testing.T) {
+	const slow = 40
 	w := open(t, wsk.Debug{})
-	asked, decide := make(chan netip.AddrPort, 1), make(chan struct{})
+	asked, decide := make(chan netip.AddrPort, slow), make(chan struct{})
 	var calls atomic.Int32
 	_, _, err := w.Engine.RegisterCallout("slow", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
 		v.Action = fwp.ActionPermit
-		if calls.Add(1) == 1 {
+		if calls.Add(1) <= slow {
 			asked <- c.In.Remote
 			<-decide
 		}
@@ -31,18 +33,25 @@ func TestSlowDecisionDelaysNobodyElse(t *testing.T) {
 	require.NoError(t, err)
 	w.Add(t, fwpm.Filter{ID: 1, Name: "slow", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionCalloutUnknown, Callout: "slow"})
 	l, at := w.listen(t)
-	s := w.dial(t, at)
-	from := <-asked
+	var sockets []*wsk.Socket
+	var from, got []netip.AddrPort
+	for range slow {
+		sockets = append(sockets, w.dial(t, at))
+		from = append(from, <-asked)
+	}
 
 	var remote netip.AddrPort
 	for range 5 {
 		c := w.dial(t, at)
 		a := must(t, func(p *wsk.IRP) ntstatus.Status { return l.Accept(0, nil, nil, nil, &remote, p) })
-		require.NotEqual(t, from, remote)
+		require.NotContains(t, from, remote)
 		shut(t, a, c)
 	}
 	close(decide)
-	a := must(t, func(p *wsk.IRP) ntstatus.Status { return l.Accept(0, nil, nil, nil, &remote, p) })
-	require.Equal(t, from, remote)
-	shut(t, a, s, l)
+	for range slow {
+		sockets = append(sockets, must(t, func(p *wsk.IRP) ntstatus.Status { return l.Accept(0, nil, nil, nil, &remote, p) }))
+		got = append(got, remote)
+	}
+	require.ElementsMatch(t, from, got)
+	shut(t, append(sockets, l)...)
 }

@@ -7,7 +7,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"net/netip"
+	"sync"
 )
 
 // Errors of a Sealer.
@@ -38,6 +40,13 @@ func SealedLen(n int) int { return sealHeader + n*sealHop + sha256.Size }
 type Sealer struct {
 	key   [32]byte
 	epoch uint32
+	macs  sync.Pool // of *mac
+}
+
+// A mac is a keyed hash that is used again: a new one has to hash the key first.
+type mac struct {
+	hash.Hash
+	sum [sha256.Size]byte
 }
 
 // NewSealer makes a Sealer with a fresh key.
@@ -97,13 +106,20 @@ func (s *Sealer) Seal(rs Records) ([]byte, error) {
 		b = le.AppendUint16(b, family)
 		b = append(b, 0, 0, 0, 0)
 	}
-	return append(b, s.mac(b)...), nil
+	sum := s.mac(b)
+	return append(b, sum[:]...), nil
 }
 
-func (s *Sealer) mac(b []byte) []byte {
-	m := hmac.New(sha256.New, s.key[:])
+func (s *Sealer) mac(b []byte) (sum [sha256.Size]byte) {
+	m, ok := s.macs.Get().(*mac)
+	if !ok {
+		m = &mac{Hash: hmac.New(sha256.New, s.key[:])}
+	}
+	m.Reset()
 	m.Write(b)
-	return m.Sum(nil)
+	copy(sum[:], m.Sum(m.sum[:0]))
+	s.macs.Put(m)
+	return sum
 }
 
 // Open undoes Seal. Every hop that still lives in store gains a reference that
@@ -115,7 +131,7 @@ func (s *Sealer) Open(b []byte, store Store) (Records, error) {
 		return nil, fmt.Errorf("%w: %d bytes is no possible length", ErrForged, len(b))
 	}
 	body, sum := b[:len(b)-sha256.Size], b[len(b)-sha256.Size:]
-	if !hmac.Equal(sum, s.mac(body)) {
+	if should := s.mac(body); !hmac.Equal(sum, should[:]) {
 		return nil, fmt.Errorf("%w: the seal does not fit", ErrForged)
 	}
 	n := int(le.Uint16(b[6:]))

@@ -198,7 +198,7 @@ func (o *Options) serve(ctx context.Context, kind string, carry func(context.Con
 
 // maxAcceptors is how many goroutines may wait for a connection. One that has served
 // serves again: its stack has grown, and the connection needs no other.
-const maxAcceptors = 32
+const maxAcceptors = 64
 
 // serve accepts connections and hands each to a function on a goroutine of its own.
 // There is always one that accepts: who takes the last one's place starts the next.

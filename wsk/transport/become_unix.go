@@ -39,3 +39,6 @@ func (s *Socket) listener() (*Listener, error) {
 	}
 	return &Listener{l.(*net.TCPListener)}, nil
 }
+
+// tune has nothing to do: package net tunes what it connects and accepts.
+func tune(int) {}

@@ -20,7 +20,6 @@ type Listener struct {
 
 // listener makes the socket, which listens, a Listener.
 func (s *Socket) listener() (*Listener, error) {
-	tune(s.fd)
 	l := &Listener{f: os.NewFile(uintptr(s.fd), "tcp"), local: s.local}
 	l.raw, _ = l.f.SyscallConn() // It fails for a file that is nil.
 	s.fd = -1

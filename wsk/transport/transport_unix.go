@@ -184,6 +184,7 @@ func (s *Socket) Listen() (*Listener, error) {
 	if s.fd < 0 {
 		return nil, net.ErrClosed
 	}
+	tune(s.fd) // Before: a connection has what the listener had when it came.
 	if err := unix.Listen(s.fd, backlog); err != nil {
 		return nil, os.NewSyscallError("listen", err)
 	}

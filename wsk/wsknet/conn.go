@@ -37,6 +37,7 @@ type Conn struct {
 
 	mu     sync.Mutex
 	closed bool
+	timed  bool // a deadline was set
 	fin    bool // CloseWrite was called
 
 	ended atomic.Bool // the peer has closed its side, and all was read
@@ -196,8 +197,13 @@ func (c *Conn) disconnect() error {
 func (c *Conn) interrupt() {
 	c.mu.Lock()
 	c.closed = true
-	c.tcp.SetDeadline(time.Unix(1, 0))
+	timed := c.timed
 	c.mu.Unlock()
+	if !timed && c.io.TryLock() { // Nobody is there, and nobody comes.
+		c.io.Unlock()
+		return
+	}
+	c.tcp.SetDeadline(time.Unix(1, 0))
 	c.io.Lock() // Until they have left.
 	defer c.io.Unlock()
 	c.tcp.SetDeadline(time.Time{})
@@ -294,5 +300,6 @@ func (c *Conn) deadline(set func(time.Time) error, t time.Time) error {
 	if c.closed {
 		return net.ErrClosed
 	}
+	c.timed = true
 	return set(t)
 }
