@@ -171,12 +171,14 @@ func (t *target) identify(seen *token, buf []byte) (*identity, error) {
 // connect only once, and before the program: an exec in between leaves the new
 // program with the mark of the old one, which it does not have.
 func (t *target) readProgram(seen *token, buf []byte) unix.Errno {
+	m := t.mark
+	t.mark = mark{} // Unless the program is read as well.
 	if *seen != (token{}) {
-		t.mark = mark{}
+		m = mark{}
 	}
-	if known := t.link != ""; known && t.mark.at == 0 && !t.unmarked && !t.shared {
-		t.mark = t.readMark(buf)
-		t.unmarked = t.mark.at == 0
+	if known := t.link != ""; known && m.at == 0 && !t.unmarked && !t.shared {
+		m = t.readMark(buf)
+		t.unmarked = m.at == 0
 	}
 	n, _, e := unix.RawSyscall6(unix.SYS_READLINKAT, uintptr(t.exe), uintptr(unsafe.Pointer(&noName)),
 		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0)
@@ -187,6 +189,7 @@ func (t *target) readProgram(seen *token, buf []byte) unix.Errno {
 		t.link, t.unmarked = string(buf[:n]), false
 		t.id.exe = programPath(t.link)
 	}
+	t.mark = m
 	return 0
 }
 

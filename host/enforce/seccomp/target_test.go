@@ -265,6 +265,13 @@ func TestProgramIsKnownByItsMark(t *testing.T) {
 	tg.mark.at = 1 // nothing is there, as after an exec
 	require.Equal(t, self, who(asIs))
 	require.Equal(t, known, tg.mark)
+
+	exe := tg.exe // A program that cannot be read has no mark: it is not the one before.
+	tg.exe, tg.mark = -1, mark{}
+	_, err = tg.identify(new(token), path)
+	require.ErrorIs(t, err, unix.EBADF)
+	require.Zero(t, tg.mark)
+	tg.exe = exe
 }
 
 // What it costs to ask anew, at each connect, who a thread is: by its mark, which
