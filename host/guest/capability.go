@@ -32,7 +32,7 @@ func (i *instance) negotiate(needs uint32) error {
 	}
 	required, optional, offered := uint32(answer), uint32(answer>>32), i.m.opts.offered()
 	if missing := required &^ offered; missing != 0 {
-		return fmt.Errorf("the module requires the capability %s, which it is not granted", capNames(missing))
+		return fmt.Errorf("the module requires the capability %s, which it is not granted%s", capNames(missing), howGranted(missing))
 	}
 	if unasked := needs &^ (required | optional); unasked != 0 {
 		return fmt.Errorf("the module imports functions of the capability %s, which %s does not ask for", capNames(unasked), abi.ExportCaps)
@@ -53,4 +53,22 @@ func capNames(caps uint32) string {
 		}
 	}
 	return strings.Join(names, ", ")
+}
+
+// howGranted says what gives a module the capabilities that no list names.
+func howGranted(caps uint32) string {
+	var ways []string
+	for _, w := range []struct {
+		bit uint32
+		way string
+	}{{abi.CapSets, "sets come with a set that the callout lists"}, {abi.CapTables, "tables come with a table that the callout lists"},
+		{abi.CapNames, "names come with a proxy that learns them, of kind dns"}} {
+		if caps&w.bit != 0 {
+			ways = append(ways, w.way)
+		}
+	}
+	if len(ways) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(ways, ", ")
 }

@@ -110,6 +110,8 @@ func (t valueType) operand(n *yaml.Node, match string) (operand, *valueError) {
 // elsewhere says how to write what is right at another place.
 func (t valueType) elsewhere(s string) string {
 	switch {
+	case t.bits && s == "IS_LOOPBACK":
+		return "; at this layer loopback is IP_REMOTE_ADDRESS 127.0.0.0/8 and ::1"
 	case strings.Contains(s, ","):
 		return ", and several of them as a list such as [" + t.sample + ", " + t.last + "]"
 	case t.address && strings.Contains(s, ".") && strings.ContainsAny(strings.ToLower(s), "ghijklmnopqrstuvwxyz"):

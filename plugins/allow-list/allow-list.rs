@@ -191,7 +191,7 @@ impl AllowList {
 }
 
 impl Policy for AllowList {
-    const REQUIRED: u32 = abi::CAP_SETS;
+    const OPTIONAL: u32 = abi::CAP_SETS;
 
     fn configure(&mut self, text: &[u8], _: u32) -> Result<(), &'static str> {
         *self = AllowList::read(text).map_err(config::because)?;
