@@ -114,6 +114,11 @@ func TestAPolicyThatIsWrongLeavesTheOneBeforeInForce(t *testing.T) {
 	require.Same(t, good, r.Policy())
 	_, err = get(t, r, "http://198.51.100.7/")
 	require.ErrorContains(t, err, `"nothing"`)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("who asked for it has gone")
+	cancel(gone)
+	require.ErrorIs(t, r.Load(ctx, quickstart), gone)
+	require.Same(t, good, r.Policy())
 }
 
 // A connection that was redirected under the policy before is the same callout's

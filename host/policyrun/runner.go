@@ -73,7 +73,7 @@ func New(o Options) *Runner {
 // classification is decided by one of the two, and every flow is authorized again
 // (ALE-LAY-12). Redirects of the one before are its callouts' own to callouts of
 // the same ID. When anything is wrong with the policy the error has every mistake
-// with its place, and everything stays as it is.
+// with its place, and everything stays as it is, as when ctx is done before.
 func (r *Runner) Load(ctx context.Context, path string) error {
 	file, err := policyfile.LoadEach(path, r.opts.OnInput)
 	if err != nil {
@@ -112,12 +112,15 @@ func (r *Runner) Use(ctx context.Context, path string, file *policyfile.File) er
 // open makes a policy ready: proxies first, since the callouts' configuration names
 // their addresses.
 func (r *Runner) open(ctx context.Context, path string, file *policyfile.File) (*Policy, error) {
-	if err := modelled(file); err != nil {
+	if err := errors.Join(modelled(file), context.Cause(ctx)); err != nil {
 		return nil, err
 	}
 	p := newPolicy(path, file, r.opts, &r.names, r.had)
 	err := r.startProxies(p)
 	err = errors.Join(err, p.fill(ctx))
+	if err == nil {
+		err = context.Cause(ctx) // Nobody waits for it any more.
+	}
 	if err == nil {
 		err = r.opts.Before(p)
 	}

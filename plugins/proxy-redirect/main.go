@@ -108,6 +108,9 @@ func compile(c ruleConfig) (rule, error) {
 		if err != nil {
 			return r, fmt.Errorf("destinations[%d]: %q is no prefix such as 198.51.100.0/24", i, s)
 		}
+		if p.Addr().Is4() != c.Proxy.Addr().Is4() {
+			return r, fmt.Errorf("destinations[%d]: %s is not of the IP version of the proxy %s, which a redirect keeps: write a rule with another proxy for it", i, s, c.Proxy)
+		}
 		if p.Addr().Is4() {
 			r.nets4 = append(r.nets4, toNet4(p))
 		} else {
@@ -140,17 +143,13 @@ func (p *policy) Classify(c *callout.Call) callout.Verdict {
 		if !r.names(c.Remote) {
 			continue
 		}
-		to, ok := sameFamily(r.proxy, c.Remote.Addr())
-		if !ok {
-			continue
-		}
 		local := c.Local
 		if !local.IsValid() {
 			local = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 		}
 		p.context = sockaddr.Append(sockaddr.Append(p.context[:0], c.Remote), local)
 		p.record = sockaddr.Append(append(p.record[:0], 1, byte(i), byte(i>>8), 0), c.Remote)
-		return callout.Redirect(to, r.pid).WithContext(p.context).WithRecord(p.record)
+		return callout.Redirect(asOf(c.Remote.Addr(), r.proxy), r.pid).WithContext(p.context).WithRecord(p.record)
 	}
 	return p.otherwise
 }
@@ -181,14 +180,11 @@ func (r *rule) names(to netip.AddrPort) bool {
 	return false
 }
 
-// sameFamily gives the proxy's address the family of the destination: a
-// redirect may not change it (CR-07).
-func sameFamily(proxy netip.AddrPort, dst netip.Addr) (netip.AddrPort, bool) {
-	switch {
-	case dst.Is4In6() && proxy.Addr().Is4():
-		return netip.AddrPortFrom(netip.AddrFrom16(proxy.Addr().As16()), proxy.Port()), true
-	case dst.Is4In6():
-		return proxy, false
+// asOf gives the proxy's address the form of the destination, which has its IP
+// version: of one that is v4-mapped too.
+func asOf(dst netip.Addr, proxy netip.AddrPort) netip.AddrPort {
+	if dst.Is4In6() && proxy.Addr().Is4() {
+		return netip.AddrPortFrom(netip.AddrFrom16(proxy.Addr().As16()), proxy.Port())
 	}
-	return proxy, dst.Is4() == proxy.Addr().Is4()
+	return proxy
 }
