@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -69,7 +71,9 @@ func (p *policy) Configure(b []byte) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	var c config
-	if err := d.Decode(&c); err != nil {
+	if err := d.Decode(&c); err == io.EOF {
+		return errors.New("there is none: expected rules")
+	} else if err != nil {
 		return err
 	}
 	switch c.Otherwise {

@@ -49,6 +49,7 @@ func TestClassify(t *testing.T) {
 
 func TestConfigureRefuses(t *testing.T) {
 	for text, want := range map[string]string{
+		``:                      "there is none: expected rules",
 		`{"ruls":[]}`:           "unknown field",
 		`{"otherwise":"maybe"}`: "otherwise:",
 		`{"rules":[{"destinations":["x"],"proxy":"127.0.0.1:9","proxy_pid":7}]}`:                         "rules[0].destinations[0]:",
