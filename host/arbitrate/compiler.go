@@ -69,9 +69,13 @@ func (c *compiler) bank(l fwpm.LayerID) *bank {
 
 // generations makes the program's those.
 func (c *compiler) generations(g *[fwpm.NumLayers]uint64) {
-	for l := range fwpm.LayerID(fwpm.NumLayers) {
-		if c.p.Generation(l) != g[l] {
-			c.bank(l).generations[l%bankLen] = g[l]
+	for i, b := range c.p.banks {
+		var had, has [bankLen]uint64
+		if b != nil {
+			had = b.generations
+		}
+		if copy(has[:], g[i*bankLen:]); had != has {
+			c.bank(fwpm.LayerID(i * bankLen)).generations = has
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package arbitrate
 
 import (
-	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -66,9 +65,7 @@ func (c *compiler) compileTests(e *entry) {
 		ts = append(ts, t)
 	}
 	s.tests = ts
-	slices.SortStableFunc(ts, func(a, b test) int {
-		return cmp.Or(cmp.Compare(a.cost(), b.cost()), cmp.Compare(a.field, b.field))
-	})
+	slices.SortStableFunc(ts, func(a, b test) int { return a.order() - b.order() })
 	if s.tests = e.take(ts); len(s.tests) > 0 {
 		s.extra.tests = s.tests
 		e.f.extra = &s.extra
@@ -91,6 +88,9 @@ func (f *filter) own() {
 	}
 	mine.tests, f.extra = tests, &mine
 }
+
+// order is the cost, then the field.
+func (t *test) order() int { return t.cost()*int(fwpm.NumConditions) + int(t.field) }
 
 // cost depends on the field alone where fields can have alternatives of several
 // kinds, so that alternatives stay together.
