@@ -37,10 +37,10 @@ func (a *Attachment) serve() error {
 		return errors.Join(err, h.close())
 	}
 	a.ports = [2]uint16{h.port(ip4), h.port(ip6)}
-	a.wg.Go(func() { a.report(a.ctx) })
 	a.mu.Lock()
 	a.homes[h.netns] = h
 	a.mu.Unlock()
+	a.wg.Go(func() { a.report(a.ctx) }) // It looks for homes: of what was refused while nobody was here, too.
 	a.settle()
 	a.meeting.Go(a.meet)
 	return nil
