@@ -16,6 +16,7 @@ import (
 	"github.com/calloutd/calloutd/host/guest/meter"
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policyrun"
+	"github.com/calloutd/calloutd/host/policytrace"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
@@ -51,7 +52,7 @@ no module is an error with the place of the byte.`,
 				err = writeReport(cmd.OutOrStdout(), r)
 			}
 			if err == nil && r.Refused != nil {
-				fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s would be refused: %v\n", args[0], r.Refused)
+				fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s would be refused: %s\n", args[0], cleanLines(r.Refused.Error()))
 				err = exitCode(codeNo)
 			}
 			return err
@@ -115,7 +116,9 @@ func bounds(ls []meter.Limits) []string {
 
 func writeReport(out io.Writer, r *guest.Report) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", name, policytrace.Clean(fmt.Sprintf(format, args...))) // It names what the module calls so.
+	}
 	or := func(text, none string) string {
 		if text == "" {
 			return none

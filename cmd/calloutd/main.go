@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"unicode"
 
 	"github.com/calloutd/calloutd/host/policyfile"
 )
@@ -55,8 +56,19 @@ func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 // editors find it.
 func complain(out io.Writer, err error) {
 	for _, m := range mistakes(err) {
-		fmt.Fprintln(out, strings.ReplaceAll(m, "\n", "\n    ")) // What has more lines is one mistake.
+		fmt.Fprintln(out, strings.ReplaceAll(cleanLines(m), "\n", "\n    ")) // What has more lines is one mistake.
 	}
+}
+
+// cleanLines is policytrace.Clean for text of more lines: an error may have the names that
+// a module gives its imports and functions.
+func cleanLines(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c == '\n' || c == '\t' || unicode.IsPrint(c) {
+			return c
+		}
+		return unicode.ReplacementChar
+	}, s)
 }
 
 // mistakes are the errors that an error joins, a line each.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tetratelabs/wazero"
@@ -49,12 +50,21 @@ func checkCore(wasm []byte) error {
 	return nil
 }
 
+// plain quotes a name of the module's that could be taken for something else: a line of
+// the message, say.
+func plain(name string) string {
+	if q := strconv.Quote(name); q != `"`+name+`"` {
+		return q
+	}
+	return name
+}
+
 // checkImports names everything that is not offered, not the first only.
 func checkImports(imports []meter.Import, c wazero.CompiledModule) error {
 	var unknown []string
 	for _, i := range imports {
 		if _, known := hostModules[i.Module][i.Name]; i.Kind != "function" || !known {
-			unknown = append(unknown, fmt.Sprintf("%s.%s (%s)", i.Module, i.Name, i.Kind))
+			unknown = append(unknown, fmt.Sprintf("%s.%s (%s)", plain(i.Module), plain(i.Name), i.Kind))
 		}
 	}
 	if len(unknown) > 0 {
