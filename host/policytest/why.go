@@ -63,7 +63,7 @@ func (w *World) Explain(ctx context.Context, in fwps.Incoming, change WhatIf) (*
 	if o.Destination.IsValid() {
 		e.To = o.Destination.String()
 	}
-	e.Without, err = x.without(e.By)
+	e.Without, err = x.without()
 	if err == nil {
 		e.Others, err = x.others()
 	}
@@ -124,7 +124,7 @@ func (x *explainer) would(fs []fwpm.Filter) (Outcome, error) {
 
 // without takes filters away until the outcome is another, and says which and
 // what it is then.
-func (x *explainer) without(by []Part) (string, error) {
+func (x *explainer) without() (string, error) {
 	var gone []string
 	fs := slices.Clone(x.Policy.Policy.Filters)
 	for o := x.is; len(o.Reasons) > 0 && o.Reasons[0].Filter != 0 && len(gone) < nearby; {

@@ -58,7 +58,7 @@ func (s Socket) WSAIoctl(code uint32, in, out []byte, returned *uint32, o *Overl
 	}
 	o.irp.SetCompletionRoutine(func(irp *wsk.IRP, _ any) ntstatus.Status {
 		st := irp.IoStatus()
-		o.end(s.translate(code, st.Status), uint32(st.Information), routine)
+		o.end(s.translate(st.Status), uint32(st.Information), routine)
 		return ntstatus.MoreProcessingRequired
 	}, nil, wsk.InvokeAlways)
 	st := s.WSK.ControlSocket(wsk.Ioctl, code, 0, in, out, nil, o.irp)
@@ -97,7 +97,7 @@ func possible(n int) bool {
 	return false
 }
 
-func (s Socket) translate(code uint32, st ntstatus.Status) Error {
+func (s Socket) translate(st ntstatus.Status) Error {
 	if st == ntstatus.NotFound && s.NotFound != Success {
 		return s.NotFound
 	}
@@ -170,7 +170,7 @@ func (s Socket) Getsockopt(level, name uint32, out []byte) (int, Error) {
 	o.irp.SetCompletionRoutine(func(irp *wsk.IRP, _ any) ntstatus.Status {
 		st := irp.IoStatus()
 		n = st.Information
-		err := s.translate(name, st.Status)
+		err := s.translate(st.Status)
 		if st.Status == ntstatus.InvalidDeviceRequest {
 			err = WSAENoProtoOpt
 		}

@@ -90,10 +90,7 @@ func (w *world) invoke(s *statement, v verb) error {
 		return s.errorf("%v", err)
 	}
 	fill := bytes.Clone(inv.out)
-	p, err := w.start(i, inv.do)
-	if err != nil {
-		return s.errorf("%v", err)
-	}
+	p := w.start(i, inv.do)
 	p.out, p.fill, p.inv = inv.out, fill, inv
 	if s.label != "" {
 		if s.want != "" {

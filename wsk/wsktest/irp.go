@@ -158,7 +158,7 @@ func (p *pending) status() wsk.IoStatus {
 }
 
 // start makes a call with an own IRP, or the given one.
-func (w *world) start(i *irp, do func(*wsk.IRP) ntstatus.Status) (*pending, error) {
+func (w *world) start(i *irp, do func(*wsk.IRP) ntstatus.Status) *pending {
 	if i == nil {
 		i = newIRP(false)
 		i.build(1)
@@ -166,7 +166,7 @@ func (w *world) start(i *irp, do func(*wsk.IRP) ntstatus.Status) (*pending, erro
 	i.again()
 	p := &pending{irp: i}
 	p.inline = i.call(do)
-	return p, nil
+	return p
 }
 
 // check is what holds for every call with an IRP, whatever it was.

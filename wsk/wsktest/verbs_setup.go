@@ -83,11 +83,10 @@ var settings = map[string]verb{
 		var err error
 		ended := within("reading", func() {
 			for left := true; left && err == nil; left = !bytes.Equal(out, make([]byte, 8)) {
-				var p *pending
-				p, err = w.start(nil, func(irp *wsk.IRP) ntstatus.Status {
+				p := w.start(nil, func(irp *wsk.IRP) ntstatus.Status {
 					return sock.ControlSocket(wsk.Ioctl, wsk.SIOWSKQueryReceiveBacklog, 0, nil, out, nil, irp)
 				})
-				err = errors.Join(err, p.wait(), p.status().Status.Err())
+				err = errors.Join(p.wait(), p.status().Status.Err())
 			}
 		})
 		return errors.Join(err, ended)

@@ -166,10 +166,7 @@ func (w *world) end() error {
 }
 
 func (w *world) closeSocket(s *wsk.Socket) ntstatus.Status {
-	p, err := w.start(nil, func(irp *wsk.IRP) ntstatus.Status { return s.CloseSocket(irp) })
-	if err != nil {
-		return ntstatus.Unsuccessful
-	}
+	p := w.start(nil, func(irp *wsk.IRP) ntstatus.Status { return s.CloseSocket(irp) })
 	if err := p.wait(); err != nil {
 		return ntstatus.Unsuccessful
 	}
@@ -226,14 +223,11 @@ func (w *world) addr(s string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("there is no socket %q", name)
 	}
 	var a netip.AddrPort
-	p, err := w.start(nil, func(irp *wsk.IRP) ntstatus.Status { return sock.GetLocalAddress(&a, irp) })
-	if err == nil {
-		err = p.wait()
+	p := w.start(nil, func(irp *wsk.IRP) ntstatus.Status { return sock.GetLocalAddress(&a, irp) })
+	if err := p.wait(); err != nil {
+		return a, err
 	}
-	if err == nil {
-		err = p.status().Status.Err()
-	}
-	return a, err
+	return a, p.status().Status.Err()
 }
 
 // number reads a number: digits, $name, $name-1, $name+100.

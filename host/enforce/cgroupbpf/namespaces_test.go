@@ -130,7 +130,7 @@ func TestRedirectsFromAnotherNamespace(t *testing.T) {
 
 // namespaceSite redirects all but loopback to proxies of this process's network
 // namespace, which say their network, and permits the rest by a callout.
-func namespaceSite(t *testing.T) *site {
+func namespaceSite(t testing.TB) *site {
 	proxies := map[string]netip.AddrPort{}
 	for network, at := range map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0", "udp4": "127.0.0.1:0", "udp6": "[::1]:0"} {
 		proxies[network] = greet(t, network, at, network[:3], nil)

@@ -113,6 +113,9 @@ func try(network, to string) string {
 		return sendsMapped(netip.MustParseAddrPort(to), false)
 	}
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return c.Control(patient) }}
+	if usual, as := strings.CutPrefix(network, "usual-"); as {
+		network, d.Control = usual, nil
+	}
 	network, at, bound := strings.Cut(network, "@") // tcp@127.0.0.1:40000/...
 	if bound {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(at))
