@@ -138,6 +138,10 @@ func (r *runner) prepare(batch time.Duration) error {
 
 // run makes n decisions and returns the nanoseconds of one.
 func (r *runner) run(n int) (float64, error) {
+	r.v.Hint = 0 // The next instance.
+	if r.turn != nil {
+		r.turn()
+	}
 	at := time.Now()
 	for range n {
 		r.v.Reset()

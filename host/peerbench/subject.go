@@ -14,7 +14,9 @@ type subject struct {
 	decide func(c *fwps.Call, v *fwps.Verdict) error
 	// read fills in the verdict after decide, where that leaves it elsewhere.
 	// It is not measured. Optional.
-	read  func(v *fwps.Verdict)
+	read func(v *fwps.Verdict)
+	// turn comes before a round, to go on with other memory. Optional.
+	turn  func()
 	close func()
 }
 
