@@ -47,6 +47,38 @@ func init() {
 		check(err)
 		say(name(reply))
 	}
+	// netlink: a program of several threads that has given its capabilities up asks for
+	// what needs them.
+	programs["netlink"] = func([]string) {
+		_, _ = thread(func() { select {} })
+		h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		check(unix.Capset(&h, &none[0]))
+		const auditGet, flushSA = 1000, 0x1c // AUDIT_GET, XFRM_MSG_FLUSHSA
+		for _, ask := range []struct {
+			what           string
+			protocol, kind int
+			body           []byte
+		}{{"audit", unix.NETLINK_AUDIT, auditGet, make([]byte, 40)}, {"flush", unix.NETLINK_XFRM, flushSA, []byte{unix.IPPROTO_ESP}}} {
+			fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, ask.protocol)
+			if err != nil {
+				say(ask.what, name(errno(err))) // This kernel does not have it.
+				continue
+			}
+			msg := append(make([]byte, unix.SizeofNlMsghdr), ask.body...)
+			*(*unix.NlMsghdr)(unsafe.Pointer(&msg[0])) = unix.NlMsghdr{Len: uint32(len(msg)), Type: uint16(ask.kind), Flags: unix.NLM_F_REQUEST | unix.NLM_F_ACK}
+			if err := unix.Sendto(fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+				say(ask.what, name(errno(err)))
+				continue
+			}
+			b := make([]byte, 4096)
+			n, _, err := unix.Recvfrom(fd, b, 0)
+			check(err)
+			reply, err := syscallParse(b[:n])
+			check(err)
+			say(ask.what, name(reply))
+		}
+	}
 	programs["shares descriptors"] = func([]string) {
 		pid, _, e := unix.RawSyscall6(unix.SYS_CLONE, unix.CLONE_FILES|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 		if e == 0 && pid == 0 {
@@ -186,6 +218,13 @@ func TestIsolatedErrnosAreNative(t *testing.T) {
 
 func TestIsolatedProgramCannotSetRoutes(t *testing.T) {
 	require.Equal(t, "EPERM\n", runIsolated(t, Options{ALE: permit}, helper("set routes")))
+}
+
+// What is sent for a program is not sent with the supervisor's rights: as root it could
+// change the audit rules of the whole system.
+func TestIsolatedProgramDoesNotBorrowRights(t *testing.T) {
+	asRoot(t)
+	require.NotContains(t, runIsolated(t, Options{ALE: permit}, helper("netlink")), "ok")
 }
 
 func TestIsolatedProgramDoesNotShareDescriptors(t *testing.T) {

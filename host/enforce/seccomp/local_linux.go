@@ -14,7 +14,8 @@ import (
 
 // What an isolated program of several threads does with sockets that need no
 // decision, the supervisor does for it: see worker.outside. The other side of an
-// AF_UNIX socket sees the supervisor's process number.
+// AF_UNIX socket sees the supervisor's process number, and netlink its rights: what is
+// sent so must not borrow them.
 
 // connectLocal connects a socket that is no IP socket.
 func (w *worker) connectLocal(sa []byte) unix.Errno {
@@ -101,6 +102,11 @@ func (w *worker) sendLocal(m *message) unix.Errno {
 	if e != 0 {
 		return e
 	}
+	if w.sock.domain == unix.AF_NETLINK {
+		if sa, e = toKernel(sa); e != 0 {
+			return e
+		}
+	}
 	m.sa, m.control, m.flags = sa, control, m.flags&^unix.MSG_ZEROCOPY
 	sent := int64(0)
 	for {
@@ -116,6 +122,19 @@ func (w *worker) sendLocal(m *message) unix.Errno {
 			return 0
 		}
 	}
+}
+
+// toKernel leaves the address of the kernel out. With it netlink asks only what the sender
+// may, and that is this process; without it also what the one may who made the socket.
+func toKernel(sa []byte) ([]byte, unix.Errno) {
+	const portID, groups = 4, 8 // struct sockaddr_nl
+	switch {
+	case len(sa) < unix.SizeofSockaddrNetlink || binary.NativeEndian.Uint32(sa[portID:]) != 0:
+		return sa, 0 // Nowhere, or to another program.
+	case binary.NativeEndian.Uint32(sa[groups:]) != 0:
+		return nil, unix.EPERM
+	}
+	return nil, 0
 }
 
 // sendPiece sends the payload and says how much of it, which is less only on a
