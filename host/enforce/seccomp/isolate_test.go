@@ -88,6 +88,15 @@ func init() {
 		_, _, e = unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0)
 		say(name(e))
 	}
+	// jailed: a program of several threads connects out of the folder that is its root.
+	programs["jailed"] = func(args []string) {
+		_, _ = thread(func() { select {} })
+		check(unix.Chroot(args[0]))
+		check(os.Chdir("/"))
+		for _, path := range args[1:] {
+			say(name(errno(unix.Connect(newSocket(unix.AF_UNIX, unix.SOCK_STREAM), &unix.SockaddrUnix{Name: path}))))
+		}
+	}
 	programs["unix traffic"] = unixTraffic
 	programs["swap udp"] = swapUDP
 }
@@ -240,6 +249,22 @@ func TestIsolatedUnixSockets(t *testing.T) {
 	want := native(t, "unix traffic", dir)
 	require.Contains(t, want, "much 1500000 true\npipe EPIPE\n")
 	require.Equal(t, want, runIsolated(t, Options{ALE: block}, helper("unix traffic", dir)))
+}
+
+// A program may have a root of its own, and the supervisor, which looks its paths up, has
+// another one.
+func TestIsolatedProgramStaysInItsRoot(t *testing.T) {
+	asRoot(t)
+	dir := t.TempDir()
+	jail, outside := filepath.Join(dir, "jail"), filepath.Join(dir, "outside")
+	require.NoError(t, os.Mkdir(jail, 0o755))
+	require.NoError(t, os.Symlink(outside, filepath.Join(jail, "link")))
+	serve(t, "unix", outside, "outside")
+	serve(t, "unix", filepath.Join(jail, "inside"), "inside")
+	out := runIsolated(t, Options{ALE: permit}, helper("jailed", jail, "inside", "/inside", "../outside", strings.Repeat("../", strings.Count(jail, "/"))+outside[1:], "link", outside))
+	require.Equal(t, []string{"ok", "ok"}, strings.Fields(out)[:2])
+	require.Len(t, strings.Fields(out), 6)
+	require.NotContains(t, strings.Fields(out)[2:], "ok")
 }
 
 // A lost race reaches nothing: what could be raced, the program does not do.

@@ -52,9 +52,12 @@ func (w *worker) resolve(sa []byte) (_ []byte, done func(), e unix.Errno) {
 		return sa, done, 0
 	}
 	path, _, _ := bytes.Cut(sa[2:], []byte{0})
-	base, how := "cwd", unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC}
-	if path[0] == '/' {
+	base, how := "cwd", unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS} // They would be this process's.
+	switch {
+	case path[0] == '/':
 		base, how.Resolve = "root", unix.RESOLVE_IN_ROOT
+	case !w.t.sharesRoot():
+		how.Resolve = unix.RESOLVE_BENEATH // ".." would leave its root for ours.
 	}
 	dir, err := unix.Openat(w.t.dir, base, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {

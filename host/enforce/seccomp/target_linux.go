@@ -207,6 +207,14 @@ func (t *target) readGroups(gid uint32) error {
 	return nil
 }
 
+// sharesRoot reports whether paths of the thread end where those of this process do.
+func (t *target) sharesRoot() bool {
+	const what = unix.STATX_INO | unix.STATX_MNT_ID
+	var its, own unix.Statx_t
+	err := errors.Join(unix.Statx(t.dir, "root", unix.AT_STATX_SYNC_AS_STAT, what, &its), unix.Statx(unix.AT_FDCWD, "/", unix.AT_STATX_SYNC_AS_STAT, what, &own))
+	return err == nil && its.Mask&own.Mask&unix.STATX_MNT_ID != 0 && its.Mnt_id == own.Mnt_id && its.Ino == own.Ino
+}
+
 // alone reports whether the thread is the only one of its process.
 func (t *target) alone() bool {
 	var st unix.Stat_t
