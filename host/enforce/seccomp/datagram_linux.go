@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/calloutd/calloutd/host/ale"
@@ -21,25 +22,37 @@ type datagram struct {
 	w     *worker    // whose call it is, for the implicit bind
 	relay *relay     // by way of a SOCKS proxy; nil: none yet
 
+	begun atomic.Int32 // flows that the table has not counted yet
+
 	users int // the rest is under the table's lock
+	flows int
 	used  time.Time
 }
 
 // datagrams finds them by cookie. Nobody tells when a program closes a socket,
 // so those that are not used for a while are forgotten: their flows have idled
-// out by then (ALE-LAY-11), and a datagram begins a new one.
+// out by then (ALE-LAY-11), and a datagram begins a new one. So are any that are not in
+// use when there are too many, or a program that makes sockets as fast as it can would
+// fill the memory.
 type datagrams struct {
 	mu       sync.Mutex
 	byCookie map[uint64]*datagram
+	kept     int // sockets and flows
 	swept    time.Time
 }
 
-const datagramLife = 2 * time.Minute
+const (
+	datagramLife = 2 * time.Minute
+	maxKept      = 1 << 17 // 2 kB each
+)
 
 // take returns the datagram of w's socket. give must follow.
 func (ds *datagrams) take(w *worker) *datagram {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
+	if ds.kept >= maxKept {
+		ds.makeRoom(time.Now())
+	}
 	d := ds.byCookie[w.sock.cookie]
 	if d == nil {
 		ds.sweep(time.Now())
@@ -50,6 +63,7 @@ func (ds *datagrams) take(w *worker) *datagram {
 			return d.w.performBind(ctx, want)
 		})
 		ds.byCookie[w.sock.cookie] = d
+		ds.kept++
 	}
 	d.users++
 	return d
@@ -60,6 +74,9 @@ func (ds *datagrams) give(d *datagram) {
 	defer ds.mu.Unlock()
 	d.users--
 	d.used = time.Now()
+	begun := int(d.begun.Swap(0))
+	d.flows += begun
+	ds.kept += begun
 }
 
 // sweep forgets what is old. It looks rarely.
@@ -68,12 +85,32 @@ func (ds *datagrams) sweep(now time.Time) {
 		return
 	}
 	ds.swept = now
+	ds.forget(now, func(d *datagram) bool { return now.Sub(d.used) > datagramLife })
+}
+
+// makeRoom forgets any.
+func (ds *datagrams) makeRoom(now time.Time) {
+	ds.forget(now, func(*datagram) bool { return ds.kept > maxKept/8*7 })
+}
+
+// forget forgets those that are in use by nobody.
+func (ds *datagrams) forget(now time.Time, which func(*datagram) bool) {
+	var old []*datagram
 	for cookie, d := range ds.byCookie {
-		if d.users == 0 && now.Sub(d.used) > datagramLife && d.relay.idle(now) {
+		if d.users == 0 && d.relay.idle(now) && which(d) {
 			delete(ds.byCookie, cookie)
-			go d.close() // It asks the policy.
+			ds.kept -= 1 + d.flows
+			old = append(old, d)
 		}
 	}
+	if len(old) == 0 {
+		return
+	}
+	go func() { // They ask the policy.
+		for _, d := range old {
+			d.close()
+		}
+	}()
 }
 
 // close ends all flows.
@@ -105,15 +142,23 @@ func (d *datagram) bind(w *worker, want netip.AddrPort) (netip.AddrPort, error) 
 func (d *datagram) send(w *worker, remote netip.AddrPort, message []byte) (to netip.AddrPort, err error) {
 	defer d.lend(w)()
 	if w.sock.protocol == unix.IPPROTO_UDP {
-		to, _, _, err = d.ale.SendTo(w.s.ctx, remote)
+		to, _, created, err := d.ale.SendTo(w.s.ctx, remote)
+		d.count(created)
 		return to, err
 	}
 	m := ale.ICMPMessage{ID: w.sock.local.Port()} // The kernel fills it in.
 	if len(message) >= 2 {
 		m.Type, m.Code = message[0], message[1]
 	}
-	addr, _, _, err := d.ale.SendICMP(w.s.ctx, remote.Addr(), m)
+	addr, _, created, err := d.ale.SendICMP(w.s.ctx, remote.Addr(), m)
+	d.count(created)
 	return netip.AddrPortFrom(addr, remote.Port()), err
+}
+
+func (d *datagram) count(created bool) {
+	if created {
+		d.begun.Add(1)
+	}
 }
 
 // connectDatagram answers the connect() of a datagram socket. What is sent on it

@@ -304,3 +304,21 @@ func TestBypassSwappedDatagramAddress(t *testing.T) {
 	require.Empty(t, run(t, deciding(only(good)), "udp flip", good.String(), bad.String()))
 	require.Empty(t, got())
 }
+
+// A program that makes sockets, or sends to addresses, as fast as it can fills no memory;
+// what is in use stays.
+func TestDatagramsAreBounded(t *testing.T) {
+	s := &supervisor{opts: Options{ALE: permit}, datagrams: datagrams{byCookie: map[uint64]*datagram{}}}
+	w := &worker{s: s}
+	used := s.datagrams.take(w)
+	for cookie := range uint64(1000) {
+		w.sock.cookie = 1 + cookie
+		d := s.datagrams.take(w)
+		d.begun.Add(maxKept / 100)
+		s.datagrams.give(d)
+		require.LessOrEqual(t, s.datagrams.kept, maxKept+maxKept/100+1)
+	}
+	w.sock.cookie = 0
+	require.Same(t, used, s.datagrams.take(w))
+	require.NotEmpty(t, s.datagrams.byCookie)
+}
