@@ -75,7 +75,7 @@ func TestAMistakeInACaseIsNoPass(t *testing.T) {
 	ok := Connection{To: "192.0.2.1:80"}
 	for want, c := range map[string]Case{
 		"the connection: a Want needs an Action, or Sound":                          {Connection: ok},
-		`Action "allow": there is none, but permit, block, redirect`:                {Connection: ok, Want: Want{Action: "allow"}},
+		`Action "allow": there is none (did you mean "permit"?)`:                    {Connection: ok, Want: Want{Action: "allow"}},
 		`To "": expected an address and a port`:                                     {Want: Want{Action: Permit}},
 		`From "": expected an address`:                                              {Connection: Connection{To: "192.0.2.1:80", Inbound: true}, Want: Want{Action: Permit}},
 		`To "proxy:none": the policy has no such proxy`:                             {Connection: Connection{To: "proxy:none"}, Want: Want{Action: Permit}},
