@@ -19,7 +19,7 @@ func newBuild() *cobra.Command {
 the same bytes from the same source and compiler, wherever the folder is. When something
 is missing it says what to install. The project's Makefile has the same commands.
 
-It ends with code 1 when the compiler refuses the source, with 125 when something is
+It ends with code 1 when the compiler refuses the source (the engine a script), with 125 when something is
 missing.`,
 		Example:           "  calloutd build no-telnet",
 		Args:              cobra.MaximumNArgs(1),
@@ -29,7 +29,10 @@ missing.`,
 			if len(args) > 0 {
 				dir = args[0]
 			}
-			path, err := project.Build(cmd.Context(), dir, cmd.ErrOrStderr())
+			path, err := "", readable(cmd.Context(), dir)
+			if err == nil {
+				path, err = project.Build(cmd.Context(), dir, cmd.ErrOrStderr())
+			}
 			var refused *project.BuildError
 			switch {
 			case errors.As(err, &refused):

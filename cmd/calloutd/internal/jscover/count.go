@@ -13,8 +13,7 @@ import (
 
 // parse reads a script. The source map that it may name is nobody's here.
 func parse(src string) (*ast.Program, error) {
-	p, err := parser.ParseFile(nil, "", src, parser.IgnoreRegExpErrors, parser.WithDisableSourceMaps)
-	return p, firstError(err)
+	return parser.ParseFile(nil, "", src, parser.IgnoreRegExpErrors, parser.WithDisableSourceMaps)
 }
 
 // A counter goes over a script and notes what is to be inserted.

@@ -28,7 +28,7 @@ type Statement struct{ Line, End int }
 func Count(src string) (counted string, statements []Statement, err error) {
 	program, err := parse(src)
 	if err != nil {
-		return "", nil, err
+		return "", nil, firstError(err)
 	}
 	c := &counter{src: src, counters: unused(src), seen: map[uintptr]bool{}}
 	c.program(program)
@@ -40,9 +40,19 @@ func Count(src string) (counted string, statements []Statement, err error) {
 	}
 	counted = c.text()
 	if _, err := parse(counted); err != nil {
-		return "", nil, fmt.Errorf("with counters it is no script: %w", err)
+		return "", nil, fmt.Errorf("with counters it is no script: %w", firstError(err))
 	}
 	return counted, c.statements, nil
+}
+
+// Mistake is where a text stops being a script, from 1, in bytes of the line; zeros if
+// it is one for this parser, which is not the engine's.
+func Mistake(src string) (line, column int) {
+	_, err := parse(src)
+	if e := parserError(err); e != nil {
+		return e.Position.Line, e.Position.Column
+	}
+	return 0, 0
 }
 
 // unused is a name that the script does not have.
@@ -81,9 +91,16 @@ func (c *counter) line(at int) int { return 1 + strings.Count(c.src[:at], "\n") 
 
 // firstError is a parser's, without the errors that follow from it.
 func firstError(err error) error {
-	var all parser.ErrorList
-	if errors.As(err, &all) && len(all) > 0 {
-		return fmt.Errorf("line %d: %s", all[0].Position.Line, all[0].Message)
+	if e := parserError(err); e != nil {
+		return fmt.Errorf("line %d: %s", e.Position.Line, e.Message)
 	}
 	return err
+}
+
+func parserError(err error) *parser.Error {
+	var all parser.ErrorList
+	if errors.As(err, &all) && len(all) > 0 {
+		return all[0]
+	}
+	return nil
 }

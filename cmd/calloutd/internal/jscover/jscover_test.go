@@ -154,3 +154,12 @@ func FuzzCount(f *testing.F) {
 		}
 	})
 }
+
+func TestMistakeIsWhereATextStopsBeingAScript(t *testing.T) {
+	for src, want := range map[string][2]int{
+		"": {}, "f(1);\n": {}, "f(\n  );;\n  )": {3, 3}, "\tlet const = 3;": {1, 6}, "f();\n/* é */ g(;": {2, 12},
+	} {
+		line, column := Mistake(src)
+		require.Equal(t, want, [2]int{line, column}, src)
+	}
+}
