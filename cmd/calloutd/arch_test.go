@@ -96,6 +96,7 @@ var imports = map[string]string{
 	"cmd/calloutd/internal/explore":   "host/fwps host/policytest",
 	"cmd/calloutd/internal/systemd":   "",
 	"cmd/calloutd/internal/filewatch": "",
+	"cmd/calloutd/internal/filelock":  "sdk/project/wholefile",
 	"cmd/calloutd/internal/jscover":   "",
 }
 

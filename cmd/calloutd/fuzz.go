@@ -148,6 +148,11 @@ func (o *fuzzOptions) keep(cmd *cobra.Command, policy string, found []policyfuzz
 	if file == "" {
 		file = strings.TrimSuffix(policy, filepath.Ext(policy)) + "_fuzz_test.yaml"
 	}
+	unlock, err := alone(cmd, file)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	src, err := wholefile.Read(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if src, err = beginCases(file, policy); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/calloutd/calloutd/cmd/calloutd/internal/filelock"
 	"github.com/calloutd/calloutd/host/enforce/seccomp"
 	"github.com/calloutd/calloutd/host/flight"
 	"github.com/calloutd/calloutd/host/policydraft"
@@ -36,8 +37,8 @@ others, and cases for it. One program's connections to the same addresses are on
 of many addresses it takes the networks. Read the draft before you rely on it.
 
 With --extend it decides with the policy that is there, adds filters for what that would
-block and leaves the rest of the file as it is. What a filter cannot permit, because
-another one decides before it, is told.`,
+block and leaves the rest of the file as it is; it waits for another calloutd that is
+changing it. What a filter cannot permit, because another one decides before it, is told.`,
 		Example: `  calloutd learn --out make.yaml -- make test
   calloutd learn --extend make.yaml -- make install
   calloutd learn --from make.flight --out make.yaml`,
@@ -207,6 +208,11 @@ func (o *learnOptions) write(cmd *cobra.Command, of string, seen []*flight.Entry
 	var src []byte
 	if o.extend != "" {
 		policy = o.extend
+		unlock, err := alone(cmd, policy)
+		if err != nil {
+			return fmt.Errorf("--extend: %w", err)
+		}
+		defer unlock()
 		old, err := wholefile.Read(policy)
 		if err != nil {
 			return fmt.Errorf("--extend: %w", err)
@@ -227,10 +233,7 @@ func (o *learnOptions) write(cmd *cobra.Command, of string, seen []*flight.Entry
 	if err := wholefile.Write(policy, src); err != nil {
 		return err
 	}
-	cases := strings.TrimSuffix(policy, filepath.Ext(policy)) + "_test.yaml"
-	if _, err := os.Stat(cases); !errors.Is(err, fs.ErrNotExist) {
-		cases = strings.TrimSuffix(policy, filepath.Ext(policy)) + "_learned_test.yaml"
-	}
+	cases := freeName(strings.TrimSuffix(policy, filepath.Ext(policy)), "_test.yaml")
 	if err := wholefile.Write(cases, policydraft.Cases(of, filepath.Base(policy), seen, o.extend == "")); err != nil {
 		return err
 	}
@@ -244,6 +247,24 @@ func (o *learnOptions) write(cmd *cobra.Command, of string, seen []*flight.Entry
 		fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s is blocked all the same: calloutd why says by what\n", policytrace.Clean(policytest.Describe(&in)))
 	}
 	return nil
+}
+
+// freeName is that of a file that is not there, so that no cases of before are lost.
+func freeName(base, end string) string {
+	name := base + end
+	for n := 1; ; n++ {
+		if _, err := os.Stat(name); err != nil {
+			return name
+		}
+		name = base + "_learned" + strings.TrimPrefix(fmt.Sprint(n), "1") + end
+	}
+}
+
+// alone waits until no other calloutd changes a file, and says so if there is one.
+func alone(cmd *cobra.Command, file string) (unlock func(), err error) {
+	return filelock.Lock(cmd.Context(), file, func() {
+		fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: another calloutd is changing %s: waiting for it\n", file)
+	})
 }
 
 // blockedBy are those that a policy blocks.

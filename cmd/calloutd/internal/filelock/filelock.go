@@ -1,0 +1,78 @@
+// Package filelock keeps two commands from changing one file of somebody at a time.
+package filelock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/calloutd/calloutd/sdk/project/wholefile"
+)
+
+// Lock keeps others that lock a file out of it until unlock, from reading it to having
+// written it. It waits for them, and calls wait once if it has to. What writes the file
+// replaces it, so it is another one beside it that is locked, and is there meanwhile.
+func Lock(ctx context.Context, path string, wait func()) (unlock func(), err error) {
+	if err := wholefile.Regular(path); err != nil {
+		return nil, err
+	}
+	if to, err := filepath.EvalSymlinks(path); err == nil {
+		path = to
+	}
+	name := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".lock")
+	for {
+		l := flock.New(name, flock.SetPermissions(0o666))
+		ok, err := l.TryLock()
+		if err == nil && !ok {
+			if wait != nil {
+				wait()
+				wait = nil
+			}
+			_, err = l.TryLockContext(ctx, 20*time.Millisecond)
+		}
+		if err != nil {
+			return nil, errors.Join(about(path, err), l.Close())
+		}
+		if current(l) {
+			return func() { release(l) }, nil
+		}
+		_ = l.Close() // Who had it before has removed it: others would lock a new one.
+	}
+}
+
+// about names the file that was meant, not the one beside it.
+func about(path string, err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return &fs.PathError{Op: p.Op, Path: path, Err: p.Err}
+	}
+	return fmt.Errorf("%s cannot be locked: %w", path, err)
+}
+
+// current reports whether what is locked is still the file that others would lock.
+func current(l *flock.Flock) bool {
+	mine, err := l.Stat()
+	if err != nil {
+		return false
+	}
+	now, err := os.Stat(l.Path())
+	return err == nil && os.SameFile(mine, now)
+}
+
+// release removes what was locked. On Windows it is closed before, since what is open
+// stays there: if others have it open, theirs does too.
+func release(l *flock.Flock) {
+	if runtime.GOOS == "windows" {
+		_ = l.Close()
+		_ = os.Remove(l.Path())
+		return
+	}
+	_ = os.Remove(l.Path())
+	_ = l.Close()
+}
