@@ -29,6 +29,29 @@ func ownNumbers(status string) error {
 	return nil
 }
 
+// firstPIDNamespace is what the kernel calls the first one, since there are several.
+const firstPIDNamespace = "pid:[4026531836]"
+
+// CheckNumbers says why the numbers that the kernel's programs give processes are not
+// those that are seen here: they are those of the first PID namespace. By another's a
+// process would be taken for the program that has its number here.
+func CheckNumbers() error {
+	if err := CheckProc(); err != nil {
+		return err
+	}
+	return firstNumbers(os.Readlink("/proc/self/ns/pid"))
+}
+
+func firstNumbers(namespace string, err error) error {
+	if err != nil {
+		return fmt.Errorf("which PID namespace this is cannot be told: %w", err)
+	}
+	if namespace != firstPIDNamespace {
+		return errors.New("this is a PID namespace of its own, where the kernel's numbers of processes are those of other programs: run it outside, as docker run --pid=host does")
+	}
+	return nil
+}
+
 // inUserNamespace says by a process's map of user IDs whether it is in another one than
 // the first, whose map is whole.
 func inUserNamespace(uidMap string) bool {

@@ -1,6 +1,7 @@
 package enforce
 
 import (
+	"io/fs"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,6 +15,12 @@ func TestProcOfAnotherPIDNamespaceIsNone(t *testing.T) {
 	err := ownNumbers("Name:\tcalloutd\nNSpid:\t4711\t12\n")
 	require.EqualError(t, err, "/proc does not show this process: it is that of another PID namespace")
 	require.Equal(t, "as root, mount -t proc proc /proc", remedy(Descendants, err))
+}
+
+func TestNumbersOfAnotherPIDNamespaceAreNotTheKernels(t *testing.T) {
+	require.NoError(t, firstNumbers("pid:[4026531836]", nil))
+	require.ErrorContains(t, firstNumbers("pid:[4026532201]", nil), "this is a PID namespace of its own")
+	require.ErrorIs(t, firstNumbers("", fs.ErrNotExist), fs.ErrNotExist)
 }
 
 func TestRootOfAUserNamespaceIsToldSo(t *testing.T) {

@@ -66,6 +66,9 @@ func attach(ctx context.Context, opts Options, v version) (_ *Attachment, err er
 	if _, err := cgroupID(opts.Cgroup); err != nil {
 		return nil, fmt.Errorf("cgroupbpf: %w", err)
 	}
+	if err := enforce.CheckNumbers(); err != nil {
+		return nil, &enforce.UnsupportedError{Name: "cgroup BPF", Why: err.Error()}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	a := &Attachment{opts: opts, version: v, prefix: newPrefix(), ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{}}
 	defer func() {
