@@ -25,8 +25,9 @@ type Options struct {
 	// Resolver is asked in the place of the one that the program meant. Optional.
 	Resolver netip.AddrPort
 	// Trusted are the resolvers whose answers are remembered, apart from Resolver:
-	// those that the system has configured. Optional.
-	Trusted []netip.Addr
+	// those that the system has configured. Who runs a program can have another port
+	// of the same address. Optional.
+	Trusted []netip.AddrPort
 	// ProcessID and AppID are this process's.
 	ProcessID uint32
 	AppID     string
@@ -35,7 +36,8 @@ type Options struct {
 }
 
 const (
-	maxQueries = 256 // under way at a time; others wait
+	maxQueries = 256  // under way at a time; others wait
+	maxWaiting = 1024 // and more are refused: nobody fills the memory with questions
 	patience   = 10 * time.Second
 )
 
@@ -46,7 +48,9 @@ type Proxy struct {
 	tcp     *listener
 	socket  *ale.Socket // of udp
 	servers []*dns.Server
+	waiting chan struct{}
 	slots   chan struct{}
+	flooded sync.Once
 	ctx     context.Context
 	cancel  context.CancelFunc
 	serving sync.WaitGroup
@@ -58,7 +62,7 @@ func Start(ctx context.Context, opts Options) (*Proxy, error) {
 	if opts.Logf == nil {
 		opts.Logf = func(string, ...any) {}
 	}
-	p := &Proxy{opts: opts, slots: make(chan struct{}, maxQueries)}
+	p := &Proxy{opts: opts, waiting: make(chan struct{}, maxWaiting), slots: make(chan struct{}, maxQueries)}
 	udp, tcp, err := listen(ctx, opts.Listen)
 	if err != nil {
 		return nil, err
@@ -125,12 +129,11 @@ func (p *Proxy) Shutdown(context.Context) { p.Close() }
 
 // answer carries one query.
 func (p *Proxy) answer(w dns.ResponseWriter, q *dns.Msg) {
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-p.ctx.Done():
+	if !p.enter() {
+		_ = w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)) // The program may be gone.
 		return
 	}
+	defer func() { <-p.slots }()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
 	r, err := p.carry(ctx, w, q)
@@ -143,6 +146,25 @@ func (p *Proxy) answer(w dns.ResponseWriter, q *dns.Msg) {
 		r = new(dns.Msg).SetRcode(q, rcode)
 	}
 	_ = w.WriteMsg(r) // The program may be gone.
+}
+
+// enter waits for a slot, which the caller leaves; false if there is none.
+func (p *Proxy) enter() bool {
+	select {
+	case p.waiting <- struct{}{}:
+		defer func() { <-p.waiting }()
+	default:
+		p.flooded.Do(func() {
+			p.opts.Logf("dns: %d queries wait for resolvers that do not answer; more are refused, and this is told once", maxWaiting)
+		})
+		return false
+	}
+	select {
+	case p.slots <- struct{}{}:
+		return true
+	case <-p.ctx.Done():
+		return false
+	}
 }
 
 var errNowhere = errors.New("it was not redirected here, and the policy names no resolver")
@@ -164,7 +186,7 @@ func (p *Proxy) carry(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) (*d
 	if err != nil {
 		return nil, err
 	}
-	if a, ok := read(q, r); ok && (to == p.opts.Resolver || slices.Contains(p.opts.Trusted, to.Addr())) {
+	if a, ok := read(q, r); ok && (to == p.opts.Resolver || slices.Contains(p.opts.Trusted, to)) {
 		p.opts.Names.Learn(a.name, a.addrs, a.ttl)
 	}
 	return r, nil
@@ -227,12 +249,19 @@ func (p *Proxy) ask(ctx context.Context, flow *ale.Flow, protocol uint8, to neti
 	return exchange(ctx, conn, q)
 }
 
-// exchange asks on a connection, which it closes; the end of ctx does, too.
+// exchange asks on a connection, which it closes; the end of ctx does, too. The number of
+// the query is not the program's, who could tell it to somebody who forges answers.
 func exchange(ctx context.Context, conn net.Conn, q *dns.Msg) (*dns.Msg, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	r, _, err := (&dns.Client{Timeout: patience}).ExchangeWithConn(q, &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize})
-	return r, err
+	asked := *q
+	asked.Id = dns.Id()
+	r, _, err := (&dns.Client{Timeout: patience}).ExchangeWithConn(&asked, &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize})
+	if err != nil {
+		return nil, err
+	}
+	r.Id = q.Id
+	return r, nil
 }
 
 func unspecified(like netip.AddrPort) netip.AddrPort {
@@ -244,15 +273,16 @@ func unspecified(like netip.AddrPort) netip.AddrPort {
 
 // SystemResolvers are those that the system has configured, whose answers nobody
 // who runs a program chooses.
-func SystemResolvers(file string) []netip.Addr {
+func SystemResolvers(file string) []netip.AddrPort {
 	c, err := dns.ClientConfigFromFile(file)
 	if err != nil {
 		return nil
 	}
-	var addrs []netip.Addr
+	const port = 53 // The file has no other.
+	var addrs []netip.AddrPort
 	for _, s := range c.Servers {
 		if a, err := netip.ParseAddr(s); err == nil {
-			addrs = append(addrs, a.Unmap())
+			addrs = append(addrs, netip.AddrPortFrom(a.Unmap(), port))
 		}
 	}
 	return addrs

@@ -134,7 +134,7 @@ func (s *site) ask(t *testing.T, network string, resolver netip.AddrPort, name s
 
 // askItself asks the proxy as one that nobody was redirected to.
 func (s *site) askItself(name string) (*dns.Msg, error) {
-	r, _, err := (&dns.Client{Timeout: time.Minute}).Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), s.proxy.Addr().String())
+	r, _, err := (&dns.Client{Timeout: time.Minute, UDPSize: dns.MaxMsgSize}).Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), s.proxy.Addr().String())
 	return r, err
 }
 
@@ -143,7 +143,7 @@ func (s *site) askItself(name string) (*dns.Msg, error) {
 func TestProxyCarries(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
 		to := resolver(t, false)
-		s := newSite(t, Options{Trusted: []netip.Addr{to.Addr()}, Logf: t.Logf}, false)
+		s := newSite(t, Options{Trusted: []netip.AddrPort{to}, Logf: t.Logf}, false)
 		r := s.ask(t, network, to, "App.Example.")
 		require.Equal(t, "App.Example.\t60\tIN\tA\t198.51.100.7", r.Answer[0].String())
 		require.Equal(t, []string{to.String() + " redirected-by-self"}, s.asked, network)
@@ -155,8 +155,10 @@ func TestProxyCarries(t *testing.T) {
 
 // The answer of a resolver that the program chose is carried and not believed.
 func TestProxyDoesNotTrust(t *testing.T) {
-	s := newSite(t, Options{Trusted: []netip.Addr{netip.MustParseAddr("192.0.2.53")}, Logf: t.Logf}, false)
-	require.Len(t, s.ask(t, "udp", resolver(t, false), "bank.example.").Answer, 1)
+	to := resolver(t, false)
+	otherPort := netip.AddrPortFrom(to.Addr(), 53) // as a program has one on this host, where the system's resolver is, too
+	s := newSite(t, Options{Trusted: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), otherPort}, Logf: t.Logf}, false)
+	require.Len(t, s.ask(t, "udp", to, "bank.example.").Answer, 1)
 	require.Empty(t, s.names.Name(web))
 }
 
@@ -212,6 +214,6 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 func TestSystemResolvers(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "resolv.conf")
 	require.NoError(t, os.WriteFile(file, []byte("nameserver 192.0.2.53\nnameserver 2001:db8::53\nnameserver fe80::1%lo\nsearch example\n"), 0o644))
-	require.Equal(t, []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::1%lo")}, SystemResolvers(file))
+	require.Equal(t, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:53"), netip.MustParseAddrPort("[fe80::1%lo]:53")}, SystemResolvers(file))
 	require.Empty(t, SystemResolvers(file+".none"))
 }

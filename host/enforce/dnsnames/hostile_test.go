@@ -1,0 +1,170 @@
+package dnsnames
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/stretchr/testify/require"
+)
+
+// raw is a resolver by UDP that answers a query with whatever datagrams it likes.
+func raw(t *testing.T, say func(q *dns.Msg, send func([]byte))) netip.AddrPort {
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	over := make(chan struct{})
+	t.Cleanup(func() { c.Close(); <-over })
+	go func() {
+		defer close(over)
+		b := make([]byte, dns.MaxMsgSize)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if q := new(dns.Msg); q.Unpack(b[:n]) == nil {
+				say(q, func(b []byte) { _, _ = c.WriteTo(b, from) })
+			}
+		}
+	}()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// reply is an answer with records, changed.
+func reply(q *dns.Msg, change func(*dns.Msg), records ...string) []byte {
+	m := new(dns.Msg).SetReply(q)
+	for _, r := range records {
+		rr, err := dns.NewRR(r)
+		if err != nil {
+			panic(err)
+		}
+		m.Answer = append(m.Answer, rr)
+	}
+	if change != nil {
+		change(m)
+	}
+	b, err := m.Pack()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// Whoever can forge a resolver's address and is told by the program when and what it asks
+// needs the number, too: the program does not know it. (Off this host; on it the address
+// and port are the resolver's.)
+func TestProgramDoesNotChooseTheNumberOfTheQuery(t *testing.T) {
+	const own = 0x1234
+	numbers := make(chan uint16, 64)
+	to := raw(t, func(q *dns.Msg, send func([]byte)) {
+		numbers <- q.Id
+		forged := reply(q, func(m *dns.Msg) { m.Id = own }, "app.example. 60 IN A 203.0.113.66")
+		if q.Id != own {
+			send(forged) // as somebody would who was told by the program
+		}
+		send(reply(q, nil, "app.example. 60 IN A 198.51.100.7"))
+	})
+	s := newSite(t, Options{Resolver: to, Logf: t.Logf}, false)
+	others := 0
+	for range 8 { // 0x1234 itself comes by chance: eight times in a row with 2^-128.
+		q := new(dns.Msg).SetQuestion("app.example.", dns.TypeA)
+		q.Id = own
+		r, _, err := (&dns.Client{Timeout: time.Minute}).Exchange(q, s.proxy.Addr().String())
+		require.NoError(t, err)
+		require.EqualValues(t, own, r.Id, "the program's answer has its own")
+		require.Equal(t, "198.51.100.7", r.Answer[0].(*dns.A).A.String())
+		if <-numbers != own {
+			others++
+		}
+	}
+	require.NotZero(t, others)
+	require.Empty(t, s.names.Name(netip.MustParseAddr("203.0.113.66")))
+	require.Equal(t, "app.example", s.names.Name(web))
+}
+
+// Answers that a resolver can be made to give, or somebody gives in its place: none has a
+// name believed that was not asked for, none holds the proxy, which answers the next query.
+func TestHostileAnswers(t *testing.T) {
+	var chain []string
+	for i := range 40 {
+		chain = append(chain, strings.Repeat("x", i)+"a.example. 60 IN CNAME "+strings.Repeat("x", i+1)+"a.example.")
+	}
+	pointers := func(q *dns.Msg, _ ...string) []byte { // A name that points at itself.
+		b := reply(q, nil, "app.example. 60 IN A 198.51.100.7")
+		at := len(b) - 4 - 10 - len("\x03app\x07example\x00")
+		return append(binary.BigEndian.AppendUint16(b[:at:at], 0xC000|uint16(at)), b[len(b)-14:]...)
+	}
+	for name, c := range map[string]struct {
+		say   func(q *dns.Msg) []byte
+		knows string // of web
+	}{
+		"a loop of aliases": {func(q *dns.Msg) []byte {
+			return reply(q, nil, "app.example. 60 IN CNAME b.example.", "b.example. 60 IN CNAME app.example.", "evil.example. 60 IN A 198.51.100.7")
+		}, ""},
+		"a chain of aliases without end": {func(q *dns.Msg) []byte {
+			return reply(q, nil, append([]string{"app.example. 60 IN CNAME a.example.", strings.Repeat("x", 40) + "a.example. 60 IN A 198.51.100.7"}, chain...)...)
+		}, ""},
+		"a name that points at itself": {func(q *dns.Msg) []byte { return pointers(q) }, ""},
+		"another question": {func(q *dns.Msg) []byte {
+			return reply(q, func(m *dns.Msg) { m.Question[0].Name = "evil.example." }, "app.example. 60 IN A 198.51.100.7")
+		}, ""},
+		"two questions": {func(q *dns.Msg) []byte {
+			return reply(q, func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }, "app.example. 60 IN A 198.51.100.7")
+		}, ""},
+		"cut off": {func(q *dns.Msg) []byte { return reply(q, nil, "app.example. 60 IN A 198.51.100.7")[:30] }, ""},
+		"records beside the answer": {func(q *dns.Msg) []byte {
+			return reply(q, func(m *dns.Msg) { m.Extra, m.Ns, m.Answer = m.Answer, m.Answer, nil }, "app.example. 60 IN A 198.51.100.7")
+		}, ""},
+		"mixed case": {func(q *dns.Msg) []byte {
+			return reply(q, func(m *dns.Msg) { m.Question[0].Name = "aPP.exAMPLE." }, "APP.example. 0 IN A 198.51.100.7")
+		}, "app.example"},
+	} {
+		to := raw(t, func(q *dns.Msg, send func([]byte)) {
+			if q.Question[0].Name == "next.example." {
+				send(reply(q, nil, "next.example. 60 IN A 198.51.100.8"))
+				return
+			}
+			send(c.say(q))
+		})
+		s := newSite(t, Options{Resolver: to, Logf: t.Logf}, false)
+		_, err := s.askItself("app.example.")
+		require.NoError(t, err, name)
+		require.Equal(t, c.knows, s.names.Name(web), name)
+		r, err := s.askItself("next.example.")
+		require.NoError(t, err, name)
+		require.Equal(t, dns.RcodeSuccess, r.Rcode, name)
+		s.proxy.Close()
+	}
+}
+
+// A program that floods the proxy with queries to a resolver that never answers has a
+// bounded number of them kept; the others are refused, which is told once.
+func TestFloodIsBounded(t *testing.T) {
+	told := make(chan string, 1)
+	s := newSite(t, Options{Resolver: resolver(t, true), Logf: func(format string, _ ...any) {
+		if strings.Contains(format, "more are refused") {
+			told <- format // A second one would block, and fail the test.
+		}
+	}}, false)
+	b, err := new(dns.Msg).SetQuestion("a.example.", dns.TypeA).Pack()
+	require.NoError(t, err)
+	c, err := net.Dial("udp", s.proxy.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	for flooding := true; flooding; {
+		_, err = c.Write(b)
+		require.NoError(t, err)
+		select {
+		case <-told:
+			flooding = false
+		default:
+		}
+	}
+	require.LessOrEqual(t, len(s.proxy.slots), maxQueries)
+	require.LessOrEqual(t, len(s.proxy.waiting), maxWaiting)
+	s.proxy.Close()
+}
