@@ -40,6 +40,10 @@ func Associate(ctx context.Context, at netip.AddrPort, p *Proxy) (*Association, 
 	if to.Addr().IsUnspecified() { // Where the connection goes, too.
 		to = netip.AddrPortFrom(at.Addr(), to.Port())
 	}
+	if reach(to.Addr()) < reach(at.Addr()) {
+		c.Close()
+		return nil, &Error{Kind: SOCKS5, Cause: NotAllowed, Why: fmt.Sprintf("wants datagrams to go to %s, which is nearer to this host than it is itself", to)}
+	}
 	relay, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
 	if err != nil {
 		c.Close()
@@ -53,6 +57,20 @@ func Associate(ctx context.Context, at netip.AddrPort, p *Proxy) (*Association, 
 		relay.Close()
 	}()
 	return a, nil
+}
+
+// reach is how far from this host an address may be: the policy lets datagrams go to a
+// proxy, which must not send them on to what is behind a firewall with us.
+func reach(a netip.Addr) int {
+	switch a = a.Unmap(); {
+	case a.IsLoopback():
+		return 1
+	case a.IsPrivate(), a.IsLinkLocalUnicast():
+		return 2
+	case a.IsGlobalUnicast():
+		return 3
+	}
+	return 0 // multicast, broadcast and what is no address of one host
 }
 
 // associate holds the conversation about an association, and returns where its

@@ -90,6 +90,23 @@ var conversations = []conversation{
 	{"tunnel is no HTTP", Proxy{Kind: HTTPConnect}, to4, "SSH-2.0-x\r\n\r\n", "", Unknown, `does not speak HTTP: malformed HTTP response "SSH-2.0-x"`},
 	{"tunnel too long", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", maxReply), "", Unknown,
 		"answered with a header of more than 16384 bytes"},
+	{"tunnel interim answers without end", Proxy{Kind: HTTPConnect}, to4, strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", maxReply/25+1), "", Unknown,
+		"answered with a header of more than 16384 bytes"},
+	{"tunnel says what moves the cursor", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 403 \x1b[2Jno\rcalloutd: all is well\r\n\r\n", "", NotAllowed,
+		"does not allow it: 403 \ufffd[2Jno\ufffdcalloutd: all is well"},
+	{"tunnel ends its header otherwise", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 200 OK\n\nwhat the destination says\r\n\r\n", "", Unknown,
+		"does not speak HTTP: a line of its answer ends with a line feed alone"},
+	{"tunnel ends its header otherwise in between", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 200 OK\r\nA: b\n\r\nwhat the destination says\r\n\r\n", "", Unknown,
+		"does not speak HTTP: a line of its answer ends with a line feed alone"},
+	{"tunnel with two lengths", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "", Unknown,
+		`does not speak HTTP: http: message cannot contain multiple Content-Length headers; got ["1" "2"]`},
+	{"tunnel in chunks is one all the same", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "", 0, ""},
+	{"tunnel to another protocol", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 101 Switching\r\n\r\n", "", Refused, "did not connect: 101 Switching"},
+	{"tunnel user of two lines", Proxy{Kind: HTTPConnect, User: "me\r\nX", Password: "a\r\n\r\n"}, to4, "HTTP/1.1 200 OK\r\n\r\n",
+		"CONNECT 198.51.100.7:443 HTTP/1.1\r\nHost: 198.51.100.7:443\r\nProxy-Authorization: Basic bWUNClg6YQ0KDQo=\r\n\r\n", 0, ""},
+	{"socks password of a zero and lines", Proxy{Kind: SOCKS5, User: "m\x00", Password: "\r\n"}, to4, "\x05\x02\x01\x00" + "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00",
+		"\x05\x02\x00\x02" + "\x01\x02m\x00\x02\r\n" + "\x05\x01\x00\x01\xc6\x33\x64\x07\x01\xbb", 0, ""},
+	{"socks answers with the longest name", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x00\x00\x03\xff" + strings.Repeat("x", 255+2), "", 0, ""},
 	{"tunnel colon", Proxy{Kind: HTTPConnect, User: "a:b"}, to4, "", "", NotAllowed, "takes no user with a colon in its name"},
 	{"no destination", Proxy{Kind: SOCKS5}, netip.AddrPort{}, "", "", Unknown, "was not asked: the destination is not known"},
 	{"unknown kind", Proxy{Kind: "socks4"}, to4, "", "", Unknown, "is of an unknown kind"},
@@ -142,10 +159,11 @@ func TestProxyProtocol(t *testing.T) {
 		{"v4-mapped", "[::ffff:192.0.2.1]:1000", "[::ffff:198.51.100.7]:443", "192.0.2.1:1000", "198.51.100.7:443"},
 		{"of two families", "127.0.0.1:1000", "[2001:db8::7]:443", "[::]:1000", "[2001:db8::7]:443"},
 		{"of two families", "[::1]:1000", "198.51.100.7:443", "0.0.0.0:1000", "198.51.100.7:443"},
+		{"nobody knows from where", "", "198.51.100.7:443", "0.0.0.0:0", "198.51.100.7:443"},
 		{"zone", "[fe80::1%lo]:1000", "[fe80::2%lo]:443", "[fe80::1]:1000", "[fe80::2]:443"},
 	} {
 		p := &peer{says: bytes.NewReader(nil)}
-		require.NoError(t, (&Proxy{Kind: ProxyProtocol}).Introduce(p, &Request{Source: netip.MustParseAddrPort(c.from), Destination: netip.MustParseAddrPort(c.to),
+		require.NoError(t, (&Proxy{Kind: ProxyProtocol}).Introduce(p, &Request{Source: source(c.from), Destination: netip.MustParseAddrPort(c.to),
 			Authority: "example.org", UniqueID: []byte("unique"), Records: []byte("sealed"), Context: []byte("context")}))
 		header := bytes.Clone(p.heard.Bytes())
 		h, err := proxyproto.Read(bufio.NewReader(&p.heard))
@@ -165,6 +183,14 @@ func TestProxyProtocol(t *testing.T) {
 		require.Equal(t, map[proxyproto.PP2Type]string{proxyproto.PP2_TYPE_AUTHORITY: "example.org", proxyproto.PP2_TYPE_UNIQUE_ID: "unique",
 			proxyproto.PP2Type(TypeRecords): "sealed", proxyproto.PP2Type(TypeContext): "context"}, got)
 	}
+}
+
+// source is the zero value for none.
+func source(from string) (a netip.AddrPort) {
+	if from != "" {
+		a = netip.MustParseAddrPort(from)
+	}
+	return a
 }
 
 func TestProxyProtocolTooLong(t *testing.T) {

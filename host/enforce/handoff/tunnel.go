@@ -8,15 +8,17 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"unicode"
 )
 
-// maxReply bounds the header of an HTTP proxy's answer.
+// maxReply bounds what an HTTP proxy answers, with all interim answers.
 const maxReply = 16 << 10
 
 // A tunnel is a conversation with an HTTP proxy.
 type tunnel struct {
 	exchange
 	header []byte
+	all    int // bytes of the headers before
 }
 
 func newTunnel(p *Proxy, to netip.AddrPort) (*exchange, error) {
@@ -40,14 +42,20 @@ var endOfHeader = []byte("\r\n\r\n")
 // more takes a part of the header. What follows its end is the destination's, so
 // no more is read than what the end still lacks.
 func (t *tunnel) more() error {
+	seen := len(t.header)
 	t.header = append(t.header, t.got...)
+	for i := seen; i < len(t.header); i++ {
+		if t.header[i] == '\n' && (i == 0 || t.header[i-1] != '\r') { // What others take for the end would pass unseen here.
+			return t.fail(Unknown, "does not speak HTTP: a line of its answer ends with a line feed alone")
+		}
+	}
 	lacks := 0
 	for ; !bytes.HasSuffix(t.header, endOfHeader[:len(endOfHeader)-lacks]); lacks++ {
 	}
 	switch {
 	case lacks == 0:
 		return t.answer()
-	case len(t.header) > maxReply:
+	case t.all+len(t.header) > maxReply:
 		return t.fail(Unknown, "answered with a header of more than %d bytes", maxReply)
 	}
 	t.expect(lacks, t.more)
@@ -65,13 +73,14 @@ func (t *tunnel) answer() error {
 		return t.fail(Unknown, "does not speak HTTP: %v", err)
 	}
 	resp.Body.Close()
-	status := resp.Status[:min(len(resp.Status), 100)]
+	status := printable(resp.Status[:min(len(resp.Status), 100)])
 	switch code := resp.StatusCode; {
 	case code >= 200 && code < 300:
 		t.expect(0, nil)
 		return nil
 	case code >= 100 && code < 200 && code != http.StatusSwitchingProtocols: // Another answer follows.
-		t.header = nil
+		t.all += len(t.header)
+		t.header = t.header[:0]
 		t.expect(len(endOfHeader), t.more)
 		return nil
 	case code == http.StatusProxyAuthRequired || code == http.StatusUnauthorized: // tinyproxy says the latter
@@ -83,4 +92,14 @@ func (t *tunnel) answer() error {
 	default:
 		return t.fail(Refused, "did not connect: %s", status)
 	}
+}
+
+// printable keeps what a proxy says to its line.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return unicode.ReplacementChar
+	}, s)
 }
