@@ -20,11 +20,11 @@ type user struct {
 func (s *Service) admit(c *net.UnixConn) {
 	p, err := peerOf(c)
 	if err != nil {
-		s.turnAway(c, p, &StatusError{Status: ntstatus.AccessDenied, Why: err.Error()})
+		s.aside(c, p, &StatusError{Status: ntstatus.AccessDenied, Why: err.Error()})
 		return
 	}
 	if !s.opts.Allow(p) {
-		s.turnAway(c, p, &StatusError{Status: ntstatus.AccessDenied, Why: fmt.Sprintf("user %d may not be a client of this service", p.UID)})
+		s.aside(c, p, &StatusError{Status: ntstatus.AccessDenied, Why: fmt.Sprintf("user %d may not be a client of this service", p.UID)})
 		return
 	}
 	s.mu.Lock()
@@ -41,8 +41,23 @@ func (s *Service) admit(c *net.UnixConn) {
 	}
 	s.mu.Unlock()
 	if !room {
-		s.turnAway(c, p, &StatusError{Status: ntstatus.InsufficientResources, Why: "too many clients are connected"})
+		s.aside(c, p, &StatusError{Status: ntstatus.InsufficientResources, Why: "too many clients are connected"})
 	}
+}
+
+// aside turns a client away while others are served: it may have sent descriptors whose
+// close takes as long as it likes (SO_LINGER, a file system of its own).
+func (s *Service) aside(c *net.UnixConn, p Peer, why *StatusError) {
+	select {
+	case s.parting <- struct{}{}:
+	case <-s.ctx.Done():
+		c.Close()
+		return
+	}
+	s.wg.Go(func() {
+		defer func() { <-s.parting }()
+		s.turnAway(c, p, why)
+	})
 }
 
 // turnAway says why before it closes, if the client's buffer takes that at once.

@@ -30,6 +30,7 @@ type Service struct {
 	listeners []*net.UnixListener
 	conns     map[*net.UnixConn]uint32 // and whose they are
 	users     map[uint32]*user
+	parting   chan struct{} // those that are being turned away
 
 	requests, refused atomic.Uint64
 	complaints        rate.Sometimes // clients cannot fill a log
@@ -49,7 +50,7 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{opts: o, sockets: newSockets(o.ALE, o.MaxSockets), diag: d, conns: map[*net.UnixConn]uint32{}, users: map[uint32]*user{},
+	s := &Service{opts: o, sockets: newSockets(o.ALE, o.MaxSockets), diag: d, conns: map[*net.UnixConn]uint32{}, users: map[uint32]*user{}, parting: make(chan struct{}, o.MaxClients),
 		complaints: rate.Sometimes{First: 10, Interval: time.Second}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wg.Go(s.sweep)
@@ -222,20 +223,31 @@ func (s *Service) sweep() {
 	}
 }
 
-// Close ends the service: listeners, clients and what is known about sockets.
+// Close ends the service: listeners, clients and what is known about sockets. It does
+// not wait for longer than Options.Timeout for descriptors that clients sent, whose close
+// may last as long as they like.
 func (s *Service) Close() {
 	s.mu.Lock()
 	again := s.closed
 	s.closed = true
 	s.cancel()
-	for _, l := range s.listeners {
-		l.Close()
-	}
 	for c := range s.conns {
-		c.Close()
+		_, _ = c.CloseRead(), c.CloseWrite() // Who serves it closes it.
 	}
 	s.mu.Unlock()
-	s.wg.Wait()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for _, l := range s.listeners { // There are no new ones.
+			l.Close()
+		}
+		s.wg.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(s.opts.Timeout):
+		s.opts.Logf("remote: descriptors that clients sent are being closed yet; they are not waited for")
+	}
 	if !again {
 		s.sockets.close()
 		s.diag.close()
