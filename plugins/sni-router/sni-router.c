@@ -132,14 +132,15 @@ static bool read_action(reader *r, const char *key, uint8_t *action) {
     return true;
 }
 
-/* A name in lower case; *. begins one that stands for all names below it. */
+/* A name in lower case; *. begins one that stands for all names below it, and * is
+ * every name. */
 static bool read_name(reader *r, int32_t i) {
     if (name_count == MAX_NAMES)
         return refuse(r, "names", -1, ": more than 256 of all routes together");
     char *s = names[name_count].text;
     if (!callout_json_text(&r->json, s, MAX_NAME))
         return refuse(r, "names", i, ": expected a text");
-    uint32_t n = 0, from = s[0] == '*' && s[1] == '.' ? 2 : 0;
+    uint32_t n = 0, from = s[0] != '*' ? 0 : s[1] == '.' ? 2 : 1;
     for (; s[n]; n++) {
         if (s[n] >= 'A' && s[n] <= 'Z')
             s[n] = (char)(s[n] | 32);
@@ -147,7 +148,7 @@ static bool read_name(reader *r, int32_t i) {
         if (n >= from && !plain)
             return refuse(r, "names", i, ": no host name such as example.org or *.example.org");
     }
-    if (n <= from)
+    if (from == 1 ? n != 1 : n <= from)
         return refuse(r, "names", i, ": no host name such as example.org or *.example.org");
     names[name_count].len = n;
     names[name_count++].route = (uint32_t)r->route;
@@ -260,7 +261,7 @@ const char *callout_configure(const uint8_t *config, uint32_t len) {
     return NULL;
 }
 
-/* Reports whether a host has the name, or is below it. */
+/* Reports whether a host has the name, or is below it. Below * is every host with a name. */
 static bool is_named(callout_bytes host, const char *name, uint32_t len) {
     if (name[0] == '*') {
         name++;

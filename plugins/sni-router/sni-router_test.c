@@ -20,6 +20,9 @@ static const char good[] = "{\"peek\": {\"proxy\": \"127.0.0.1:9\", \"pid\": 7},
                            "{\"names\": [\"A.example\", \"*.b.example\"], \"proxy\": \"10.1.2.3:443\", \"pid\": 8},"
                            "{\"names\": [\"c.ex\\u0061mple\"], \"action\": \"permit\"}]}";
 
+static const char any[] = "{\"peek\": {\"proxy\": \"127.0.0.1:9\", \"pid\": 7}, \"otherwise\": \"block\", \"routes\": ["
+                          "{\"names\": [\"a.example\"], \"action\": \"permit\"}, {\"names\": [\"*\"], \"proxy\": \"10.1.2.4:444\", \"pid\": 9}]}";
+
 static callout_verdict decide(uint16_t layer, uint8_t state, uint8_t record, const char *name) {
     static uint8_t local[16], remote[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 51, 100, 7};
     callout_call call = {0};
@@ -54,6 +57,8 @@ static const char *const wrong[][2] = {
     {"{\"route\": []}", "the configuration has no key \"route\""},
     {"{\"routes\": [{\"names\": []}]}", "routes[0].names: at least one is required"},
     {"{\"routes\": [{\"names\": [\"a\", \"a b\"]}]}", "routes[0].names[1]: no host name such as example.org or *.example.org"},
+    {"{\"routes\": [{\"names\": [\"*a\"]}]}", "routes[0].names[0]: no host name such as example.org or *.example.org"},
+    {"{\"routes\": [{\"names\": [\"**\"]}]}", "routes[0].names[0]: no host name such as example.org or *.example.org"},
     {"{\"routes\": [{\"names\": [\"*.\"]}]}", "routes[0].names[0]: no host name such as example.org or *.example.org"},
     {"{\"routes\": [{\"names\": [\"a\"], \"proxy\": \"127.0.0.1:0\"}]}", "routes[0].proxy: no IPv4 address and port"},
     {"{\"routes\": [{\"names\": [\"a\"], \"proxy\": \"127.0.0.256:1\"}]}", "routes[0].proxy: no IPv4 address and port"},
@@ -99,6 +104,11 @@ int main(void) {
     check(decide(66, CALLOUT_STATE_REDIRECTED_BY_SELF, ROUTED, "a.example").action == CALLOUT_ACTION_CONTINUE, "the route's proxy passes");
     check(decide(48, CALLOUT_STATE_REDIRECTED_BY_SELF, ROUTED, "").action == CALLOUT_ACTION_CONTINUE, "wherever it connects");
     check(decide(66, CALLOUT_STATE_REDIRECTED_BY_OTHER, 0, "").action == CALLOUT_ACTION_CONTINUE, "another callout's is left alone");
+    check(configure(any) == NULL, "a route of every name");
+    v = decide(66, CALLOUT_STATE_REDIRECTED_BY_SELF, PEEKED, "b.example");
+    check(v.action == CALLOUT_ACTION_REDIRECT && v.port == 444 && v.pid == 9, "a name without a route before");
+    check(decide(66, CALLOUT_STATE_REDIRECTED_BY_SELF, PEEKED, "a.example").action == CALLOUT_ACTION_CONTINUE, "the first route that fits counts");
+    check(decide(48, CALLOUT_STATE_REDIRECTED_BY_SELF, PEEKED, "").action == CALLOUT_ACTION_BLOCK, "no name is no name");
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         const char *why = configure(wrong[i][0]);
         check(why && !strcmp(why, wrong[i][1]), why ? why : wrong[i][1]);
