@@ -170,7 +170,7 @@ var Capabilities = []string{"log", "random", "wall", "kv", "metric", "sets", "ta
 const (
 	ErrDenied      = -1 // the guest does not have the capability
 	ErrPointer     = -2 // a pointer or length is outside the memory
-	ErrNotFound    = -3
+	ErrNotFound    = -3 // no such key, set or table, or no prefix of the table that holds the address
 	ErrTooLarge    = -4 // over a limit, or it does not fit the buffer
 	ErrFull        = -5 // no room
 	ErrUnsupported = -7 // not possible now

@@ -158,7 +158,7 @@
 /* Errors of the host's functions. */
 #define CALLOUT_ERR_DENIED (-1) /* the guest does not have the capability */
 #define CALLOUT_ERR_POINTER (-2) /* a pointer or length is outside the memory */
-#define CALLOUT_ERR_NOT_FOUND (-3)
+#define CALLOUT_ERR_NOT_FOUND (-3) /* no such key, set or table, or no prefix of the table that holds the address */
 #define CALLOUT_ERR_TOO_LARGE (-4) /* over a limit, or it does not fit the buffer */
 #define CALLOUT_ERR_FULL (-5) /* no room */
 #define CALLOUT_ERR_UNSUPPORTED (-7) /* not possible now */

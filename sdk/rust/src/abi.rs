@@ -197,6 +197,7 @@ pub const CAP_NAMES: u32 = 0x80;
 pub const ERR_DENIED: i32 = -1;
 /// a pointer or length is outside the memory
 pub const ERR_POINTER: i32 = -2;
+/// no such key, set or table, or no prefix of the table that holds the address
 pub const ERR_NOT_FOUND: i32 = -3;
 /// over a limit, or it does not fit the buffer
 pub const ERR_TOO_LARGE: i32 = -4;
