@@ -7,6 +7,14 @@ import (
 
 // The WFP control codes of mstcpip.h (IOC-01). All have IOC_IN, also those that
 // only return data: the direction is not in the bits (IOC-02).
+//
+// The queries are asked of a socket that accepted a connection and answer in bytes:
+// STATUS_NOT_FOUND if it was not redirected here, or the callout left no context;
+// STATUS_BUFFER_TOO_SMALL with the size that is needed and nothing written (RED-Q-07),
+// also for no buffer; STATUS_ACCESS_DENIED if Options.StrictQueries leaves them to
+// another process. Records are set, whole and as they were returned, on a socket that
+// is not connected yet (RED-SET-04), later without effect (SC-42); what is no record of
+// this engine is STATUS_ACCESS_DENIED. A closed socket has STATUS_FILE_FORCED_CLOSED.
 const (
 	SIOQueryWFPConnectionRedirectRecords uint32 = 0x980000DC // SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS
 	SIOQueryWFPConnectionRedirectContext uint32 = 0x980000DD // SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT

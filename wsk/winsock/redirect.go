@@ -32,7 +32,7 @@ func RedirectRecords(conn net.Conn) ([]byte, error) {
 }
 
 // RedirectContext is what the callout that redirected the connection left for
-// the proxy, usually the original destination.
+// the proxy, usually the original destination. The errors are those of RedirectRecords.
 func RedirectContext(conn net.Conn) ([]byte, error) {
 	if q, ok := conn.(queries); ok {
 		return q.RedirectContext(context.Background())
@@ -40,7 +40,8 @@ func RedirectContext(conn net.Conn) ([]byte, error) {
 	return systemContext(conn)
 }
 
-// OriginalDestination is SO_ORIGINAL_DST of a connection that was accepted.
+// OriginalDestination is SO_ORIGINAL_DST of a connection that was accepted. The errors
+// are those of RedirectRecords.
 func OriginalDestination(conn net.Conn) (netip.AddrPort, error) {
 	if q, ok := conn.(queries); ok {
 		return q.OriginalDestination(context.Background())

@@ -78,18 +78,22 @@ func (c *Conn) control(ctx context.Context, op string, typ wsk.ControlSocketType
 	return r, err
 }
 
-// RedirectRecords are the sealed records of an accepted connection; an error
-// that is fs.ErrNotExist says it was not redirected here.
+// RedirectRecords are the sealed records of an accepted connection, for the proxy's own
+// connection that continues it: winsock.Control sets them. An error that is
+// fs.ErrNotExist says that it was not redirected here (RED-Q-05), net.ErrClosed that the
+// connection is closed. The bytes are the caller's.
 func (c *Conn) RedirectRecords(ctx context.Context) ([]byte, error) {
 	return c.query(ctx, "query redirect records", wsk.SIOQueryWFPConnectionRedirectRecords)
 }
 
-// RedirectContext is what the callout left for the proxy.
+// RedirectContext is what the callout left for the proxy. The errors are those of
+// RedirectRecords, and fs.ErrNotExist if it left nothing. The bytes are the caller's.
 func (c *Conn) RedirectContext(ctx context.Context) ([]byte, error) {
 	return c.query(ctx, "query redirect context", wsk.SIOQueryWFPConnectionRedirectContext)
 }
 
-// OriginalDestination is where a redirected connection was to go.
+// OriginalDestination is where a redirected connection was to go. The errors are those
+// of RedirectRecords.
 func (c *Conn) OriginalDestination(ctx context.Context) (netip.AddrPort, error) {
 	const op = "original destination"
 	buf := make([]byte, 128) // SOCKADDR_STORAGE

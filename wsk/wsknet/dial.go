@@ -24,6 +24,9 @@ type Dialer struct {
 // and its addresses are tried one after the other. The error is the first one's.
 // The networks are tcp, tcp4, tcp6.
 func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	if d.Client == nil {
+		return nil, fmt.Errorf("wsk: dial %s %s: %w", network, addr, errNoClient)
+	}
 	addrs, err := d.resolve(ctx, network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("wsk: dial %s %s: %w", network, addr, err)
@@ -40,6 +43,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	}
 	return nil, first
 }
+
+var errNoClient = errors.New("a wsk.Client is required")
 
 var families = map[string]wsk.AddressFamily{"tcp": wsk.AFUnspec, "tcp4": wsk.AFInet, "tcp6": wsk.AFInet6}
 

@@ -24,8 +24,11 @@ type Listener struct {
 	closed bool
 }
 
-// Listen listens on a numeric address.
+// Listen listens on a numeric address. Port 0 lets the system choose: Addr says which.
 func Listen(ctx context.Context, client *wsk.Client, addr string) (*Listener, error) {
+	if client == nil {
+		return nil, fmt.Errorf("wsk: listen: %w", errNoClient)
+	}
 	at, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("wsk: listen: %w", err)

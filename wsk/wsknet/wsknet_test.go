@@ -50,6 +50,13 @@ func pair(t testing.TB, c *wsk.Client, l *wsknet.Listener) (dialed, accepted *ws
 	return a.(*wsknet.Conn), b.(*wsknet.Conn)
 }
 
+func TestWithoutAClientThereIsAnErrorAndNoPanic(t *testing.T) {
+	_, err := wsknet.Listen(t.Context(), nil, "127.0.0.1:0")
+	require.EqualError(t, err, "wsk: listen: a wsk.Client is required")
+	_, err = new(wsknet.Dialer).DialContext(t.Context(), "tcp", "localhost:1")
+	require.EqualError(t, err, "wsk: dial tcp localhost:1: a wsk.Client is required")
+}
+
 // Package net's own suite for connections.
 func TestIsANetConn(t *testing.T) {
 	c, _ := open(t)
