@@ -36,7 +36,7 @@ policy.yaml. It ends with code 1 when there are mistakes.`,
 					continue
 				}
 				if !asJSON {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, %s, %s\n", file, counted(written(p.File), "filter"), counted(len(p.File.Callouts), "callout"), proxies(len(p.File.Proxies)))
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, %s, %s\n", policyfile.ShownPath(file), counted(written(p.File), "filter"), counted(len(p.File.Callouts), "callout"), proxies(len(p.File.Proxies)))
 				}
 				p.Close()
 			}

@@ -3,6 +3,9 @@ package ale
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -43,6 +46,9 @@ func (e *BlockedError) Error() string {
 func who(app string, pid uint32) string {
 	if app == "" {
 		app = "unknown program"
+	}
+	if strings.ContainsFunc(app, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		app = strconv.Quote(app) // Who makes a program chooses its path, and would write lines of a log.
 	}
 	return fmt.Sprintf("%s[%d]", app, pid)
 }

@@ -98,3 +98,17 @@ func TestFilesOfOneName(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []fwpm.Provider{{ID: "b"}, {ID: "b-2"}, {ID: "dns-guard"}, {ID: "other"}}, f.Policy.Providers)
 }
+
+// A path is chosen by who makes the file, and is told in every line about a filter: it
+// writes no line of its own there, and moves no cursor.
+func TestPathsBreakNoLine(t *testing.T) {
+	const path, quoted = "a\ncalloutd: forged \x1b[2J.yaml", `"a\ncalloutd: forged \x1b[2J.yaml"`
+	f := parseAs(t, path, "version: 1\ncallouts: [{id: c, model: blocker}]\ninvariants: [{name: all, must: [permit]}]\nfilters:\n"+
+		"  - {name: mail, layer: ALE_AUTH_CONNECT_V4, action: block, conditions: [{field: IP_REMOTE_PORT, value: 25}]}\n")
+	require.Equal(t, quoted+":5", f.Place(1))
+	require.Equal(t, quoted+":5:5", f.Entry(1))
+	require.Equal(t, quoted+":5:105", f.ConditionPlace(1, 0))
+	require.Equal(t, quoted+":3", f.Invariants[0].Place)
+	require.EqualError(t, f.At("callout", "c", "", errors.New("bad")), quoted+":2:12: bad")
+	require.EqualError(t, f.At("callout", "none", "", errors.New("bad")), quoted+`: callout "none": bad`)
+}

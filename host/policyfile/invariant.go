@@ -48,7 +48,7 @@ var invariantProtocols = map[string]uint8{"tcp": 6, "udp": 17}
 func (r *reader) invariant(n *yaml.Node) {
 	f := r.mapping(n, &invariantKeys)
 	v := Invariant{Name: f.text("name"), Program: f.text("program"), Protocol: invariantProtocols[f.text("protocol")], To: f.prefixes("to"), NotTo: f.prefixes("not_to"),
-		Must: f.words("must"), Proxies: f.words("proxies"), Place: r.name + ":" + strconv.Itoa(at(n).line)}
+		Must: f.words("must"), Proxies: f.words("proxies"), Place: ShownPath(r.name) + ":" + strconv.Itoa(at(n).line)}
 	v.User, v.UserKnown = uint32(f.number("user")), f.vals["user"] != nil
 	for _, w := range f.words("ports") {
 		if p, err := strconv.ParseUint(w, 0, 16); err == nil { // It has the form.

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v4"
 
@@ -21,11 +23,20 @@ type Problem struct {
 }
 
 func (p Problem) Error() string {
-	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+	s := fmt.Sprintf("%s:%d:%d: %s", ShownPath(p.File), p.Line, p.Column, p.Message)
 	if p.Nearest != "" {
 		s += fmt.Sprintf(" (did you mean %q?)", p.Nearest)
 	}
 	return s
+}
+
+// ShownPath is a path as it stands in a line of text: one that would break the line, or move
+// the cursor, is quoted.
+func ShownPath(path string) string {
+	if strings.ContainsFunc(path, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		return strconv.Quote(path)
+	}
+	return path
 }
 
 // Errors are all mistakes of a policy, in the order of their places: first its
@@ -101,7 +112,7 @@ func (f *File) At(kind, id, field string, err error) error {
 			return Problem{File: f.fileOf(o), Line: p.line, Column: p.column, Message: err.Error()}
 		}
 	}
-	return fmt.Errorf("%s: %s %q: %w", f.name, kind, id, err)
+	return fmt.Errorf("%s: %s %q: %w", ShownPath(f.name), kind, id, err)
 }
 
 // Place is where a filter stands, as file:line; empty for one of another policy.
@@ -111,7 +122,7 @@ func (f *File) Place(id fwpm.FilterID) string {
 	if !ok {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d", f.fileOf(o), p.line)
+	return fmt.Sprintf("%s:%d", ShownPath(f.fileOf(o)), p.line)
 }
 
 // Entry is where a filter begins, as file:line:column: the same for the two families of
@@ -122,7 +133,7 @@ func (f *File) Entry(id fwpm.FilterID) string {
 	if !ok {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d:%d", f.fileOf(o), p.line, p.column)
+	return fmt.Sprintf("%s:%d:%d", ShownPath(f.fileOf(o)), p.line, p.column)
 }
 
 // Several reports whether policies of others are beside it (Beside).

@@ -31,5 +31,5 @@ func (f *File) ConditionPlace(id fwpm.FilterID, condition int) string {
 	if !ok {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d:%d", f.fileOf(o), p.line, p.column)
+	return fmt.Sprintf("%s:%d:%d", ShownPath(f.fileOf(o)), p.line, p.column)
 }

@@ -7,10 +7,14 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/calloutd/calloutd/host/policyfile"
 )
 
 // where is the place of a case, as file:line.
-func (r *Result) where() string { return fmt.Sprintf("%s:%d", r.Suite.File, r.Case.Place.Line) }
+func (r *Result) where() string {
+	return fmt.Sprintf("%s:%d", policyfile.ShownPath(r.Suite.File), r.Case.Place.Line)
+}
 
 // Explain says line by line what was wanted and what came, without the trace.
 func (r *Result) Explain() string {
@@ -20,7 +24,7 @@ func (r *Result) Explain() string {
 	}
 	for _, sd := range r.Differences {
 		for _, d := range sd.Differences {
-			fmt.Fprintf(&b, "%s:%d: %s%s:", r.Suite.File, d.Line, stepName(sd.Step), d.Key)
+			fmt.Fprintf(&b, "%s:%d: %s%s:", policyfile.ShownPath(r.Suite.File), d.Line, stepName(sd.Step), d.Key)
 			if d.Hint != "" {
 				b.WriteString(" " + d.Hint)
 			}

@@ -21,10 +21,10 @@ func (r Reader) Redirect(ev ale.RedirectEvent) (Event, string) {
 	switch {
 	case ev.Err != nil:
 		e.Event, e.Why = "redirect-failed", ev.Err.Error()
-		return e, fmt.Sprintf("calloutd: %s to %s %s: redirected to %s%s, where: %v", Program(ev.AppID, ev.ProcessID), ev.Original, r.paint("failed"), r.To(ev.Target), by, ev.Err)
+		return e, fmt.Sprintf("calloutd: %s to %s %s: redirected to %s%s, where: %s", Program(ev.AppID, ev.ProcessID), ev.Original, r.paint("failed"), r.To(ev.Target), by, Clean(e.Why))
 	case !ev.Applied:
 		e.Event = "redirect-refused"
-		return e, fmt.Sprintf("calloutd: %s to %s: redirect to %s%s %s (%s): %s", Program(ev.AppID, ev.ProcessID), ev.Original, r.To(ev.Target), by, r.paint("refused"), ev.Rule, ev.Why)
+		return e, fmt.Sprintf("calloutd: %s to %s: redirect to %s%s %s (%s): %s", Program(ev.AppID, ev.ProcessID), ev.Original, r.To(ev.Target), by, r.paint("refused"), ev.Rule, Clean(ev.Why))
 	}
 	return e, ""
 }

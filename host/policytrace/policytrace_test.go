@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/policyrun"
 )
 
@@ -46,4 +47,8 @@ func TestWhatOthersWroteIsCleaned(t *testing.T) {
 	e, text := r.Denied("/bin/a\x1b[2J", 7, netip.MustParseAddrPort("192.0.2.7:25"), errors.New("no\ncalloutd: forged"))
 	require.Equal(t, "calloutd: /bin/a\ufffd[2J[7] to 192.0.2.7:25 <blocked>: no\ufffdcalloutd: forged", text)
 	require.Equal(t, "no\ncalloutd: forged", e.Why, "JSON escapes by itself")
+	_, text = r.Redirect(ale.RedirectEvent{ProcessID: 7, AppID: "/bin/a", Err: errors.New("no\ncalloutd: forged")})
+	require.NotContains(t, text, "\n")
+	_, text = r.Redirect(ale.RedirectEvent{ProcessID: 7, AppID: "/bin/a", Why: "no\ncalloutd: forged"})
+	require.NotContains(t, text, "\n")
 }
