@@ -49,10 +49,8 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	for _, name := range opts.Interfaces {
-		if _, err := net.InterfaceByName(name); err != nil {
-			return nil, fmt.Errorf("nftgateway: interface %s: %w", name, err)
-		}
+	if err := opts.comeIn(); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	g := &Gateway{opts: opts, cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff}}
