@@ -86,7 +86,7 @@ func addr(a netip.AddrPort) string {
 func (r Reader) who(e Event, in *fwps.Incoming) string {
 	s := Program(e.Program, e.PID)
 	switch {
-	case !in.Layer.Offers(fwpm.ConditionIPRemoteAddress):
+	case !in.Layer.Offers(fwpm.ConditionIPRemoteAddress), !in.Remote.IsValid(): // A socket that listened has no peer.
 		return s + " at " + in.Local.String()
 	case in.Inbound:
 		return s + " <- " + e.From
