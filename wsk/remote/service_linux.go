@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
@@ -45,6 +46,9 @@ func New(o Options) (*Service, error) {
 	}
 	if ownNetns() == 0 {
 		return nil, errors.New("remote: the kernel does not name network namespaces (SO_NETNS_COOKIE, Linux 5.14)")
+	}
+	if err := enforce.CheckProc(); err != nil { // Another's path would decide at AUTH_RECV_ACCEPT.
+		return nil, fmt.Errorf("remote: which program asks cannot be told: %w", err)
 	}
 	d, err := openDiag()
 	if err != nil {
