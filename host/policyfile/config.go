@@ -70,9 +70,26 @@ func (r *reader) references(n *yaml.Node) {
 		if strings.HasPrefix(m, "$$") || slices.Contains(r.replaced, m) {
 			continue
 		}
+		if kind, id := r.unlisted(m); kind != "" {
+			r.fail(at(n), "", "config: %s is the number of a %s that the callout does not list: add %s to its %ss", m, kind, short(id), kind)
+			continue
+		}
 		near := r.nearest(m, r.replaced)
 		r.fail(at(n), near, "config: expected a name that calloutd replaces%s, found %q; a plain ${ is written $${", oneOf(r.replaced, near), short(m))
 	}
+}
+
+// unlisted finds the set or table of the policy that a name is for, which the callout
+// does not list.
+func (r *reader) unlisted(name string) (kind, id string) {
+	for _, kind := range []string{"set", "table"} {
+		for _, id := range r.names[kind] {
+			if name == nameOf(kind, id) {
+				return kind, id
+			}
+		}
+	}
+	return "", ""
 }
 
 // replaces lists what stands for something in the configuration of a callout.
