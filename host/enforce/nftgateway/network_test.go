@@ -62,6 +62,7 @@ type network struct {
 }
 
 func (n *network) build() {
+	n.askNobody()
 	lo, err := netlink.LinkByName("lo")
 	require.NoError(n.t, err)
 	require.NoError(n.t, netlink.LinkSetUp(lo))
@@ -82,12 +83,22 @@ func (n *network) namespace() (ns netns.NsHandle) {
 		var err error
 		ns, err = netns.New()
 		require.NoError(n.t, err)
+		n.askNobody()
 		lo, err := netlink.LinkByName("lo")
 		require.NoError(n.t, err)
 		require.NoError(n.t, netlink.LinkSetUp(lo))
 	})
 	n.t.Cleanup(func() { ns.Close() })
 	return ns
+}
+
+// askNobody lets interfaces have their link-local addresses at once. Until they do, for up
+// to two seconds, a router cannot look for the neighbours that it forwards to, and in three
+// it gives up.
+func (n *network) askNobody() {
+	for _, key := range []string{"all", "default"} {
+		require.NoError(n.t, os.WriteFile("/proc/sys/net/ipv6/conf/"+key+"/accept_dad", []byte("0"), 0o644))
+	}
 }
 
 // onThread runs f on a thread that ends with it.
