@@ -2,6 +2,7 @@ package tck_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +15,9 @@ import (
 // What an editor is told of JavaScript marks the mistakes of uses.ts and nothing else
 // there, and nothing in what calloutd new begins with.
 func TestTypeScriptReadsTheDeclarations(t *testing.T) {
+	if _, err := exec.LookPath("node"); err != nil {
+		absent(t, err.Error())
+	}
 	tools := npm("TSC", "typescript/bin/tsc")(t)
 	uses, err := filepath.Abs("../js/test/uses.ts")
 	require.NoError(t, err)
