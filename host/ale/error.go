@@ -3,12 +3,10 @@ package ale
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
-	"strings"
-	"unicode"
 
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/internal/oneline"
 )
 
 // A BlockedError says what blocked an operation: the layer, the filter, the
@@ -47,10 +45,7 @@ func who(app string, pid uint32) string {
 	if app == "" {
 		app = "unknown program"
 	}
-	if strings.ContainsFunc(app, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		app = strconv.Quote(app) // Who makes a program chooses its path, and would write lines of a log.
-	}
-	return fmt.Sprintf("%s[%d]", app, pid)
+	return fmt.Sprintf("%s[%d]", oneline.Quote(app), pid) // Who makes a program chooses its path, and would write lines of a log.
 }
 
 func blocked(in *fwps.Incoming, d *fwps.Decision) *BlockedError {

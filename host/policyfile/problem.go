@@ -4,13 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode"
 
 	"go.yaml.in/yaml/v4"
 
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/internal/oneline"
 )
 
 // A Problem is one mistake.
@@ -32,12 +31,7 @@ func (p Problem) Error() string {
 
 // ShownPath is a path as it stands in a line of text: one that would break the line, or move
 // the cursor, is quoted.
-func ShownPath(path string) string {
-	if strings.ContainsFunc(path, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		return strconv.Quote(path)
-	}
-	return path
-}
+func ShownPath(path string) string { return oneline.Quote(path) }
 
 // Errors are all mistakes of a policy, in the order of their places: first its
 // own, then those of the files it names.

@@ -3,12 +3,11 @@ package policytrace
 import (
 	"fmt"
 	"net/netip"
-	"strings"
-	"unicode"
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/internal/oneline"
 )
 
 // Redirect is what became of the redirect that a callout asked for: redirect,
@@ -98,10 +97,5 @@ func Logged(format string, args ...any) (Event, string) {
 // Clean makes text of others safe to print: a program may be called, and a callout
 // may answer, what would move the cursor or forge a line.
 func Clean(s string) string {
-	return strings.Map(func(c rune) rune {
-		if unicode.IsPrint(c) {
-			return c
-		}
-		return unicode.ReplacementChar
-	}, s)
+	return oneline.Clean(s)
 }

@@ -8,7 +8,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"unicode"
+
+	"github.com/calloutd/calloutd/host/internal/oneline"
 )
 
 // maxReply bounds what an HTTP proxy answers, with all interim answers.
@@ -73,7 +74,7 @@ func (t *tunnel) answer() error {
 		return t.fail(Unknown, "does not speak HTTP: %v", err)
 	}
 	resp.Body.Close()
-	status := printable(resp.Status[:min(len(resp.Status), 100)])
+	status := oneline.Clean(resp.Status[:min(len(resp.Status), 100)])
 	switch code := resp.StatusCode; {
 	case code >= 200 && code < 300:
 		t.expect(0, nil)
@@ -92,14 +93,4 @@ func (t *tunnel) answer() error {
 	default:
 		return t.fail(Refused, "did not connect: %s", status)
 	}
-}
-
-// printable keeps what a proxy says to its line.
-func printable(s string) string {
-	return strings.Map(func(c rune) rune {
-		if unicode.IsPrint(c) {
-			return c
-		}
-		return unicode.ReplacementChar
-	}, s)
 }
