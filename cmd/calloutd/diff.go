@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"os"
 	"slices"
 	"strings"
 
@@ -135,66 +133,6 @@ func (o *diffOptions) fails(c *policytest.Change) bool {
 		from, to, _ := strings.Cut(f, "->")
 		return (from == "any" || from == c.Before.Action) && (to == "any" || to == c.After.Action)
 	})
-}
-
-// connections are what is compared; all is how many there would be.
-func (o *diffOptions) connections(worlds []*policytest.World, errs io.Writer) (seq iter.Seq2[policytest.Question, error], all int, err error) {
-	name, in := o.over, os.Stdin
-	switch o.over {
-	case "":
-		space := policytest.Boundaries(worlds...)
-		return space.Questions(o.limit), space.Size(), nil
-	case "-":
-		name = "standard input"
-	default:
-		if in, err = os.Open(o.over); err != nil {
-			return nil, 0, fmt.Errorf("--over: %w", err)
-		}
-	}
-	head := bufio.NewReader(in)
-	if !isFlight(head) {
-		return lines(name, in, head), 0, nil
-	}
-	var size int64
-	if info, err := in.Stat(); err == nil && info.Mode().IsRegular() {
-		size = info.Size()
-	}
-	return recordedIn(newFlight(name, struct {
-		io.Reader
-		io.Closer
-	}{head, in}, size, errs), worlds[0]), 0, nil
-}
-
-// recordedIn are the connections of a flight file.
-func recordedIn(f *flightFile, w *policytest.World) iter.Seq2[policytest.Question, error] {
-	return func(yield func(policytest.Question, error) bool) {
-		for e, err := range f.entries() {
-			q := policytest.Question{Entry: e}
-			if err == nil {
-				q.In = w.Incoming(e)
-			}
-			if !yield(q, err) {
-				return
-			}
-		}
-	}
-}
-
-// lines reads connections, one at a time, and closes the file.
-func lines(file string, f io.Closer, in io.Reader) iter.Seq2[policytest.Question, error] {
-	return func(yield func(policytest.Question, error) bool) {
-		defer f.Close()
-		s := bufio.NewScanner(in)
-		for n := 1; s.Scan(); n++ {
-			c, ok, err := policytest.ParseConnection(file, n, s.Text())
-			if (ok || err != nil) && !yield(policytest.Question{In: c}, err) {
-				return
-			}
-		}
-		if err := s.Err(); err != nil {
-			yield(policytest.Question{}, fmt.Errorf("%s: %w", file, err))
-		}
-	}
 }
 
 // groupChanges puts changes with one cause together: there are not many causes,

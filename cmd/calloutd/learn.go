@@ -6,18 +6,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/cmd/calloutd/internal/filelock"
-	"github.com/calloutd/calloutd/host/enforce/seccomp"
 	"github.com/calloutd/calloutd/host/flight"
 	"github.com/calloutd/calloutd/host/policydraft"
 	"github.com/calloutd/calloutd/host/policytest"
@@ -132,116 +127,67 @@ func changeable(file string) error {
 	return errors.Join(f.Close(), wholefile.Replaceable(file))
 }
 
-// watch runs a command with everything permitted and keeps its connections in a
-// flight file. What the command returned is the first error.
-func watch(cmd *cobra.Command, args []string, tmp, file string) (code, err error) {
-	all := filepath.Join(tmp, "open.yaml")
-	if err := os.WriteFile(all, []byte("version: 1\n"), 0o600); err != nil {
-		return nil, err
-	}
-	t := newTracer(cmd.ErrOrStderr(), false, false)
-	kept := books{tape: tape{file: file}}
-	r, end, err := kept.putInForce(cmd.Context(), all, t)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-	child := exec.Command(args[0], args[1:]...)
-	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
-	state, err := seccomp.Run(cmd.Context(), seccomp.Options{ALE: r.Enforcer(), Logf: t.logf, OnBlocked: t.onBlocked}, child)
-	if err != nil {
-		return nil, notRun(args[0], err)
-	}
-	if c := shellCode(state); c != 0 {
-		return exitCode(c), nil
-	}
-	return nil, nil
-}
-
-// maxSeen bounds the different connections that a draft is made of.
-const maxSeen = 100_000
-
-// anyPort stands for a port that the system chose.
-const anyPort = 60001
-
-// seenIn are the connections of a file, each once: neither their process, nor when,
-// nor a port that the system chose makes a difference.
-func seenIn(file string, errs io.Writer) (seen []*flight.Entry, err error) {
-	f, err := openFlight(file, errs)
-	if err != nil {
-		return nil, err
-	}
-	known := map[string]bool{}
-	for e, err := range f.entries() {
-		if err != nil {
-			return nil, err
-		}
-		if !nameable(e.Program) {
-			if !known[e.Program] {
-				complain(errs, fmt.Errorf("%q is left out: a policy cannot name a program with such characters", e.Program))
-			}
-			known[e.Program] = true
-			continue
-		}
-		plain := &flight.Entry{Protocol: e.Protocol, Inbound: e.Inbound, Program: e.Program, User: e.User, UserKnown: e.UserKnown, Groups: e.Groups, Remote: e.Remote}
-		if e.Inbound {
-			plain.Local, plain.Remote = e.Local, netip.AddrPortFrom(e.Remote.Addr(), anyPort)
-		}
-		if key := fmt.Sprint(*plain); !known[key] && len(seen) < maxSeen {
-			known[key] = true
-			seen = append(seen, plain)
-		}
-	}
-	if len(seen) == 0 {
-		return nil, errors.New("there was no connection, so there is nothing to permit")
-	}
-	return seen, nil
-}
-
-// nameable reports whether a policy can have a text.
-func nameable(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) })
+// A draft is a policy that is to be written, with the cases beside it.
+type draft struct {
+	policy     string
+	src, cases []byte
+	filters    int // of what was seen
 }
 
 func (o *learnOptions) write(cmd *cobra.Command, of string, seen []*flight.Entry) error {
-	policy, needed := o.out, seen
-	var src []byte
-	if o.extend != "" {
-		policy = o.extend
-		unlock, err := alone(cmd, policy)
-		if err != nil {
-			return fmt.Errorf("--extend: %w", err)
-		}
-		defer unlock()
-		old, err := wholefile.Read(policy)
-		if err != nil {
-			return fmt.Errorf("--extend: %w", err)
-		}
-		if needed, err = blockedBy(cmd.Context(), policy, seen); err != nil {
-			return err
-		}
-		if len(needed) == 0 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s permits all that was seen: nothing is added\n", policy)
-			return nil
-		}
-		if src, err = policydraft.Extend(old, policydraft.Filters(needed)); err != nil {
-			return fmt.Errorf("--extend: %s: %w", policy, err)
-		}
-	} else {
-		src = policydraft.Policy(of, policydraft.Filters(needed))
+	if o.extend == "" {
+		filters := policydraft.Filters(seen)
+		d := draft{o.out, policydraft.Policy(of, filters), policydraft.Cases(of, filepath.Base(o.out), seen, true), len(filters)}
+		return d.save(cmd, seen)
 	}
-	if err := wholefile.Write(policy, src); err != nil {
+	unlock, err := alone(cmd, o.extend)
+	if err != nil {
+		return fmt.Errorf("--extend: %w", err)
+	}
+	defer unlock()
+	d := draft{policy: o.extend, cases: policydraft.Cases(of, filepath.Base(o.extend), seen, false)}
+	if err := d.extend(cmd.Context(), seen); err != nil {
 		return err
 	}
-	cases := freeName(strings.TrimSuffix(policy, filepath.Ext(policy)), "_test.yaml")
-	if err := wholefile.Write(cases, policydraft.Cases(of, filepath.Base(policy), seen, o.extend == "")); err != nil {
+	if d.filters == 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s permits all that was seen: nothing is added\n", o.extend)
+		return nil
+	}
+	return d.save(cmd, seen)
+}
+
+// extend adds filters for what the policy that is there blocks.
+func (d *draft) extend(ctx context.Context, seen []*flight.Entry) error {
+	old, err := wholefile.Read(d.policy)
+	if err != nil {
+		return fmt.Errorf("--extend: %w", err)
+	}
+	needed, err := blockedBy(ctx, d.policy, seen)
+	if err != nil || len(needed) == 0 {
 		return err
 	}
-	still, err := blockedBy(cmd.Context(), policy, seen)
+	filters := policydraft.Filters(needed)
+	if d.src, err = policydraft.Extend(old, filters); err != nil {
+		return fmt.Errorf("--extend: %s: %w", d.policy, err)
+	}
+	d.filters = len(filters)
+	return nil
+}
+
+// save writes both, and tells what is blocked all the same.
+func (d *draft) save(cmd *cobra.Command, seen []*flight.Entry) error {
+	if err := wholefile.Write(d.policy, d.src); err != nil {
+		return err
+	}
+	cases := freeName(strings.TrimSuffix(d.policy, filepath.Ext(d.policy)), "_test.yaml")
+	if err := wholefile.Write(cases, d.cases); err != nil {
+		return err
+	}
+	still, err := blockedBy(cmd.Context(), d.policy, seen)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s written to %s, what was seen to %s\n", counted(len(policydraft.Filters(needed)), "filter"), policy, cases)
+	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s written to %s, what was seen to %s\n", counted(d.filters, "filter"), d.policy, cases)
 	for _, e := range still {
 		in := new(policytest.World).Incoming(e)
 		fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s is blocked all the same: calloutd why says by what\n", policytrace.Clean(policytest.Describe(&in)))

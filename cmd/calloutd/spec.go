@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -165,29 +164,6 @@ func (s *specification) list(out io.Writer, asJSON bool) error {
 	return nil
 }
 
-func (s *specification) explain(out io.Writer, asJSON bool) error {
-	p := paintFor(out)
-	for i, r := range s.rules {
-		j := s.json(r)
-		for n, c := range s.cases[r.ID] {
-			s.run(c, &j.Cases[n])
-		}
-		if asJSON {
-			if err := json.NewEncoder(out).Encode(j); err != nil {
-				return err
-			}
-			continue
-		}
-		if i > 0 {
-			fmt.Fprintln(out)
-		}
-		if _, err := io.WriteString(out, s.text(r, j, p)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (s *specification) run(c *conformance.Case, j *caseJSON) {
 	trace, err := c.Trace(nil)
 	if err == nil {
@@ -199,86 +175,4 @@ func (s *specification) run(c *conformance.Case, j *caseJSON) {
 		s.failing++
 		j.Why = err.Error()
 	}
-}
-
-// text is a rule for people.
-func (s *specification) text(r conformance.Rule, j ruleJSON, p painter) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %s (%s)\n  %s\n", r.ID, r.Status, r.Source, r.Says)
-	if r.Reason != "" {
-		fmt.Fprintf(&b, "  %s\n", r.Reason)
-	}
-	if r.Shown != "" {
-		fmt.Fprintf(&b, "  The suite of %s shows it: go test ./%s -run '/%s\\b'\n", r.Shown, r.Shown, r.ID)
-	}
-	for n, c := range s.cases[r.ID] {
-		word := p.paint("32", "ok")
-		if !*j.Cases[n].OK {
-			word = p.paint("1;31", "fails")
-		}
-		fmt.Fprintf(&b, "\n%s %s: %s\n%s", word, c.Name(), c.Rule, indent(c.Setup()+"-- trace --\n"+j.Cases[n].Trace))
-		if j.Cases[n].Why != "" {
-			fmt.Fprintf(&b, "  %s\n", strings.TrimSpace(j.Cases[n].Why))
-		}
-	}
-	return b.String()
-}
-
-func indent(s string) string {
-	var b strings.Builder
-	for line := range strings.Lines(s) {
-		b.WriteString("    " + line)
-	}
-	return b.String()
-}
-
-// counts are what --summary prints.
-type counts struct {
-	Rules         int `json:"rules"`
-	Cases         int `json:"cases"`
-	Documented    int `json:"documented"`
-	Observed      int `json:"observed"`
-	Ambiguous     int `json:"ambiguous"`
-	NotApplicable int `json:"not_applicable"`
-	Elsewhere     int `json:"elsewhere"`
-	Failing       int `json:"failing"`
-}
-
-// summarize runs every case. Those that fail are named.
-func (s *specification) summarize(out io.Writer, asJSON bool) error {
-	n := counts{Rules: len(s.rules)}
-	by := map[conformance.Status]*int{conformance.Documented: &n.Documented, conformance.Observed: &n.Observed,
-		conformance.Ambiguous: &n.Ambiguous, conformance.NotApplicable: &n.NotApplicable}
-	var failed []string
-	for _, r := range s.rules {
-		*by[r.Status]++
-		if r.Shown != "" {
-			n.Elsewhere++
-		}
-		for _, c := range s.cases[r.ID] {
-			n.Cases++
-			var j caseJSON
-			if s.run(c, &j); !*j.OK {
-				failed = append(failed, j.Why)
-			}
-		}
-	}
-	n.Failing = s.failing
-	if asJSON {
-		return json.NewEncoder(out).Encode(n)
-	}
-	slices.Sort(failed)
-	for _, why := range failed {
-		fmt.Fprintln(out, why)
-	}
-	_, err := fmt.Fprintf(out, `rules           %4d
-  documented    %4d
-  observed      %4d
-  ambiguous     %4d
-  not applicable %3d, each with its reason
-cases           %4d
-  failing       %4d
-%d rules have their cases in the suites of other packages, which are Go tests.
-`, n.Rules, n.Documented, n.Observed, n.Ambiguous, n.NotApplicable, n.Cases, n.Failing, n.Elsewhere)
-	return err
 }

@@ -2,7 +2,6 @@ package ale
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -12,7 +11,6 @@ import (
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
-	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
 // A Socket is a transport endpoint that is taken through the ALE layers. Every
@@ -41,17 +39,6 @@ type Socket struct {
 
 // A BindFunc binds the real socket and returns what it is bound to.
 type BindFunc func(ctx context.Context, want netip.AddrPort) (local netip.AddrPort, err error)
-
-// An operation is a call of the socket that a callout can hold. Close ends it.
-type operation struct {
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-}
-
-var (
-	errClosed    = fmt.Errorf("ale: the socket is closed: %w", ntstatus.FileForcedClosed)
-	errCancelled = fmt.Errorf("ale: the socket was closed meanwhile: %w", ntstatus.Cancelled)
-)
 
 // NewSocket returns the endpoint of a new socket of in's owner and protocol.
 // in.Local says which family it has and, if its port is not zero, that it is bound
@@ -131,61 +118,6 @@ func (s *Socket) incoming() fwps.Incoming {
 	in := s.in
 	in.Records = s.records
 	return in
-}
-
-func (s *Socket) check() error {
-	if s.closed {
-		return errClosed
-	}
-	return nil
-}
-
-// begin announces an operation, whose context ends with the socket. end must
-// follow.
-func (s *Socket) begin(ctx context.Context) (*operation, error) {
-	if err := s.reclassify(ctx); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	op := &operation{ctx, cancel}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.check(); err != nil {
-		cancel(err)
-		return nil, err
-	}
-	s.operations = append(s.operations, op)
-	return op, nil
-}
-
-// closed reports whether the socket was closed during the operation.
-func (op *operation) closed() bool { return context.Cause(op.ctx) == errCancelled }
-
-// end is the end of an operation: one that failed because the socket was closed
-// says so. The last one of a closed socket takes the socket down.
-func (s *Socket) end(op *operation, err *error) {
-	if *err != nil && op.closed() {
-		*err = errCancelled
-	}
-	op.cancel(nil)
-	s.mu.Lock()
-	s.operations = slices.DeleteFunc(s.operations, func(o *operation) bool { return o == op })
-	last := s.closed && len(s.operations) == 0
-	s.mu.Unlock()
-	if last {
-		s.teardown()
-	}
-}
-
-// abandon notes that a connection ended before AUTH_CONNECT was asked: if it did
-// because the socket was closed, its endpoint closes (SC-79).
-func (s *Socket) abandon(ctx context.Context, remote netip.AddrPort) {
-	if context.Cause(ctx) != errCancelled {
-		return
-	}
-	s.mu.Lock()
-	s.abandoned = remote
-	s.mu.Unlock()
 }
 
 // Listen runs AUTH_LISTEN and lets the socket listen.

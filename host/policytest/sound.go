@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/journal"
 	"github.com/calloutd/calloutd/host/policyfile"
@@ -200,82 +198,4 @@ func mustWords(v *policyfile.Invariant) string {
 		s += " (to proxy " + strings.Join(v.Proxies, " or ") + ")"
 	}
 	return s
-}
-
-// rounds is how often a connection is followed through proxies: a chain of that
-// many different ones is no loop yet.
-const rounds = 4
-
-// loops follows a connection through the policy's proxies. One that is redirected
-// to a proxy it has been at is in a loop.
-func (w *World) loops(ctx context.Context, in fwps.Incoming) (*Fault, error) {
-	r := w.Record()
-	ctx = journal.With(ctx, moment(0))
-	var seen []string
-	var open []interface{ Close() }
-	defer func() {
-		for _, o := range slices.Backward(open) {
-			o.Close()
-		}
-	}()
-	for range rounds {
-		if in.Inbound {
-			return nil, nil
-		}
-		sock, f, err := Connect(ctx, r.Enforcer, in)
-		open = append(open, closing(sock.Close))
-		var b *ale.BlockedError
-		if errors.As(err, &b) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		open = append(open, f)
-		id, ok := strings.CutPrefix(w.place(f.Remote), "proxy:")
-		if !ok || !w.carries(id) || !f.Redirected {
-			return nil, nil
-		}
-		if slices.Contains(seen, id) {
-			return &Fault{FaultLoop, id, "its own connection to " + f.Original.String() + " is redirected to it again"}, nil
-		}
-		seen = append(seen, id)
-		own := fwps.Incoming{Protocol: in.Protocol, AppID: "calloutd", ProcessID: 1}
-		acc, err := Arrive(ctx, r.Enforcer, f, own)
-		if errors.As(err, &b) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		open = append(open, acc)
-		if in.Protocol != fwps.ProtocolTCP {
-			return nil, nil
-		}
-		own.Remote = f.Original
-		if w.forgets(id) {
-			in = own
-			continue
-		}
-		if own.Records, err = Carry(r.Enforcer, acc.Records); err != nil {
-			return nil, err
-		}
-		in = own
-	}
-	return nil, nil
-}
-
-// closing makes a function something to close.
-type closing func()
-
-func (c closing) Close() { c() }
-
-// forgets reports whether a proxy sets no records on its own connections (RS-07).
-func (w *World) forgets(id string) bool {
-	return slices.ContainsFunc(w.Policy.Proxies, func(p policyfile.Proxy) bool { return p.ID == id && p.ForgetsRecords })
-}
-
-// carries reports whether a proxy of the policy makes connections of its own.
-func (w *World) carries(id string) bool {
-	return slices.ContainsFunc(w.Policy.Proxies, func(p policyfile.Proxy) bool { return p.ID == id && p.Kind != policyfile.ProxyInspect })
 }

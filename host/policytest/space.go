@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/calloutd/calloutd/host/arbitrate"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -251,33 +250,4 @@ func (s *Space) Questions(limit int) iter.Seq2[Question, error] {
 
 func address4(n uint64) netip.Addr {
 	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
-}
-
-// meet changes a connection so that the filter's conditions on a field hold, and
-// reports whether it could.
-func meet(f *fwpm.Filter, field fwpm.ConditionID, in *fwps.Incoming) bool {
-	s := new(Space)
-	s.filter(&fwpm.Filter{Layer: f.Layer, Conditions: f.Conditions})
-	try := func(next fwps.Incoming) bool {
-		next.Layer = f.Layer
-		holds := slices.ContainsFunc(f.Conditions, func(c fwpm.Condition) bool { return c.Field == field && arbitrate.Holds(&c, &next) })
-		if next.Layer = 0; holds {
-			*in = next
-		}
-		return holds
-	}
-	next := *in
-	switch field {
-	case fwpm.ConditionIPRemoteAddress:
-		return slices.ContainsFunc(s.addresses, func(a netip.Addr) bool { next.Remote = netip.AddrPortFrom(a, in.Remote.Port()); return try(next) })
-	case fwpm.ConditionIPRemotePort:
-		return slices.ContainsFunc(s.ports, func(p uint16) bool { next.Remote = netip.AddrPortFrom(in.Remote.Addr(), p); return try(next) })
-	case fwpm.ConditionIPProtocol:
-		return slices.ContainsFunc(s.protocols, func(p uint8) bool { next.Protocol = p; return try(next) })
-	case fwpm.ConditionALEAppID:
-		return slices.ContainsFunc(s.programs, func(p string) bool { next.AppID = p; return try(next) })
-	case fwpm.ConditionALEUserID:
-		return slices.ContainsFunc(s.users, func(u uint32) bool { next.UserID, next.UserKnown = u, true; return try(next) })
-	}
-	return false
 }

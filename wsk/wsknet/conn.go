@@ -1,12 +1,10 @@
 package wsknet
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -16,11 +14,6 @@ import (
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 	"github.com/calloutd/calloutd/wsk/transport"
 )
-
-// linger is how long a closed connection waits for its peer to close too. To
-// close the socket at once would reset the connection (WSK-CLOSE-02), and the
-// peer could lose what it has not read.
-const linger = 30 * time.Second
 
 // A Conn is a connected socket. Its data path is the transport itself, so that
 // io.Copy between two of them can splice.
@@ -45,67 +38,6 @@ type Conn struct {
 
 func newConn(cut context.Context, s *wsk.Socket, made request) *Conn {
 	return &Conn{s: s, tcp: s.Transport(), end: made, cut: cut}
-}
-
-// answers are what queries are answered in.
-var answers = sync.Pool{New: func() any { return new([1024]byte) }} // RED-Q-09
-
-// query asks twice: once for the size when the first buffer was too small.
-func (c *Conn) query(ctx context.Context, op string, code uint32) ([]byte, error) {
-	first := answers.Get().(*[1024]byte)
-	defer answers.Put(first)
-	for buf := first[:]; ; {
-		r, err := c.control(ctx, op, wsk.Ioctl, code, 0, buf)
-		if r.Status == ntstatus.BufferTooSmall && r.Information > len(buf) {
-			buf = make([]byte, r.Information)
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		return bytes.Clone(buf[:r.Information]), nil
-	}
-}
-
-// control runs a query on the socket unless the connection is closed.
-func (c *Conn) control(ctx context.Context, op string, typ wsk.ControlSocketType, code, level uint32, buf []byte) (r result, err error) {
-	err = c.use(func() (err error) {
-		r, err = do(ctx, op, func(p *wsk.IRP) ntstatus.Status {
-			return c.s.ControlSocket(typ, code, level, nil, buf, nil, p)
-		})
-		return err
-	})
-	return r, err
-}
-
-// RedirectRecords are the sealed records of an accepted connection, for the proxy's own
-// connection that continues it: winsock.Control sets them. An error that is
-// fs.ErrNotExist says that it was not redirected here (RED-Q-05), net.ErrClosed that the
-// connection is closed. The bytes are the caller's.
-func (c *Conn) RedirectRecords(ctx context.Context) ([]byte, error) {
-	return c.query(ctx, "query redirect records", wsk.SIOQueryWFPConnectionRedirectRecords)
-}
-
-// RedirectContext is what the callout left for the proxy. The errors are those of
-// RedirectRecords, and fs.ErrNotExist if it left nothing. The bytes are the caller's.
-func (c *Conn) RedirectContext(ctx context.Context) ([]byte, error) {
-	return c.query(ctx, "query redirect context", wsk.SIOQueryWFPConnectionRedirectContext)
-}
-
-// OriginalDestination is where a redirected connection was to go. The errors are those
-// of RedirectRecords.
-func (c *Conn) OriginalDestination(ctx context.Context) (netip.AddrPort, error) {
-	const op = "original destination"
-	buf := make([]byte, 128) // SOCKADDR_STORAGE
-	r, err := c.control(ctx, op, wsk.GetOption, wsk.SOOriginalDst, wsk.SolSocket, buf)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	a, ok := wsk.ParseSockaddr(buf[:r.Information])
-	if !ok {
-		return netip.AddrPort{}, &OpError{Op: op, Status: ntstatus.InvalidAddressComponent}
-	}
-	return a, nil
 }
 
 // use runs an operation on the transport unless the connection is closed.
@@ -230,49 +162,6 @@ func (c *Conn) Close() (err error) {
 		err = c.end.shut(c.s) // The peer is gone, or both are done.
 	})
 	return err
-}
-
-// linger closes the socket when the peer has closed its side too, or has not for
-// too long; the close then ends the drain. The routines start the close and free the
-// IRPs: something pends on the socket until it is closed, and nothing is left then,
-// so that its client may deregister meanwhile.
-func (c *Conn) linger() {
-	drain, end := wsk.AllocateIRP(1), wsk.AllocateIRP(1)
-	ctx, cancel := context.WithTimeout(c.cut, linger)
-	gone := func() {}
-	if c.lingering != nil {
-		c.lingering.add(1)
-		gone = func() { c.lingering.add(-1) }
-	}
-	end.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
-		end.Free()
-		gone()
-		return ntstatus.MoreProcessingRequired
-	}, nil, wsk.InvokeAlways)
-
-	var mu sync.Mutex // held while the close begins, so that the drain does not end before
-	closing, stop := false, func() bool { return false }
-	finish := func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if !closing {
-			closing = true
-			stop()
-			c.s.CloseSocket(end)
-		}
-	}
-	drain.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
-		drain.Free()
-		finish()
-		cancel()
-		return ntstatus.MoreProcessingRequired
-	}, nil, wsk.InvokeAlways)
-	c.s.Receive(nil, wsk.FlagDrain, drain)
-	mu.Lock()
-	defer mu.Unlock()
-	if !closing { // Not before the drain: a close goes with no other call (WSK-CLOSE-01).
-		stop = context.AfterFunc(ctx, finish)
-	}
 }
 
 // Abort closes the connection with a reset.
