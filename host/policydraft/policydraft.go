@@ -149,12 +149,20 @@ func (f *Filter) yaml(indent string) string {
 	line("  action: permit")
 	line("  conditions:")
 	if f.Program != "" {
-		line("    - {field: ALE_APP_ID, value: %q}", f.Program)
+		line("    - {field: ALE_APP_ID%s, value: %q}", asItIs(f.Program), f.Program)
 	}
 	line("    - {field: IP_PROTOCOL, value: %s}", protocol(f.Protocol))
 	line("    - {field: %s, value: %s}", port, list(f.Ports, func(p uint16) string { return strconv.Itoa(int(p)) }))
 	line("    - {field: IP_REMOTE_ADDRESS, value: %s}", list(f.Networks, network))
 	return b.String()
+}
+
+// asItIs is the match type that takes a path of a program that looks like a mistake.
+func asItIs(program string) string {
+	if !strings.HasPrefix(program, "/") || strings.HasSuffix(program, "/") || strings.Contains(program, "*") {
+		return ", match: equal"
+	}
+	return ""
 }
 
 func network(p netip.Prefix) string {

@@ -115,7 +115,7 @@ func TestRandomDraftsAreRight(t *testing.T) {
 		for range rapid.IntRange(1, 20).Draw(t, "n") {
 			b := rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "addr")
 			a, _ := netip.AddrFromSlice(b)
-			seen = append(seen, &flight.Entry{Program: "/" + rapid.StringMatching(`[a-z "#':{}\\-]{1,8}`).Draw(t, "program"), Protocol: rapid.Byte().Draw(t, "protocol"),
+			seen = append(seen, &flight.Entry{Program: rapid.StringMatching(`/?[a-zC "#':{}*/\\-]{1,8}`).Draw(t, "program"), Protocol: rapid.Byte().Draw(t, "protocol"),
 				Remote: netip.AddrPortFrom(a, rapid.Uint16Min(1).Draw(t, "port"))})
 		}
 		src := policydraft.Policy(rapid.String().Draw(t, "of"), policydraft.Filters(seen))

@@ -2,6 +2,7 @@ package policyfile
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -58,17 +59,27 @@ func (r *reader) locate(err error) (place, string) {
 	if !errors.As(err, &o) {
 		return start, err.Error()
 	}
-	field := o.Field
+	field, what := o.Field, o.Err.Error()
+	if errors.Is(o.Err, fwp.ErrIncompatibleLayer) {
+		what = r.appliesAt(o.ID)
+	}
 	var code fwp.Error
 	if errors.As(o.Err, &code) && strings.HasPrefix(field, "conditions[") {
 		field += parts[code]
 	}
 	for _, at := range []object{{o.Kind, o.ID, field}, {o.Kind, o.ID, ""}} {
 		if p, ok := r.places[at]; ok {
-			return p, o.Err.Error()
+			return p, what
 		}
 	}
 	return start, err.Error()
+}
+
+// appliesAt says where the callout of a filter applies.
+func (r *reader) appliesAt(filter string) string {
+	f := r.Policy.Filters[slices.IndexFunc(r.Policy.Filters, func(f fwpm.Filter) bool { return fmt.Sprint(f.ID) == filter })]
+	c := r.Policy.Callouts[slices.IndexFunc(r.Policy.Callouts, func(c fwpm.Callout) bool { return c.ID == f.Callout })]
+	return fmt.Sprintf("callout %q applies only at %s (applicable_layer), and this filter is at %s", c.ID, c.ApplicableLayer, f.Layer)
 }
 
 // matches lists the match types that fit a field at the layers of both families

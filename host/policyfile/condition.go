@@ -37,8 +37,7 @@ func (r *reader) condition(f fields, layer string, layers []fwpm.LayerID) []cond
 	fieldNode := f.vals["field"]
 	field, _ := fwpm.ParseCondition(fieldNode.Value)
 	if !l.Offers(field) {
-		near := r.nearest(fieldNode.Value, fieldsOf(l))
-		r.fail(at(fieldNode), near, "field: expected a field of layer %s%s, found %q", layer, oneOf(fieldsOf(l), near), fieldNode.Value)
+		r.fail(at(fieldNode), "", "field: expected a field of layer %s%s, found %q, which %s", layer, oneOf(fieldsOf(l), ""), fieldNode.Value, having(field))
 		return nil
 	}
 	c := condition{field: field, node: f.node, fieldNode: fieldNode, matchNode: fieldNode, valueNode: f.vals["value"]}

@@ -122,6 +122,10 @@ func yamlHint(msg string) string {
 		return " (a key, a colon and a blank)"
 	case strings.HasPrefix(msg, "unknown anchor "):
 		return " (a text that begins with * is quoted)"
+	case msg == "did not find expected ',' or '}'", msg == "did not find expected ',' or ']'":
+		return " (is a bracket missing? a text that ends with a colon, as 2001:db8:: does, is quoted)"
+	case msg == "found unknown escape character":
+		return ` (in "" a \ begins an escape: a path with \ is written in '')`
 	}
 	return ""
 }
@@ -174,6 +178,9 @@ var byteOrderMark = []byte("\ufeff")
 // or \r\n. YAML knows more line ends, but editors do not count them.
 func badText(src []byte) (place, string) {
 	p := place{1, 1}
+	if bytes.HasPrefix(src, []byte("\xff\xfe")) || bytes.HasPrefix(src, []byte("\xfe\xff")) {
+		return p, "UTF-16"
+	}
 	for i := len(src) - len(bytes.TrimPrefix(src, byteOrderMark)); i < len(src); {
 		c, n := utf8.DecodeRune(src[i:])
 		switch {
@@ -182,6 +189,8 @@ func badText(src []byte) (place, string) {
 		case c == '\n':
 			p = place{p.line + 1, 0}
 		case c == '\t', c == '\r' && bytes.HasPrefix(src[i:], []byte("\r\n")):
+		case c == '\r':
+			return p, "a \\r without \\n, which ends no line"
 		case unicode.IsControl(c), c >= 0x2028 && c <= 0x2029, c >= 0xfdd0 && !unicode.IsPrint(c):
 			return p, fmt.Sprintf("control character %U", c)
 		}

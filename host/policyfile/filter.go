@@ -35,6 +35,9 @@ func (r *reader) filter(n *yaml.Node) {
 		r.calls(f, common.Action)
 	}
 	layers := parseLayer(f.text("layer"))
+	if common.Action == fwp.ActionBlock && len(layers) > 0 {
+		r.stops(f, layers[0])
+	}
 	conditions := r.conditions(f, layers)
 	for _, l := range layers {
 		h := half{Filter: common}
@@ -73,6 +76,23 @@ func (r *reader) calls(f fields, a fwp.Action) {
 	if a.CallsOut() && f.keys["callout"] == nil {
 		r.fail(at(f.node), "", "callout is missing: action %s asks a callout of this file%s", f.text("action"), oneOf(r.names["callout"], ""))
 	}
+}
+
+// stops refuses a block where WFP asks only what to change or tells only what was, and
+// goes on whatever the answer is: as a policy it would be a hole with a name on it.
+func (r *reader) stops(f fields, l fwpm.LayerID) {
+	if instead := blockless[l.ForFamily(false)]; instead != "" {
+		r.fail(at(f.vals["action"]), "", "action: block stops nothing at %s %s", f.text("layer"), instead)
+	}
+}
+
+// blockless are the layers where a block stops nothing, and what to do instead.
+var blockless = map[fwpm.LayerID]string{
+	fwpm.LayerALEConnectRedirectV4: "(CH-16): block at ALE_AUTH_CONNECT; what is only not to be redirected is permitted with hard",
+	fwpm.LayerALEBindRedirectV4:    "(CH-16): block at ALE_RESOURCE_ASSIGNMENT; what is only not to be redirected is permitted with hard",
+	fwpm.LayerALEFlowEstablishedV4: "(ALE-LAY-10): block at ALE_AUTH_CONNECT or ALE_AUTH_RECV_ACCEPT",
+	fwpm.LayerALEEndpointClosureV4: "(ALE-LAY-07), which is when a connection ends: block at ALE_AUTH_CONNECT or ALE_AUTH_RECV_ACCEPT",
+	fwpm.LayerALEResourceReleaseV4: "(ALE-LAY-07), which is when a socket ends: block at ALE_RESOURCE_ASSIGNMENT",
 }
 
 // number gives the filters their ids: what is written, and the next free
@@ -136,12 +156,44 @@ func (r *reader) conditions(filter fields, layers []fwpm.LayerID) []condition {
 		}
 	}
 	for i, c := range all {
+		for _, o := range all[:i] {
+			if from, to, all := rest(o, c); all {
+				r.fail(at(c.node), "", "%s: conditions on one field are alternatives, and of these one always holds: from %d to %d is value: %[2]d-%[3]d", c.field, from, to)
+			}
+		}
 		same := func(o condition) bool { return o.field == c.field }
 		if c.negative() && (slices.ContainsFunc(all[:i], same) || slices.ContainsFunc(all[i+1:], same)) {
 			r.fail(at(c.node), "", "%s: conditions on one field are alternatives, which with %s among them hold for almost everything: name the exceptions in a heavier filter", c.field, c.match)
 		}
 	}
 	return all
+}
+
+// rest reports whether every number satisfies one of two conditions on a field, as
+// those do that were meant to hold together: more than 80, and less than 100.
+func rest(a, b condition) (from, to uint64, all bool) {
+	if a.field != b.field || a.operand.isAddress() || !a.operand.plain.Type.Unsigned() {
+		return 0, 0, false
+	}
+	if a.match == fwp.MatchLess || a.match == fwp.MatchLessOrEqual {
+		a, b = b, a
+	}
+	from, to = a.operand.plain.Uint, b.operand.plain.Uint
+	switch a.match {
+	case fwp.MatchGreater:
+		from++
+	case fwp.MatchGreaterOrEqual:
+	default:
+		return 0, 0, false
+	}
+	switch b.match {
+	case fwp.MatchLess:
+		to--
+	case fwp.MatchLessOrEqual:
+	default:
+		return 0, 0, false
+	}
+	return from, to, from <= to
 }
 
 // add gives the half the conditions that fit its layer, and reports whether it

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -115,6 +116,11 @@ func (r *reader) check(key string, form form, n *yaml.Node) bool {
 	case list:
 		if n.Kind != yaml.SequenceNode {
 			return bad("", "a list")
+		}
+	case inner:
+		if n.Kind != yaml.MappingNode { // What stands there may be a secret (credentials).
+			r.fail(at(n), "", "%s: expected a mapping with %s", key, strings.Join(form.of.names(), ", "))
+			return false
 		}
 	case either:
 		if n.Kind != yaml.MappingNode {

@@ -23,7 +23,7 @@ func TestLimits(t *testing.T) {
 		"alias cycle": {"version: 1\nfilters: &a [*a]", "2:14: alias *a: a policy has no anchors and aliases; write the value where it is used"},
 		"mistakes":    {"version: 1\n" + strings.Repeat("? a\n", 1000), "102:3: there are more mistakes than are listed"},
 		"long word":   {"version: 1\n" + strings.Repeat("a", 1000) + ": 1", "2:1: unknown key \"" + strings.Repeat("a", 60) + "...\""},
-		"UTF-16":      {"\xff\xfev\x00", "1:1: byte 0xff: expected UTF-8 text"},
+		"UTF-16":      {"\xff\xfev\x00", "1:1: UTF-16: expected UTF-8 text"},
 		"UTF-8 mark":  {"\ufeffversion: 2", "1:10: version: expected 1, found the number 2"},
 		"second mark": {"\ufeff\ufeffversion: 1", "1:1: control character U+FEFF: expected UTF-8 text"},
 		"control":     {"version: 1\n# \x1b[0m", "2:3: control character U+001B: expected UTF-8 text"},

@@ -3,14 +3,39 @@ package policyfile
 import (
 	"slices"
 	"strings"
+	"sync"
+
+	"github.com/calloutd/calloutd/host/fwpm"
 )
 
 // prefixes are what the C names have and ours do not.
-var prefixes = []string{"FWPM_LAYER_", "FWPM_CONDITION_", "FWP_CONDITION_FLAG_", "FWP_CONDITION_", "FWP_MATCH_", "FWP_ACTION_", "FWPM_"}
+var prefixes = []string{"FWPM_LAYER_", "FWPS_LAYER_", "FWPM_CONDITION_", "FWPM_SUBLAYER_", "FWP_CONDITION_FLAG_", "FWP_CONDITION_", "FWP_MATCH_", "FWP_ACTION_", "FWPM_", "IPPROTO_"}
 
-// othersWords are what other firewalls call the actions.
+// othersWords are what other firewalls call the actions, and what the members of
+// FWPM_FILTER0 and FWPM_FILTER_CONDITION0 are here.
 var othersWords = map[string]string{"deny": "block", "drop": "block", "reject": "block", "allow": "permit", "accept": "permit", "pass": "permit",
-	"redirect": "callout", "proxy": "callout"}
+	"redirect": "callout", "proxy": "callout", "callout_unknown": "callout",
+	"displaydata": "name", "filterid": "id", "layerkey": "layer", "providerkey": "provider", "providercontextkey": "provider_context",
+	"sublayerkey": "sublayer", "calloutkey": "callout", "filtercondition": "conditions", "effectiveweight": "weight",
+	"fieldkey": "field", "matchtype": "match", "conditionvalue": "value"}
+
+// keys are the names of what fwpmu.h has a GUID for.
+var keys = sync.OnceValue(func() map[string]string {
+	names := map[string]string{sublayerUniversal: string(fwpm.SublayerUniversal), sublayerInspection: string(fwpm.SublayerInspection)}
+	for _, l := range fwpm.Layers() {
+		names[l.GUID()] = l.String()
+	}
+	for c := fwpm.ConditionID(1); c < fwpm.NumConditions; c++ {
+		names[c.GUID()] = c.String()
+	}
+	return names
+})
+
+// The keys of the built-in sublayers (BFE-SUB-03).
+const (
+	sublayerUniversal  = "eebecc03-ced4-4380-819a-2734397b2b74"
+	sublayerInspection = "877519e1-e6a9-41a5-81b4-8c4f118e4a60"
+)
 
 // nearest is the known word most like s, empty if none is.
 func nearest(s string, words []string) string {
@@ -24,8 +49,10 @@ func nearest(s string, words []string) string {
 			break
 		}
 	}
-	if w := othersWords[strings.ToLower(s)]; slices.Contains(words, w) {
-		return w
+	for _, w := range []string{othersWords[strings.ToLower(s)], keys()[strings.ToLower(strings.Trim(s, "{}"))]} {
+		if slices.Contains(words, w) {
+			return w
+		}
 	}
 	best, at := "", min(len(s), max(2, len(s)/3)+1) // Not a word with nothing in common.
 	for _, w := range words {

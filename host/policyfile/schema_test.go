@@ -78,11 +78,22 @@ func schemaOfMapping(o *mapping) m {
 	case &proxyKeys:
 		s["allOf"] = schemaOfProxies()
 	case &filterKeys:
-		s["allOf"] = append(schemaOfLayers(), schemaOfActions()...)
+		s["allOf"] = append(append(schemaOfLayers(), schemaOfActions()...), schemaOfBlocks())
 	case &conditionKeys:
 		s["allOf"] = schemaOfFields()
 	}
 	return s
+}
+
+// schemaOfBlocks says where a block stops nothing.
+func schemaOfBlocks() m {
+	var names []string
+	for _, name := range layerNames() {
+		if blockless[parseLayer(name)[0].ForFamily(false)] != "" {
+			names = append(names, name)
+		}
+	}
+	return when("layer", names, m{"properties": m{"action": m{"not": m{"const": "block"}}}})
 }
 
 func when(key string, values []string, then m) m {
@@ -256,7 +267,7 @@ func TestExamplesFitTheSchema(t *testing.T) {
 func TestSchemaAndReaderAgree(t *testing.T) {
 	s := compiledSchema(t)
 	accepted := 0
-	agree := func(layer, field, match string) {
+	agree := func(layer, action, field, match string) {
 		c := m{"field": field, "value": "1"}
 		if id, ok := fwpm.ParseCondition(field); ok {
 			typ := typeOf(id, parseLayer(layer)[0])
@@ -268,7 +279,7 @@ func TestSchemaAndReaderAgree(t *testing.T) {
 		if match != "" {
 			c["match"] = match
 		}
-		src, err := json.Marshal(m{"version": 1, "filters": []m{{"name": "f", "layer": layer, "action": "block", "conditions": []m{c}}}})
+		src, err := json.Marshal(m{"version": 1, "filters": []m{{"name": "f", "layer": layer, "action": action, "conditions": []m{c}}}})
 		require.NoError(t, err)
 		bySchema := s.Validate(asJSON(t, src))
 		_, byReader := Parse("policy.yaml", src)
@@ -279,14 +290,15 @@ func TestSchemaAndReaderAgree(t *testing.T) {
 	}
 	for _, layer := range layerNames() {
 		for _, field := range append(fieldNames(), "NO_FIELD") {
-			agree(layer, field, "equal")
+			agree(layer, "permit", field, "equal")
 		}
+		agree(layer, "block", "ALE_APP_ID", "equal")
 	}
 	require.Greater(t, accepted, 300)
 	for _, field := range fieldNames() {
 		id, _ := fwpm.ParseCondition(field)
 		for _, match := range append(fwp.MatchNames(), "", "nearly") {
-			agree(someLayer(id).String(), field, match)
+			agree(someLayer(id).String(), "permit", field, match)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func (t valueType) operand(n *yaml.Node, match string) (operand, *valueError) {
 		return operand{}, only(match, Empty, "equal")
 	}
 	low, high, ranged := strings.Cut(n.Value, "-")
-	ranged = ranged && high != ""
+	ranged = ranged && low != "" && high != ""
 	switch {
 	case match == "range", match == "" && ranged && (t.address || t.data.Unsigned()):
 		return t.between(low, high)
@@ -100,24 +100,12 @@ func (t valueType) operand(n *yaml.Node, match string) (operand, *valueError) {
 	case !o.isAddress() && o.plain.Type == fwp.Empty:
 		near := nearest(n.Value, t.words())
 		if near != "" {
-			return o, &valueError{want: t.noun, nearest: near}
+			return o, &valueError{want: t.noun + " or a number", nearest: near}
 		}
-		return o, &valueError{want: t.what + t.elsewhere(n.Value)}
+		hint, near := t.elsewhere(n.Value)
+		return o, &valueError{want: t.what + hint, nearest: near}
 	}
 	return o, nil
-}
-
-// elsewhere says how to write what is right at another place.
-func (t valueType) elsewhere(s string) string {
-	switch {
-	case t.bits && s == "IS_LOOPBACK":
-		return "; at this layer loopback is IP_REMOTE_ADDRESS 127.0.0.0/8 and ::1"
-	case strings.Contains(s, ","):
-		return ", and several of them as a list such as [" + t.sample + ", " + t.last + "]"
-	case t.address && strings.Contains(s, ".") && strings.ContainsAny(strings.ToLower(s), "ghijklmnopqrstuvwxyz"):
-		return "; what addresses are called is PEER_NAME, at ALE_AUTH_CONNECT"
-	}
-	return ""
 }
 
 // only is for values that few match types take.
@@ -157,27 +145,6 @@ func (t valueType) between(low, high string) (operand, *valueError) {
 		nearest = strings.TrimSpace(high) + "-" + strings.TrimSpace(low) // from above
 	}
 	return operand{}, &valueError{want: "a range such as " + t.sample + "-" + t.last, nearest: nearest}
-}
-
-// path reads a text. What is compared is the whole path of a program, so a
-// value that is no path would never match, nor would a name as no proxy gives it.
-func (t valueType) path(n *yaml.Node, match string) (operand, *valueError) {
-	host := strings.ToLower(strings.TrimSuffix(n.Value, "."))
-	switch {
-	case !isText(n):
-		return operand{}, &valueError{want: t.what}
-	case t.host && strings.Contains(n.Value, "*"):
-		return operand{}, &valueError{want: t.what + ", or for all names that end so match: prefix and such as .example.com"}
-	case t.host && host != n.Value:
-		return operand{}, &valueError{want: t.what + " in lower case, without a dot at its end", nearest: host}
-	case strings.HasSuffix(match, "prefix"):
-		if strings.HasSuffix(n.Value, "/") {
-			return operand{}, &valueError{want: "the end of a path such as /curl, since " + match + " tests the end"}
-		}
-	case strings.Contains(t.sample, "/") && !strings.ContainsAny(n.Value, `/\`):
-		return operand{}, &valueError{want: t.what + ", or match: prefix for the end of it"}
-	}
-	return t.one(n.Value), nil
 }
 
 // one reads a single word. The zero operand means that it is none.

@@ -45,7 +45,7 @@ func BenchmarkDecide(b *testing.B) {
 // otherwise, as diff --over does: an operation is one connection decided by both.
 func BenchmarkOver(b *testing.B) {
 	w := world(b)
-	other, _ := filters(b, "- {name: all, layer: ALE_CONNECT_REDIRECT, action: block}\n- {name: in, layer: ALE_AUTH_RECV_ACCEPT, action: block}\n")
+	other, _ := filters(b, "- {name: all, layer: ALE_AUTH_CONNECT, action: block}\n- {name: in, layer: ALE_AUTH_RECV_ACCEPT, action: block}\n")
 	space := policytest.Boundaries(w)
 	for _, c := range []struct {
 		name string

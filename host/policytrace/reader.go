@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyrun"
@@ -52,6 +53,9 @@ func (r Reader) Decision(in *fwps.Incoming, d *fwps.Decision) (Event, string) {
 	}
 	if len(d.Steps) == 0 {
 		lines = append(lines, "    no filter matches (ARB-09)")
+	}
+	if d.Action == fwp.ActionBlock && !d.Faulted && (in.Layer.IsConnectRedirect() || in.Layer.IsBindRedirect()) {
+		lines = append(lines, "    a block at this layer stops nothing (CH-16): it goes on")
 	}
 	lines = append(lines, r.passedBy(&e, in, d)...)
 	return e, strings.Join(lines, "\n")
