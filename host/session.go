@@ -28,7 +28,14 @@ type SessionOptions struct {
 // transaction each call is its own (BFE-TXN-02). It is safe for concurrent use,
 // but has one transaction at a time. Close must be called.
 //
-// Errors are *fwpm.ObjectError around an fwp.Error.
+// Errors are *fwpm.ObjectError around an fwp.Error. Every call can be ErrSessionAborted
+// after Close, ErrTimeout when another session's transaction takes longer than
+// TxnWaitTimeout, and ErrTxnAborted when its own was taken away (BFE-TXN-03); one that
+// changes something is ErrIncompatibleTxn in a read-only transaction. A Delete is the
+// kind's ErrNotFound, such as ErrFilterNotFound, ErrBuiltinObject, ErrInUse while
+// something refers to the object, and ErrWrongSession for a dynamic one of another
+// session (BFE-OBJ-04); an Add is ErrAlreadyExists, or what is wrong with the object.
+// A call that fails changes nothing.
 type Session struct {
 	e    *Engine
 	o    SessionOptions
@@ -39,7 +46,8 @@ type Session struct {
 	txn *txn       // the one that Begin began
 }
 
-// Open is FwpmEngineOpen0.
+// Open is FwpmEngineOpen0. It is fwp.ErrAlreadyExists for the key of a session that is
+// open (BFE-SES-01), and fwp.ErrInvalidParameter for a negative TxnWaitTimeout.
 func (e *Engine) Open(o SessionOptions) (*Session, error) {
 	if o.Key == "" {
 		o.Key = newKey()
@@ -154,7 +162,8 @@ func (s *Session) call(do func(t *txn) error) error {
 }
 
 // Begin is FwpmTransactionBegin0. It waits for the transaction that another
-// session has under way; a read-only one does not.
+// session has under way; a read-only one does not. It is fwp.ErrTxnInProgress for a
+// second one, and fwp.ErrInvalidFlags for flags that there are not.
 func (s *Session) Begin(flags TxnFlags) error {
 	return s.call(func(t *txn) (err error) {
 		switch {
@@ -179,7 +188,7 @@ func (s *Session) Begin(flags TxnFlags) error {
 }
 
 // Commit is FwpmTransactionCommit0: all changes of the transaction go live, from
-// one classification to the next.
+// one classification to the next. Without a transaction it is fwp.ErrNoTxnInProgress.
 func (s *Session) Commit() error { return s.finish((*txn).commit) }
 
 // Abort is FwpmTransactionAbort0: nothing of the transaction was ever live.

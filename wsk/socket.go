@@ -92,9 +92,6 @@ func newSocket(c *Client, f AddressFamily, cat Category, owner *Process) *Socket
 	return s
 }
 
-// Context is the SocketContext the socket was made or accepted with.
-func (s *Socket) Context() any { return s.context }
-
 // Category is what the socket was made as.
 func (s *Socket) Category() Category { return s.category }
 

@@ -104,9 +104,6 @@ func U16(v uint16) Value { return Value{Type: Uint16, Uint: uint64(v)} }
 func U32(v uint32) Value { return Value{Type: Uint32, Uint: uint64(v)} }
 func U64(v uint64) Value { return Value{Type: Uint64, Uint: v} }
 
-// Int makes a signed value of one of the types Int8 to Int64.
-func Int(t DataType, v int64) Value { return Value{Type: t, Uint: uint64(v)} }
-
 // Blob makes an FWP_BYTE_BLOB of text, the form of ALE_APP_ID.
 func Blob(s string) Value { return Value{Type: ByteBlob, Text: s} }
 

@@ -128,9 +128,6 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 	return b
 }
 
-// EncodedSerial is the serial of the hop that b is the encoding of.
-func EncodedSerial(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
-
 // DecodeHop returns the hop that b is the encoding of. The hop keeps b: nobody
 // may change it afterwards. Errors wrap ErrCorrupt and name the byte.
 func DecodeHop(b []byte) (*Hop, error) {

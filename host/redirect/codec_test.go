@@ -32,7 +32,6 @@ func TestEveryFieldIsEncoded(t *testing.T) {
 	got, err := redirect.DecodeHop(encode(t, h))
 	require.NoError(t, err)
 	require.Equal(t, h, got)
-	require.EqualValues(t, h.Serial, redirect.EncodedSerial(encode(t, h)))
 	for _, a := range []string{"198.51.100.7:80", "[2001:db8::7]:80", "[::ffff:198.51.100.7]:80", "[fe80::7%3]:80"} {
 		h.Original = netip.MustParseAddrPort(a)
 		got, err := redirect.DecodeHop(encode(t, h))

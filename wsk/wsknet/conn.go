@@ -74,7 +74,9 @@ func (c *Conn) may(op string) error {
 	return nil
 }
 
-// Read reads.
+// Read reads; io.EOF is the peer's CloseWrite. It fails with an *OpError of
+// STATUS_ACCESS_DENIED once the policy no longer allows the connection (ALE-LAY-12), with
+// net.ErrClosed after Close, and with os.ErrDeadlineExceeded.
 func (c *Conn) Read(b []byte) (n int, err error) {
 	err = c.transfer("read", func() (err error) { n, err = c.tcp.Read(b); return err })
 	if err == io.EOF {
@@ -83,7 +85,7 @@ func (c *Conn) Read(b []byte) (n int, err error) {
 	return n, err
 }
 
-// Write writes.
+// Write writes all of b, or fails as Read does.
 func (c *Conn) Write(b []byte) (n int, err error) {
 	err = c.transfer("write", func() (err error) { n, err = c.tcp.Write(b); return err })
 	return n, err
@@ -114,7 +116,8 @@ func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
 	return n, err
 }
 
-// CloseWrite tells the peer that nothing more comes.
+// CloseWrite tells the peer that nothing more comes: it waits for what was written to be
+// on its way. The second time it does nothing.
 func (c *Conn) CloseWrite() error { return c.use(c.disconnect) }
 
 func (c *Conn) disconnect() error {
@@ -164,7 +167,8 @@ func (c *Conn) Close() (err error) {
 	return err
 }
 
-// Abort closes the connection with a reset.
+// Abort closes the connection with a reset. After a Close it does nothing, nor a Close
+// after it.
 func (c *Conn) Abort() {
 	c.once.Do(func() {
 		c.interrupt()

@@ -96,36 +96,5 @@ func (l *Listener) Abort() { l.abort() }
 // closed by their peers too, or have waited for it long enough.
 func (l *Listener) Wait() { l.lingering.wait() }
 
-// A tally counts what is under way. Other than that of a WaitGroup it may begin to
-// grow while somebody waits.
-type tally struct {
-	mu   sync.Mutex
-	n    int
-	zero sync.Cond // on mu
-}
-
-func newTally() *tally {
-	t := new(tally)
-	t.zero.L = &t.mu
-	return t
-}
-
-func (t *tally) add(n int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.n += n; t.n == 0 {
-		t.zero.Broadcast()
-	}
-}
-
-// wait waits until nothing is under way.
-func (t *tally) wait() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for t.n > 0 {
-		t.zero.Wait()
-	}
-}
-
 // Addr is where it listens.
 func (l *Listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
