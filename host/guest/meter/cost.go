@@ -32,8 +32,10 @@ func weight(i *instr) int {
 		return 8
 	case op == opMemoryGrow:
 		return hostCost
-	case op == opMisc, op == opVector:
+	case op == opMisc:
 		return 8
+	case op == opVector:
+		return vectorWeight(i.n)
 	}
 	return 1
 }

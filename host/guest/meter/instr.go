@@ -29,7 +29,7 @@ type instr struct {
 	// n is the first immediate that is an index or an i32; where the instruction
 	// has to do with a label, it is that (see function).
 	n      uint32
-	offset uint32   // of an access to the memory, of which n is the alignment
+	offset uint32   // of an access to the memory
 	at     uint32   // where it is in the module; 0 if a pass made it
 	raw    []byte   // all of it, as encoded
 	table  []uint32 // br_table's labels, the default last
@@ -69,7 +69,7 @@ func (r *reader) instr(table []uint32) instr {
 	case op == opMisc:
 		i.n, i.bulk = r.misc()
 	case op == opVector:
-		i.n = r.vector()
+		i.n, i.offset = r.vector()
 	case op <= 0x01 || op == opElse || op == opEnd || op == opReturn || op == opDrop || op == 0x1b || op >= 0x45 && op <= 0xc4 || op == 0xd1:
 	default:
 		r.fail("opcode 0x%02x is not supported", op)
@@ -97,12 +97,13 @@ func (r *reader) misc() (sub uint32, bulk bool) {
 	return sub, bulk
 }
 
-func (r *reader) vector() (sub uint32) {
+func (r *reader) vector() (sub, offset uint32) {
 	sub = r.u32()
 	switch {
-	case sub <= 11 || sub == 92 || sub == 93:
+	case sub <= vecStore || sub == vecLoad32Zero || sub == vecLoad64Zero:
 		r.u32()
-		r.leb(10)
+		v, _ := r.leb(10)
+		offset = uint32(v)
 	case sub == 12 || sub == 13:
 		r.take(16)
 	case sub >= 21 && sub <= 34:
@@ -114,7 +115,7 @@ func (r *reader) vector() (sub uint32) {
 	case sub > 255 || strings.IndexByte(reserved, byte(sub)) >= 0:
 		r.fail("opcode 0xfd %d is not supported", sub)
 	}
-	return sub
+	return sub, offset
 }
 
 // reserved are the vector opcodes that mean nothing yet.

@@ -6,9 +6,9 @@ import "slices"
 // access to the memory, unless it knows that one by the same value went as far
 // before; but p+4 is another value than p, and a compiler that cannot know whether
 // p+4 overflows adds it up in place of giving it as the access's own offset. Where
-// code that does nothing else makes several accesses around one local, the lowest of
-// them becomes the value, the others its offsets, and one access to the last byte of
-// all comes first, if it is not the first anyway.
+// code that does nothing else makes several accesses that are near each other, by
+// sums of one local, the lowest of them becomes the value, the others its offsets, and
+// one access to the last byte of all comes first, if it is not the first anyway.
 //
 // What traps is the same: an address that overflows is of a value so high that the
 // lowest access is outside of any memory, and that something before it is not read
@@ -19,7 +19,7 @@ type offset struct {
 }
 
 const (
-	// farOffset is how far around a value accesses are looked at.
+	// farOffset is how far from the first access of a group others are looked at.
 	farOffset = 1 << 15
 )
 
@@ -36,7 +36,14 @@ const sumOther, sumConst, sumLocal = 0, 1, 2
 // An access is a load by a sum.
 type access struct {
 	at, group int
-	from, to  int32 // relative to the local
+	from, to  int32 // relative to the group
+}
+
+// A group is what accesses that are near each other go by: a local and, since its sum
+// may be any, what the first of them adds to it.
+type group struct {
+	local uint32
+	plus  int32
 }
 
 // A stretch is code that does nothing but read and count, from first to the last.
@@ -46,7 +53,7 @@ type stretch struct {
 	stack    []sum
 	locals   map[uint32]sum
 	accesses []access
-	groups   []uint32 // the local of each
+	groups   []group
 }
 
 func (p *offset) function(f *function) {
@@ -105,10 +112,10 @@ func (s *stretch) step(k int) bool {
 		s.push(add(s.pop(), s.pop()))
 	case op == opDrop:
 		s.pop()
-	case op >= 0x28 && op <= 0x35:
+	case i.loads() > 0:
 		s.load(k)
 	default:
-		pops, pushes, ok := plainArity(op)
+		pops, pushes, ok := i.plainArity()
 		if !ok {
 			return false
 		}
@@ -126,15 +133,17 @@ func add(a, b sum) sum {
 	if a.kind == sumConst {
 		a, b = b, a
 	}
-	if n := int64(a.plus) + int64(b.plus); b.kind == sumConst && a.kind != sumOther && n > -farOffset && n < farOffset {
-		return sum{a.kind, a.local, int32(n)}
+	if b.kind == sumConst && a.kind != sumOther {
+		return sum{a.kind, a.local, a.plus + b.plus} // which overflows as the guest's does
 	}
 	return sum{}
 }
 
 // plainArity is what instructions take and leave that only count: none of them traps.
-func plainArity(op byte) (pops, pushes int, ok bool) {
-	switch {
+func (i *instr) plainArity() (pops, pushes int, ok bool) {
+	switch op := i.op; {
+	case op == opVector:
+		return i.vectorArity()
 	case op == opGlobalGet || op >= 0x42 && op <= 0x44: // constants
 		return 0, 1, true
 	case op == opSelect:
@@ -153,6 +162,17 @@ func plainArity(op byte) (pops, pushes int, ok bool) {
 // loadSize is how many bytes loads read, from 0x28 on.
 var loadSize = [...]int32{4, 8, 4, 8, 1, 1, 2, 2, 1, 1, 2, 2, 4, 4}
 
+// loads is how many bytes an instruction reads of the memory, and no more than that.
+func (i *instr) loads() int32 {
+	switch {
+	case i.op >= 0x28 && i.op <= 0x35:
+		return loadSize[i.op-0x28]
+	case i.op == opVector:
+		return vectorLoadSize(i.n)
+	}
+	return 0
+}
+
 func (s *stretch) load(k int) {
 	i := &s.f.code[k]
 	v := s.pop()
@@ -160,12 +180,15 @@ func (s *stretch) load(k int) {
 	if v.kind != sumLocal || i.offset >= farOffset {
 		return
 	}
-	group := slices.Index(s.groups, v.local)
-	if group < 0 {
-		group, s.groups = len(s.groups), append(s.groups, v.local)
+	at := slices.IndexFunc(s.groups, func(g group) bool {
+		far := v.plus - g.plus
+		return g.local == v.local && far > -farOffset && far < farOffset
+	})
+	if at < 0 {
+		at, s.groups = len(s.groups), append(s.groups, group{v.local, v.plus})
 	}
-	from := v.plus + int32(i.offset)
-	s.accesses = append(s.accesses, access{k, group, v.plus, from + loadSize[i.op-0x28]})
+	from := v.plus - s.groups[at].plus
+	s.accesses = append(s.accesses, access{k, at, from, from + int32(i.offset) + i.loads()})
 }
 
 // A base is what the accesses of a group go by.
@@ -186,7 +209,7 @@ func (s *stretch) bases() []base {
 		}
 		b.n++
 		b.low, b.high = min(b.low, a.from), max(b.high, a.to)
-		b.moved = b.moved || a.from != 0
+		b.moved = b.moved || s.groups[a.group].plus+a.from != 0
 	}
 	return out
 }
@@ -214,21 +237,41 @@ func (s *stretch) write(out []instr, end int, pool *[]uint32) []instr {
 		if b.n == 0 {
 			continue
 		}
-		i := s.f.code[a.at]
-		load := loadInstr(i.op, i.n, i.offset+uint32(a.from-b.low))
-		load.at = i.at
-		out = append(append(out, s.f.code[from:a.at]...), drop, localInstr(opLocalGet, b.local), load)
+		sum := s.f.sumBefore(a.at, from)
+		out = append(out, s.f.code[from:sum]...)
+		if sum == a.at {
+			out = append(out, drop)
+		}
+		out = append(out, localInstr(opLocalGet, b.local), s.f.code[a.at].moved(uint32(a.from-b.low)))
 		from = a.at + 1
 	}
 	return append(out, s.f.code[from:end]...)
 }
 
+// sumBefore is where the instructions begin that add up the operand of k and do nothing
+// else, not before from: k if there are others.
+func (f *function) sumBefore(k, from int) int {
+	op := func(back int) byte {
+		if k-back < from {
+			return opRaw
+		}
+		return f.code[k-back].op
+	}
+	switch {
+	case op(1) == opLocalGet:
+		return k - 1
+	case op(1) == opI32Add && op(2) == opI32Const && op(3) == opLocalGet:
+		return k - 3
+	}
+	return k
+}
+
 // lead sets the base, and touches the last byte of all accesses if the first does
 // not.
-func (b *base) lead(out []instr, local uint32) []instr {
-	out = append(out, localInstr(opLocalGet, local))
-	if b.low != 0 {
-		out = append(out, instr{op: opI32Const, n: uint32(b.low), raw: sleb([]byte{opI32Const}, b.low)}, instr{op: opI32Add, raw: []byte{opI32Add}})
+func (b *base) lead(out []instr, g group) []instr {
+	out = append(out, localInstr(opLocalGet, g.local))
+	if low := g.plus + b.low; low != 0 {
+		out = append(out, instr{op: opI32Const, n: uint32(low), raw: sleb([]byte{opI32Const}, low)}, instr{op: opI32Add, raw: []byte{opI32Add}})
 	}
 	out = append(out, localInstr(opLocalSet, b.local))
 	if b.first == b.high {
@@ -240,6 +283,16 @@ func (b *base) lead(out []instr, local uint32) []instr {
 var drop = instr{op: opDrop, raw: []byte{opDrop}}
 
 func localInstr(op byte, l uint32) instr { return instr{op: op, n: l, raw: uleb([]byte{op}, l)} }
+
+// moved is a load with so much more offset. How it is aligned is only a hint.
+func (i *instr) moved(by uint32) instr {
+	load := loadInstr(i.op, 0, i.offset+by)
+	if i.op == opVector {
+		load.n, load.raw = i.n, uleb(append(uleb([]byte{opVector}, i.n), 0), load.offset)
+	}
+	load.at = i.at
+	return load
+}
 
 func loadInstr(op byte, align, off uint32) instr {
 	return instr{op: op, n: align, offset: off, raw: uleb(uleb([]byte{op}, align), off)}

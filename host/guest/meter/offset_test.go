@@ -19,7 +19,7 @@ func reads(t *rapid.T) []byte {
 	const accumulated = 5
 	local := func(most int) byte { return byte(rapid.IntRange(0, most).Draw(t, "local")) }
 	constant := func(b []byte) []byte {
-		n := rapid.SampledFrom([]int64{0, 1, 2, 4, 8, 12, 100, 32760, 32767, 32768, 40000, 65535, -1, -4, -8, -32767, -32768, -65536}).Draw(t, "constant")
+		n := rapid.SampledFrom([]int64{0, 1, 2, 4, 8, 12, 100, 32760, 32767, 32768, 40000, 65535, -1, -4, -8, -32767, -32768, -65536, 1 << 20, 1<<20 + 16, -1 << 20, 16 - 1<<20}).Draw(t, "constant")
 		return binary64(append(b, 0x41), n)
 	}
 	address := func(b []byte) []byte {
@@ -31,7 +31,7 @@ func reads(t *rapid.T) []byte {
 	}
 	code := []byte{1, 3, 0x7f}
 	for range rapid.IntRange(1, 24).Draw(t, "statements") {
-		switch rapid.SampledFrom([]string{"load", "load", "load", "wide", "set", "tee", "store", "if"}).Draw(t, "statement") {
+		switch rapid.SampledFrom([]string{"load", "load", "load", "wide", "vector", "set", "tee", "store", "if"}).Draw(t, "statement") {
 		case "load":
 			op := rapid.SampledFrom([]byte{0x28, 0x2c, 0x2d, 0x2e, 0x2f}).Draw(t, "op")
 			code = binary.AppendUvarint(append(address(append(code, 0x20, accumulated)), op, 0), offset(t))
@@ -39,6 +39,15 @@ func reads(t *rapid.T) []byte {
 		case "wide":
 			code = binary.AppendUvarint(append(address(append(code, 0x20, accumulated)), 0x29, 0), offset(t))
 			code = append(code, 0xa7, 0x73, 0x21, accumulated)
+		case "vector": // Two loads, and a lane of what is made of them.
+			code = append(code, 0x20, accumulated)
+			for range 2 {
+				sub := rapid.SampledFrom([]byte{0, 0, 1, 4, 6, 7, 8, 9, 10, 92, 93}).Draw(t, "sub")
+				code = binary.AppendUvarint(append(address(code), 0xfd, sub, 0), offset(t))
+			}
+			plain := rapid.SampledFrom([]uint64{35, 39, 78, 79, 81, 110, 121, 142, 174, 177, 183, 206, 214}).Draw(t, "plain")
+			code = binary.AppendUvarint(append(code, 0xfd), plain)
+			code = append(code, 0xfd, 27, byte(rapid.IntRange(0, 3).Draw(t, "lane")), 0x6a, 0x21, accumulated)
 		case "set":
 			code = append(address(code), 0x21, local(4))
 		case "tee":
@@ -88,7 +97,7 @@ func sameReads(rt wazero.Runtime) func(*rapid.T) {
 	return func(t *rapid.T) {
 		wasm := reads(t)
 		pointer := rapid.SampledFrom([]uint64{0, 1, 4, 8, 100, 32768, 65000, 65523, 65524, 65528, 65529, 65532, 65533, 65535, 65536, 1 << 31,
-			1<<32 - 1, 1<<32 - 4, 1<<32 - 8, 1<<32 - 100, 1<<32 - 32768, 1<<32 - 65536})
+			1 << 20, 1<<20 - 8, 1<<32 - 1, 1<<32 - 4, 1<<32 - 8, 1<<32 - 100, 1<<32 - 32768, 1<<32 - 65536, 1<<32 - 1<<20, 1<<32 - 1<<20 - 8})
 		args := []uint64{pointer.Draw(t, "a"), pointer.Draw(t, "b"), pointer.Draw(t, "c")}
 		outcome := func(wasm []byte) (res []uint64, why, memory string) {
 			mod, err := rt.InstantiateWithConfig(context.Background(), wasm, wazero.NewModuleConfig().WithName(""))

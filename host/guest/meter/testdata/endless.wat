@@ -43,6 +43,12 @@
     (loop $l (drop (table.grow $t (ref.null func) (i32.const 1000))) (br $l)))
   (func (export "division in a loop") (local i64)
     (loop $l (local.set 0 (i64.div_u (i64.const -1) (i64.or (local.get 0) (i64.const 1)))) (br $l)))
+  (func (export "vectors in a loop") (param i32) (local v128)
+    (loop $l
+      (local.set 1 (v128.or (local.get 1) (i32x4.eq
+        (v128.load (i32.add (local.get 0) (i32.const 16)))
+        (v128.load (i32.add (local.get 0) (i32.const 4096))))))
+      (br $l)))
 
   (func $leaf (param i32) (result i32) (i32.add (local.get 0) (i32.const 1)))
   (func $self (export "recursion") (type $i) (call $self (local.get 0)))
