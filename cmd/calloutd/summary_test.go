@@ -66,14 +66,14 @@ func TestSummaryIsBounded(t *testing.T) {
 	require.Contains(t, out.String(), "\n      5 others, not told apart\n")
 }
 
-// README.md names every key of an event.
+// EVENTS.md names every key of an event.
 func TestEventsAreDocumented(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
+	text, err := os.ReadFile("EVENTS.md")
 	require.NoError(t, err)
 	for _, of := range []any{policytrace.Event{}, policytrace.Step{}, summaryTotal{}, summaryRow{}} {
 		for f := range reflect.TypeOf(of).Fields() {
 			key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			require.Contains(t, string(readme), "`"+key+"`", "of %T", of)
+			require.Contains(t, string(text), "`"+key+"`", "of %T", of)
 		}
 	}
 }

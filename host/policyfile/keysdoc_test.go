@@ -10,14 +10,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The README says what the tables say.
-func TestReadmeIsWhatTheTablesSay(t *testing.T) {
-	src, err := os.ReadFile("README.md")
+func TestKEYSIsWhatTheTablesSay(t *testing.T) {
+	src, err := os.ReadFile("KEYS.md")
 	require.NoError(t, err)
 	got := between(t, string(src), "keys", keyTables())
 	got = between(t, got, "layers", layerTable())
 	if *update {
-		require.NoError(t, os.WriteFile("README.md", []byte(got), 0o644))
+		require.NoError(t, os.WriteFile("KEYS.md", []byte(got), 0o644))
 		return
 	}
 	require.Equal(t, string(src), got, "run go generate")
