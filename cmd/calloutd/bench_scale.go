@@ -31,7 +31,7 @@ about half a minute and two gigabytes of memory.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
-	jsonFlag(cmd, &o.json)
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON, a list")
 	f := cmd.Flags()
 	f.IntSliceVar(&o.sizes, "sizes", benchscale.Sizes, "the numbers of filters")
 	f.StringVar(&o.svg, "svg", "", "draw it into this file")

@@ -52,16 +52,10 @@ It ends with code 1 when the connection is blocked, or goes round in a loop.`,
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
 	f.StringVar(&o.to, "to", "", "where the connection goes, ADDR:PORT (required)")
-	f.StringVar(&o.from, "from", "", "where it comes from, ADDR:PORT (default: a socket that is not bound)")
-	f.StringVar(&o.app, "app", "/usr/bin/curl", "path of the program")
-	f.Int64Var(&o.uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known")
-	f.Uint32Var(&o.pid, "pid", 1000, "number of the process")
-	f.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp or a number")
-	f.StringVar(&o.host, "host-name", "", "what the destination is called, as a proxy of kind dns would have learned")
 	f.StringVar(&o.peer, "peer-name", "", "the name that the connection asks for (SNI, Host), which a proxy of kind peek learns")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "also the filters that were not asked and why, weights, what callouts took, and what the proxy asks Winsock Kernel")
 	f.BoolVar(&o.inbound, "inbound", false, "the program accepts the connection instead of making it")
-	o.more(cmd)
+	o.flags(cmd)
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagRequired("to")
 	return cmd
@@ -78,9 +72,16 @@ type description struct {
 	beside                                      beside
 }
 
-// more adds what sim and why have in common.
-func (o *description) more(cmd *cobra.Command) {
-	cmd.Flags().Uint64Var(&o.luid, "interface", 0, "LUID of the interface that it uses (IP_LOCAL_INTERFACE; default: not known)")
+// flags adds what sim and why have in common.
+func (o *description) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.app, "app", "/usr/bin/curl", "path of the program")
+	f.StringVar(&o.from, "from", "", "where it comes from, ADDR:PORT (default: a socket that is not bound)")
+	f.Int64Var(&o.uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known")
+	f.Uint32Var(&o.pid, "pid", 1000, "number of the process")
+	f.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp or a number")
+	f.StringVar(&o.host, "host-name", "", "what the destination is called, as a proxy of kind dns would have learned")
+	f.Uint64Var(&o.luid, "interface", 0, "LUID of the interface that it uses (IP_LOCAL_INTERFACE; default: not known)")
 	o.beside.flag(cmd)
 	completeFlag(cmd, "protocol", "tcp", "udp")
 }
@@ -103,6 +104,7 @@ func (o *description) simulate(cmd *cobra.Command) error {
 func simulate(ctx context.Context, t *tracer, q explore.Question, with *beside, saw func(path string)) error {
 	d := policyrun.Description{Options: t.options(), Names: new(dnsnames.Names)}
 	d.OnInput = saw
+	q.HostName, q.PeerName = explore.Learned(q.HostName), explore.Learned(q.PeerName)
 	if q.HostName != "" {
 		d.Names.Learn(q.HostName, []netip.Addr{q.In.Remote.Addr()}, time.Hour)
 	}

@@ -3,11 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/calloutd/calloutd/cmd/calloutd/internal/explore"
 	"github.com/calloutd/calloutd/host/policyrun"
+	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
 )
 
@@ -23,7 +24,7 @@ filters that come nearest to matching. Nothing is connected.
 
 With --with it stands beside policies of other providers, or models of them, and why says
 who stands where: whose filter in which sublayer decided, and what became of the others.`,
-		Example: `  calloutd why 192.0.2.7:25 --as /usr/bin/mail -p examples/conditions/policy.yaml
+		Example: `  calloutd why 192.0.2.7:25 --app /usr/bin/mail -p examples/conditions/policy.yaml
   calloutd why 198.51.100.7:443 -p policy.yaml --with vpn-kill-switch --with windows-firewall`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -32,15 +33,9 @@ who stands where: whose filter in which sublayer decided, and what became of the
 		},
 	}
 	policyFlag(cmd, &o.policy)
-	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
-	f := cmd.Flags()
-	f.StringVar(&o.app, "as", "/usr/bin/curl", "path of the program")
-	f.StringVar(&o.from, "from", "", "where it comes from, ADDR:PORT (default: a socket that is not bound)")
-	f.Int64Var(&o.uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known")
-	f.Uint32Var(&o.pid, "pid", 1000, "number of the process")
-	f.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp or a number")
-	o.more(cmd)
-	f.BoolVar(&o.inbound, "inbound", false, "the program accepts the connection at DEST instead of making it")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON, one object")
+	o.flags(cmd)
+	cmd.Flags().BoolVar(&o.inbound, "inbound", false, "the program accepts the connection at DEST instead of making it")
 	return cmd
 }
 
@@ -48,6 +43,9 @@ func (o *description) why(cmd *cobra.Command) error {
 	in, err := o.incoming()
 	if err != nil {
 		return err
+	}
+	if o.host != "" {
+		in.Other = policytest.Called(in.Other, explore.Learned(o.host))
 	}
 	p, err := o.beside.describe(cmd.Context(), o.policy, policyrun.Description{Options: newTracer(io.Discard, false, false).options()})
 	if err != nil {

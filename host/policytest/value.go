@@ -102,7 +102,11 @@ func (r *reader) protocol(v value, s *Step) {
 }
 
 func (r *reader) peerName(v value, s *Step) {
-	if name, ok := r.text(v); ok {
+	name, ok := r.text(v)
+	switch learned := strings.ToLower(strings.TrimSuffix(name, ".")); {
+	case ok && learned != name:
+		r.fail(v.Node, learned, "%s: expected a name in lower case, without a dot at its end, as proxies learn it, found %s", v.key, describe(v.Node))
+	case ok:
 		s.Incoming.Other = Called(s.Incoming.Other, name)
 	}
 }

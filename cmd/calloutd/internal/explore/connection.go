@@ -149,8 +149,21 @@ func (r *reader) name(field, text string) {
 	case at >= 0 && text != "":
 		_, n := utf8.DecodeRuneInString(text[at:])
 		r.bad(field, text, at, at+n, "a name has no spaces")
+	default:
+		if at := strings.IndexFunc(text, unnamed); at >= 0 {
+			_, n := utf8.DecodeRuneInString(text[at:])
+			r.bad(field, text, at, at+n, "a name has letters of the DNS (xn--... for others), digits, dots, dashes and underscores")
+		}
 	}
 }
+
+// unnamed says that no proxy learns a name with this.
+func unnamed(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-._", c)
+}
+
+// Learned is a name as proxies learn it.
+func Learned(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
 const wantAddress = "expected an address and a port, such as 198.51.100.7:80 or [2001:db8::7]:80"
 

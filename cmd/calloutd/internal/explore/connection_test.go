@@ -67,6 +67,8 @@ func TestMistakesHaveTheirPlace(t *testing.T) {
 		{"pid", "-1", "-1", "expected the number of a process"},
 		{"host_name", "app example", " ", "a name has no spaces"},
 		{"peer_name", "äpp\x00", "\x00", "a name has no spaces"},
+		{"peer_name", "äpp.example", "ä", "a name has letters of the DNS (xn--... for others), digits, dots, dashes and underscores"},
+		{"host_name", "app.example:80", ":", "a name has letters of the DNS (xn--... for others), digits, dots, dashes and underscores"},
 	} {
 		t.Run(c.field+" "+c.text, func(t *testing.T) {
 			conn := good()
