@@ -46,7 +46,7 @@ next attach, of this version or of another one. --detach takes it away, and need
 			return o.attach(cmd)
 		},
 	}
-	cmd.Flags().StringVarP(&o.policy, "policy", "p", "", "policy file (required, but for --detach)")
+	policyVar(cmd, &o.policy, "policy file, or folder with a policy.yaml (required, but for --detach)")
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
 	f.StringVar(&o.cgroup, "cgroup", "", "folder of the cgroup (required)")
@@ -58,7 +58,6 @@ next attach, of this version or of another one. --detach takes it away, and need
 	o.books.records.flags(f)
 	cmd.MarkFlagsOneRequired("policy", "detach")
 	// These fail only for a flag that does not exist.
-	_ = cmd.MarkFlagFilename("policy", "yaml", "yml")
 	_ = cmd.MarkFlagRequired("cgroup")
 	_ = cmd.MarkFlagDirname("cgroup")
 	_ = cmd.MarkFlagDirname("pin")

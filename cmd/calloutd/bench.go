@@ -37,8 +37,9 @@ time. It ends with code 1 when memory grew.`,
 		Example: `  calloutd bench examples/quickstart/policy.yaml
   calloutd bench policy.yaml --json
   calloutd bench policy.yaml --soak 10000000 --plot soak.svg`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.bench(cmd, args[0]) },
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: policyFiles,
+		RunE:              onPolicy(o.bench),
 	}
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()

@@ -73,6 +73,12 @@ type side struct {
 
 func (o *diffOptions) sides(args []string) ([]side, error) {
 	with := &o.beside
+	for i := range args {
+		var err error
+		if args[i], err = policyAt(args[i]); err != nil {
+			return nil, err
+		}
+	}
 	if len(args) == 1 {
 		if len(with.words) == 0 {
 			return nil, errors.New("diff of one policy needs --with: what it is to stand beside")

@@ -127,6 +127,17 @@ func policyAt(arg string) (string, error) {
 	return file, nil
 }
 
+// onPolicy runs a command whose argument is a policy.
+func onPolicy(run func(cmd *cobra.Command, policy string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		policy, err := policyAt(args[0])
+		if err != nil {
+			return err
+		}
+		return run(cmd, policy)
+	}
+}
+
 // browse opens the browser that the system has for its user.
 func browse(ctx context.Context, address string, wg *sync.WaitGroup) error {
 	command := map[string][]string{"darwin": {"open"}, "windows": {"rundll32", "url.dll,FileProtocolHandler"}}[runtime.GOOS]

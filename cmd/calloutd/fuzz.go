@@ -37,7 +37,7 @@ The same seed tries the same connections. It ends with code 1 when it found some
   calloutd fuzz policy.yaml --seed 7 --limit 1000000 --out -`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: policyFiles,
-		RunE:              func(cmd *cobra.Command, args []string) error { return o.fuzz(cmd, args[0]) },
+		RunE:              onPolicy(o.fuzz),
 	}
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()

@@ -51,8 +51,7 @@ With --events every decision is a line for machines, and with --summary the end 
 			return o.run(cmd)
 		},
 	}
-	cmd.Flags().StringVarP(&o.policy, "policy", "p", "", "policy file (required)")
-	_ = cmd.MarkFlagFilename("policy", "yaml", "yml") // fails only for a flag that does not exist
+	policyVar(cmd, &o.policy, "policy file, or folder with a policy.yaml (required)")
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
 	f.StringSliceVar(&o.interfaces, "interface", nil, "interface that connections come in on (required)")

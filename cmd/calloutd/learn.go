@@ -43,7 +43,7 @@ changing it. What a filter cannot permit, because another one decides before it,
 	f := cmd.Flags()
 	f.SetInterspersed(false)
 	f.StringVarP(&o.out, "out", "o", "", "policy to write")
-	f.StringVar(&o.extend, "extend", "", "policy to add filters to")
+	f.Var((*policyPath)(&o.extend), "extend", "policy to add filters to")
 	f.StringVar(&o.from, "from", "", "flight file to learn from instead of a command")
 	cmd.MarkFlagsMutuallyExclusive("out", "extend")
 	cmd.MarkFlagsOneRequired("out", "extend")

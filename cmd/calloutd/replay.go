@@ -39,9 +39,8 @@ differs.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.replay(cmd, args[0]) },
 	}
 	jsonFlag(cmd, &o.json)
-	cmd.Flags().StringVarP(&o.policy, "policy", "p", "", "policy file that decides")
+	policyVar(cmd, &o.policy, "policy file that decides, or folder with a policy.yaml")
 	o.beside.flag(cmd)
-	_ = cmd.MarkFlagFilename("policy", "yaml", "yml") // fails only for a flag that does not exist
 	return cmd
 }
 

@@ -37,12 +37,30 @@ calloutd itself. run ends with the code of its command.`,
 	return root
 }
 
-// policyFlag adds the flag that names the policy.
+// policyFlag adds the flag that names the policy, which must be given.
 func policyFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVarP(path, "policy", "p", "", "policy file (required)")
-	// Both fail only for a flag that does not exist.
-	_ = cmd.MarkFlagRequired("policy")
-	_ = cmd.MarkFlagFilename("policy", "yaml", "yml")
+	policyVar(cmd, path, "policy file, or folder with a policy.yaml (required)")
+	_ = cmd.MarkFlagRequired("policy") // fails only for a flag that does not exist
+}
+
+func policyVar(cmd *cobra.Command, path *string, usage string) {
+	cmd.Flags().VarP((*policyPath)(path), "policy", "p", usage)
+	_ = cmd.MarkFlagFilename("policy", "yaml", "yml") // fails only for a flag that does not exist
+}
+
+// A policyPath is a flag's policy file: of a folder its policy.yaml.
+type policyPath string
+
+func (p *policyPath) String() string { return string(*p) }
+
+// Type is what help calls the value.
+func (p *policyPath) Type() string { return "string" }
+
+// Set is of pflag.Value.
+func (p *policyPath) Set(arg string) error {
+	file, err := policyAt(arg)
+	*p = policyPath(file)
+	return err
 }
 
 func jsonFlag(cmd *cobra.Command, on *bool) {

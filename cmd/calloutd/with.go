@@ -112,7 +112,11 @@ func openOther(dir, word string, errs io.Writer) (*policyfile.File, error) {
 		}
 		return text.Policy()
 	}
-	file, err := policyfile.Load(policyfile.Under(dir, word))
+	path, err := policyAt(policyfile.Under(dir, word))
+	if err != nil {
+		return nil, err
+	}
+	file, err := policyfile.Load(path)
 	if errors.Is(err, os.ErrNotExist) {
 		near := ""
 		if n := policyfile.Nearest(word, policymodel.Names()); n != "" {
