@@ -65,6 +65,14 @@ func (o *benchOptions) bench(cmd *cobra.Command, policy string) error {
 	if err != nil {
 		return err
 	}
+	if o.soak != "" {
+		err = canWrite("--plot", o.plot)
+	} else if cmd.Flags().Changed("plot") {
+		err = errors.New("--plot is where --soak draws: give both")
+	}
+	if err != nil {
+		return err
+	}
 	p, err := new(beside).describe(cmd.Context(), policy, policyrun.Description{Options: newTracer(io.Discard, false, false).options(), Measures: true})
 	if err != nil {
 		return err

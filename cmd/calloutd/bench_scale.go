@@ -46,6 +46,11 @@ type benchScaleOptions struct {
 }
 
 func (o *benchScaleOptions) run(cmd *cobra.Command) error {
+	if o.svg != "" {
+		if err := canWrite("--svg", o.svg); err != nil {
+			return err
+		}
+	}
 	rows, err := benchscale.Run(cmd.Context(), o.sizes, func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), "measuring", s) })
 	if err != nil {
 		return err

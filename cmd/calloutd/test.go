@@ -94,7 +94,14 @@ func (o *testOptions) check() error {
 	case !(o.min >= 0 && o.min <= 100): // Not a number is neither.
 		return fmt.Errorf("--min %g: expected a percentage from 0 to 100", o.min)
 	}
-	return nil
+	if o.builds != "" {
+		if info, err := os.Stat(o.builds); err != nil {
+			return fmt.Errorf("--builds: %w", err)
+		} else if !info.IsDir() {
+			return fmt.Errorf("--builds %s: expected a folder", o.builds)
+		}
+	}
+	return errors.Join(isFile("--junit", o.junit), isFile("--html", o.html), isFile("--lcov", o.lcov))
 }
 
 // once runs all cases.
