@@ -59,7 +59,8 @@ func (e *Enforcer) Connect(ctx context.Context, ep Endpoint) (*Flow, error) {
 // if it wraps ErrInProgress.
 //
 // The record is kept before the connection is let go: a proxy that accepts it
-// at once must find it.
+// at once must find it. The caller owes a Close or a Detach of the Flow, which the
+// socket's Close is not: until then its record lives.
 //
 // A datagram socket's connect() asks CONNECT_REDIRECT only; its flow begins with
 // the first SendTo, and no Flow is returned (ALE-LAY-05).

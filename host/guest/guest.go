@@ -38,7 +38,7 @@ type Options struct {
 	CompileTimeout time.Duration
 }
 
-// A Runtime compiles and holds modules.
+// A Runtime compiles and holds modules. It is safe for concurrent use.
 type Runtime struct {
 	*compilers
 	pages   uint32

@@ -19,7 +19,7 @@ var _ fwps.Callout = (*Module)(nil)
 
 var errClosed = errors.New("the module is closed")
 
-// A Module is a callout. It is a fwps.Callout.
+// A Module is a callout. It is a fwps.Callout, and safe for concurrent use.
 type Module struct {
 	name     string
 	rt       *Runtime
