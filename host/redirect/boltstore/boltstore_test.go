@@ -241,7 +241,7 @@ func TestAFileWithoutSerialsIsRefused(t *testing.T) {
 	p := path(t)
 	require.NoError(t, open(t, boltstore.Options{Path: p}).Close())
 	edit(t, p, func(tx *bolt.Tx) error {
-		return tx.Bucket([]byte("about")).Put([]byte("run"), binary.BigEndian.AppendUint64(nil, 1<<16-1))
+		return tx.Bucket([]byte("about")).Put([]byte("run"), boltstore.Checked("run", binary.BigEndian.AppendUint64(nil, 1<<16-1)))
 	})
 	_, err := boltstore.Open(boltstore.Options{Path: p})
 	require.ErrorContains(t, err, "it was opened 65535 times and has no serials for one more; begin a new file")
@@ -257,11 +257,20 @@ func TestANewerFormatIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "its format is version 2, this program reads 1")
 }
 
+// edit changes a file as if the store had: what it says of its hops is of the newest
+// transaction.
 func edit(t *testing.T, path string, f func(tx *bolt.Tx) error) {
 	t.Helper()
 	db, err := bolt.Open(path, 0o600, nil)
 	require.NoError(t, err)
-	require.NoError(t, db.Update(f))
+	require.NoError(t, db.Update(func(tx *bolt.Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		about := tx.Bucket([]byte("about"))
+		state := append([]byte(nil), about.Get([]byte("hops"))[:16]...)
+		return about.Put([]byte("hops"), boltstore.Checked("hops", binary.BigEndian.AppendUint64(state, uint64(tx.ID()))))
+	}))
 	require.NoError(t, db.Close())
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -14,7 +15,8 @@ import (
 
 // The format of a file: a bbolt database with two buckets. "hops" has the encoded
 // hops by serial (64 bits, big-endian), each after a CRC-32C of the serial and the
-// encoding. "about" says what the file is and how many hops it must have.
+// encoding. "about" says what the file is and how many hops it must have; what nothing
+// else would contradict is there with a checksum.
 const formatVersion = 1
 
 var (
@@ -22,9 +24,9 @@ var (
 	aboutBucket = []byte("about")
 
 	formatKey = []byte("calloutd redirect records") // version
-	runKey    = []byte("run")                       // how often the file was opened
-	countKey  = []byte("hops")                      // their number
-	sealKey   = []byte("seal")                      // a redirect.SealKey, and the CRC-32C of the two
+	runKey    = []byte("run")                       // checked: how often the file was opened
+	stateKey  = []byte("hops")                      // checked: a state, with each transaction
+	sealKey   = []byte("seal")                      // checked: a redirect.SealKey
 )
 
 const crcLen = 4
@@ -33,6 +35,31 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func sum(key, encoded []byte) uint32 {
 	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, encoded)
+}
+
+// checked is a value and the CRC-32C of its key and itself.
+func checked(key, value []byte) []byte {
+	return binary.LittleEndian.AppendUint32(value, sum(key, value))
+}
+
+// A state is what the hops of a file are together: so it has no older one of them, and
+// none of another transaction.
+type state struct {
+	count, sums uint64 // of the checksums of all hops
+}
+
+func (s state) bytes(tx *bolt.Tx) []byte {
+	return checked(stateKey, slices.Concat(u64(s.count), u64(s.sums), u64(uint64(tx.ID()))))
+}
+
+func (s *state) add(value []byte) {
+	s.count++
+	s.sums += uint64(binary.LittleEndian.Uint32(value))
+}
+
+func (s *state) remove(value []byte) {
+	s.count--
+	s.sums -= uint64(binary.LittleEndian.Uint32(value))
 }
 
 func u64(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
@@ -45,7 +72,7 @@ type file struct {
 	path  string
 	about about
 	db    *bolt.DB
-	count uint64
+	state state
 	sync  bool // each commit waits for the disk
 
 	compactFrom int64 // the size from which on it pays to make the file smaller
@@ -58,10 +85,10 @@ var options = bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistT
 // commit makes the hops with these serials on disk what they are in memory.
 func (f *file) commit(serials []uint64, get getter) error {
 	return guard(func() error {
-		count := f.count
-		err := f.db.Update(func(tx *bolt.Tx) error { return change(tx, &count, serials, get) })
+		state := f.state
+		err := f.db.Update(func(tx *bolt.Tx) error { return change(tx, &state, serials, get) })
 		if err == nil {
-			f.count = count
+			f.state = state
 			at("batch on disk")
 		}
 		return err
@@ -69,22 +96,22 @@ func (f *file) commit(serials []uint64, get getter) error {
 }
 
 // change makes hops in the file what they are in memory.
-func change(tx *bolt.Tx, count *uint64, serials []uint64, get getter) error {
+func change(tx *bolt.Tx, state *state, serials []uint64, get getter) error {
 	hops := tx.Bucket(hopsBucket)
 	hops.FillPercent = 0.9 // Serials grow: there is little to insert in between.
 	for _, serial := range serials {
 		key := u64(serial)
-		known := hops.Get(key) != nil
+		known := hops.Get(key)
+		if known != nil {
+			state.remove(known)
+		}
 		value, err := get(make([]byte, crcLen, 512), serial)
 		switch {
 		case err == nil:
-			if !known {
-				*count++
-			}
 			binary.LittleEndian.PutUint32(value, sum(key, value[crcLen:]))
+			state.add(value)
 			err = hops.Put(key, value)
-		case known:
-			*count--
+		case known != nil:
 			err = hops.Delete(key)
 		default: // It came and went.
 			err = nil
@@ -94,7 +121,7 @@ func change(tx *bolt.Tx, count *uint64, serials []uint64, get getter) error {
 		}
 	}
 	at("batch written")
-	return tx.Bucket(aboutBucket).Put(countKey, u64(*count))
+	return tx.Bucket(aboutBucket).Put(stateKey, state.bytes(tx))
 }
 
 // sparse says that most of a large file is unused.
@@ -116,7 +143,7 @@ func (f *file) rewrite(serials []uint64, get getter) error {
 			return err
 		}
 		at("rewrite begun")
-		count, err := f.create(temporary, serials, get)
+		state, err := f.create(temporary, serials, get)
 		if err != nil {
 			_ = os.Remove(temporary) // It may be what fills the disk.
 			return err
@@ -135,36 +162,36 @@ func (f *file) rewrite(serials []uint64, get getter) error {
 		if f.db, err = bolt.Open(f.path, 0o600, &o); err != nil {
 			return err
 		}
-		f.count = count
+		f.state = state
 		return nil
 	})
 }
 
 // create makes a file and returns when it is on disk.
-func (f *file) create(path string, serials []uint64, get getter) (count uint64, err error) {
+func (f *file) create(path string, serials []uint64, get getter) (state state, err error) {
 	o := options
 	o.NoSync = true // Once, at the end.
 	db, err := bolt.Open(path, 0o600, &o)
 	if err != nil {
-		return 0, err
+		return state, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if err := db.Update(f.describe); err != nil {
-		return 0, err
+		return state, err
 	}
 	const step = 10_000 // A transaction holds what it changes in memory.
 	for len(serials) > 0 {
 		n := min(step, len(serials))
-		if err := db.Update(func(tx *bolt.Tx) error { return change(tx, &count, serials[:n], get) }); err != nil {
-			return 0, err
+		if err := db.Update(func(tx *bolt.Tx) error { return change(tx, &state, serials[:n], get) }); err != nil {
+			return state, err
 		}
 		serials = serials[n:]
 		at("rewrite half")
 	}
 	// Once more: when its newest page of metadata is damaged, bbolt takes the one
 	// before, which is then as new.
-	err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket(aboutBucket).Put(countKey, u64(count)) })
-	return count, errors.Join(err, db.Sync())
+	err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket(aboutBucket).Put(stateKey, state.bytes(tx)) })
+	return state, errors.Join(err, db.Sync())
 }
 
 func (f *file) describe(tx *bolt.Tx) error {
@@ -175,8 +202,8 @@ func (f *file) describe(tx *bolt.Tx) error {
 	if _, err := tx.CreateBucket(hopsBucket); err != nil {
 		return err
 	}
-	return errors.Join(about.Put(formatKey, u64(formatVersion)), about.Put(runKey, u64(f.about.run)), about.Put(sealKey, binary.LittleEndian.AppendUint32(f.about.seal[:], sum(sealKey, f.about.seal[:]))),
-		about.Put(countKey, u64(0)))
+	return errors.Join(about.Put(formatKey, u64(formatVersion)), about.Put(stateKey, state{}.bytes(tx)),
+		about.Put(runKey, checked(runKey, u64(f.about.run))), about.Put(sealKey, checked(sealKey, f.about.seal[:])))
 }
 
 // close closes the file. What was committed without waiting for the disk gets there.

@@ -2,6 +2,7 @@ package boltstore
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ func read(path string, each func(*redirect.Hop) error) (a about, err error) {
 		return about{seal: redirect.NewSealKey()}, nil
 	case err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
 		return a, fmt.Errorf("others may use it (mode %v), and it has the key of the records' seal: take that from them, or begin a new file", info.Mode().Perm())
+	case err == nil && info.Size() == 0:
+		return a, fmt.Errorf("%w: it is empty, and no file of records ever was; remove it to begin a new one", ErrDamaged)
 	}
 	err = guard(func() error {
 		db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, ReadOnly: true})
@@ -42,6 +45,9 @@ func read(path string, each func(*redirect.Hop) error) (a about, err error) {
 			return explain(err)
 		}
 		defer db.Close()
+		if err := checkPages(path, db.Info().PageSize); err != nil {
+			return err
+		}
 		return db.View(func(tx *bolt.Tx) error {
 			a, err = readAll(tx, each)
 			return err
@@ -59,52 +65,84 @@ func explain(err error) error {
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
-func readAll(tx *bolt.Tx, each func(*redirect.Hop) error) (a about, err error) {
+func readAll(tx *bolt.Tx, each func(*redirect.Hop) error) (about, error) {
 	itself, hops := tx.Bucket(aboutBucket), tx.Bucket(hopsBucket)
 	if itself == nil || hops == nil {
-		return a, fmt.Errorf("%w: it has no redirect records", ErrDamaged)
+		return about{}, fmt.Errorf("%w: it has no redirect records", ErrDamaged)
 	}
-	number := func(key []byte) uint64 {
-		b := itself.Get(key)
-		if len(b) != 8 {
-			err = fmt.Errorf("%w: it does not say its %q", ErrDamaged, key)
-			return 0
-		}
-		return binary.BigEndian.Uint64(b)
-	}
-	version, run, count := number(formatKey), number(runKey), number(countKey)
+	a, should, err := readAbout(itself, uint64(tx.ID()))
 	if err != nil {
-		return a, err
+		return about{}, err
 	}
-	if version != formatVersion {
-		return a, fmt.Errorf("its format is version %d, this program reads %d", version, formatVersion)
+	return a, readHops(hops, should, each)
+}
+
+// readAbout reads what a file says of itself, and which hops it must have, by its newest
+// transaction.
+func readAbout(itself *bolt.Bucket, newest uint64) (a about, should state, err error) {
+	version, err := value(itself, formatKey, 8)
+	if err == nil && binary.BigEndian.Uint64(version) != formatVersion {
+		err = fmt.Errorf("its format is version %d, this program reads %d", binary.BigEndian.Uint64(version), formatVersion)
 	}
-	seal := itself.Get(sealKey)
-	if len(seal) != len(a.seal)+crcLen || binary.LittleEndian.Uint32(seal[len(a.seal):]) != sum(sealKey, seal[:len(a.seal)]) {
-		return a, fmt.Errorf("%w: it does not say its %q", ErrDamaged, sealKey)
+	hops, errHops := checkedValue(itself, stateKey, 24)
+	run, errRun := checkedValue(itself, runKey, 8)
+	seal, errSeal := checkedValue(itself, sealKey, len(a.seal))
+	if err := cmp.Or(err, errHops, errRun, errSeal); err != nil {
+		return a, should, err
 	}
-	a.run, a.seal = run, redirect.SealKey(seal[:len(a.seal)])
-	return a, readHops(hops, count, each)
+	if tx := binary.BigEndian.Uint64(hops[16:]); tx != newest {
+		return a, should, fmt.Errorf("%w: it is of transaction %d and has what it was at %d", ErrDamaged, newest, tx)
+	}
+	return about{run: binary.BigEndian.Uint64(run), seal: redirect.SealKey(seal)},
+		state{count: binary.BigEndian.Uint64(hops), sums: binary.BigEndian.Uint64(hops[8:])}, nil
+}
+
+// value is the value of a key, which has n bytes.
+func value(itself *bolt.Bucket, key []byte, n int) ([]byte, error) {
+	b := itself.Get(key)
+	if len(b) != n {
+		return nil, fmt.Errorf("%w: it does not say its %q", ErrDamaged, key)
+	}
+	return b, nil
+}
+
+// checkedValue undoes checked.
+func checkedValue(itself *bolt.Bucket, key []byte, n int) ([]byte, error) {
+	b, err := value(itself, key, n+crcLen)
+	if err != nil {
+		return nil, err
+	}
+	if binary.LittleEndian.Uint32(b[n:]) != sum(key, b[:n]) {
+		return nil, fmt.Errorf("%w: its %q has another checksum", ErrDamaged, key)
+	}
+	return b[:n], nil
 }
 
 // readHops reads as many hops as there must be, in ascending order.
-func readHops(hops *bolt.Bucket, count uint64, each func(*redirect.Hop) error) error {
-	n, last := uint64(0), []byte(nil)
+func readHops(hops *bolt.Bucket, should state, each func(*redirect.Hop) error) error {
+	is, last := state{}, []byte(nil)
 	err := hops.ForEach(func(k, v []byte) error {
-		if n++; n > count || n > 1 && bytes.Compare(last, k) >= 0 {
-			return fmt.Errorf("%w: record %d of %d is one too many", ErrDamaged, n, count)
+		n := is.count + 1
+		if n > should.count || n > 1 && bytes.Compare(last, k) >= 0 {
+			return fmt.Errorf("%w: record %d of %d is one too many", ErrDamaged, n, should.count)
 		}
 		last = append(last[:0], k...)
 		h, err := decode(k, v)
 		if err != nil {
-			return fmt.Errorf("%w: record %d of %d: %w", ErrDamaged, n, count, err)
+			return fmt.Errorf("%w: record %d of %d: %w", ErrDamaged, n, should.count, err)
 		}
+		is.add(v)
 		return each(h)
 	})
-	if err == nil && n != count {
-		err = fmt.Errorf("%w: %d of %d records are there", ErrDamaged, n, count)
+	switch {
+	case err != nil:
+		return err
+	case is.count != should.count:
+		return fmt.Errorf("%w: %d of %d records are there", ErrDamaged, is.count, should.count)
+	case is.sums != should.sums:
+		return fmt.Errorf("%w: some of its %d records are older ones", ErrDamaged, should.count)
 	}
-	return err
+	return nil
 }
 
 // decode returns a hop that holds on to nothing of the file.
