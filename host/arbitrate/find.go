@@ -73,17 +73,6 @@ func (x *index) find(q *search) {
 	if x.root.node != nil {
 		q.visit(x, []spot{{&x.root, rootKey}})
 	}
-	q.touched += warm(&q.best)
-}
-
-// warm touches what is read of the filters that were found, for all of them at once.
-func warm(best *[together]*entry) (sum code) {
-	for _, e := range best {
-		if e != nil {
-			sum += e.f.code
-		}
-	}
-	return sum
 }
 
 // first is the filter that was found of a sublayer, nil if there is none.

@@ -28,6 +28,7 @@ func (q *search) scan(e *entry, others []entry, left uint8) uint8 {
 			case q.after.begun && !q.after.admits(e.f) || e.has&hasMore != 0 && !e.f.matches(q.in):
 			default:
 				q.best[at], q.codes[at] = e, e.weight
+				q.touched += e.f.code // Read while the search goes on.
 				left &^= mine
 			}
 		}

@@ -73,7 +73,7 @@ func (q *search) touch(buckets []*bucket) {
 		}
 		sum += more.weight + n.after
 	}
-	q.touched = sum
+	q.touched += sum
 }
 
 // last is the highest place in a batch.

@@ -12,22 +12,26 @@ type place[V any] struct {
 	bit uint16
 }
 
-// begin makes the root e's.
-func (m *Map[V]) begin(e *Edit) place[V] {
+// begin makes the root e's, or the way through the crown.
+func (m *Map[V]) begin(e *Edit, key uint64) (place[V], uint) {
+	if m.crown.height > 0 {
+		end, shift := m.crown.end(e, key)
+		return down[V](end, e, key, shift), shift - step
+	}
 	if m.hold.owner != e {
 		m.hold = hold{owner: e}
 	}
-	return place[V]{&m.root, &m.hold, 1}
+	return place[V]{&m.root, &m.hold, 1}, top
 }
 
 // down makes a branch e's own and goes to a child of it.
-func (p place[V]) down(e *Edit, key uint64, shift uint) place[V] {
-	b := p.branch()
+func down[V any](to *unsafe.Pointer, e *Edit, key uint64, shift uint) place[V] {
+	b := (*branch[V])(*to)
 	if b.hold.owner != e {
 		mine := *b
 		mine.hold = hold{owner: e}
 		b = &mine
-		p.to = unsafe.Pointer(b)
+		*to = unsafe.Pointer(b)
 	}
 	i := key >> shift % fan
 	return place[V]{&b.kids[i], &b.hold, 1 << i}
@@ -50,8 +54,8 @@ func (p place[V]) set(slots []slot[V], tags [2]uint64) {
 // Edit returns the value of a key to be changed, a zero one if there is none. It
 // is good until the next call.
 func (m *Map[V]) Edit(e *Edit, key uint64) *V {
-	p := m.begin(e)
-	for shift := top; ; shift -= step {
+	m.grow(e)
+	for p, shift := m.begin(e, key); ; shift -= step {
 		if !p.isBranch() {
 			n := len(p.slots())
 			if p.find(key) != nil {
@@ -64,7 +68,7 @@ func (m *Map[V]) Edit(e *Edit, key uint64) *V {
 			}
 			p.split(e, shift)
 		}
-		p = p.down(e, key, shift)
+		p = down[V](&p.to, e, key, shift)
 	}
 }
 
@@ -119,10 +123,10 @@ func (m *Map[V]) Delete(e *Edit, key uint64) {
 	}
 	var path [64/step + 1]place[V]
 	depth := 0
-	p := m.begin(e)
-	for shift := top; p.isBranch(); shift -= step {
+	p, shift := m.begin(e, key)
+	for ; p.isBranch(); shift -= step {
 		path[depth], depth = p, depth+1
-		p = p.down(e, key, shift)
+		p = down[V](&p.to, e, key, shift)
 	}
 	p.drop(key)
 	for depth > 0 && path[depth-1].merge() {

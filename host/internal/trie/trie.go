@@ -20,9 +20,10 @@ const (
 
 // A Map is a table. The zero Map is empty; a copy of one is another table.
 type Map[V any] struct {
-	root child[V]
-	hold hold // of root, which is its bit 0
-	n    int
+	root  child[V] // of a table without a crown
+	hold  hold     // of root, which is its bit 0
+	crown crown
+	n     int
 }
 
 // A child is a branch, or up to width slots, or nothing. The tags are a byte of each
@@ -116,8 +117,8 @@ func (m *Map[V]) Len() int { return m.n }
 
 // Get returns the value of a key, which must not be modified; nil if there is none.
 func (m *Map[V]) Get(key uint64) *V {
-	c := &m.root
-	for shift := top; c.isBranch(); shift -= step {
+	c, shift := m.child(key)
+	for ; c.isBranch(); shift -= step {
 		c = &c.branch().kids[key>>(shift%64)%fan]
 	}
 	return c.find(key)
@@ -130,10 +131,11 @@ const Batch = 16
 // it looks only at the first slot that could be a key's, which it mostly is.
 func (m *Map[V]) GetAll(keys []uint64, out *[Batch]*V) {
 	var at [Batch]*child[V]
-	for i := range keys {
-		at[i&(Batch-1)] = &m.root
+	shift := top
+	for i, key := range keys {
+		at[i&(Batch-1)], shift = m.child(key)
 	}
-	for shift, deeper := top, m.root.isBranch(); deeper; shift -= step {
+	for deeper := true; deeper; shift -= step {
 		deeper = false
 		for i, key := range keys {
 			if c := at[i&(Batch-1)]; c.isBranch() {
@@ -156,22 +158,31 @@ func (m *Map[V]) GetAll(keys []uint64, out *[Batch]*V) {
 
 // All returns the keys and values in no order.
 func (m *Map[V]) All() iter.Seq2[uint64, *V] {
-	return func(yield func(uint64, *V) bool) { m.root.all(yield) }
+	return func(yield func(uint64, *V) bool) {
+		if m.crown.height == 0 {
+			m.root.all(yield)
+			return
+		}
+		m.crown.ends(nil, func(at *unsafe.Pointer) bool { return (*branch[V])(*at).all(yield) })
+	}
 }
 
 func (c *child[V]) all(yield func(uint64, *V) bool) bool {
 	if c.isBranch() {
-		kids := &c.branch().kids
-		for i := range kids {
-			if !kids[i].all(yield) {
-				return false
-			}
-		}
-		return true
+		return c.branch().all(yield)
 	}
 	slots := c.slots()
 	for i := range slots {
 		if !yield(slots[i].key, &slots[i].value) {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *branch[V]) all(yield func(uint64, *V) bool) bool {
+	for i := range b.kids {
+		if !b.kids[i].all(yield) {
 			return false
 		}
 	}

@@ -3,6 +3,7 @@ package trie_test
 import (
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -96,4 +97,48 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		m.Delete(e, k)
 	}
 	require.Equal(t, trie.Map[int]{}, m)
+}
+
+// A table that grows a crown, once or twice, stays what it was in all versions.
+func TestLargeTablesAreValuesToo(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	type version struct {
+		table trie.Map[int]
+		model map[uint64]int
+	}
+	now := version{model: map[uint64]int{}}
+	var versions []version
+	for _, n := range []int{500, 30, 8000, 1000} {
+		e := new(trie.Edit)
+		now.model = maps.Clone(now.model)
+		there := slices.Collect(maps.Keys(now.model))
+		for i := range n {
+			k := r.Uint64()
+			if len(there) > 0 && r.IntN(3) > 0 {
+				k = there[r.IntN(len(there))]
+			}
+			if i%4 == 3 {
+				now.table.Delete(e, k)
+				delete(now.model, k)
+				continue
+			}
+			*now.table.Edit(e, k), now.model[k] = i, i
+		}
+		for now.table.Len() < n {
+			k := r.Uint64()
+			*now.table.Edit(e, k), now.model[k] = n, n
+		}
+		versions = append(versions, now)
+	}
+	for k := range now.model {
+		now.table.Delete(new(trie.Edit), k)
+	}
+	require.Equal(t, trie.Map[int]{}, now.table)
+	for _, v := range versions {
+		require.Equal(t, v.model, contents(&v.table))
+		require.Equal(t, len(v.model), v.table.Len())
+		for k, want := range v.model {
+			require.Equal(t, want, *v.table.Get(k))
+		}
+	}
 }
