@@ -106,7 +106,7 @@ type mix struct {
 // maxMix is how many connections the search gives.
 const maxMix = 1000
 
-// mix takes connections through the layers once, and keeps what was asked of
+// mixOf takes connections through the layers once, and keeps what was asked of
 // those that the policy has filters for, or of all if it has none.
 func mixOf(ctx context.Context, p *policyrun.Policy, policy string) (*mix, error) {
 	world := policytrace.World(p)

@@ -19,8 +19,8 @@ func newBuild() *cobra.Command {
 the same bytes from the same source and compiler, wherever the folder is. When something
 is missing it says what to install. The project's Makefile has the same commands.
 
-It ends with code 1 when the compiler refuses the source (the engine a script), with 125 when something is
-missing.`,
+It ends with code 1 when the compiler refuses the source, or the engine the script, with
+125 when something is missing.`,
 		Example:           "  calloutd build no-telnet",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: folders,

@@ -84,7 +84,8 @@ func (w *world) addresses() ([]netip.Addr, error) {
 
 func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.later.Load())) }
 
-// the default provider and client, made when first needed.
+// clientOf is the default client, of the default provider: both are made when first
+// needed.
 func (w *world) clientOf() (*wsk.Client, error) {
 	if w.client != nil {
 		return w.client, nil

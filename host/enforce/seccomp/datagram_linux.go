@@ -125,7 +125,7 @@ func (d *datagram) close() {
 	d.relay.close()
 }
 
-// for w lends the socket of w to the ALE while it decides.
+// lend gives the ALE the socket of w while it decides.
 func (d *datagram) lend(w *worker) (done func()) {
 	d.mu.Lock()
 	d.w = w

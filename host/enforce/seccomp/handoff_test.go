@@ -91,7 +91,7 @@ func socksUpstream(t *testing.T, reply byte, wait func(c net.Conn)) upstream {
 
 func atOnce(net.Conn) {}
 
-// handed is the options for a program that is redirected to a SOCKS proxy.
+// handedTo is the options for a program that is redirected to a SOCKS proxy.
 func handedTo(u netip.AddrPort, told *[]error) Options {
 	var mu sync.Mutex
 	e := ale.New(ale.Options{Classifier: policy(func(fwps.Incoming) netip.AddrPort { return u }), Store: memstore.New(0), BlockAtRedirect: true, OnRedirect: func(ev ale.RedirectEvent) {

@@ -11,7 +11,7 @@ const (
 	hostCost = 100
 )
 
-// weights of instructions that cost more than a unit, as they are at worst.
+// weight is what an instruction costs in units, at worst.
 func weight(i *instr) int {
 	switch op := i.op; {
 	case op == opElse || op == opEnd || op == opBlock || op == opLoop || op == opRaw:
