@@ -61,5 +61,13 @@ func fieldsOf(l fwpm.LayerID) []string {
 }
 
 // seesMapped reports whether a layer is asked about ::ffff:a.b.c.d, which is
-// how a dual-stack socket names an IPv4 destination (ALE-LAY-16).
-func seesMapped(l fwpm.LayerID) bool { return l.IsV6() && l.IsConnectRedirect() }
+// how a dual-stack socket names an IPv4 destination (ALE-LAY-16), and an IPv4
+// address that it binds and listens to (ALE-LAY-17).
+func seesMapped(l fwpm.LayerID) bool {
+	switch l {
+	case fwpm.LayerALEConnectRedirectV6, fwpm.LayerALEBindRedirectV6, fwpm.LayerALEResourceAssignmentV6, fwpm.LayerALEAuthListenV6,
+		fwpm.LayerALEResourceReleaseV6:
+		return true
+	}
+	return false
+}
