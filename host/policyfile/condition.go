@@ -116,6 +116,10 @@ func (r *reader) operand(c *condition, match string, t valueType, layers []fwpm.
 		r.fail(at(c.valueNode), layers[0].ForFamily(!o.is4()).String(), "value of %s: %s is asked about IPv%s, and %s is not", c.field, layers[0], family(layers[0].IsV6()), describe(c.valueNode))
 		return false
 	}
+	if c.field == fwpm.ConditionIPLocalAddress && layers[0].ForFamily(false) == fwpm.LayerALEResourceAssignmentV4 && o.low.IsUnspecified() && !o.isRange() {
+		r.fail(at(c.valueNode), Empty, "value of %s: a socket that binds no address has none at this layer (ALE-LAY-06), found %s", c.field, describe(c.valueNode))
+		return false
+	}
 	c.operand = o
 	switch {
 	case match != "":
