@@ -15,16 +15,27 @@ func (t valueType) path(n *yaml.Node, match string) (operand, *valueError) {
 	case !isText(n):
 		err = &valueError{want: t.what}
 	case t.host:
-		err = t.name(n.Value)
+		if err = t.name(n.Value); err == nil && end && withinWord(n.Value) {
+			err = &valueError{want: "the end of names such as .example.com, since not" + n.Value + " ends with this one too; the name itself is one more condition", nearest: "." + n.Value}
+		}
+	case !strings.Contains(t.sample, "/"):
 	case end && strings.HasSuffix(n.Value, "/"):
 		err = &valueError{want: "the end of a path such as /curl, since " + match + " tests the end"}
-	case strings.Contains(t.sample, "/") && !end && match != "equal": // Who writes it says that the program is called so.
+	case end && withinWord(n.Value):
+		err = &valueError{want: "the end of a path such as /curl, since /not" + n.Value + " ends with this one too", nearest: "/" + n.Value}
+	case !end && match != "equal": // Who writes it says that the program is called so.
 		err = t.program(n.Value)
 	}
 	if err != nil {
 		return operand{}, err
 	}
 	return t.one(n.Value), nil
+}
+
+// withinWord says that the end of a value which begins so may begin within a word of it.
+func withinWord(s string) bool {
+	c := s[0] // A text is not empty.
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }
 
 // name checks what an address is called.

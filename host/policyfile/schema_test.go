@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -272,6 +273,9 @@ func TestSchemaAndReaderAgree(t *testing.T) {
 		if id, ok := fwpm.ParseCondition(field); ok {
 			typ := typeOf(id, parseLayer(layer)[0])
 			c["value"] = typ.sample
+			if typ.host && strings.HasSuffix(match, "prefix") {
+				c["value"] = "." + typ.sample
+			}
 			if match == "range" {
 				c["value"] = typ.sample + "-" + typ.last
 			}

@@ -54,11 +54,11 @@ func (f *firewall) program(r *rule, c *conditions) string {
 	switch {
 	case p == "" || p == "any":
 	case p == "system":
-		c.add("ALE_APP_ID", "match: prefix, ", p) // AMB-34: the end of it
+		c.add("ALE_APP_ID", "match: equal, ", p) // It is no path.
 	case !strings.ContainsAny(p, `\/`):
 		f.reader.fail(r.lines["Program"], 1, "", "Program: expected a path such as C:\\Windows\\System32\\curl.exe, System or Any, found %q", short(p))
 	default:
-		c.add("ALE_APP_ID", "", p)
+		c.add("ALE_APP_ID", "", strings.ReplaceAll(p, "/", `\`))
 	}
 	return ""
 }
