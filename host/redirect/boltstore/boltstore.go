@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -94,14 +95,20 @@ func positive[T int | time.Duration](n, otherwise T) T {
 	return n
 }
 
+var errOpen = errors.New("another process has it open")
+
 func (s *Store) open() (err error) {
+	// A link to a file stays one, and all names of a file have one lock.
+	if to, err := filepath.EvalSymlinks(s.opts.Path); err == nil {
+		s.opts.Path = to
+	}
 	s.lock = flock.New(s.opts.Path+".lock", flock.SetPermissions(0o600))
 	ok, err := s.lock.TryLock()
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return errors.New("another process has it open")
+		return errOpen
 	}
 	defer func() {
 		if err != nil {

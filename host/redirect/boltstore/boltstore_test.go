@@ -351,3 +351,47 @@ func size(t *testing.T, path string) int64 {
 	require.NoError(t, err)
 	return i.Size()
 }
+
+// What keeps others out is the lock beside the file; without it, and by another name, bbolt
+// knows a file that is open.
+func TestAFileThatIsOpenIsFoundByAnyName(t *testing.T) {
+	p := path(t)
+	s := open(t, boltstore.Options{Path: p})
+	refused := func(name string) {
+		_, err := boltstore.Open(boltstore.Options{Path: name})
+		require.ErrorContains(t, err, ": another process has it open")
+	}
+	link := filepath.Join(filepath.Dir(p), "link.db")
+	require.NoError(t, os.Link(p, link))
+	refused(link)
+	if runtime.GOOS != "windows" { // Links need a privilege there, and what is open stays.
+		link := filepath.Join(t.TempDir(), "link.db")
+		require.NoError(t, os.Symlink(p, link))
+		refused(link)
+		require.NoError(t, os.Remove(p+".lock"))
+		refused(p)
+	}
+	require.NoError(t, s.Close())
+}
+
+// A link to a file stays one: the file may be where there is room.
+func TestALinkStaysOne(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("links need a privilege there")
+	}
+	p, link := path(t), path(t)
+	require.NoError(t, open(t, boltstore.Options{Path: p}).Close())
+	require.NoError(t, os.Symlink(p, link))
+	s := open(t, boltstore.Options{Path: link})
+	require.NoError(t, s.Put(hop(1, 0)))
+	require.NoError(t, s.Close())
+	to, err := os.Readlink(link)
+	require.NoError(t, err)
+	require.Equal(t, p, to)
+	require.Len(t, found(t, p), 1)
+}
+
+func TestOnlyAFileIsOpened(t *testing.T) {
+	_, err := boltstore.Open(boltstore.Options{Path: t.TempDir()})
+	require.ErrorContains(t, err, "it is no file (mode d")
+}

@@ -59,7 +59,7 @@ func plans() (ps []plan) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for i, point := range boltstore.Points {
 		hit := 1
-		if i < 3 { // Not before there is something to lose.
+		if i < 4 { // Not before there is something to lose.
 			hit = 20
 		}
 		ps = append(ps, plan{Point: point, Hit: int64(hit)})

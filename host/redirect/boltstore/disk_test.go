@@ -65,17 +65,7 @@ func fullDisk() {
 	s, err := boltstore.Open(o)
 	must(err)
 	room(400 << 10)
-	n := 0
-	for ; err == nil && n < 100_000; n++ {
-		err = s.Put(hop(uint64(n), 0))
-	}
-	n--
-	if !errors.Is(err, redirect.ErrUnavailable) || !strings.Contains(err.Error(), "file too large") {
-		panic(fmt.Sprint("refused with ", err))
-	}
-	if s.Len() != n {
-		panic(fmt.Sprintf("%d hops were taken and %d are there", n, s.Len()))
-	}
+	n := putUntil(s, "file too large")
 	room(1 << 40)
 	must(s.Flush(context.Background()))
 	must(s.Put(hop(uint64(n), 0)))
@@ -84,6 +74,24 @@ func fullDisk() {
 		panic(fmt.Sprint(failed, " failures told, ", well, " recoveries; made anew ", made, " times: at the beginning and after the failure, whose file is not trusted"))
 	}
 	fmt.Println(n+1, "hops")
+}
+
+// putUntil puts hops until one is refused for a reason, and returns how many were not.
+func putUntil(s *boltstore.Store, reason string) (n int) {
+	for {
+		err := s.Put(hop(uint64(n), 0))
+		if err == nil {
+			n++
+			continue
+		}
+		if !errors.Is(err, redirect.ErrUnavailable) || !strings.Contains(err.Error(), reason) {
+			panic(fmt.Sprint("refused with ", err))
+		}
+		if s.Len() != n {
+			panic(fmt.Sprintf("%d hops were taken and %d are there", n, s.Len()))
+		}
+		return n
+	}
 }
 
 // room is how large a file may be.

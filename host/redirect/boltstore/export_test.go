@@ -3,7 +3,7 @@ package boltstore
 import "github.com/calloutd/calloutd/host/redirect"
 
 // Points are where the process can be ended.
-var Points = []string{"put in memory", "batch written", "batch on disk", "file read", "rewrite begun", "rewrite half", "rewrite written", "rewrite renamed"}
+var Points = []string{"put in memory", "batch begun", "batch written", "batch on disk", "file read", "rewrite begun", "rewrite half", "rewrite written", "rewrite renamed"}
 
 // SetAt lets f be called at each point.
 func SetAt(f func(point string)) { at = f }

@@ -3,6 +3,7 @@ package boltstore
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
@@ -73,30 +74,60 @@ type file struct {
 	about about
 	db    *bolt.DB
 	state state
-	sync  bool // each commit waits for the disk
+	info  os.FileInfo // after the last commit
+	used  int64       // bytes of it, before that: it grows ahead
+	sync  bool        // each commit waits for the disk
 
 	compactFrom int64 // the size from which on it pays to make the file smaller
 }
 
-// options of a file that this process made: its free pages are found by a walk
-// over it, which saves writing them with each commit.
-var options = bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType}
+// options of a file that this process made. The free pages are in the file: to find them
+// bbolt would walk over all of it, also after each failed write, in a goroutine of its own
+// that would take the process with it where a page cannot be read.
+var options = bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType}
 
 // commit makes the hops with these serials on disk what they are in memory.
 func (f *file) commit(serials []uint64, get getter) error {
+	if err := f.intact(); err != nil {
+		return err
+	}
+	db, state, size := f.db, f.state, int64(0)
+	// After a panic bbolt has locks that nobody gives back, so to close it would wait for
+	// ever: it is left as it is.
+	f.db = nil
 	return guard(func() error {
-		state := f.state
-		err := f.db.Update(func(tx *bolt.Tx) error { return change(tx, &state, serials, get) })
-		if err == nil {
-			f.state = state
-			at("batch on disk")
+		err := db.Update(func(tx *bolt.Tx) error {
+			size = tx.Size()
+			return change(tx, &state, serials, get)
+		})
+		f.db = db
+		if err != nil {
+			return err
 		}
+		f.state, f.used = state, size
+		at("batch on disk")
+		f.info, err = os.Stat(f.path)
 		return err
 	})
 }
 
+// intact says that the file is the one that was opened, as long as it was. What is written
+// to one that was removed is lost, and what is read behind the end ends the process.
+func (f *file) intact() error {
+	switch info, err := os.Stat(f.path); {
+	case err != nil:
+		return err
+	case !os.SameFile(info, f.info):
+		return fmt.Errorf("%w: another file is in its place", ErrDamaged)
+	case info.Size() < f.info.Size():
+		return fmt.Errorf("%w: somebody cut it from %d to %d bytes", ErrDamaged, f.info.Size(), info.Size())
+	}
+	return nil
+}
+
 // change makes hops in the file what they are in memory.
 func change(tx *bolt.Tx, state *state, serials []uint64, get getter) error {
+	at("batch begun")
 	hops := tx.Bucket(hopsBucket)
 	hops.FillPercent = 0.9 // Serials grow: there is little to insert in between.
 	for _, serial := range serials {
@@ -124,13 +155,12 @@ func change(tx *bolt.Tx, state *state, serials []uint64, get getter) error {
 	return tx.Bucket(aboutBucket).Put(stateKey, state.bytes(tx))
 }
 
-// sparse says that most of a large file is unused.
+// sparse says that most of a large file is unused. It reads nothing of it: that is only
+// done under guard.
 func (f *file) sparse() bool {
 	s := f.db.Stats()
-	var size int64
-	_ = f.db.View(func(tx *bolt.Tx) error { size = tx.Size(); return nil })
-	free := int64(s.FreePageN+s.PendingPageN) * int64(f.db.Info().PageSize)
-	return size >= f.compactFrom && free > size*3/4
+	free := int64(s.FreePageN+s.PendingPageN) * int64(os.Getpagesize()) // which is what new files have
+	return f.used >= f.compactFrom && free > f.used*3/4
 }
 
 // rewrite makes the file anew with the hops of the given serials, in ascending
@@ -162,8 +192,9 @@ func (f *file) rewrite(serials []uint64, get getter) error {
 		if f.db, err = bolt.Open(f.path, 0o600, &o); err != nil {
 			return err
 		}
-		f.state = state
-		return nil
+		f.state, f.used = state, 0
+		f.info, err = os.Stat(f.path)
+		return err
 	})
 }
 

@@ -34,6 +34,8 @@ func read(path string, each func(*redirect.Hop) error) (a about, err error) {
 	switch info, err := os.Stat(path); {
 	case errors.Is(err, os.ErrNotExist):
 		return about{seal: redirect.NewSealKey()}, nil
+	case err == nil && !info.Mode().IsRegular():
+		return a, fmt.Errorf("it is no file (mode %v)", info.Mode())
 	case err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
 		return a, fmt.Errorf("others may use it (mode %v), and it has the key of the records' seal: take that from them, or begin a new file", info.Mode().Perm())
 	case err == nil && info.Size() == 0:
@@ -58,8 +60,10 @@ func read(path string, each func(*redirect.Hop) error) (a about, err error) {
 
 // explain tells a damaged file from one that the system does not give.
 func explain(err error) error {
-	var system syscall.Errno
-	if errors.As(err, &system) || errors.Is(err, berrors.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) { // It is locked itself too: somebody removed the lock.
+		return errOpen
+	}
+	if _, system := errors.AsType[syscall.Errno](err); system {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrDamaged, err)

@@ -1,0 +1,82 @@
+//go:build unix
+
+package boltstore_test
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/boltstore"
+)
+
+// What somebody does to the file of a store that has it open is a reason to refuse; the
+// next write makes it anew from memory. Windows lets nobody do that.
+func TestAFileThatSomebodyTookAwayIsMadeAgain(t *testing.T) {
+	for reason, take := range map[string]func(t *testing.T, path string){
+		"no such file or directory": func(t *testing.T, path string) { require.NoError(t, os.Remove(path)) },
+		"damaged: another file is in its place": func(t *testing.T, path string) {
+			b, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(path+".copy", b, 0o600))
+			require.NoError(t, os.Rename(path+".copy", path))
+		},
+		"damaged: somebody cut it from": func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 0)) },
+	} {
+		for _, d := range []boltstore.Durability{boltstore.Batched, boltstore.Sync} {
+			t.Run(fmt.Sprint(reason, " ", d), func(t *testing.T) {
+				p := path(t)
+				s := open(t, boltstore.Options{Path: p, Durability: d})
+				for i := range uint64(50) {
+					require.NoError(t, s.Put(hop(i, 0)))
+				}
+				require.NoError(t, s.Flush(t.Context()))
+				take(t, p)
+				err := s.Put(hop(50, 0))
+				if d == boltstore.Batched {
+					require.NoError(t, err, "it waits for nothing")
+					err = s.Flush(t.Context())
+				} else {
+					require.ErrorIs(t, err, redirect.ErrUnavailable)
+				}
+				require.ErrorContains(t, err, reason)
+				require.NoError(t, s.Flush(t.Context()))
+				require.NoError(t, s.Put(hop(51, 0)))
+				kept := s.Len()
+				require.NoError(t, s.Close())
+				require.Len(t, found(t, p), kept)
+			})
+		}
+	}
+}
+
+// A page that cannot be read in the middle of a write ends the write and not the process,
+// and nothing waits for what it held.
+func TestAPageThatCannotBeReadEndsTheWrite(t *testing.T) {
+	for _, left := range []int64{0, 2, 3, 5} {
+		t.Run(fmt.Sprint(left, " pages are left"), func(t *testing.T) {
+			p := path(t)
+			s := open(t, boltstore.Options{Path: p})
+			for i := range uint64(200) {
+				require.NoError(t, s.Put(hop(i, 0)))
+			}
+			require.NoError(t, s.Flush(t.Context()))
+			var once sync.Once
+			boltstore.SetAt(func(point string) {
+				if point == "batch begun" {
+					once.Do(func() { require.NoError(t, os.Truncate(p, left*int64(os.Getpagesize()))) })
+				}
+			})
+			defer boltstore.SetAt(func(string) {})
+			require.NoError(t, s.Release(100))
+			require.ErrorIs(t, s.Flush(t.Context()), boltstore.ErrDamaged)
+			require.NoError(t, s.Flush(t.Context()))
+			require.NoError(t, s.Close())
+			require.Len(t, found(t, p), 199)
+		})
+	}
+}
