@@ -16,7 +16,7 @@ import (
 // accept answers an accept() or accept4(). A connection that is refused is reset
 // and the next one taken, as if it had never come.
 func (w *worker) accept(flags int) unix.Errno {
-	switch e := w.sock.look(w.fd); {
+	switch e := w.look(); {
 	case e != 0:
 		return e
 	case !w.sock.inet():
@@ -38,7 +38,7 @@ func (w *worker) accept(flags int) unix.Errno {
 			return e
 		}
 		e = w.acceptOne(listening, fd, flags)
-		unix.Close(fd)
+		w.close(fd)
 		if e != refused {
 			return e
 		}

@@ -105,7 +105,7 @@ func (r *relay) standIn(peer netip.AddrPort) (*standIn, error) {
 // datagram or right after its connect().
 func (l *standIn) meet(d *datagram, w *worker) error {
 	defer d.lend(w)()
-	_, local, e := getName(w.fd)
+	local, e := w.local()
 	if e != 0 {
 		return callErr(e)
 	}

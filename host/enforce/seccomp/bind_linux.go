@@ -17,7 +17,7 @@ func (w *worker) bind() unix.Errno {
 	if e != 0 {
 		return e
 	}
-	switch e := w.sock.look(w.fd); {
+	switch e := w.look(); {
 	case e != 0:
 		return e
 	case !w.sock.inet():
@@ -59,13 +59,13 @@ func (w *worker) performBind(_ context.Context, to netip.AddrPort) (netip.AddrPo
 		}
 		sa = putSockaddr(w.to[:], w.sock.domain, to)
 	}
-	if _, _, e := unix.Syscall(unix.SYS_BIND, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))), uintptr(len(sa))); e != 0 {
+	if _, e := w.syscall(unix.SYS_BIND, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))), uintptr(len(sa)), 0); e != 0 {
 		return noAddr, callErr(e)
 	}
 	if w.n.Data.NR == unix.SYS_BIND {
 		w.named(&w.s.names.binds, to != w.in.Local)
 	}
-	_, local, e := getName(w.fd)
+	local, e := w.local()
 	return local, callErr(e)
 }
 
@@ -79,7 +79,7 @@ func parseBind(domain int32, sa []byte) (netip.AddrPort, unix.Errno) {
 
 // listen answers a listen().
 func (w *worker) listen() unix.Errno {
-	switch e := w.sock.look(w.fd); {
+	switch e := w.look(); {
 	case e != 0:
 		return e
 	case !w.sock.inet():
@@ -102,7 +102,7 @@ func (w *worker) listen() unix.Errno {
 	}
 	backlog := uintptr(int32(w.n.Data.Args[1]))
 	return w.done(sock.Listen(w.s.ctx, func() error {
-		_, _, e := unix.Syscall(unix.SYS_LISTEN, uintptr(w.fd), backlog, 0)
+		_, e := w.syscall(unix.SYS_LISTEN, uintptr(w.fd), backlog, 0, 0)
 		return callErr(e)
 	}))
 }

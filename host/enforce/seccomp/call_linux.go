@@ -34,7 +34,7 @@ func (w *worker) answer() unix.Errno {
 		e = w.call()
 	}
 	if w.fd >= 0 { // Before the reply: the program may count on having the last reference.
-		unix.Close(w.fd)
+		w.close(w.fd)
 		w.fd = -1
 	}
 	if w.t != nil {
@@ -77,16 +77,21 @@ func (w *worker) take() unix.Errno {
 		if err != nil {
 			return w.fail("open the thread", err)
 		}
+		w.t = t
+		w.holder.Store(t.pid)
+		if e := w.takeTurn(); e != 0 {
+			return e
+		}
 		fd, err := t.getFD(int32(w.n.Data.Args[0])) // The kernel reads an int.
 		if err == nil {
-			w.t, w.fd = t, fd
+			w.fd = fd
 			return 0
 		}
 		if err == unix.ESRCH && cached { // It was a former thread of that number.
 			t.close()
+			w.t = nil
 			continue
 		}
-		w.s.targets.give(t)
 		if err == unix.EBADF {
 			return unix.EBADF
 		}
@@ -98,7 +103,9 @@ func (w *worker) take() unix.Errno {
 // to here may have been about a thread that took over the number: that nobody
 // has is settled now.
 func (w *worker) know() unix.Errno {
+	w.enter()
 	id, err := w.t.identify(&w.seen, w.path[:])
+	w.leave()
 	if err != nil {
 		return w.fail("identify the program", err)
 	}
@@ -118,12 +125,22 @@ func (w *worker) sockaddr(addr uint64, length int32) ([]byte, unix.Errno) {
 	}
 	w.saLen = int(length)
 	sa := w.sa[:length]
-	return sa, w.wasRead(w.t.readMarked(addr, sa, &w.seen))
+	w.enter()
+	e := w.t.readMarked(addr, sa, &w.seen)
+	w.leave()
+	return sa, w.wasRead(e)
 }
 
 // read fills b from the program's memory.
 func (w *worker) read(addr uint64, b []byte) unix.Errno {
-	return w.wasRead(readMemory(w.n.TID, addr, b))
+	return w.readVectors([]unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, b)
+}
+
+func (w *worker) readVectors(vectors []unix.RemoteIovec, b []byte) unix.Errno {
+	w.enter()
+	e := readVectors(w.n.TID, vectors, b)
+	w.leave()
+	return w.wasRead(e)
 }
 
 func (w *worker) wasRead(e unix.Errno) unix.Errno {
@@ -136,7 +153,10 @@ func (w *worker) wasRead(e unix.Errno) unix.Errno {
 }
 
 func (w *worker) write(addr uint64, b []byte) unix.Errno {
-	switch e := writeMemory(w.n.TID, addr, b); e {
+	w.enter()
+	e := writeMemory(w.n.TID, addr, b)
+	w.leave()
+	switch e {
 	case 0, unix.EFAULT:
 		return e
 	default:

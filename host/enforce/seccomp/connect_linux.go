@@ -17,7 +17,7 @@ func (w *worker) connect() unix.Errno {
 	if e != 0 {
 		return e
 	}
-	switch e := w.sock.look(w.fd); {
+	switch e := w.look(); {
 	case e != 0:
 		return e
 	case !w.sock.inet():
@@ -30,7 +30,7 @@ func (w *worker) connect() unix.Errno {
 	}
 	if family(sa) == unix.AF_UNSPEC && len(sa) >= 2 {
 		w.named(&w.s.names.peers, false)
-		return sysConnect(w.fd, sa) // Disconnect.
+		return w.sysConnect(sa) // Disconnect.
 	}
 	if w.sock.datagram() {
 		return w.connectDatagram(sa)
@@ -41,7 +41,7 @@ func (w *worker) connect() unix.Errno {
 func (w *worker) connectTCP(sa []byte) unix.Errno {
 	if !w.s.l.killable {
 		e, ok := w.s.restarts.begin(w)
-		if ok && (e != 0 || sysConnect(w.fd, nowhere) == unix.EISCONN) { // Not disconnected since.
+		if ok && (e != 0 || w.sysConnect(nowhere) == unix.EISCONN) { // Not disconnected since.
 			return e
 		}
 	}
@@ -97,7 +97,7 @@ func (w *worker) perform(ctx context.Context, to ale.Target) (netip.AddrPort, er
 		e = w.soFar(to.Remote != w.in.Remote)
 	}
 	w.named(&w.s.names.peers, to.Remote != w.in.Remote)
-	_, local, _ := getName(w.fd)
+	local, _ := w.local()
 	return local, callErr(e)
 }
 
@@ -110,7 +110,7 @@ func (w *worker) toward(to netip.AddrPort) ([]byte, error) {
 	if netns(w.fd) != w.s.home {
 		return nil, errors.New("seccomp: the socket is in a network namespace of its own, from which a redirect does not arrive")
 	}
-	if to.Addr().Unmap().IsLoopback() && w.sock.reachLoopback() != 0 {
+	if to.Addr().Unmap().IsLoopback() && w.reachLoopback() != 0 {
 		return nil, callErr(unix.ENETUNREACH)
 	}
 	return putSockaddr(w.to[:], w.sock.domain, to), nil
@@ -121,14 +121,14 @@ func (w *worker) toward(to netip.AddrPort) ([]byte, error) {
 // is established; or a proxy is gone, and here it is known whose redirect that
 // was, while later only the program would hear of it.
 func (w *worker) soFar(redirected bool) unix.Errno {
-	switch state := tcpState(w.fd); {
+	switch state := w.tcpState(); {
 	case state == tcpSynSent, state == tcpClose && !redirected:
 		return unix.EINPROGRESS
 	case state != tcpClose: // The peer may have ended it already.
 		w.pending = unix.EINPROGRESS
 		return 0
 	}
-	if e := sysConnect(w.fd, nowhere); e != unix.EINVAL {
+	if e := w.sysConnect(nowhere); e != unix.EINVAL {
 		return e
 	}
 	return unix.ECONNABORTED // Another thread disconnected it.

@@ -169,7 +169,7 @@ func (w *worker) connectDatagram(sa []byte) unix.Errno {
 		return e
 	}
 	if w.sock.protocol == unix.IPPROTO_UDP && remote.Port() == 0 {
-		return sysConnect(w.fd, sa) // Nothing can be sent there. It is done to ask for the route.
+		return w.sysConnect(sa) // Nothing can be sent there. It is done to ask for the route.
 	}
 	remote = w.concrete(sa, remote)
 	w.in.Remote = remote
@@ -184,7 +184,7 @@ func (w *worker) connectDatagram(sa []byte) unix.Errno {
 		return w.done(err)
 	}
 	w.named(&w.s.names.peers, to != remote)
-	if e := sysConnect(w.fd, sa); e != 0 || proxy == nil {
+	if e := w.sysConnect(sa); e != 0 || proxy == nil {
 		return e
 	}
 	return w.done(proxy.meet(d, w))
@@ -208,7 +208,7 @@ func (w *worker) towardDatagram(d *datagram, to netip.AddrPort) (sa []byte, l *s
 func (d *datagram) connect(w *worker, remote netip.AddrPort) (to netip.AddrPort, err error) {
 	unlock := d.lend(w)
 	_, err = d.ale.Connect(w.s.ctx, remote, func(context.Context, ale.Target) (netip.AddrPort, error) {
-		_, local, e := getName(w.fd)
+		local, e := w.local()
 		return local, callErr(e)
 	})
 	unlock()

@@ -71,6 +71,7 @@ func filter(opts *Options) ([]bpf.RawInstruction, error) {
 			load(offArg(4)), when(bpf.JumpNotEqual, 0, trap), load(offArg(4)+4), when(bpf.JumpNotEqual, 0, trap), allow),
 		send(unix.SYS_SENDMSG, 2, trap), send(unix.SYS_SENDMMSG, 3, trap),
 		is(unix.SYS_SETGROUPS, trap), // What is known about the thread changes.
+		is(unix.SYS_USERFAULTFD, load(offArg(0)), userFaults), is(unix.SYS_IOCTL, load(offArg(1)), is(userfaultfdNew, load(offArg(2)), userFaults), allow),
 		// PR_SET_MM_EXE_FILE changes which program /proc says this is.
 		is(unix.SYS_SETSOCKOPT, load(offArg(1)), is(unix.SOL_IP, routes4), is(unix.SOL_IPV6, routes6), allow),
 		is(unix.SYS_PRCTL, load(offArg(0)), is(unix.PR_SET_MM, refuse(unix.EPERM)), allow),
@@ -91,6 +92,15 @@ var (
 const (
 	flowLabelMgr    = 32 // IPV6_FLOWLABEL_MGR
 	sizeofFlowLabel = 32 // struct in6_flowlabel_req
+)
+
+// A program that serves its own faults would hold up the supervisor, which reads its
+// memory. One that serves those of its own instructions only does not (UFFD_USER_MODE_ONLY).
+var userFaults = slices.Concat(when(bpf.JumpBitsSet, userModeOnly, allow), refuse(unix.EPERM))
+
+const (
+	userModeOnly   = 1      // UFFD_USER_MODE_ONLY
+	userfaultfdNew = 0xaa00 // USERFAULTFD_IOC_NEW, of /dev/userfaultfd
 )
 
 // sockets decides which sockets may be made: those whose connects can be decided

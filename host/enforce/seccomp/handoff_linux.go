@@ -35,12 +35,12 @@ func (w *worker) handOff(p *handoff.Proxy, to ale.Target, sa []byte) (netip.Addr
 	}
 	e := c.connect(sa)
 	if e != 0 {
-		_ = sysConnect(w.fd, disconnected) // It may be connecting yet.
+		_ = w.sysConnect(disconnected) // It may be connecting yet.
 		return noAddr, callErr(e)
 	}
 	local, err := c.introduce(p, to)
 	if err != nil {
-		_ = sysConnect(w.fd, disconnected)
+		_ = w.sysConnect(disconnected)
 		if !w.s.l.valid(&w.n.ID) {
 			return noAddr, errKilled
 		}
@@ -90,7 +90,7 @@ func (c *handoffConn) connect(sa []byte) unix.Errno {
 		if e = c.wait(unix.EPOLLOUT); e != 0 {
 			return unix.ETIMEDOUT
 		}
-		if !c.w.sock.blocking() && tcpState(c.w.fd) == tcpEstablished {
+		if !c.w.sock.blocking() && c.w.tcpState() == tcpEstablished {
 			return 0 // The outcome is left for the program's next connect().
 		}
 		switch e = c.w.sysConnect(nowhere); e {
@@ -106,7 +106,7 @@ func (c *handoffConn) connect(sa []byte) unix.Errno {
 }
 
 func (c *handoffConn) introduce(p *handoff.Proxy, to ale.Target) (netip.AddrPort, error) {
-	_, local, e := getName(c.w.fd)
+	local, e := c.w.local()
 	if e != 0 {
 		return noAddr, callErr(e)
 	}
@@ -119,7 +119,7 @@ func (c *handoffConn) introduce(p *handoff.Proxy, to ale.Target) (netip.AddrPort
 	if err := p.Introduce(own, &r); err != nil {
 		return noAddr, &handoffError{err, callError{errnoFor(err)}}
 	}
-	if n := written(c.w.fd); n > own.written {
+	if n := c.w.written(); n > own.written {
 		return noAddr, &handoffError{fmt.Errorf("the program wrote %d bytes to the proxy before it was connected", n-own.written), callError{unix.ECONNABORTED}}
 	}
 	return local, nil
@@ -161,7 +161,9 @@ func (c *handoffConn) Write(b []byte) (n int, err error) {
 
 func (c *handoffConn) transfer(call uintptr, b []byte, events uint32, flags uintptr) (int, error) {
 	for {
+		c.w.enter()
 		n, _, e := unix.Syscall6(call, uintptr(c.w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|flags, 0, 0)
+		c.w.leave()
 		switch {
 		case e == 0 && n == 0 && call == unix.SYS_RECVFROM:
 			return 0, io.EOF
@@ -188,10 +190,12 @@ func (c *counter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// written is how many bytes were written to a TCP socket since it connected, by
+// written is how many bytes were written to the TCP socket since it connected, by
 // whoever has it.
-func written(fd int) uint64 {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+func (w *worker) written() uint64 {
+	w.enter()
+	info, err := unix.GetsockoptTCPInfo(w.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	w.leave()
 	if err != nil {
 		return 0
 	}

@@ -64,7 +64,9 @@ func (w *worker) resolve(sa []byte) (_ []byte, done func(), e unix.Errno) {
 		return nil, done, w.fail("find its directory", err)
 	}
 	defer unix.Close(dir)
+	w.enter()
 	fd, err := unix.Openat2(dir, string(path), &how)
+	w.leave()
 	if err != nil {
 		return nil, done, errnoOf(err)
 	}

@@ -129,7 +129,7 @@ func (s *supervisor) settled(events []unix.EpollEvent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ev := range events {
-		if w := s.parked[ev.Fd]; w != nil {
+		if w := s.parked[int64(ev.Fd)]; w != nil {
 			w.resume(0)
 		}
 	}
@@ -152,7 +152,11 @@ func (s *supervisor) look(last int64, now time.Time) int64 {
 		}
 	}
 	for w := range s.threads {
-		if since := w.since.Load(); stopped || since != 0 && tick-since >= 2 {
+		switch since := w.since.Load(); {
+		case since == heldUp:
+		case since != 0 && tick-since>>1 >= holdTicks:
+			s.hold(w, since)
+		case stopped, since&endable != 0 && tick-since>>1 >= 2:
 			kick(w.thread)
 		}
 	}

@@ -68,7 +68,7 @@ func (w *worker) getpeername() unix.Errno { return w.showName(unix.SYS_GETPEERNA
 func (w *worker) getsockname() unix.Errno { return w.showName(unix.SYS_GETSOCKNAME, &w.s.names.binds) }
 
 func (w *worker) showName(nr uintptr, m *map[uint64][]byte) unix.Errno {
-	if e := w.sock.look(w.fd); e != 0 {
+	if e := w.look(); e != 0 {
 		return e
 	}
 	asked := w.s.names.get(*m, w.sock.cookie)
@@ -76,7 +76,7 @@ func (w *worker) showName(nr uintptr, m *map[uint64][]byte) unix.Errno {
 		return proceed
 	}
 	w.size = uint32(len(w.sa))
-	if _, _, e := unix.Syscall(nr, uintptr(w.fd), uintptr(unsafe.Pointer(&w.sa)), uintptr(unsafe.Pointer(&w.size))); e != 0 {
+	if _, e := w.syscall(nr, uintptr(w.fd), uintptr(unsafe.Pointer(&w.sa)), uintptr(unsafe.Pointer(&w.size)), 0); e != 0 {
 		return e
 	}
 	if !w.s.l.valid(&w.n.ID) {

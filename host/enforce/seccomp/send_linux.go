@@ -81,7 +81,7 @@ func (w *worker) sendOne(at uint64, flags int, send func(*message) unix.Errno) u
 // sendOn looks at the socket of a send call and says how to send on it, if that
 // has to be done here. What is no datagram of IP needs no decision.
 func (w *worker) sendOn(call func(send func(*message) unix.Errno) unix.Errno) unix.Errno {
-	switch e := w.sock.look(w.fd); {
+	switch e := w.look(); {
 	case e != 0:
 		return e
 	case w.sock.tcp() && w.s.opts.Isolate && !w.t.alone():
@@ -151,7 +151,7 @@ func (w *worker) fetch(m *message, n int) unix.Errno {
 	}
 	m.payload = w.room(&w.payload, n)
 	m.size -= n
-	return readVectors(w.n.TID, piece, m.payload)
+	return w.readVectors(piece, m.payload)
 }
 
 // room returns n bytes of a buffer that grows as needed.
@@ -230,7 +230,9 @@ func (w *worker) transmit(m *message) unix.Errno {
 	h := unix.Msghdr{Name: unsafe.SliceData(m.sa), Namelen: uint32(len(m.sa)), Iov: &iov, Iovlen: 1,
 		Control: unsafe.SliceData(m.control), Controllen: uint64(len(m.control))}
 	for wait := m.flags&unix.MSG_DONTWAIT == 0 && w.sock.blocking(); ; {
+		w.enter()
 		n, _, e := unix.Syscall(unix.SYS_SENDMSG, uintptr(w.fd), uintptr(unsafe.Pointer(&h)), uintptr(m.flags|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
+		w.leave()
 		if e != unix.EAGAIN || !wait {
 			w.val = int64(n)
 			return e

@@ -78,6 +78,22 @@ func (s *socket) look(fd int) unix.Errno {
 	return getOption(fd, unix.SOL_SOCKET, unix.SO_COOKIE, &s.cookie)
 }
 
+// look looks at the socket of the call.
+func (w *worker) look() unix.Errno {
+	w.enter()
+	e := w.sock.look(w.fd)
+	w.leave()
+	return e
+}
+
+// local returns the address that the socket of the call has now.
+func (w *worker) local() (netip.AddrPort, unix.Errno) {
+	w.enter()
+	_, local, e := getName(w.fd)
+	w.leave()
+	return local, e
+}
+
 func (s *socket) inet() bool { return s.domain == unix.AF_INET || s.domain == unix.AF_INET6 }
 
 // datagram reports a UDP or ping socket.
@@ -104,14 +120,16 @@ func netns(fd int) (cookie uint64) {
 
 // reachLoopback frees a socket from its interface, from which a redirect to
 // loopback would get lost.
-func (s *socket) reachLoopback() unix.Errno {
+func (w *worker) reachLoopback() unix.Errno {
 	var device int32
 	const lo = 1 // in every namespace
-	if _ = getOption(s.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, &device); device <= 0 || device == lo {
+	w.enter()
+	defer w.leave()
+	if _ = getOption(w.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, &device); device <= 0 || device == lo {
 		return 0
 	}
 	device = 0
-	return setOption(s.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, &device)
+	return setOption(w.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, &device)
 }
 
 // States of tcp_states.h.
@@ -121,8 +139,10 @@ const (
 	tcpClose       = 7
 )
 
-func tcpState(fd int) byte {
+func (w *worker) tcpState() byte {
 	state := [1]byte{tcpSynSent}
-	getOption(fd, unix.IPPROTO_TCP, unix.TCP_INFO, &state)
+	w.enter()
+	getOption(w.fd, unix.IPPROTO_TCP, unix.TCP_INFO, &state)
+	w.leave()
 	return state[0]
 }

@@ -47,9 +47,13 @@ type supervisor struct {
 	stopped   atomic.Bool
 	watched   chan struct{} // closed when the monitor has ended
 
+	held atomic.Int32 // workers whose call is held up: see holds_linux.go
+
 	mu      sync.Mutex
 	threads map[*worker]struct{} // workers that are not parked
-	parked  map[int32]*worker    // by descriptor
+	parked  map[int64]*worker    // by descriptor; below 0: they wait for no event
+	queued  int64                // the last number below 0
+	holders map[uint32]int       // held ones, by process
 }
 
 func newSupervisor(ctx context.Context, opts Options) (*supervisor, error) {
@@ -66,7 +70,7 @@ func newSupervisor(ctx context.Context, opts Options) (*supervisor, error) {
 		return nil, err
 	}
 	s := &supervisor{opts: opts, home: home, rights: r, monitor: m, datagrams: datagrams{byCookie: map[uint64]*datagram{}}, watched: make(chan struct{}),
-		threads: map[*worker]struct{}{}, parked: map[int32]*worker{}}
+		threads: map[*worker]struct{}{}, parked: map[int64]*worker{}, holders: map[uint32]int{}}
 	s.targets.noThread.Store(opts.without.pidfdThread)
 	s.tick.Store(1)
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
@@ -178,18 +182,32 @@ func (s *supervisor) park(w *worker, events uint32) error {
 	if err := s.monitor.add(w.fd, events|unix.EPOLLONESHOT); err != nil {
 		return err
 	}
+	s.lay(w, int64(w.fd))
+	return nil
+}
+
+// queue is park for one that waits for no event.
+func (s *supervisor) queue(w *worker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queued--
+	s.lay(w, s.queued)
+}
+
+// lay takes a worker off its thread. s.mu is held.
+func (s *supervisor) lay(w *worker, place int64) {
 	delete(s.threads, w)
-	s.parked[int32(w.fd)] = w
+	w.place = place
+	s.parked[place] = w
 	s.busy.Add(-1)
 	s.replace(w)
-	return nil
 }
 
 // relieve makes another one receive while w waits for its connect.
 func (s *supervisor) relieve(w *worker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.threads) < maxReceivers {
+	if len(s.threads)-int(s.held.Load()) < maxReceivers {
 		s.replace(w)
 	}
 }
@@ -206,8 +224,10 @@ func (s *supervisor) replace(w *worker) {
 func (s *supervisor) unpark(w *worker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.monitor.remove(w.fd)
-	delete(s.parked, int32(w.fd))
+	if w.place >= 0 {
+		s.monitor.remove(w.fd)
+	}
+	delete(s.parked, w.place)
 	w.thread = unix.Gettid()
 	s.threads[w] = struct{}{}
 	s.busy.Add(1)

@@ -42,11 +42,15 @@ func (w *worker) sysConnect(sa []byte) unix.Errno {
 //
 //go:uintptrescapes
 func (w *worker) syscall(nr, a, b, c, d uintptr) (uintptr, unix.Errno) {
-	w.since.Store(w.s.tick.Load())
+	w.since.Store(w.s.tick.Load()<<1 | endable)
 	r, _, e := unix.Syscall6(nr, a, b, c, d, 0, 0)
-	w.since.Store(0)
+	w.leave()
 	return r, e
 }
+
+// close closes a descriptor of the program's. It waits where the program's file system
+// wants to know that (FUSE), and for what a socket still has to send (SO_LINGER).
+func (w *worker) close(fd int) { _, _ = w.syscall(unix.SYS_CLOSE, uintptr(fd), 0, 0, 0) }
 
 // park waits for an event of the socket, without a thread, or until the timeout
 // that the program has set. Any other reason to stop waiting is the errno that
@@ -71,6 +75,11 @@ func (w *worker) rest(events uint32) unix.Errno {
 		time.Sleep(tickTime)
 		return w.check(time.Now())
 	}
+	return w.sleep()
+}
+
+// sleep waits without a thread until it is resumed.
+func (w *worker) sleep() unix.Errno {
 	runtime.UnlockOSThread()
 	e := <-w.wake
 	runtime.LockOSThread()

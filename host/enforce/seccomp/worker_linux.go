@@ -42,11 +42,13 @@ type worker struct {
 	bindTo    ale.BindFunc
 
 	// For the monitor.
-	since    atomic.Int64 // the tick at which it went into a call that may wait; 0: it is in none
-	thread   int          // its OS thread
-	replaced bool         // another one receives in its place: it ends after this call
-	expires  time.Time    // when a parked call gives up; zero: never
-	asked    time.Time    // when the monitor last looked after it; zero: not yet
+	since    atomic.Int64  // see enter; 0: it is in nothing that may wait
+	holder   atomic.Uint32 // the process whose call it answers
+	place    int64         // in supervisor.parked
+	thread   int           // its OS thread
+	replaced bool          // another one receives in its place: it ends after this call
+	expires  time.Time     // when a parked call gives up; zero: never
+	asked    time.Time     // when the monitor last looked after it; zero: not yet
 	wake     chan unix.Errno
 }
 
