@@ -5,6 +5,7 @@ package cgroupbpf
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 func init() {
 	bypasses["unspecified"] = noAddress
 	bypasses["route"] = sourceRoute
+	bypasses["route of a connection"] = connectionRoute
 }
 
 // noAddress connects and sends to no address, which is this host's.
@@ -74,6 +76,27 @@ func sourceRoute(via netip.AddrPort) string {
 	return said(err) + " " + said(later) + " " + said(other) + " " + said(sourceRoute6())
 }
 
+// connectionRoute connects to an address by way of another one, and gives another
+// connection a route that exists.
+func connectionRoute(via netip.AddrPort) string {
+	a := via.Addr().As4()
+	route := string(append([]byte{1, 0x83, 7, 4}, a[:]...))
+	fresh := socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+	err := unix.SetsockoptString(fresh, unix.SOL_IP, unix.IP_OPTIONS, route)
+	if err == nil {
+		err = unix.Connect(fresh, &unix.SockaddrInet4{Addr: [4]byte{203, 0, 113, 9}, Port: 9})
+	}
+	old := socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	was := unix.Connect(old, sockaddr(via))
+	if was == nil {
+		was = unix.SetsockoptString(old, unix.SOL_IP, unix.IP_OPTIONS, route)
+	}
+	if was == nil {
+		_, was = unix.Write(old, []byte("x"))
+	}
+	return said(err) + " " + said(was)
+}
+
 // sourceRoute6 does so by way of ::1.
 func sourceRoute6() error {
 	to := netip.MustParseAddrPort("[2001:db8::9]:9")
@@ -120,4 +143,19 @@ func TestBypassSourceRoute(t *testing.T) {
 	for _, d := range denials {
 		require.Contains(t, d, "it has a source route")
 	}
+}
+
+// Nobody but its process knows when a connection has no way: that is told, once for each.
+func TestBypassSourceRouteOfAConnection(t *testing.T) {
+	at, count := reached(t, unix.SOCK_STREAM)
+	require.Equal(t, "EINPROGRESS ok", native(t, "route of a connection/"+at.String()))
+	require.Equal(t, 1, count())
+	s := newSite(t, new(fwpm.Policy), nil)
+	defer s.attach(t).Close()
+	require.Equal(t, []string{"EINPROGRESS ok"}, s.run(t, "route of a connection/"+at.String()))
+	require.Eventually(t, func() bool { d, _ := s.told(); return len(d) == 2 }, time.Minute, time.Millisecond)
+	denials, _ := s.told()
+	slices.Sort(denials)
+	require.Regexp(t, `^("?/.*|\[user \d+, ended\]\[\d+\]) to 127\.0\.0\.1:9 blocked at .*: it has a source route`, denials[0])
+	require.Regexp(t, `^unknown program\[0\] to `+at.String()+` blocked at .*: it has a source route`, denials[1])
 }

@@ -117,6 +117,7 @@ func incoming(r *bpf.RedirectRecord) fwps.Incoming {
 	if to.Is4() {
 		local = netip.IPv4Unspecified()
 	}
+	// 0: the packet of a connection, which nobody in particular sent.
 	app, _ := os.Readlink("/proc/" + strconv.Itoa(int(r.Process)) + "/exe") // Gone: no path, and no filter by path matches.
 	return fwps.Incoming{Protocol: r.Protocol, ProcessID: r.Process, UserID: r.User, UserKnown: true, AppID: app, EndpointID: r.Cookie,
 		Local: netip.AddrPortFrom(local, 0), Remote: netip.AddrPortFrom(to, swap(r.Port))}
@@ -125,6 +126,9 @@ func incoming(r *bpf.RedirectRecord) fwps.Incoming {
 // command is what is known of a program that has ended, marked as no path is.
 func command(r *bpf.RedirectRecord) string {
 	name, _, _ := bytes.Cut(r.Command[:], []byte{0})
+	if len(name) == 0 { // A packet does not tell.
+		return fmt.Sprintf("[user %d, ended]", r.User)
+	}
 	return fmt.Sprintf("[%s, user %d, ended]", name, r.User)
 }
 
@@ -154,7 +158,7 @@ func (a *Attachment) report(ctx context.Context) {
 			continue // The connection goes on by itself.
 		}
 		in := incoming(r)
-		if in.AppID == "" {
+		if in.AppID == "" && in.ProcessID != 0 {
 			in.AppID = command(r) // Nothing is decided by it any more.
 		}
 		if verdict(r.Verdict) == permit {

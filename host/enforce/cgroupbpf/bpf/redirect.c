@@ -166,6 +166,15 @@ struct {
 	__type(value, struct record);
 } asked SEC(".maps");
 
+// strays has the connections of which user space has heard that their packets have a
+// source route: each is told once.
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u32);
+} strays SEC(".maps");
+
 // waiting has the records of connections that the daemon has not accepted yet. What a
 // full map forgets the daemon refuses: it has no record.
 struct {
@@ -823,7 +832,8 @@ static __always_inline int route6(struct __sk_buff *skb, __u8 next)
 }
 
 // stray reports whether a packet goes elsewhere than its socket says, and tells user
-// space of a datagram. The packets of a connection are not always sent by its process.
+// space. Of a connection the first SYN is sent by its process, and what comes later by
+// whoever is running.
 static __always_inline int stray(struct __sk_buff *skb)
 {
 	__u8 *header = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -833,10 +843,17 @@ static __always_inline int stray(struct __sk_buff *skb)
 	if (first >> 4 == 4 ? !route4(skb, first) : !route6(skb, header[6]))
 		return 0;
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : 0;
-	if (!sk || sk->protocol == IPPROTO_TCP)
+	if (!sk)
+		return 1;
+	int connection = sk->protocol == IPPROTO_TCP;
+	if (connection && (bpf_sk_storage_get(&strays, sk, 0, 0) || !bpf_sk_storage_get(&strays, sk, 0, BPF_SK_STORAGE_GET_F_CREATE)))
 		return 1;
 	struct record r = {.unseen = ROUTED, .protocol = sk->protocol, .family = V6};
-	r.process = bpf_get_current_pid_tgid() >> 32;
+	if (!connection || sk->state == BPF_TCP_SYN_SENT)
+		r.process = bpf_get_current_pid_tgid() >> 32;
+	if (connection)
+		r.port = sk->dst_port;
+	r.user = bpf_get_socket_uid(skb);
 	r.netns = bpf_get_netns_cookie(skb);
 	if (first >> 4 == 4) {
 		__u32 to = 0;

@@ -111,6 +111,7 @@ const (
 	RedirectMapPortClasses   = "port_classes"
 	RedirectMapStandIns      = "stand_ins"
 	RedirectMapStrangers     = "strangers"
+	RedirectMapStrays        = "strays"
 	RedirectMapUserClasses   = "user_classes"
 	RedirectMapWaiting       = "waiting"
 	RedirectProgConnect4     = "connect4"
@@ -194,6 +195,7 @@ type RedirectMapSpecs struct {
 	PortClasses *ebpf.MapSpec `ebpf:"port_classes"`
 	StandIns    *ebpf.MapSpec `ebpf:"stand_ins"`
 	Strangers   *ebpf.MapSpec `ebpf:"strangers"`
+	Strays      *ebpf.MapSpec `ebpf:"strays"`
 	UserClasses *ebpf.MapSpec `ebpf:"user_classes"`
 	Waiting     *ebpf.MapSpec `ebpf:"waiting"`
 }
@@ -233,6 +235,7 @@ type RedirectMaps struct {
 	PortClasses *ebpf.Map `ebpf:"port_classes"`
 	StandIns    *ebpf.Map `ebpf:"stand_ins"`
 	Strangers   *ebpf.Map `ebpf:"strangers"`
+	Strays      *ebpf.Map `ebpf:"strays"`
 	UserClasses *ebpf.Map `ebpf:"user_classes"`
 	Waiting     *ebpf.Map `ebpf:"waiting"`
 }
@@ -248,6 +251,7 @@ func (m *RedirectMaps) Close() error {
 		m.PortClasses,
 		m.StandIns,
 		m.Strangers,
+		m.Strays,
 		m.UserClasses,
 		m.Waiting,
 	)
