@@ -29,8 +29,13 @@ type Gateway struct {
 	udp     []*datagrams
 	refused *unreachable.Teller
 	undo    []func() error // takes back what is changed in the kernel, from its end
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
+	ports   ports
+
+	mu     sync.Mutex
+	site   *site // that the rules are for
+	closed bool  // the rules are not put back any more
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
 }
 
 // Start begins to decide what comes in on the interfaces. Rules that an earlier
@@ -63,8 +68,7 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 			err = errors.Join(supported(err), g.Close())
 		}
 	}()
-	p, err := g.serve(ctx)
-	if err != nil {
+	if g.ports, err = g.serve(ctx); err != nil {
 		return nil, err
 	}
 	if opts.Transparent {
@@ -72,11 +76,24 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 			return nil, err
 		}
 	}
-	if err := install(&opts, p); err != nil {
+	if err := g.takeOver(ctx); err != nil {
 		return nil, err
 	}
 	g.undo = []func() error{func() error { return removeRoutes(opts.mark()) }, func() error { return uninstall(&opts) }} // What an earlier one left, too.
 	return g, nil
+}
+
+// takeOver puts the rules in force, and keeps them there.
+func (g *Gateway) takeOver(ctx context.Context) (err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.watch(ctx); err != nil { // It follows what changes from now on.
+		return err
+	}
+	if g.site, err = g.opts.look(&site{bridges: g.bridges()}); err != nil {
+		return err
+	}
+	return install(&g.opts, g.ports, g.site)
 }
 
 // alone makes sure that no other process is the gateway of that name: the name of
@@ -211,6 +228,9 @@ func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr()
 // Close removes the rules and ends the connections.
 func (g *Gateway) Close() error {
 	var errs []error
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
 	for _, undo := range slices.Backward(g.undo) {
 		errs = append(errs, undo())
 	}

@@ -162,7 +162,7 @@ func TestLeavesNothing(t *testing.T) {
 			require.Zero(t, routes)
 
 			// One that died is removed without a new one.
-			require.NoError(t, install(&o, ports{tcp: families[uint16]{1, 1}}))
+			require.NoError(t, install(&o, ports{tcp: families[uint16]{1, 1}}, &site{names: o.Interfaces}))
 			require.NoError(t, Remove(""))
 			require.NoError(t, Remove(""), "also if there is nothing")
 			tables, _, _ = state(t)

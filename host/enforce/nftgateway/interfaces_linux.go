@@ -3,9 +3,67 @@ package nftgateway
 import (
 	"fmt"
 	"net"
+	"os"
+	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 )
+
+// A site is what of the system the rules depend on.
+type site struct {
+	names   []string // of the interfaces that packets come in on: also of what has them for ports
+	numbers []uint32 // of those that are named in Options, now or when they were
+	// Of those that are no ports, and must not become any unseen.
+	free        []string
+	freeNumbers []uint32
+	bridges     bool // the kernel has rules for ports of bridges
+}
+
+func (s *site) equal(other *site) bool {
+	return slices.Equal(s.names, other.names) && slices.Equal(s.numbers, other.numbers) && slices.Equal(s.free, other.free) && slices.Equal(s.freeNumbers, other.freeNumbers)
+}
+
+// look finds what has become of the interfaces.
+func (o *Options) look(before *site) (*site, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("nftgateway: interfaces: %w", err)
+	}
+	byNumber := map[int]*netlink.LinkAttrs{}
+	for _, l := range links {
+		byNumber[l.Attrs().Index] = l.Attrs()
+	}
+	s := &site{names: slices.Clone(o.Interfaces), bridges: before.bridges}
+	port := map[string]bool{}
+	for n, l := range byNumber {
+		if !slices.Contains(o.Interfaces, l.Name) && !slices.Contains(before.numbers, uint32(n)) {
+			continue
+		}
+		s.names = append(s.names, l.Name)
+		s.numbers = append(s.numbers, uint32(n))
+		if port[l.Name] = l.MasterIndex != 0; !port[l.Name] {
+			s.freeNumbers = append(s.freeNumbers, uint32(n))
+		}
+		for of, depth := byNumber[l.MasterIndex], 0; of != nil && depth < maxNested; of, depth = byNumber[of.MasterIndex], depth+1 {
+			s.names = append(s.names, of.Name)
+		}
+	}
+	for _, name := range o.Interfaces {
+		if !port[name] {
+			s.free = append(s.free, name)
+		}
+	}
+	for _, names := range []*[]string{&s.names, &s.free} {
+		slices.Sort(*names)
+		*names = slices.Compact(*names)
+	}
+	slices.Sort(s.numbers)
+	slices.Sort(s.freeNumbers)
+	return s, nil
+}
+
+const maxNested = 8 // A bridge in a VRF, and what somebody may make of that.
 
 // comeIn refuses an interface on which nothing comes in as the rules see it. What a port of
 // a bridge, a bond or a VRF receives comes in on that: the rules would match nothing, and
@@ -25,6 +83,26 @@ func (o *Options) comeIn() error {
 				master = m.Attrs().Name
 			}
 			return fmt.Errorf("nftgateway: interface %s is a port of %s, and what it receives comes in on that: name %[2]s", name, master)
+		}
+	}
+	return o.reachable(o.Interfaces)
+}
+
+// reachable refuses a bridge whose packets TPROXY loses: where the kernel shows them to
+// iptables on their way into the bridge it does not again when they come out.
+func (o *Options) reachable(names []string) error {
+	var shown []string
+	for _, key := range []string{"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"} {
+		if b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(key, ".", "/")); err == nil && strings.TrimSpace(string(b)) != "0" {
+			shown = append(shown, key+"=0")
+		}
+	}
+	if !o.Transparent || len(shown) == 0 {
+		return nil
+	}
+	for _, name := range names {
+		if link, err := netlink.LinkByName(name); err == nil && link.Type() == "bridge" {
+			return fmt.Errorf("nftgateway: interface %s is a bridge, and br_netfilter loses what TPROXY takes there: as root, sysctl %s, or do without --transparent", name, strings.Join(shown, " "))
 		}
 	}
 	return nil

@@ -3,9 +3,14 @@
 package nftgateway
 
 import (
-	"io"
+	"fmt"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/nftables"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
@@ -18,15 +23,7 @@ func TestPortOfABridgeIsRefused(t *testing.T) {
 	router(t, func(n *network) {
 		n.bridge()
 		blocked := n.serveAt("tcp4", "198.18.1.2:25", "25")
-		try := func() (string, error) {
-			c, err := n.dial(n.inside, "tcp4", blocked)
-			if err != nil {
-				return "", err
-			}
-			defer c.Close()
-			b, err := io.ReadAll(c)
-			return string(b), err
-		}
+		try := func() (string, error) { return get(n.dial(n.inside, "tcp4", blocked)) }
 		got, err := try()
 		require.NoError(t, err)
 		require.Equal(t, "25", got, "the way exists")
@@ -40,6 +37,33 @@ func TestPortOfABridgeIsRefused(t *testing.T) {
 		_, err = try()
 		require.ErrorIs(t, err, unix.ECONNRESET)
 	})
+}
+
+// TPROXY loses what comes through a bridge where br_netfilter is on, as Docker leaves it.
+func TestTransparentBridgeNeedsThatBrNetfilterIsOff(t *testing.T) {
+	router(t, func(n *network) {
+		n.bridge()
+		n.brNetfilter("1")
+		permitted := n.serveAt("tcp4", "198.18.1.2:80", "80")
+		o := Options{Interfaces: []string{"br"}, ALE: deciding(t, netip.AddrPort{}), Transparent: true, Logf: t.Logf}
+		_, err := Start(t.Context(), o)
+		require.EqualError(t, err, "nftgateway: interface br is a bridge, and br_netfilter loses what TPROXY takes there: as root, "+
+			"sysctl net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0, or do without --transparent")
+		n.brNetfilter("0")
+		g, err := Start(t.Context(), o)
+		require.NoError(t, err)
+		defer g.Close()
+		got, err := get(n.dial(n.inside, "tcp4", permitted))
+		require.NoError(t, err)
+		require.Equal(t, "80", got)
+	})
+}
+
+// brNetfilter says whether packets of bridges are shown to iptables. It has to be loaded.
+func (n *network) brNetfilter(on string) {
+	for _, key := range []string{"iptables", "ip6tables"} {
+		require.NoError(n.t, os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+key, []byte(on), 0o644))
+	}
 }
 
 // bridge makes the router's interface inside a port of a bridge, which has its addresses.
@@ -56,3 +80,116 @@ func (n *network) bridge() {
 	require.NoError(n.t, netlink.AddrAdd(br, addr))
 	require.NoError(n.t, netlink.LinkSetUp(br))
 }
+
+// A gateway goes on deciding whatever becomes of its interfaces and rules.
+func TestDecidesAfterChanges(t *testing.T) {
+	for name, change := range map[string]func(n *network, g *Gateway){
+		"the interface becomes a port of a bridge": func(n *network, g *Gateway) {
+			if g.opts.Transparent {
+				n.brNetfilter("0")
+			}
+			n.bridge()
+		},
+		"it is renamed": func(n *network, _ *Gateway) {
+			in := n.link("in")
+			require.NoError(n.t, netlink.LinkSetDown(in))
+			require.NoError(n.t, netlink.LinkSetName(in, "other"))
+			require.NoError(n.t, netlink.LinkSetUp(in))
+		},
+		"it is made again": func(n *network, _ *Gateway) {
+			require.NoError(n.t, netlink.LinkDel(n.link("in")))
+			n.wire(n.inside, "in", "198.18.0", "2001:db8:18:0")
+		},
+		"it has another address": func(n *network, _ *Gateway) {
+			addr, err := netlink.ParseAddr("198.18.0.1/24")
+			require.NoError(n.t, err)
+			require.NoError(n.t, netlink.AddrDel(n.link("in"), addr))
+			addr.IP[len(addr.IP)-1] = 9
+			require.NoError(n.t, netlink.AddrAdd(n.link("in"), addr))
+			n.at(n.inside, func() {
+				require.NoError(n.t, netlink.RouteReplace(&netlink.Route{Gw: addr.IP}))
+			})
+		},
+		"the connections that are tracked are forgotten": func(n *network, _ *Gateway) {
+			require.NoError(n.t, netlink.ConntrackTableFlush(netlink.ConntrackTable))
+		},
+		"all rules of the system are removed": func(n *network, g *Gateway) {
+			c, err := nftables.New()
+			require.NoError(n.t, err)
+			c.FlushRuleset()
+			require.NoError(n.t, c.Flush())
+			require.Eventually(n.t, func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.inForce() }, waitTime, pollTime)
+		},
+		"a chain is emptied": func(n *network, g *Gateway) {
+			c, err := nftables.New()
+			require.NoError(n.t, err)
+			table := &nftables.Table{Name: "calloutd", Family: nftables.TableFamilyINet}
+			c.FlushChain(&nftables.Chain{Table: table, Name: "take"})
+			require.NoError(n.t, c.Flush())
+			require.Eventually(n.t, func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.inForce() }, waitTime, pollTime)
+		},
+	} {
+		for _, transparent := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, map[bool]string{true: ", transparent"}[transparent]), func(t *testing.T) {
+				router(t, func(n *network) { n.decidesAfter(change, transparent) })
+			})
+		}
+	}
+}
+
+func (n *network) decidesAfter(change func(*network, *Gateway), transparent bool) {
+	t := n.t
+	permitted, blocked := n.serveAt("tcp4", "198.18.1.2:80", "80"), n.serveAt("tcp4", "198.18.1.2:25", "25")
+	g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: deciding(t, netip.AddrPort{}), Transparent: transparent, Logf: t.Logf})
+	require.NoError(t, err)
+	defer g.Close()
+	for range 2 {
+		got, err := get(n.dial(n.inside, "tcp4", permitted))
+		require.NoError(t, err)
+		require.Equal(t, "80", got)
+		_, err = get(n.dial(n.inside, "tcp4", blocked))
+		require.ErrorIs(t, err, unix.ECONNRESET)
+		if change != nil {
+			change(n, g)
+		}
+		change = nil
+	}
+}
+
+func (n *network) link(name string) netlink.Link {
+	l, err := netlink.LinkByName(name)
+	require.NoError(n.t, err)
+	return l
+}
+
+// There is no moment in which what a port of a bridge receives goes through: it comes in
+// nowhere until the rules know its bridge.
+func TestPortOfABridgeWaitsForTheRules(t *testing.T) {
+	router(t, func(n *network) {
+		blocked := n.serveAt("tcp4", "198.18.1.2:25", "25")
+		g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: deciding(t, netip.AddrPort{}), Logf: t.Logf})
+		require.NoError(t, err)
+		defer g.Close()
+		require.True(t, g.site.bridges)
+		g.mu.Lock() // It sees nothing yet.
+		n.bridge()
+		failed := make(chan error, 1)
+		go func() {
+			_, err := get(n.dial(n.inside, "tcp4", blocked))
+			failed <- err
+		}()
+		const synSent = " 02 "
+		n.at(n.inside, func() {
+			for sent := false; !sent && len(failed) == 0; {
+				b, err := os.ReadFile("/proc/thread-self/net/tcp")
+				require.NoError(t, err)
+				sent = strings.Contains(string(b), synSent)
+			}
+		})
+		require.Empty(t, failed)
+		g.mu.Unlock()
+		require.ErrorIs(t, <-failed, unix.ECONNRESET)
+	})
+}
+
+const waitTime, pollTime = time.Minute, time.Millisecond

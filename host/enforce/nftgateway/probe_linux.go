@@ -47,7 +47,7 @@ func probeRules(transparent bool) error {
 	} else if _, err := c.ListTables(); err != nil {
 		return err
 	}
-	if err := install(&o, ports{tcp: families[uint16]{1, 1}}); err != nil {
+	if err := install(&o, ports{tcp: families[uint16]{1, 1}}, &site{names: o.Interfaces}); err != nil {
 		return err
 	}
 	return uninstall(&o)

@@ -3,6 +3,8 @@ package nftgateway
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -30,9 +32,21 @@ type chain struct {
 	rules [][]expr.Any
 }
 
-// chains is the rule set: what comes in on the interfaces, goes further and is
+// A table is one, with its sets and chains.
+type table struct {
+	nftables.Table
+	sets   []set
+	chains []chain
+}
+
+type set struct {
+	nftables.Set
+	elements []nftables.SetElement
+}
+
+// tables are the rule set: what comes in on the interfaces, goes further and is
 // of a protocol that has a port is sent there, and the rest is refused.
-func chains(o *Options, p ports) []chain {
+func tables(o *Options, p ports, s *site) []table {
 	take := chain{Chain: nftables.Chain{Name: "take", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest}}
 	send := redirectTo
 	if o.Transparent {
@@ -41,23 +55,56 @@ func chains(o *Options, p ports) []chain {
 	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
 		for protocol, at := range map[byte]*families[uint16]{unix.IPPROTO_TCP: &p.tcp, unix.IPPROTO_UDP: &p.udp} {
 			if port := *at.of(family); port != 0 {
-				take.rules = append(take.rules, join(inside(), is(meta(expr.MetaKeyNFPROTO), family), is(meta(expr.MetaKeyL4PROTO), protocol),
-					original(), elsewhere(), send(family, port)))
+				take.add(is(meta(expr.MetaKeyNFPROTO), family), is(meta(expr.MetaKeyL4PROTO), protocol), original(), elsewhere(), send(family, port))
 			}
 		}
 	}
 	refuse := chain{Chain: nftables.Chain{Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}}
 	for _, undecided := range refused(o) {
-		refuse.rules = append(refuse.rules, join(inside(), undecided, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}))
+		refuse.add(undecided, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}})
 	}
-	return []chain{take, refuse}
-}
-
-func join(parts ...[]expr.Any) (all []expr.Any) {
-	for _, p := range parts {
-		all = append(all, p...)
+	all := []table{{nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyINet}, sets(s.names, s.numbers), []chain{take, refuse}}}
+	if s.bridges {
+		all = append(all, portTable(o, s))
 	}
 	return all
+}
+
+// portTable drops what a port of a bridge hands to that to be routed. An interface that has
+// become one comes in nowhere until the rules know its bridge.
+func portTable(o *Options, s *site) table {
+	drop := chain{Chain: nftables.Chain{Name: "drop", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter}}
+	drop.add([]expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
+	return table{nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyBridge}, sets(s.free, s.freeNumbers), []chain{drop}}
+}
+
+// add adds a rule for what comes in on the interfaces: by their names, which another one
+// of the name has, too, and by their numbers, which they keep when they are renamed.
+func (c *chain) add(parts ...[]expr.Any) {
+	for _, s := range sets(nil, nil) {
+		key := expr.MetaKeyIIFNAME
+		if s.KeyType == nftables.TypeIFIndex {
+			key = expr.MetaKeyIIF
+		}
+		in := []expr.Any{meta(key), &expr.Lookup{SourceRegister: register, SetName: s.Name}}
+		c.rules = append(c.rules, slices.Concat(append([][]expr.Any{in}, parts...)...))
+	}
+}
+
+// sets have the interfaces. With a rule for each the kernel takes no more than fifty:
+// its answers do not fit a socket.
+func sets(names []string, numbers []uint32) []set {
+	byName := set{Set: nftables.Set{Name: "interfaces", KeyType: nftables.TypeIFName}}
+	for _, name := range names {
+		key := make([]byte, unix.IFNAMSIZ)
+		copy(key, name)
+		byName.elements = append(byName.elements, nftables.SetElement{Key: key})
+	}
+	byNumber := set{Set: nftables.Set{Name: "numbers", KeyType: nftables.TypeIFIndex}}
+	for _, n := range numbers {
+		byNumber.elements = append(byNumber.elements, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(n)})
+	}
+	return []set{byName, byNumber}
 }
 
 const register = 1
@@ -66,24 +113,6 @@ func meta(key expr.MetaKey) expr.Any { return &expr.Meta{Key: key, Register: reg
 
 func is(load expr.Any, value byte) []expr.Any {
 	return []expr.Any{load, &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{value}}}
-}
-
-// interfaces is the set of the table that has their names. With a rule for each
-// the kernel takes no more than fifty: its answers do not fit a socket.
-const interfaces = "interfaces"
-
-func names(o *Options) (set []nftables.SetElement) {
-	for _, name := range o.Interfaces {
-		key := make([]byte, unix.IFNAMSIZ)
-		copy(key, name)
-		set = append(set, nftables.SetElement{Key: key})
-	}
-	return set
-}
-
-// inside matches what comes in on one of the interfaces.
-func inside() []expr.Any {
-	return []expr.Any{meta(expr.MetaKeyIIFNAME), &expr.Lookup{SourceRegister: register, SetName: interfaces}}
 }
 
 // original matches packets in the direction of who connected.
@@ -102,10 +131,10 @@ func elsewhere() []expr.Any {
 // writes what he likes; and what TPROXY takes, which comes here when nobody is there to
 // take it, although its connection is known.
 func refused(o *Options) [][]expr.Any {
-	all := [][]expr.Any{without(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), join(original(), without(expr.CtStateBitESTABLISHED))}
+	all := [][]expr.Any{without(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), slices.Concat(original(), without(expr.CtStateBitESTABLISHED))}
 	if o.Transparent {
 		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			all = append(all, join(is(meta(expr.MetaKeyL4PROTO), protocol), original()))
+			all = append(all, slices.Concat(is(meta(expr.MetaKeyL4PROTO), protocol), original()))
 		}
 	}
 	return all
@@ -135,41 +164,89 @@ func deliverTo(mark uint32) func(family byte, port uint16) []expr.Any {
 	}
 }
 
-// install puts the rule set in the place of the one that is there, in one step.
-func install(o *Options, p ports) error {
-	c, err := nftables.New()
+// bridges reports whether the kernel has rules for the ports of bridges. Without them one
+// that becomes a port is seen a moment later.
+func (g *Gateway) bridges() bool {
+	o := Options{Name: fmt.Sprintf("probe_%d", os.Getpid())}
+	t := portTable(&o, new(site))
+	err := t.install()
+	if err == nil {
+		err = uninstall(&o)
+	}
 	if err != nil {
-		return fmt.Errorf("nftgateway: %w", err)
+		g.opts.Logf("nftgateway: without nftables for bridges, what an interface that becomes a port of one receives is not decided for a moment: %v", err)
 	}
-	table := &nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyINet}
-	c.AddTable(table) // So that there is one to delete.
-	c.DelTable(table)
-	c.AddTable(table)
-	if err := c.AddSet(&nftables.Set{Table: table, Name: interfaces, KeyType: nftables.TypeIFName}, names(o)); err != nil {
-		return fmt.Errorf("nftgateway: table %s: %w", table.Name, err)
-	}
-	for _, ch := range chains(o, p) {
-		ch.Table = table
-		added := c.AddChain(&ch.Chain)
-		for _, r := range ch.rules {
-			c.AddRule(&nftables.Rule{Table: table, Chain: added, Exprs: r})
+	return err == nil
+}
+
+// install puts the rule set in the place of the one that is there, each table in one step.
+func install(o *Options, p ports, s *site) error {
+	for _, t := range tables(o, p, s) {
+		if err := t.install(); err != nil {
+			return err
 		}
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("nftgateway: table %s: %w", table.Name, err)
 	}
 	return nil
 }
 
-// uninstall removes the rule set, if there is one.
-func uninstall(o *Options) error {
+func (t *table) install() error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nftgateway: %w", err)
 	}
-	c.DelTable(&nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyINet})
-	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("nftgateway: table %s: %w", o.tableName(), err)
+	c.AddTable(&t.Table) // So that there is one to delete.
+	c.DelTable(&t.Table)
+	c.AddTable(&t.Table)
+	for _, s := range t.sets {
+		s.Table = &t.Table
+		if err := c.AddSet(&s.Set, s.elements); err != nil {
+			return fmt.Errorf("nftgateway: table %s: %w", t.Name, err)
+		}
+	}
+	for _, ch := range t.chains {
+		ch.Table = &t.Table
+		added := c.AddChain(&ch.Chain)
+		for _, r := range ch.rules {
+			c.AddRule(&nftables.Rule{Table: &t.Table, Chain: added, Exprs: r})
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("nftgateway: table %s: %w", t.Name, err)
+	}
+	return nil
+}
+
+// inForce reports whether all of a table is there.
+func (t *table) inForce() bool {
+	c, err := nftables.New()
+	if err != nil {
+		return false
+	}
+	for _, s := range t.sets {
+		s.Table = &t.Table
+		if got, err := c.GetSetElements(&s.Set); err != nil || len(got) != len(s.elements) {
+			return false
+		}
+	}
+	for _, ch := range t.chains {
+		if got, err := c.GetRules(&t.Table, &ch.Chain); err != nil || len(got) != len(ch.rules) {
+			return false
+		}
+	}
+	return true
+}
+
+// uninstall removes the rule set, as far as it is there.
+func uninstall(o *Options) error {
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyBridge, nftables.TableFamilyINet} {
+		c, err := nftables.New()
+		if err != nil {
+			return fmt.Errorf("nftgateway: %w", err)
+		}
+		c.DelTable(&nftables.Table{Name: o.tableName(), Family: family})
+		if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) && !(family == nftables.TableFamilyBridge && unknownTo(err)) {
+			return fmt.Errorf("nftgateway: table %s: %w", o.tableName(), err)
+		}
 	}
 	return nil
 }

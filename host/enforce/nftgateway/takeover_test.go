@@ -19,7 +19,7 @@ func leftOver(t *testing.T, transparent bool) {
 		_, err := addRoutes(o.mark())
 		require.NoError(t, err)
 	}
-	require.NoError(t, install(&o, ports{tcp: families[uint16]{9, 9}}))
+	require.NoError(t, install(&o, ports{tcp: families[uint16]{9, 9}}, &site{names: o.Interfaces}))
 }
 
 // snap is what there is of the gateways of this system: what is in its tables, to the
@@ -139,7 +139,7 @@ func TestManyInterfaces(t *testing.T) {
 		for i := range maxInterfaces {
 			o.Interfaces = append(o.Interfaces, fmt.Sprintf("fifteen-byte%03x", i))
 		}
-		require.NoError(t, install(&o, ports{tcp: families[uint16]{9, 9}, udp: families[uint16]{9, 9}}))
+		require.NoError(t, install(&o, ports{tcp: families[uint16]{9, 9}, udp: families[uint16]{9, 9}}, &site{names: o.Interfaces}))
 		require.NoError(t, uninstall(&o))
 		o.Interfaces = append(o.Interfaces, "one-more")
 		_, err = Start(t.Context(), o)

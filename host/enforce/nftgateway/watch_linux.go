@@ -1,0 +1,128 @@
+package nftgateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// watch keeps the rules in force as interfaces change, and when somebody else takes them
+// away, until ctx is done.
+func (g *Gateway) watch(ctx context.Context) error {
+	here, err := netns.Get()
+	if err != nil {
+		return fmt.Errorf("nftgateway: %w", err)
+	}
+	changed := make(chan struct{}, 1)
+	for protocol, group := range map[int]uint{unix.NETLINK_ROUTE: unix.RTNLGRP_LINK, unix.NETLINK_NETFILTER: unix.NFNLGRP_NFTABLES} {
+		s, err := nl.Subscribe(protocol, group)
+		if err != nil {
+			return errors.Join(fmt.Errorf("nftgateway: listen for changes: %w", err), here.Close())
+		}
+		stop := context.AfterFunc(ctx, s.Close)
+		g.wg.Go(func() { defer stop(); g.hear(ctx, s, changed) })
+	}
+	g.wg.Go(func() {
+		defer here.Close()
+		runtime.LockOSThread() // Never unlocked: nobody else gets it.
+		if now, err := netns.Get(); err == nil {
+			if !now.Equal(here) {
+				err = netns.Set(here)
+			}
+			_ = now.Close()
+			if err != nil {
+				g.opts.Logf("nftgateway: changes of interfaces and rules are not followed: %v", err)
+				return
+			}
+		}
+		for {
+			select {
+			case <-changed:
+				g.follow()
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return nil
+}
+
+// hear says that something has changed, until ctx is done and s closed.
+func (g *Gateway) hear(ctx context.Context, s *nl.NetlinkSocket, changed chan<- struct{}) {
+	for {
+		messages, _, err := s.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && !slices.ContainsFunc(messages, matters), errors.Is(err, unix.EINTR):
+			continue
+		case err != nil && !errors.Is(err, unix.ENOBUFS): // That is: more has happened than the socket takes.
+			g.opts.Logf("nftgateway: changes of interfaces and rules are not heard of any more: %v", err)
+			return
+		}
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// matters reports whether a message tells of an interface, or that something of a rule set
+// has gone.
+func matters(m syscall.NetlinkMessage) bool {
+	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES {
+		return true
+	}
+	switch m.Header.Type & 0xff {
+	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET, unix.NFT_MSG_DELSETELEM:
+		return true
+	}
+	return false
+}
+
+// follow makes the rules what they have to be.
+func (g *Gateway) follow() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return
+	}
+	now, err := g.opts.look(g.site)
+	if err == nil && now.equal(g.site) && g.inForce() {
+		return
+	}
+	if err == nil {
+		err = install(&g.opts, g.ports, now)
+	}
+	if err != nil {
+		g.opts.Logf("nftgateway: what comes in may not be decided any more: %v", err)
+		return
+	}
+	switch {
+	case now.equal(g.site):
+		g.opts.Logf("nftgateway: somebody took rules of the table %s away: they are there again, and what was connected meanwhile is not decided", g.opts.tableName())
+	case !slices.Equal(now.names, g.site.names):
+		g.opts.Logf("nftgateway: what is decided comes in on %s", strings.Join(now.names, ", "))
+		if err := g.opts.reachable(now.names); err != nil {
+			g.opts.Logf("%v; until then nothing goes on from there", err)
+		}
+	}
+	g.site = now
+}
+
+func (g *Gateway) inForce() bool {
+	for _, t := range tables(&g.opts, g.ports, g.site) {
+		if !t.inForce() {
+			return false
+		}
+	}
+	return true
+}
