@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,12 +14,12 @@ import (
 // socket that was left behind by a process that is gone is replaced; one that is
 // in use is an error. The mode says who can connect at all.
 func Listen(network, path string, mode fs.FileMode) (*net.UnixListener, error) {
-	l, err := listen(network, path)
+	l, err := listen(network, path, mode)
 	if errors.Is(err, syscall.EADDRINUSE) && left(network, path) {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		l, err = listen(network, path)
+		l, err = listen(network, path, mode)
 	}
 	if err != nil {
 		return nil, refused(path, err)
@@ -43,8 +44,15 @@ func refused(path string, err error) error {
 	return err
 }
 
-func listen(network, path string) (*net.UnixListener, error) {
-	return net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
+// listen makes a socket that nobody may connect to who may not by the mode, from the moment
+// that it is there. What the umask takes away Listen gives back.
+func listen(network, path string, mode fs.FileMode) (*net.UnixListener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return setMode(c, mode) }}
+	l, err := lc.Listen(context.Background(), network, path)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.UnixListener), nil
 }
 
 // left reports whether a path is a socket that nobody listens on.

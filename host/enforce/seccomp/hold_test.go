@@ -40,7 +40,7 @@ func init() {
 	programs["held"] = func(args []string) {
 		n, _ := strconv.Atoi(args[2])
 		way := holding[args[0]]
-		other := helper("dial when told", args[1])
+		other := helper("dial afterwards", args[1])
 		other.Stdout = os.Stdout
 		tell, err := other.StdinPipe()
 		check(err)
@@ -56,7 +56,7 @@ func init() {
 		check(other.Wait())
 	}
 	programs["serve fuse"] = func([]string) { serveFUSE(3) }
-	programs["dial when told"] = func(args []string) {
+	programs["dial afterwards"] = func(args []string) {
 		_ = read(0)
 		fd, e := dial(must(args[0]))
 		say(name(e), read(fd))

@@ -92,7 +92,7 @@ type Daemon interface {
 
 // Serve answers on a listener until ctx ends.
 func Serve(ctx context.Context, l net.Listener, d Daemon) error {
-	srv := &http.Server{Handler: handler(d), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+	srv := &http.Server{Handler: prompt(handler(d)), ReadHeaderTimeout: patience, WriteTimeout: patience, IdleTimeout: time.Minute,
 		BaseContext: func(net.Listener) context.Context { return ctx }}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
@@ -100,6 +100,37 @@ func Serve(ctx context.Context, l net.Listener, d Daemon) error {
 		return err
 	}
 	return nil
+}
+
+// patience is how long who asks may take to send a request, and to read each part of the
+// answer. The answer itself may take longer to find: a reload compiles.
+const patience = 10 * time.Second
+
+// prompt gives up on who asks and then does not go on.
+func prompt(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		const enough = 1 << 10 // No request has anything to say in its body.
+		c := http.NewResponseController(w)
+		_ = c.SetReadDeadline(time.Now().Add(patience)) // It fails only where it is closed, as the read does then.
+		if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, enough)); err != nil {
+			answer(promptly{w, c}, http.StatusBadRequest, struct {
+				Error string `json:"error"`
+			}{"the body of the request: " + err.Error()})
+			return
+		}
+		_ = c.SetReadDeadline(time.Time{})
+		next.ServeHTTP(promptly{w, c}, r)
+	})
+}
+
+type promptly struct {
+	http.ResponseWriter
+	c *http.ResponseController
+}
+
+func (w promptly) Write(b []byte) (int, error) {
+	_ = w.c.SetWriteDeadline(time.Now().Add(patience))
+	return w.ResponseWriter.Write(b)
 }
 
 func handler(d Daemon) http.Handler {

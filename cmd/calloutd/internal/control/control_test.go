@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -96,4 +99,66 @@ func metricsOf(t *testing.T, s control.Status) string {
 	var b bytes.Buffer
 	require.NoError(t, s.WriteMetrics(&b))
 	return b.String()
+}
+
+// Who stops in the middle of a request, or does not read its answer, holds nothing for long.
+func TestWhoDoesNotGoOnIsLeft(t *testing.T) {
+	for name, request := range map[string]string{
+		"in its head":                    "GET /v1/status HTT",
+		"in its body":                    "POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n12",
+		"with a body that does not end":  "POST /v1/reload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n" + strings.Repeat("x", 4096),
+		"before the answer is read":      "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n",
+		"before the next request begins": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newPipes()
+				ended := make(chan error, 1)
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() { ended <- control.Serve(ctx, l, daemon{"ready"}) }()
+				client, server := net.Pipe()
+				gone := make(chan struct{})
+				l.conns <- &closing{Conn: server, closed: gone}
+				begun := time.Now()
+				_, _ = io.WriteString(client, request) // It may be refused before all of it is said.
+				<-gone
+				require.LessOrEqual(t, time.Since(begun), 2*time.Minute)
+				cancel()
+				require.NoError(t, <-ended)
+			})
+		})
+	}
+}
+
+// pipes is a listener of connections in memory.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{} }
+
+// closing tells that it was closed.
+type closing struct {
+	net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (c *closing) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
 }
