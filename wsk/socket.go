@@ -154,9 +154,13 @@ func (s *Socket) leave() {
 // that use the socket's own Send and Receive must not be mixed with it.
 func (s *Socket) Transport() *transport.Conn { s.mu.Lock(); defer s.mu.Unlock(); return s.conn }
 
-// PeerDisconnected is for those who use Transport and have read to its end: a close
-// counts on it as on the end that Receive tells of (WSK-CLOSE-02).
-func (s *Socket) PeerDisconnected() { s.mu.Lock(); defer s.mu.Unlock(); s.in.finRead = true }
+// Disconnected is for those who use Transport, have read to its end and close the socket
+// next: the close is in order and tells the peer that nothing more comes (WSK-CLOSE-02).
+func (s *Socket) Disconnected() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.in.finRead, s.finSent = true, true
+}
 
 // Reauthorize is what Send and Receive do first, for those who use Transport: if
 // the policy changed, the layer that let the connection go on is asked again, and

@@ -266,9 +266,10 @@ func abort(a, b *wsknet.Conn) {
 // half-close on. io.Copy between these connections holds nothing
 // while no bytes come.
 func relay(a, b *wsknet.Conn) error {
+	var ends atomic.Int32
 	one := func(dst, src *wsknet.Conn) error {
 		_, err := io.Copy(dst, src)
-		if err == nil {
+		if err == nil && ends.Add(1) == 1 { // After the last end both are closed, which says it too.
 			err = dst.CloseWrite()
 		}
 		if err != nil { // Each end hears of the other's failure.

@@ -153,11 +153,9 @@ func (c *Conn) interrupt() {
 func (c *Conn) Close() (err error) {
 	c.once.Do(func() {
 		c.interrupt()
-		ended := c.ended.Load()
-		if ended {
-			c.s.PeerDisconnected()
-		}
-		if c.disconnect() == nil && !ended {
+		if c.ended.Load() { // There is nobody to wait for: the close itself disconnects.
+			c.s.Disconnected()
+		} else if c.disconnect() == nil {
 			c.end.free()
 			c.linger()
 			return
