@@ -1,8 +1,11 @@
 package main
 
 import (
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -155,6 +158,42 @@ func TestEmbeddersDependOnLittle(t *testing.T) {
 		got := strings.Fields(string(out))
 		slices.Sort(got)
 		require.Equal(t, want, strings.Join(slices.Compact(got), " "), pkg)
+	}
+}
+
+var level = regexp.MustCompile(`(?m)^//\tL(\d+) +([^(\n]*)`)
+
+// The picture in host/doc.go is of the imports that there are: each leads down.
+func TestImportsLeadDownThePicture(t *testing.T) {
+	src, err := os.ReadFile("../../host/doc.go")
+	require.NoError(t, err)
+	levels := map[string]int{}
+	for _, m := range level.FindAllStringSubmatch(string(src), -1) {
+		n, err := strconv.Atoi(m[1])
+		require.NoError(t, err)
+		row, _, _ := strings.Cut(m[2], "◄")
+		for _, pkg := range strings.Fields(row) {
+			_, there := imports[pkg]
+			require.True(t, there || pkg == "cmd/calloutd" || strings.HasSuffix(pkg, "/*"), "%s is drawn, and there is none", pkg)
+			levels[pkg] = n
+		}
+	}
+	require.NotEmpty(t, levels)
+	of := func(pkg string) (int, bool) {
+		if strings.HasPrefix(pkg, "host/enforce") {
+			pkg = "host/enforce/*"
+		}
+		n, ok := levels[pkg]
+		return n, ok
+	}
+	for pkg, list := range imports {
+		from, drawn := of(pkg)
+		for imported := range strings.FieldsSeq(list) {
+			to, known := of(imported)
+			if drawn && known && !(strings.HasPrefix(pkg, "host/enforce") && from == to) {
+				require.Greater(t, from, to, "%s imports %s", pkg, imported)
+			}
+		}
 	}
 }
 
