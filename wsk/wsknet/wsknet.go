@@ -9,7 +9,8 @@ import (
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
-// An OpError is an operation that ended with a failure.
+// An OpError is an operation that ended with a failure: errors.Is finds its status,
+// and the system error that package net would have, such as syscall.ECONNREFUSED.
 type OpError struct {
 	Op     string
 	Status ntstatus.Status
