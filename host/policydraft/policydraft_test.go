@@ -54,6 +54,16 @@ func TestADraftIsAPolicyAndItsCasesAreCases(t *testing.T) {
 	require.Len(t, s.Cases, 6)
 }
 
+// Of whom the file does not say who it was, a case says that too: it is decided by
+// filters for users otherwise.
+func TestACaseSaysWhoItWas(t *testing.T) {
+	seen := to("/bin/a", "192.0.2.1:443", "192.0.2.1:80")
+	seen[1].User, seen[1].UserKnown = 1000, true
+	src := string(policydraft.Cases("make", "p.yaml", seen, false))
+	require.Contains(t, src, `- ["/bin/a", unknown, "192.0.2.1:443", tcp, permit]`)
+	require.Contains(t, src, `- ["/bin/a", 1000, "192.0.2.1:80", tcp, permit]`)
+}
+
 const existing = `# Who wrote this has reasons.
 version: 1
 
