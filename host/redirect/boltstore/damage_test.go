@@ -163,7 +163,7 @@ func TestPagesAreATree(t *testing.T) {
 	}
 }
 
-var flips = flag.Int64("flips", 149, "each how manieth bit TestNoBitChangesWhatIsRead flips; 1 takes minutes")
+var flips = flag.Int64("flips", 311, "each how manieth bit TestNoBitChangesWhatIsRead flips; 1 takes minutes")
 
 // A file with a bit that is another one reads as it did, or it is damaged. It was
 // written to in batches and not made anew, so what bbolt could fall back to is older.
