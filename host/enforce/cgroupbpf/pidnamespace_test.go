@@ -31,6 +31,12 @@ func TestAttachRefusesInAPIDNamespace(t *testing.T) {
 		require.True(t, a == nil, "it is attached")
 		require.ErrorIs(t, err, enforce.ErrNotSupported)
 		require.ErrorContains(t, err, "PID namespace")
+		found := Probe()
+		last := found[len(found)-1]
+		require.False(t, last.Supported)
+		require.Equal(t, enforce.Required, last.Need)
+		require.Contains(t, last.Why, map[string]string{"own": "this is a PID namespace of its own", "of another": "/proc does not show this process"}[proc])
+		require.Equal(t, map[string]string{"own": "run it outside, as docker run --pid=host does"}[proc], last.Remedy)
 		return
 	}
 	for _, proc := range []string{"own", "of another"} {

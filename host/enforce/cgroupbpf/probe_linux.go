@@ -44,8 +44,9 @@ func Probe() []enforce.Capability {
 		{Name: "programs that choose the error", Need: enforce.Required, MinimumKernel: "5.18", Detail: "a block is EACCES"},
 		{Name: "a cgroup v2 hierarchy", Need: enforce.Required, Detail: "names the processes" + at(hierarchy)},
 		{Name: "a BPF file system", Need: enforce.Optional, Detail: "keeps what --pin pins" + at(pins)},
+		{Name: "the first PID namespace", Need: enforce.Required, Detail: "has the numbers that the kernel gives processes"},
 	}
-	for i, err := range []error{programs, values, noHierarchy, noPins} {
+	for i, err := range []error{programs, values, noHierarchy, noPins, enforce.CheckNumbers()} {
 		cs[i].Command = enforce.CommandAttach
 		cs[i].Found(err)
 		switch {
@@ -58,6 +59,10 @@ func Probe() []enforce.Capability {
 			cs[i].Remedy = "as root, mount -t cgroup2 none /sys/fs/cgroup/unified"
 		case i == 3:
 			cs[i].Remedy = "as root, mount -t bpf none /sys/fs/bpf"
+		case i == 4:
+			if why, helps, ok := strings.Cut(cs[i].Why, ": run it "); ok {
+				cs[i].Why, cs[i].Remedy = why, "run it "+helps
+			}
 		}
 	}
 	return cs
