@@ -22,8 +22,8 @@ func init() {
 	bypasses["connect"] = func(to netip.AddrPort) string {
 		return said(connectTo(socket(unix.AF_INET, unix.SOCK_STREAM, 0), to))
 	}
-	bypasses["leave"] = leaveCgroup
-	bypasses["leave as nobody"] = func(to netip.AddrPort) string {
+	bypasses["leave the cgroup"] = leaveCgroup
+	bypasses["leave the cgroup as nobody"] = func(to netip.AddrPort) string {
 		const nobody = 65534
 		if err := syscall.Setresuid(nobody, nobody, nobody); err != nil {
 			return said(err)
@@ -69,8 +69,8 @@ func TestLeavingTheCgroup(t *testing.T) {
 	require.NoError(t, os.Mkdir(s.cgroup+outside, 0o755))
 	t.Cleanup(func() { (&site{cgroup: s.cgroup + outside}).remove(t) })
 	defer s.attach(t).Close()
-	require.Equal(t, []string{"EACCES EACCES EACCES EACCES"}, s.run(t, "leave as nobody/"+at.String()))
+	require.Equal(t, []string{"EACCES EACCES EACCES EACCES"}, s.run(t, "leave the cgroup as nobody/"+at.String()))
 	require.Zero(t, count())
-	require.Equal(t, []string{"ok ok ok EACCES"}, s.run(t, "leave/"+at.String()))
+	require.Equal(t, []string{"ok ok ok EACCES"}, s.run(t, "leave the cgroup/"+at.String()))
 	require.Equal(t, 2, count())
 }
