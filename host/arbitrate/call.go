@@ -86,7 +86,7 @@ func (r *run) take(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer) {
 }
 
 // modify makes the version of the request that the callout asked for. It returns
-// false when that failed.
+// false when that failed: who wants a connection elsewhere does not want it as it is.
 func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, writable bool) bool {
 	d := r.d
 	step := a.step
@@ -94,7 +94,8 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 	if v.Redirect {
 		switch {
 		case d.Connect == nil && d.Bind == nil:
-			step.Rule, step.Why = "CH-02", r.in.Layer.String()+" has no request to change"
+			r.fault(a, "CH-02", "it redirects, and "+r.in.Layer.String()+" has no request to change: ALE_CONNECT_REDIRECT and ALE_BIND_REDIRECT have")
+			return false
 		case !writable:
 			step.Rule, step.Why = "CH-15", "a heavier sublayer decided hard: the request may not be changed"
 		default:

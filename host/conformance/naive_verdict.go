@@ -30,6 +30,9 @@ func (q *question) call(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handle,
 		q.inspected(s, v)
 		return st, false, false
 	}
+	if v.Redirect && q.d.Connect == nil && q.d.Bind == nil {
+		return q.fail(s, st, writable, "CH-02", "it redirects, and "+q.in.Layer.String()+" has no request to change: ALE_CONNECT_REDIRECT and ALE_BIND_REDIRECT have")
+	}
 	late, ok := q.request(s, f, h, v, writable)
 	if !ok {
 		return q.fail(s, st, writable, "AMB-29", "the request was changed too often")
@@ -80,8 +83,6 @@ func (q *question) request(s *fwps.Step, f *fwpm.Filter, h redirect.Handle, v *f
 	s.Action = v.Action // Applied takes back a block that acquire left (AMB-22).
 	switch {
 	case !v.Redirect:
-	case d.Connect == nil && d.Bind == nil:
-		s.Rule, s.Why = "CH-02", q.in.Layer.String()+" has no request to change"
 	case !writable:
 		s.Rule, s.Why = "CH-15", "a heavier sublayer decided hard: the request may not be changed"
 	case !d.Push(v, h):
