@@ -376,12 +376,11 @@ func TestAFileThatIsOpenIsFoundByAnyName(t *testing.T) {
 
 // A link to a file stays one: the file may be where there is room.
 func TestALinkStaysOne(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("links need a privilege there")
-	}
 	p, link := path(t), path(t)
+	if err := os.Symlink(p, link); runtime.GOOS == "windows" && err != nil {
+		t.Skip("links need a privilege there: ", err)
+	}
 	require.NoError(t, open(t, boltstore.Options{Path: p}).Close())
-	require.NoError(t, os.Symlink(p, link))
 	s := open(t, boltstore.Options{Path: link})
 	require.NoError(t, s.Put(hop(1, 0)))
 	require.NoError(t, s.Close())
