@@ -168,9 +168,6 @@ func (w *worker) connectDatagram(sa []byte) unix.Errno {
 	if e != 0 {
 		return e
 	}
-	if w.sock.protocol == unix.IPPROTO_UDP && remote.Port() == 0 {
-		return w.sysConnect(sa) // Nothing can be sent there. It is done to ask for the route.
-	}
 	remote = w.concrete(sa, remote)
 	w.in.Remote = remote
 	d := w.s.datagrams.take(w)

@@ -48,6 +48,15 @@ func init() {
 			}
 		}
 	}
+	// port zero: connect to no port, to which nobody can address a datagram, and send.
+	programs["port zero"] = func([]string) {
+		for _, to := range []string{"127.0.0.1:0", "[::1]:0"} {
+			fd := newSocket(int(domainOf(must(to).Addr())), unix.SOCK_DGRAM)
+			e := sysConnect(fd, sockaddrOf(must(to)))
+			_, err := unix.Write(fd, []byte("to no port"))
+			say(to, name(e), err == nil)
+		}
+	}
 	// source route: send to the first address by way of the second.
 	programs["source route"] = func(args []string) {
 		to, via := must(args[0]), must(args[1]).Addr().As4()
@@ -126,26 +135,45 @@ func TestBypassUnspecifiedAddress(t *testing.T) {
 	require.Equal(t, out, run(t, permit, "unspecified", port.String()))
 }
 
+// loopbackWire returns a function that waits for an IPv4 packet over loopback that ends so.
+func loopbackWire(t *testing.T) (seen func(end string) []byte) {
+	wire, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { unix.Close(wire) })
+	lo, err := net.InterfaceByName("lo")
+	require.NoError(t, err)
+	require.NoError(t, unix.Bind(wire, &unix.SockaddrLinklayer{Protocol: 8, Ifindex: lo.Index})) // ETH_P_IP, in network order.
+	return func(end string) []byte {
+		for b := make([]byte, 1<<16); ; {
+			n, _, err := unix.Recvfrom(wire, b, 0)
+			require.NoError(t, err)
+			if bytes.HasSuffix(b[:n], []byte(end)) {
+				return b[:n]
+			}
+		}
+	}
+}
+
+// Who is connected to no port can send, to whoever reads all that arrives.
+func TestBypassPortZero(t *testing.T) {
+	asRoot(t)
+	seen := loopbackWire(t)
+	const sent = "127.0.0.1:0 ok true\n[::1]:0 ok true\n"
+	require.Equal(t, sent, native(t, "port zero"))
+	seen("to no port") // The way exists.
+	require.Equal(t, strings.ReplaceAll(sent, "ok true", "EACCES false"), run(t, block, "port zero"))
+	require.Equal(t, strings.ReplaceAll(sent, "ok true", "EACCES false"), runIsolated(t, Options{ALE: block}, helper("port zero")))
+	require.Equal(t, sent, run(t, permit, "port zero"))
+}
+
 // A packet with a source route goes to the first address of the route, and not to
 // where the program said.
 func TestBypassSourceRoute(t *testing.T) {
 	asRoot(t)
-	wire, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	require.NoError(t, err)
-	defer unix.Close(wire)
-	lo, err := net.InterfaceByName("lo")
-	require.NoError(t, err)
-	require.NoError(t, unix.Bind(wire, &unix.SockaddrLinklayer{Protocol: 8, Ifindex: lo.Index})) // ETH_P_IP, in network order.
+	seen := loopbackWire(t)
 	const to, via = "203.0.113.9:9", "127.0.0.5:0"
 	require.Equal(t, "option ok\ncontrol ok\nno option ok\n", native(t, "source route", to, via))
-	for b := make([]byte, 1<<16); ; {
-		n, _, err := unix.Recvfrom(wire, b, 0)
-		require.NoError(t, err)
-		if bytes.HasSuffix(b[:n], []byte("by a route")) {
-			require.Equal(t, "127.0.0.5", netip.AddrFrom4([4]byte(b[16:20])).String(), "the way exists")
-			break
-		}
-	}
+	require.Equal(t, "127.0.0.5", netip.AddrFrom4([4]byte(seen("by a route")[16:20])).String(), "the way exists")
 	require.Equal(t, "option EPERM\ncontrol EPERM\nno option ok\n", run(t, permit, "source route", to, via))
 }
 
