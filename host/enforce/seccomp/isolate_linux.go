@@ -61,7 +61,31 @@ func (w *worker) makeSocket() unix.Errno {
 		return errnoOf(err)
 	}
 	defer unix.Close(fd)
+	if e := w.own(fd); e != 0 {
+		return e
+	}
 	return w.install(fd, int(int32(a[1])))
+}
+
+// own gives a socket that root has made to the user who asked for it, whom others know it
+// by: firewalls, and who shares its port (SO_REUSEPORT).
+func (w *worker) own(fd int) unix.Errno {
+	if w.s.user != 0 {
+		return 0 // Its programs cannot become other users.
+	}
+	t, _, err := w.s.targets.take(w.n.TID) // A wrong one's number was used again: install will see.
+	if err != nil {
+		return w.fail("open the thread", err)
+	}
+	defer w.s.targets.give(t)
+	var st unix.Stat_t
+	if err = unix.Fstat(t.dir, &st); err == nil && (st.Uid != w.s.user || st.Gid != w.s.group) {
+		err = unix.Fchown(fd, int(st.Uid), int(st.Gid))
+	}
+	if err != nil {
+		return w.fail("give it a socket", err)
+	}
+	return 0
 }
 
 // errnoOf returns the errno in err. What has none must not become a success.

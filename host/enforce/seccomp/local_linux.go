@@ -51,6 +51,9 @@ func (w *worker) resolve(sa []byte) (_ []byte, done func(), e unix.Errno) {
 	if len(sa) <= 2 || family(sa) != unix.AF_UNIX || sa[2] == 0 { // Abstract names are the namespace's.
 		return sa, done, 0
 	}
+	if needs := w.s.capabilities & toFind; needs != 0 && w.lacks(needs) {
+		return nil, done, w.fail("find a socket for it", errors.New("it has given up rights that the supervisor has"))
+	}
 	path, _, _ := bytes.Cut(sa[2:], []byte{0})
 	base, how := "cwd", unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS} // They would be this process's.
 	switch {

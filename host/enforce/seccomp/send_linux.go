@@ -179,6 +179,9 @@ func (w *worker) sendDatagram(m *message) unix.Errno {
 	if e := unrouted(m.control); e != 0 {
 		return e
 	}
+	if e := w.mayControl(m.control); e != 0 {
+		return e
+	}
 	if len(m.sa) == 0 { // Decided when it was connected.
 		return w.transmit(m)
 	}
