@@ -67,6 +67,8 @@ func filter(opts *Options) ([]bpf.RawInstruction, error) {
 		is(unix.SYS_IO_URING_ENTER, refuse(unix.ENOSYS)),
 		is(unix.SYS_IO_URING_REGISTER, refuse(unix.ENOSYS)),
 		is(unix.SYS_SOCKET, sockets(made)),
+		// TIPC makes pairs, too, of sockets that also send to others.
+		is(unix.SYS_SOCKETPAIR, load(offArg(0)), is(unix.AF_UNIX, allow), refuse(unix.EOPNOTSUPP)),
 		send(unix.SYS_SENDTO, 3, // send() has no address.
 			load(offArg(4)), when(bpf.JumpNotEqual, 0, trap), load(offArg(4)+4), when(bpf.JumpNotEqual, 0, trap), allow),
 		send(unix.SYS_SENDMSG, 2, trap), send(unix.SYS_SENDMMSG, 3, trap),
