@@ -42,6 +42,7 @@ type Attachment struct {
 
 	mu         sync.Mutex
 	generation uint32
+	cgroup     uint64                 // this process's, if it is decided here, too
 	names      map[fwpm.FilterID]cell // filters that the kernel blocks by
 	homes      map[uint64]*home       // by the cookies of their network namespaces
 
@@ -70,7 +71,7 @@ func attach(ctx context.Context, opts Options, v version) (_ *Attachment, err er
 		return nil, &enforce.UnsupportedError{Name: "cgroup BPF", Why: err.Error()}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	a := &Attachment{opts: opts, version: v, prefix: newPrefix(), ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{}}
+	a := &Attachment{opts: opts, version: v, prefix: newPrefix(), cgroup: nowhere, ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -85,7 +86,38 @@ func attach(ctx context.Context, opts Options, v version) (_ *Attachment, err er
 	if err := a.Update(opts.Policy); err != nil {
 		return nil, err
 	}
-	return a, a.attach()
+	if err := a.attach(); err != nil {
+		return nil, err
+	}
+	return a, a.meetItself()
+}
+
+const nowhere = ^uint64(0) // no cgroup
+
+// meetItself finds out whether this process is in the cgroup, and where: its next socket
+// tells the kernel's part.
+func (a *Attachment) meetItself() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var c bpf.RedirectConfig
+	if err := a.objs.Configs.Lookup(uint32(0), &c); err != nil {
+		return fmt.Errorf("cgroupbpf: %w", err)
+	}
+	c.Cgroup = 0
+	if err := a.objs.Configs.Put(uint32(0), c); err != nil {
+		return fmt.Errorf("cgroupbpf: %w", err)
+	}
+	if fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
+		unix.Close(fd)
+	}
+	if err := a.objs.Configs.Lookup(uint32(0), &c); err != nil {
+		return fmt.Errorf("cgroupbpf: %w", err)
+	}
+	if c.Cgroup == 0 {
+		c.Cgroup = nowhere
+	}
+	a.cgroup = c.Cgroup
+	return a.objs.Configs.Put(uint32(0), c)
 }
 
 // load loads the programs, or takes over the maps that an earlier process pinned.
@@ -207,7 +239,7 @@ func (a *Attachment) Update(p *fwpm.Policy) error {
 	if err := a.write(t, next&1); err != nil {
 		return err
 	}
-	c := bpf.RedirectConfig{Generation: next, Daemon: uint32(os.Getpid()), Prefix: words(a.prefix), Tcp4: a.ports[ip4], Tcp6: a.ports[ip6]}
+	c := bpf.RedirectConfig{Generation: next, Daemon: uint32(os.Getpid()), Prefix: words(a.prefix), Tcp4: a.ports[ip4], Tcp6: a.ports[ip6], Cgroup: a.cgroup, Users: uint32(len(t.users))}
 	if a.opts.AskPermitted {
 		c.Tell = 1
 	}

@@ -85,7 +85,12 @@ func try(network, to string) string {
 	if n, throw := strings.CutPrefix(network, "throws"); throw {
 		return throws(n, to)
 	}
+	if number, as := strings.CutPrefix(network, "number "); as {
+		return numbered(number, netip.MustParseAddrPort(to))
+	}
 	switch network {
+	case "daemon":
+		return daemon(to)
 	case "hammer":
 		return hammer(to)
 	case "up":

@@ -223,6 +223,8 @@ func (a *Attachment) whyNot(r *bpf.RedirectRecord, in *fwps.Incoming) string {
 	h := a.homeOf(r.Netns)
 	datagram := r.Protocol == fwps.ProtocolUDP
 	switch {
+	case r.Unseen == kernel:
+		return "the kernel makes it for a connection of MPTCP, and does not say whose that is, which decides"
 	case r.Unseen == routed:
 		return "it has a source route, and would go there and not to where its socket sends"
 	case r.Unseen == bound:

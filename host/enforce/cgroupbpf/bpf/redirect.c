@@ -41,6 +41,9 @@ enum verdict { ASK = 0, PERMIT = 1, BLOCK = 2, CALLOUT = 3 };
 // neither TCP nor UDP.
 enum unseen { OTHERS = 254, RAW = 255 };
 
+// KERNEL marks the record of a connect that a thread of the kernel makes for a connection.
+#define KERNEL 251
+
 // ROUTED marks the record of a packet with a source route, which goes to the first
 // address of the route and not to where its socket sends.
 #define ROUTED 252
@@ -68,6 +71,9 @@ struct config {
 	__u32 daemon;     // its process, whose own sockets are left alone; 0 if it is gone
 	__u32 tell;       // user space hears of what is permitted, too
 	__u16 tcp4, tcp6; // its ports in its own network namespace, and in others if they are free
+	__u64 cgroup;     // the daemon's, without which its number is not it; 0: to be found out
+	__u32 users;      // the policy names some
+	__u32 pad;
 };
 
 // A home is where the daemon listens in a network namespace: ports in network order,
@@ -258,6 +264,29 @@ static __always_inline void decide(struct config *c, struct record *r)
 	}
 }
 
+// itself reports whether the daemon calls, whose sockets are left alone. Once it was
+// killed another program can get its number, but not into its cgroup.
+static __always_inline int itself(struct config *c, struct record *r)
+{
+	if (r->process != c->daemon)
+		return 0;
+	if (!c->cgroup)
+		c->cgroup = r->cgroup;
+	return r->cgroup == c->cgroup;
+}
+
+// anonymous reports whether a thread of the kernel connects, for a connection of MPTCP,
+// and what is decided depends on whose that is. A program that calls itself so is taken
+// for one, and loses by it.
+static __always_inline int anonymous(struct config *c, struct record *r)
+{
+	if (r->verdict == BLOCK || (r->verdict == PERMIT && !c->users) || __builtin_memcmp(r->command, "kworker/", 8))
+		return 0;
+	r->verdict = ASK;
+	r->unseen = KERNEL;
+	return 1;
+}
+
 static __always_inline void who(struct bpf_sock_addr *ctx, struct record *r)
 {
 	r->process = bpf_get_current_pid_tgid() >> 32;
@@ -423,7 +452,7 @@ static __always_inline __u16 listening(struct config *c, struct record *r)
 // socket is made there: it mostly listens when that connects. Nobody waits yet.
 static __always_inline void announce(struct config *c, struct record *r)
 {
-	if (!c || !c->daemon || r->process == c->daemon || bpf_map_lookup_elem(&homes, &r->netns))
+	if (!c || !c->daemon || bpf_map_lookup_elem(&homes, &r->netns))
 		return;
 	struct home empty = {.asked = bpf_ktime_get_ns() - AGAIN_NS};
 	if (bpf_map_update_elem(&homes, &r->netns, &empty, BPF_NOEXIST))
@@ -545,21 +574,21 @@ int sock_create(struct bpf_sock *ctx)
 	struct record r = {.unseen = ctx->type == SOCK_RAW ? RAW : OTHERS};
 	struct config *c = config();
 	r.process = bpf_get_current_pid_tgid() >> 32;
+	r.cgroup = bpf_get_current_cgroup_id();
 	r.netns = bpf_get_netns_cookie(ctx);
+	if (c && itself(c, &r))
+		return 1;
 	if (r.unseen == OTHERS && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_MPTCP)) {
 		announce(c, &r);
 		return 1;
 	}
 	r.user = (__u32)bpf_get_current_uid_gid();
-	r.cgroup = bpf_get_current_cgroup_id();
 	r.protocol = protocol;
 	bpf_get_current_comm(r.command, sizeof(r.command));
 	if (ctx->family == AF_INET)
 		set_v4(&r, 0);
 	else
 		r.family = V6;
-	if (c && r.process == c->daemon)
-		return 1;
 	if (c)
 		decide(c, &r);
 	return r.verdict == PERMIT ? 1 : refuse(&r);
@@ -577,11 +606,13 @@ int connect4(struct bpf_sock_addr *ctx)
 	if (!c)
 		return refuse(&r);
 	forget(ctx); // of an earlier connect
-	if (r.process == c->daemon)
+	if (itself(c, &r))
 		return 1;
 	if (ours(c, &r))
 		return refuse(&r);
 	decide(c, &r);
+	if (anonymous(c, &r))
+		return refuse(&r);
 	if (r.verdict == PERMIT)
 		return permit(c, &r);
 	if (r.verdict == BLOCK)
@@ -606,11 +637,13 @@ int connect6(struct bpf_sock_addr *ctx)
 	if (!c)
 		return refuse(&r);
 	forget(ctx);
-	if (r.process == c->daemon)
+	if (itself(c, &r))
 		return 1;
 	if (ours(c, &r))
 		return refuse(&r);
 	decide(c, &r);
+	if (anonymous(c, &r))
+		return refuse(&r);
 	if (r.verdict == PERMIT)
 		return permit(c, &r);
 	if (r.verdict == BLOCK)
@@ -623,18 +656,25 @@ int connect6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
+// connected reports whether a datagram goes to whom its socket is connected to, which was
+// decided then. The kernel shows those that have control messages, without an address;
+// nobody can name the port 0.
+static __always_inline int connected(struct bpf_sock_addr *ctx) { return !ctx->user_port; }
+
 SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct config *c = config();
 	struct record r = {};
 	struct address to;
+	if (connected(ctx))
+		return 1;
 	here4(ctx, ctx->msg_src_ip4);
 	who(ctx, &r);
 	set_v4(&r, ctx->user_ip4);
 	if (!c)
 		return refuse(&r);
-	if (r.process == c->daemon)
+	if (itself(c, &r))
 		return 1;
 	if (ours(c, &r))
 		return its(&r) ? 1 : refuse(&r);
@@ -655,12 +695,14 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	struct config *c = config();
 	struct record r = {};
 	struct address to;
+	if (connected(ctx))
+		return 1;
 	here6(ctx);
 	who(ctx, &r);
 	set_v6(ctx, &r);
 	if (!c)
 		return refuse(&r);
-	if (r.process == c->daemon)
+	if (itself(c, &r))
 		return 1;
 	if (ours(c, &r))
 		return its(&r) ? 1 : refuse(&r);

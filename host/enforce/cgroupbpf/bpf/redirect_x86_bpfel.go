@@ -45,6 +45,9 @@ type RedirectConfig struct {
 	Tell       uint32
 	Tcp4       uint16
 	Tcp6       uint16
+	Cgroup     uint64
+	Users      uint32
+	Pad        uint32
 }
 
 type RedirectHome struct {
