@@ -45,6 +45,8 @@ var subjects = []subject{
 	{"run, handed to SOCKS5", plain, true, handed},
 	{"nginx stream", plain, true, nginx},
 	{"plain Go relay", plain, true, relayed},
+	{"run, redirect to nginx stream", plain, true, redirectedTo(nginx)},
+	{"run, redirect to plain Go relay", plain, true, redirectedTo(relayed)},
 	{"run, redirect to forward", plain, true, supervised("forward.yaml")},
 }
 
@@ -80,6 +82,19 @@ func supervised(policy string, flags ...string) func(*bench) ([]string, target, 
 	return func(b *bench) ([]string, target, *syscall.SysProcAttr, error) {
 		file, err := b.policy(policy, b.here)
 		return append(append([]string{b.exe("calloutd"), "run", "-p", file}, flags...), "--"), b.here.under(policy), nil, err
+	}
+}
+
+// redirectedTo is a client that calloutd redirects to a relay which knows nothing of it:
+// what is between client and server is as with forward.
+func redirectedTo(relay func(*bench) ([]string, target, *syscall.SysProcAttr, error)) func(*bench) ([]string, target, *syscall.SysProcAttr, error) {
+	return func(b *bench) ([]string, target, *syscall.SysProcAttr, error) {
+		_, to, _, err := relay(b)
+		if err != nil {
+			return nil, to, nil, err
+		}
+		file, err := b.policy("redirect.yaml", to)
+		return []string{b.exe("calloutd"), "run", "-p", file, "--"}, to.at(elsewhere), nil, err
 	}
 }
 
@@ -210,8 +225,9 @@ func nginx(b *bench) (_ []string, to target, _ *syscall.SysProcAttr, err error) 
 		fmt.Fprintf(&servers, "  server { listen 127.0.0.1:%d backlog=4096; proxy_pass 127.0.0.1:%d; }\n", *p.port, p.to)
 	}
 	b.names["SERVERS"], b.names["DIR"], b.names["WORKERS"] = servers.String(), b.dir, fmt.Sprint(runtime.NumCPU())
-	file, err := b.file("nginx.conf", `%MODULE%
-daemon off; worker_processes %WORKERS%; pid %DIR%/nginx.pid; error_log %DIR%/nginx.log;
+	b.names["PID"] = fmt.Sprintf("%d-nginx.pid", to.end)
+	file, err := b.file(fmt.Sprintf("%d-nginx.conf", to.end), `%MODULE%
+daemon off; worker_processes %WORKERS%; pid %DIR%/%PID%; error_log %DIR%/nginx.log;
 events { worker_connections 4096; }
 stream {
 %SERVERS%}
