@@ -109,7 +109,7 @@ func (d *shard) insert(x uint64, h *redirect.Hop, n int) error {
 		d.give(r, class)
 		return fmt.Errorf("%w: %d", redirect.ErrExists, h.Serial)
 	}
-	t.insert(x, entry{h.Serial, r, oneHolder | holders(class)})
+	t.insert(d.pool, x, entry{h.Serial, r, oneHolder | holders(class)})
 	*d.newest(x) = recent{h.Serial, h}
 	return nil
 }
@@ -226,7 +226,7 @@ func (s *Store) Drop(serial uint64) (last bool, err error) {
 		return false, nil
 	}
 	r, class := e.ref, e.class()
-	t.remove(i)
+	t.remove(d.pool, i)
 	d.give(r, class)
 	if h := d.newest(x); h.serial == serial {
 		*h = recent{}

@@ -14,9 +14,10 @@ import (
 // look at the slot, which is far away in memory.
 type table struct {
 	entries []entry
-	shift   int // 64 - log2(len(entries))
-	n       int // hops
-	used    int // entries that are not free: hops, and what was removed
+	sheet   *sheet // that the entries are in
+	shift   int    // 64 - log2(len(entries))
+	n       int    // hops
+	used    int    // entries that are not free: hops, and what was removed
 }
 
 type entry struct {
@@ -95,13 +96,13 @@ func (t *table) at(h, serial uint64) int {
 }
 
 // insert adds an entry for a serial that has none.
-func (t *table) insert(h uint64, e entry) {
+func (t *table) insert(p *pool, h uint64, e entry) {
 	if (t.used+1)*4 > len(t.entries)*3 {
 		size := max(minTable, len(t.entries))
 		if t.n*8 > size*5 {
 			size *= 2
 		}
-		t.resize(size)
+		t.resize(p, size)
 	}
 	t.place(h, e)
 }
@@ -120,7 +121,7 @@ func (t *table) place(h uint64, e entry) {
 
 // remove deletes the entry at i. If none follows it, nobody has to go on there, nor at
 // those that were removed before it.
-func (t *table) remove(i int) {
+func (t *table) remove(p *pool, i int) {
 	t.entries[i] = removed
 	t.n--
 	mask := t.mask()
@@ -131,17 +132,19 @@ func (t *table) remove(i int) {
 		}
 	}
 	if len(t.entries) > minTable && t.n*8 < len(t.entries) {
-		t.resize(len(t.entries) / 2)
+		t.resize(p, len(t.entries)/2)
 	}
 }
 
-func (t *table) resize(size int) {
-	old := t.entries
-	t.entries, t.n, t.used = make([]entry, size), 0, 0
+func (t *table) resize(p *pool, size int) {
+	old, sheet := t.entries, t.sheet
+	t.entries, t.sheet = p.block(size)
+	t.n, t.used = 0, 0
 	t.shift = 64 - bits.Len(uint(size-1))
 	for _, e := range old {
 		if e.ref != 0 {
 			t.place(hash(e.serial), e)
 		}
 	}
+	p.giveBlock(old, sheet)
 }

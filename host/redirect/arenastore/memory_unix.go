@@ -9,12 +9,9 @@ type mapped struct{ pages }
 
 func systemMemory() memory { return mapped{} }
 
-// large is from how many regions on a store is better off with huge pages.
-const large = 4
-
-func (m mapped) take(n int) ([]byte, error) {
-	b, err := unix.Mmap(-1, 0, regionSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-	if err == nil && n >= large {
+func (m mapped) take(size int, huge bool) ([]byte, error) {
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err == nil && huge {
 		m.huge(b)
 	}
 	return b, err

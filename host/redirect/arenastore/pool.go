@@ -17,6 +17,9 @@ const (
 	// maxWarm is how many free slabs keep their pages, 4 MiB: a store that breathes
 	// does not go to the system each time.
 	maxWarm = 256
+
+	// large is from how many regions on a store is better off with huge pages.
+	large = 4
 )
 
 // A region is memory as it comes from the system, and what its slabs are for.
@@ -55,6 +58,7 @@ type pool struct {
 	room    []uint32 // regions with a free slab
 	slabs   int      // given out, or spare
 	warm    int
+	sheets  []*sheet // of tables
 }
 
 // A directory is the regions by number. All shards read it all the time, so nothing
@@ -139,7 +143,7 @@ func (p *pool) grow() error {
 	if have == maxRegions {
 		return fmt.Errorf("%w: the hops take %d MiB, the most that a store can manage", redirect.ErrFull, maxRegions*regionSize>>20)
 	}
-	mem, err := p.memory.take(have)
+	mem, err := p.memory.take(regionSize, have >= large)
 	if err != nil {
 		return fmt.Errorf("%w: the system gives no more memory than %d MiB: %w", redirect.ErrFull, have*regionSize>>20, err)
 	}
@@ -223,8 +227,11 @@ func (p *pool) close() {
 			_ = p.memory.give(r.mem)
 		}
 	}
+	for _, s := range p.sheets {
+		_ = p.memory.give(s.mem)
+	}
 	p.regions.Store(new(directory))
-	p.numbers, p.room, p.slabs, p.warm = nil, nil, 0, 0
+	p.numbers, p.room, p.slabs, p.warm, p.sheets = nil, nil, 0, 0, nil
 }
 
 // Memory is what the system has not got back, in bytes.
