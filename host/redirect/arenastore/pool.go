@@ -24,10 +24,9 @@ const (
 
 // A region is memory as it comes from the system, and what its slabs are for.
 type region struct {
-	mem   []byte              // not a pointer to an array: for the check of one, all read its first byte
-	free  []uint8             // the slabs that nobody has
-	at    int                 // in pool.room, if it has a free slab
-	_     [line - 56 - 8]byte // What is above is read by all shards, a slab by its own.
+	free  []uint8         // the slabs that nobody has
+	at    int             // in pool.room, if it has a free slab
+	_     [line - 32]byte // What is above is the pool's, a slab its shard's.
 	slabs [slabsPerRegion]slab
 }
 
@@ -64,8 +63,15 @@ type pool struct {
 // A directory is the regions by number. All shards read it all the time, so nothing
 // else may be in its cache lines.
 type directory struct {
-	list []*region // with room for a line of them
+	list []place // with room for a line of them
 	_    [line - 24]byte
+}
+
+// A place is where a region is. Its memory is here, where it is one read away: not as a
+// pointer to an array, for the check of which all would read its first byte.
+type place struct {
+	mem []byte
+	*region
 }
 
 // A spare is the slab that a shard gave up and may want again, plus one; zero is
@@ -79,11 +85,11 @@ type spare struct {
 
 func newPool(m memory, maxBytes int64, shards int) *pool {
 	p := &pool{memory: m, limit: int(max(maxBytes/slabSize, 1)), spares: make([]spare, shards)}
-	p.regions.Store(&directory{list: make([]*region, 0, line/8)})
+	p.regions.Store(&directory{list: make([]place, 0, line/32)})
 	return p
 }
 
-func (p *pool) region(n uint32) *region { return p.regions.Load().list[n] }
+func (p *pool) region(n uint32) *place { return &p.regions.Load().list[n] }
 
 func (p *pool) slab(id uint32) *slab {
 	return &p.region(id / slabsPerRegion).slabs[id%slabsPerRegion]
@@ -147,7 +153,7 @@ func (p *pool) grow() error {
 	if err != nil {
 		return fmt.Errorf("%w: the system gives no more memory than %d MiB: %w", redirect.ErrFull, have*regionSize>>20, err)
 	}
-	r := &region{mem: mem, free: make([]uint8, slabsPerRegion)}
+	r := place{mem, &region{free: make([]uint8, slabsPerRegion)}}
 	for i := range r.free {
 		r.free[i] = uint8(slabsPerRegion - 1 - i)
 	}
@@ -192,7 +198,7 @@ func (p *pool) give(shard int, id uint32) {
 
 // drop gives a region back that nobody has a slab of. If the system cannot take
 // it, because munmap may need memory, it stays ours.
-func (p *pool) drop(n uint32, r *region) {
+func (p *pool) drop(n uint32, r *place) {
 	if p.memory.give(r.mem) != nil {
 		return
 	}
@@ -202,7 +208,7 @@ func (p *pool) drop(n uint32, r *region) {
 		}
 	}
 	p.leave(r)
-	p.regions.Load().list[n] = nil
+	*r = place{}
 	p.numbers = append(p.numbers, n)
 }
 
@@ -211,7 +217,7 @@ func (p *pool) enter(n uint32) {
 	p.room = append(p.room, n)
 }
 
-func (p *pool) leave(r *region) {
+func (p *pool) leave(r *place) {
 	last := len(p.room) - 1
 	p.room[r.at] = p.room[last]
 	p.region(p.room[last]).at = r.at
@@ -223,7 +229,7 @@ func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range p.regions.Load().list {
-		if r != nil {
+		if r.mem != nil {
 			_ = p.memory.give(r.mem)
 		}
 	}
