@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/calloutd/calloutd/host/redirect"
 )
@@ -22,13 +23,18 @@ const (
 	large = 4
 )
 
-// A region is memory as it comes from the system, and what its slabs are for.
+// A region is memory as it comes from the system. What is known of its slabs is in the
+// place of the first one, where it shares a huge page with them.
 type region struct {
-	free  []uint8         // the slabs that nobody has
-	at    int             // in pool.room, if it has a free slab
-	_     [line - 32]byte // What is above is the pool's, a slab its shard's.
-	slabs [slabsPerRegion]slab
+	mem  []byte
+	free []uint8 // the slabs that nobody has
+	at   int     // in pool.room, if it has a free slab
 }
+
+// firstSlab of a region is not for what is known of the others.
+const firstSlab = 1
+
+var _ [slabSize]byte = [unsafe.Sizeof([slabsPerRegion]slab{})]byte{}
 
 // A slab is memory for hops of one class of one shard, whose lock guards it. Its
 // id is the number of its region and its own there. Its neighbours are of other
@@ -44,15 +50,16 @@ type slab struct {
 
 // A pool gives slabs to the shards. Its lock is inside theirs.
 type pool struct {
-	// regions by number. An element changes while nobody has a slab of it, so a
-	// shard reads those of its own slabs without the lock.
-	regions atomic.Pointer[directory]
-	spares  []spare // by shard
-	memory  memory
-	limit   int
-	_       [line]byte // What is above is read by all shards all the time.
+	// where regions begin, by number. An element changes while nobody has a slab of it,
+	// so a shard reads those of its own slabs without the lock.
+	where  atomic.Pointer[directory]
+	spares []spare // by shard
+	memory memory
+	limit  int
+	_      [line]byte // What is above is read by all shards all the time.
 
 	mu      sync.Mutex
+	regions []region // by number
 	numbers []uint32 // of regions that are gone
 	room    []uint32 // regions with a free slab
 	slabs   int      // given out, or spare
@@ -60,18 +67,12 @@ type pool struct {
 	sheets  []*sheet // of tables
 }
 
-// A directory is the regions by number. All shards read it all the time, so nothing
-// else may be in its cache lines.
+// A directory is where regions begin. All shards read it all the time, so nothing
+// else may be in its cache lines. Pointers to arrays would be checked, by a read of what
+// they point to.
 type directory struct {
-	list []place // with room for a line of them
+	list []unsafe.Pointer // with room for a line of them
 	_    [line - 24]byte
-}
-
-// A place is where a region is. Its memory is here, where it is one read away: not as a
-// pointer to an array, for the check of which all would read its first byte.
-type place struct {
-	mem []byte
-	*region
 }
 
 // A spare is the slab that a shard gave up and may want again, plus one; zero is
@@ -85,14 +86,20 @@ type spare struct {
 
 func newPool(m memory, maxBytes int64, shards int) *pool {
 	p := &pool{memory: m, limit: int(max(maxBytes/slabSize, 1)), spares: make([]spare, shards)}
-	p.regions.Store(&directory{list: make([]place, 0, line/32)})
+	p.where.Store(&directory{list: make([]unsafe.Pointer, 0, line/8)})
 	return p
 }
 
-func (p *pool) region(n uint32) *place { return &p.regions.Load().list[n] }
+func (p *pool) begin(region uint32) unsafe.Pointer { return p.where.Load().list[region] }
 
 func (p *pool) slab(id uint32) *slab {
-	return &p.region(id / slabsPerRegion).slabs[id%slabsPerRegion]
+	return (*slab)(unsafe.Add(p.begin(id/slabsPerRegion), uintptr(id%slabsPerRegion)*unsafe.Sizeof(slab{})))
+}
+
+// slot is the memory from the beginning of a slot to the end of its slab.
+func (p *pool) slot(r ref) []byte {
+	at := uint32(r-1) % grainsPerRegion * grain
+	return unsafe.Slice((*byte)(unsafe.Add(p.begin(uint32(r-1)/grainsPerRegion), at)), slabSize-at%slabSize)
 }
 
 // take gives a slab to a shard. Its bytes are anything.
@@ -116,18 +123,19 @@ func (p *pool) take(shard int) (id uint32, err error) {
 		}
 	}
 	n := p.room[len(p.room)-1]
-	r := p.region(n)
+	r := &p.regions[n]
 	last := len(r.free) - 1
 	at := r.free[last]
 	if r.free = r.free[:last]; last == 0 {
 		p.leave(r)
 	}
 	p.slabs++
-	if r.slabs[at].warm {
-		r.slabs[at].warm = false
+	id = n*slabsPerRegion + uint32(at)
+	if s := p.slab(id); s.warm {
+		s.warm = false
 		p.warm--
 	}
-	return n*slabsPerRegion + uint32(at), nil
+	return id, nil
 }
 
 func (s *spare) take() (id uint32, ok bool) {
@@ -144,8 +152,7 @@ func (s *spare) keep(id uint32) bool { return s.id.Load() == 0 && s.id.CompareAn
 
 // grow takes a region from the system.
 func (p *pool) grow() error {
-	regions := p.regions.Load().list
-	have := len(regions) - len(p.numbers)
+	have := len(p.regions) - len(p.numbers)
 	if have == maxRegions {
 		return fmt.Errorf("%w: the hops take %d MiB, the most that a store can manage", redirect.ErrFull, maxRegions*regionSize>>20)
 	}
@@ -153,17 +160,17 @@ func (p *pool) grow() error {
 	if err != nil {
 		return fmt.Errorf("%w: the system gives no more memory than %d MiB: %w", redirect.ErrFull, have*regionSize>>20, err)
 	}
-	r := place{mem, &region{free: make([]uint8, slabsPerRegion)}}
-	for i := range r.free {
-		r.free[i] = uint8(slabsPerRegion - 1 - i)
+	r := region{mem: mem, free: make([]uint8, 0, slabsPerRegion)}
+	for at := slabsPerRegion - 1; at >= firstSlab; at-- {
+		r.free = append(r.free, uint8(at))
 	}
-	n := uint32(len(regions))
+	n, begin := uint32(len(p.regions)), unsafe.Pointer(unsafe.SliceData(mem))
 	if last := len(p.numbers) - 1; last >= 0 {
 		n, p.numbers = p.numbers[last], p.numbers[:last]
-		regions[n] = r
+		p.regions[n], p.where.Load().list[n] = r, begin
 	} else {
-		regions = append(regions, r)
-		p.regions.Store(&directory{list: regions})
+		p.regions = append(p.regions, r)
+		p.where.Store(&directory{list: append(p.where.Load().list, begin)})
 	}
 	p.enter(n)
 	return nil
@@ -179,9 +186,9 @@ func (p *pool) give(shard int, id uint32) {
 	n, at := id/slabsPerRegion, id%slabsPerRegion
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := p.region(n)
+	r := &p.regions[n]
 	if p.warm < maxWarm {
-		r.slabs[at].warm = true
+		p.slab(id).warm = true
 		p.warm++
 	} else {
 		p.memory.drop(r.mem[at*slabSize:][:slabSize])
@@ -191,36 +198,39 @@ func (p *pool) give(shard int, id uint32) {
 	}
 	r.free = append(r.free, uint8(at))
 	p.slabs--
-	if len(r.free) == slabsPerRegion && len(p.room) > 1 {
-		p.drop(n, r)
+	if len(r.free) == slabsPerRegion-firstSlab && len(p.room) > 1 {
+		p.drop(n)
 	}
 }
 
 // drop gives a region back that nobody has a slab of. If the system cannot take
 // it, because munmap may need memory, it stays ours.
-func (p *pool) drop(n uint32, r *place) {
+func (p *pool) drop(n uint32) {
+	warm := 0
+	for at := range uint32(slabsPerRegion) {
+		if p.slab(n*slabsPerRegion + at).warm {
+			warm++
+		}
+	}
+	r := &p.regions[n]
 	if p.memory.give(r.mem) != nil {
 		return
 	}
-	for i := range r.slabs {
-		if r.slabs[i].warm {
-			p.warm--
-		}
-	}
+	p.warm -= warm
 	p.leave(r)
-	*r = place{}
+	*r, p.where.Load().list[n] = region{}, nil
 	p.numbers = append(p.numbers, n)
 }
 
 func (p *pool) enter(n uint32) {
-	p.region(n).at = len(p.room)
+	p.regions[n].at = len(p.room)
 	p.room = append(p.room, n)
 }
 
-func (p *pool) leave(r *place) {
+func (p *pool) leave(r *region) {
 	last := len(p.room) - 1
 	p.room[r.at] = p.room[last]
-	p.region(p.room[last]).at = r.at
+	p.regions[p.room[last]].at = r.at
 	p.room = p.room[:last]
 }
 
@@ -228,7 +238,7 @@ func (p *pool) leave(r *place) {
 func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, r := range p.regions.Load().list {
+	for _, r := range p.regions {
 		if r.mem != nil {
 			_ = p.memory.give(r.mem)
 		}
@@ -236,8 +246,8 @@ func (p *pool) close() {
 	for _, s := range p.sheets {
 		_ = p.memory.give(s.mem)
 	}
-	p.regions.Store(new(directory))
-	p.numbers, p.room, p.slabs, p.warm, p.sheets = nil, nil, 0, 0, nil
+	p.where.Store(new(directory))
+	p.regions, p.numbers, p.room, p.slabs, p.warm, p.sheets = nil, nil, nil, 0, 0, nil
 }
 
 // Memory is what the system has not got back, in bytes.
@@ -247,5 +257,5 @@ func (p *pool) Memory() int64 {
 	if p.memory.drops() {
 		return int64(p.slabs+p.warm) * slabSize
 	}
-	return int64(len(p.regions.Load().list)-len(p.numbers)) * regionSize
+	return int64(len(p.regions)-len(p.numbers)) * regionSize
 }

@@ -49,9 +49,3 @@ func makeRef(slab uint32, at int) ref { return ref(slab*grainsPerSlab+uint32(at/
 // slab is the id of the slab, at the place in it.
 func (r ref) slab() uint32 { return uint32(r-1) / grainsPerSlab }
 func (r ref) at() int      { return int(r-1) % grainsPerSlab * grain }
-
-// slot is the memory from the beginning of a slot to the end of its slab.
-func (p *pool) slot(r ref) []byte {
-	at := uint32(r-1) % grainsPerRegion * grain
-	return p.region(uint32(r-1) / grainsPerRegion).mem[at : at|(slabSize-1)+1]
-}
