@@ -154,9 +154,9 @@ func (s *Store) Acquire(serial uint64) (*redirect.Hop, error) {
 	x := hash(serial)
 	b := scratch.Get().(*[maxSlot]byte)
 	defer scratch.Put(b)
-	h, n, err := s.shard(serial).acquire(b, x, serial)
+	h, encoded, err := s.shard(serial).acquire(b[:0], x, serial)
 	if h == nil && err == nil {
-		return redirect.DecodeHop(bytes.Clone(b[:n]))
+		return redirect.DecodeHop(bytes.Clone(encoded))
 	}
 	return h, err
 }
@@ -165,20 +165,19 @@ func (s *Store) Acquire(serial uint64) (*redirect.Hop, error) {
 // without it.
 var scratch = sync.Pool{New: func() any { return new([maxSlot]byte) }}
 
-// acquire returns the hop if it is a recent one; if not, its encoding is in the
-// first n bytes of b.
-func (d *shard) acquire(b *[maxSlot]byte, x, serial uint64) (h *redirect.Hop, n int, err error) {
+// acquire returns the hop if it is a recent one; if not, its encoding, in b.
+func (d *shard) acquire(b []byte, x, serial uint64) (h *redirect.Hop, encoded []byte, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e, err := d.hold(x, serial)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	if r := d.newest(x); r.serial == serial && r.hop != nil {
-		return r.hop, 0, nil
+		return r.hop, nil, nil
 	}
-	encoded, err := d.encoded(e)
-	return nil, copy(b[:], encoded), err
+	encoded, err = d.appendEncoded(b, e)
+	return nil, encoded, err
 }
 
 // hold takes one more reference, under the lock.

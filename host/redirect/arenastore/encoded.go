@@ -12,8 +12,7 @@ func (s *Store) AppendEncoded(b []byte, serial uint64) ([]byte, error) {
 	if e == nil {
 		return b, redirect.ErrNotFound
 	}
-	encoded, err := d.encoded(e)
-	return append(b, encoded...), err
+	return d.appendEncoded(b, e)
 }
 
 // Serials returns the serials of all live hops, in no order. A hop that comes or

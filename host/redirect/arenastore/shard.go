@@ -41,14 +41,15 @@ func (d *shard) newest(h uint64) *recent { return &d.recent[(h>>16^h)%recents] }
 // table shares no bits of the hash with the choice of the entry.
 func (d *shard) table(h uint64) *table { return &d.tables[h/together%tables] }
 
-// encoded is the encoding of a hop, in its slot. The slot has the last word about
+// appendEncoded appends the encoding of a hop to b. The slot has the last word about
 // whose it is: one that was freed or used again answers for nobody.
-func (d *shard) encoded(e *entry) ([]byte, error) {
-	b := d.pool.slot(e.ref)
-	if slotSerial(b) != e.serial {
-		return nil, fmt.Errorf("%w: hop %d is in the slot of hop %d", redirect.ErrNotFound, slotSerial(b), e.serial)
+func (d *shard) appendEncoded(b []byte, e *entry) ([]byte, error) {
+	n, slot := len(b), d.pool.slot(e.ref)[:sizes[e.class()]]
+	b = append(b, slot[slotHop:]...) // All of it: the length is one more read to wait for.
+	if serial := slotSerial(slot); serial != e.serial {
+		return b[:n], fmt.Errorf("%w: hop %d is in the slot of hop %d", redirect.ErrNotFound, serial, e.serial)
 	}
-	return slotEncoded(b), nil
+	return b[:n+slotLen(slot)], nil
 }
 
 // write puts h, whose encoding has n bytes, into a free slot of a class.

@@ -12,10 +12,9 @@ const (
 	maxSlots = slabSize / minSlot
 )
 
-func slotLen(b []byte) int        { return int(binary.LittleEndian.Uint32(b)) }
-func setSlotLen(b []byte, n int)  { binary.LittleEndian.PutUint32(b, uint32(n)) }
-func slotSerial(b []byte) uint64  { return binary.LittleEndian.Uint64(b[slotHop:]) }
-func slotEncoded(b []byte) []byte { return b[slotHop : slotHop+slotLen(b)] }
+func slotLen(b []byte) int       { return int(binary.LittleEndian.Uint32(b)) }
+func setSlotLen(b []byte, n int) { binary.LittleEndian.PutUint32(b, uint32(n)) }
+func slotSerial(b []byte) uint64 { return binary.LittleEndian.Uint64(b[slotHop:]) }
 
 // sizes are the sizes of slots by class, about a sixteenth apart; there is no
 // class 0. classes are the classes by size in grains.
