@@ -183,6 +183,47 @@ func TestTheIndexOfHopsThatComeAndGoDoesNotGrow(t *testing.T) {
 	require.LessOrEqual(t, s.Entries(), most/100)
 }
 
+// The tables of a large index are in memory of the system, which goes back as they get
+// smaller.
+func TestALargeIndexIsInSheets(t *testing.T) { eachMemory(t, aLargeIndexIsInSheets) }
+
+func aLargeIndexIsInSheets(t *testing.T, open func(arenastore.Options) *arenastore.Store) {
+	s := open(arenastore.Options{})
+	n := fillShard(t, s, 0, 60_000) // Each of 64 tables has 2,048 entries: 32 KiB.
+	require.Equal(t, 1, s.Sheets())
+	n = fillShard(t, s, n, 120_000)
+	require.Equal(t, 2, s.Sheets())
+	emptyShard(t, s, 0, n-(32<<10)) // Some tables are small now, and grow again to where others were.
+	require.Equal(t, 3, s.Sheets())
+	fillShard(t, s, n, 2*n-(32<<10))
+	require.Equal(t, 2, s.Sheets())
+	emptyShard(t, s, n-(32<<10), 2*n-(32<<10))
+	require.Zero(t, s.Sheets())
+	require.NoError(t, s.Check())
+}
+
+func TestAnIndexWithoutSheetsIsOnTheHeap(t *testing.T) {
+	s := arenastore.NoSheets(arenastore.Options{})
+	fillShard(t, s, 0, 60_000)
+	require.Zero(t, s.Sheets())
+}
+
+// fillShard puts hops of one shard until it has n.
+func fillShard(t *testing.T, s *arenastore.Store, have, n uint64) uint64 {
+	for i := have; i < n; i++ {
+		require.NoError(t, s.Put(&redirect.Hop{Serial: i * uint64(s.Shards())}))
+	}
+	require.NoError(t, s.Check())
+	return n
+}
+
+func emptyShard(t *testing.T, s *arenastore.Store, from, to uint64) {
+	for i := from; i < to; i++ {
+		require.NoError(t, s.Release(i*uint64(s.Shards())))
+	}
+	require.NoError(t, s.Check())
+}
+
 func TestAHopThatIsTooLargeIsRefused(t *testing.T) {
 	s := arenastore.New(arenastore.Options{})
 	h := &redirect.Hop{Serial: 1, AppID: strings.Repeat("a", 16<<10)}

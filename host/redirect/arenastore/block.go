@@ -6,12 +6,9 @@ import (
 	"unsafe"
 )
 
-// A block is memory of the system for the entries of one table. It is in huge pages: a
-// serial is looked for anywhere in the index, and where it is is one more read if the
-// processor has to look up the page.
-//
-// Tables of one size are together in a sheet, which goes back to the system with the
-// last of them.
+// A sheet is blocks for large tables, of one size, in huge pages: a serial is looked for
+// anywhere in the index, which takes one read more if the processor has to look up the
+// page. It goes back to the system when no table is in it.
 type sheet struct {
 	mem  []byte
 	size int    // of a block in bytes

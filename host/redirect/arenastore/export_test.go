@@ -2,8 +2,10 @@ package arenastore
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/bits"
+	"unsafe"
 )
 
 // Memories are the kinds of memory that a store can have here.
@@ -28,11 +30,55 @@ func (s *Store) Check() error {
 	if slabs := s.slabs() + s.Spares(); slabs != s.pool.slabs {
 		return fmt.Errorf("shards have %d slabs, the pool gave them %d", slabs, s.pool.slabs)
 	}
+	if err := s.checkSheets(); err != nil {
+		return err
+	}
 	s.full() // Collects all shares.
 	if room := s.quota.Left(); live != s.Len() || int64(live)+room != s.quota.Limit() {
 		return fmt.Errorf("%d hops, counted %d; room for %d, the limit is %d", live, s.Len(), room, s.quota.Limit())
 	}
 	return nil
+}
+
+// checkSheets says whether the tables have the blocks that nobody else has.
+func (s *Store) checkSheets() error {
+	taken := map[*sheet]uint64{}
+	for i := range s.shards {
+		for _, t := range s.shards[i].tables {
+			if t.sheet == nil {
+				continue
+			}
+			at := (uintptr(unsafe.Pointer(&t.entries[0])) - uintptr(unsafe.Pointer(&t.sheet.mem[0]))) / uintptr(t.sheet.size)
+			if taken[t.sheet]>>at&1 == 1 || len(t.entries)*16 != t.sheet.size {
+				return fmt.Errorf("block %d of %d bytes is that of two tables, or too small for %d entries", at, t.sheet.size, len(t.entries))
+			}
+			taken[t.sheet] |= 1 << at
+		}
+	}
+	for _, sheet := range s.pool.sheets {
+		if sheet.free != sheet.all()&^taken[sheet] {
+			return fmt.Errorf("a sheet has free blocks %b, but %b are taken", sheet.free, taken[sheet])
+		}
+	}
+	if len(taken) != len(s.pool.sheets) {
+		return fmt.Errorf("tables are in %d sheets of %d", len(taken), len(s.pool.sheets))
+	}
+	return nil
+}
+
+// Sheets is how many there are.
+func (s *Store) Sheets() int { return len(s.pool.sheets) }
+
+// NoSheets makes a store on a system that has no memory for any.
+func NoSheets(o Options) *Store { return open(o, noSheets{heap{}}) }
+
+type noSheets struct{ memory }
+
+func (m noSheets) take(size int, huge bool) ([]byte, error) {
+	if huge {
+		return nil, errors.ErrUnsupported
+	}
+	return m.memory.take(size, huge)
 }
 
 func (s *Store) slabs() (n int) {
