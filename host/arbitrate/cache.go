@@ -49,21 +49,24 @@ const setWays = 4
 
 // A set are the entries that a hash can be in, with 16 bits of the hash of each. It has
 // as much of the last four that were not there: only who comes again is kept, so that
-// connections that are all different cost no memory. And of the last four of whose
-// filters callouts were asked: then more inputs decide than those of the filters, under
-// a hash of their own. It is one cache line.
+// connections that are all different cost no memory. It is one cache line.
 type set struct {
-	tags, missed, asks atomic.Uint64
-	entries            [setWays]atomic.Pointer[kept]
-	_                  [8]byte
+	tags, missed atomic.Uint64
+	entries      [setWays]atomic.Pointer[kept]
+	_            [16]byte
 }
 
-// kept is an entry. It is never changed.
+// kept is an entry, which is never changed once it is in the cache: what was decided, or
+// what filters alone tell where callouts are asked.
 type kept struct {
 	hash    uint64
 	version version
 	of      inputs // that decide
 	in      fwps.Incoming
+	// match is the first matching filter of each sublayer that was looked for, in order.
+	// With it there is no outcome: callouts are asked, and all inputs decide, under a
+	// hash of their own.
+	match   []*filter
 	nasked  int
 	asked   [maxAsked]asked
 	outcome fwps.Outcome
@@ -123,21 +126,14 @@ func has(tags, hash uint64) uint64 {
 	return (x - 0x0001_0001_0001_0001) &^ x & 0x8000_8000_8000_8000
 }
 
-// asks reports whether callouts were asked for a hash of what filters test.
-func (c *Cache) asks(hash uint64) bool { return has(c.set(hash).asks.Load(), hash) != 0 }
-
-// again reports whether a hash was missed before, not long ago.
+// again notes that a hash was missed, and reports whether it was before, not long ago.
 func (c *Cache) again(hash uint64) bool {
-	return remember(&c.set(hash).missed, hash)
-}
-
-// remember adds a hash to the last four, and reports whether it was among them.
-func remember(last *atomic.Uint64, hash uint64) bool {
-	tags := last.Load()
+	missed := &c.set(hash).missed
+	tags := missed.Load()
 	if has(tags, hash) != 0 {
 		return true
 	}
-	last.Store(tags<<tagBits | tag(hash))
+	missed.Store(tags<<tagBits | tag(hash))
 	return false
 }
 

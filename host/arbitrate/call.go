@@ -146,7 +146,7 @@ func (r *run) held(f *filter, v *fwps.Verdict, err error) (*fwps.Verdict, error)
 			r.indicateAgain(0)
 			return v, nil
 		}
-		r.in = r.d.Reauthorize(r.in, 0)
+		r.reauthorized(0)
 		return final, nil
 	case <-operation:
 		if v.Action != fwp.ActionBlock || !v.Absorb {
@@ -164,11 +164,16 @@ func (r *run) held(f *filter, v *fwps.Verdict, err error) (*fwps.Verdict, error)
 // indicateAgain begins the layer again. At AUTH_RECV_ACCEPT it is the injected
 // clone that is asked about, not a reauthorization (CH-14).
 func (r *run) indicateAgain(why fwp.ReauthorizeReason) {
-	r.again = true
+	r.again, r.match, r.fresh = true, nil, nil
 	if why != 0 && r.in.Inbound {
 		return
 	}
-	r.in = r.d.Reauthorize(r.in, why)
+	r.reauthorized(why)
+}
+
+// reauthorized makes what follows a reauthorization, of which nothing is known or kept.
+func (r *run) reauthorized(why fwp.ReauthorizeReason) {
+	r.in, r.match, r.fresh = r.d.Reauthorize(r.in, why), nil, nil
 }
 
 // missing is CO-REG-04.
@@ -188,7 +193,7 @@ func (r *run) missing(f *filter, a *answer) {
 // fault is a callout that failed: a hard block, or no decision where the options
 // say so (AMB-42). What it changed is discarded.
 func (r *run) fault(a *answer, rule, why string) {
-	r.keeping = nil
+	r.shared = nil
 	r.d.Discard()
 	step := a.step
 	step.Rule, step.Why = rule, why

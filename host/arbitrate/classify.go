@@ -26,9 +26,18 @@ type run struct {
 	// decided says that some sublayer decided, again that the layer is to be asked
 	// from the start.
 	decided, again bool
-	// keeping is for the cache; nil: the outcome is not kept. It is not a part of the
-	// run, which is cleared for each classification, and most are of layers without.
-	keeping *keeping
+	// called says that some callout was asked.
+	called bool
+
+	// learns and full are as in a question, and so is many.
+	learns, full bool
+	many         uint64
+	// match is what is known of the first matching filters, nil: nothing; used are those
+	// that were asked already.
+	match *kept
+	used  int
+	// fresh is to be kept of what filters tell, shared of what callouts answer. Nil: nothing.
+	fresh, shared *kept
 }
 
 // late are filters whose callouts asked to hear of later changes of the request,
@@ -63,24 +72,20 @@ func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decis
 	}
 	var known question
 	if !known.take(p, l, in, d) {
-		p.learn(ctx, l, in, d, known)
+		p.ask(ctx, l, in, d, &known)
 	}
-}
-
-// learn is ask of what may be kept.
-func (p *Program) learn(ctx context.Context, l *layer, in *fwps.Incoming, d *fwps.Decision, known question) {
-	if known.cache == nil {
-		p.ask(ctx, l, in, d, nil)
-		return
-	}
-	k := keeping{question: known}
-	p.ask(ctx, l, in, d, &k)
 }
 
 // ask is Classify of what is not known.
-func (p *Program) ask(ctx context.Context, l *layer, in *fwps.Incoming, d *fwps.Decision, k *keeping) {
+func (p *Program) ask(ctx context.Context, l *layer, in *fwps.Incoming, d *fwps.Decision, known *question) {
 	var r run
-	r.p, r.layer, r.ctx, r.in, r.d, r.keeping = p, l, ctx, in, d, k
+	r.p, r.layer, r.ctx, r.in, r.d = p, l, ctx, in, d
+	if known != nil && known.learns {
+		r.learns, r.full, r.many, r.match = true, known.full, known.many, known.match
+		if r.match == nil {
+			r.fresh = r.learn(known.few, l.fields.inputs)
+		}
+	}
 	d.Reset(in)
 	for round := 1; ; round++ {
 		r.pass()
@@ -88,8 +93,8 @@ func (p *Program) ask(ctx context.Context, l *layer, in *fwps.Incoming, d *fwps.
 			r.reauthorize()
 		}
 		if !r.again {
-			if r.keeping != nil {
-				r.keep(in)
+			if r.fresh != nil || r.shared != nil {
+				r.keep()
 			}
 			return
 		}
@@ -132,12 +137,15 @@ func (g *group) first() *filter {
 
 // each asks the sublayers of a group.
 func (r *run) each(g *group) {
-	in := r.in
-	var q search
-	q.begin(in, uint8(1<<len(g.subs)-1))
-	g.index.find(&q)
-	for place := range g.subs {
-		first := q.first(place)
+	in, n := r.in, len(g.subs)
+	var found [together]*filter
+	firsts := found[:n]
+	if r.match != nil {
+		firsts, r.used = r.match.match[r.used:][:n], r.used+n
+	} else if g.search(in, firsts); r.fresh != nil {
+		r.fresh.match = append(r.fresh.match, firsts...)
+	}
+	for place, first := range firsts {
 		if r.in != in { // A callout pended: what follows is a reauthorization.
 			first = g.next(r.in, place, cursor{})
 		}
@@ -145,6 +153,16 @@ func (r *run) each(g *group) {
 		if r.again {
 			return
 		}
+	}
+}
+
+// search finds the first matching filter of each sublayer, nil where there is none.
+func (g *group) search(in *fwps.Incoming, firsts []*filter) {
+	var q search
+	q.begin(in, uint8(1<<len(firsts)-1))
+	g.index.find(&q)
+	for place := range firsts {
+		firsts[place] = q.first(place)
 	}
 }
 

@@ -33,21 +33,13 @@ func (fs *fields) count(f *fwpm.Filter, more int) {
 	}
 }
 
-// A question is a classification as the cache sees it.
+// A question is a classification as the cache sees it. The zero one is not for it.
 type question struct {
-	cache   *Cache // nil: the answer is not kept
-	version version
-	few     uint64 // the hash of the inputs of the filters
-	many    uint64 // that of those and the inputs of the callouts
-	full    bool   // many is known
-}
-
-// keeping is a question whose answer is kept, with the callouts that had a part in it.
-// An array, so that it lives on the stack.
-type keeping struct {
-	question
-	asked  [maxAsked]asked
-	nasked int
+	few    uint64 // the hash of the inputs of the filters
+	many   uint64 // that of those and the inputs of the callouts
+	match  *kept  // nil: it is not known which filters match
+	learns bool   // few is known: what is decided may be kept
+	full   bool   // many is known
 }
 
 // cached reports whether the decisions of a layer are worth a look into the cache.
@@ -55,51 +47,70 @@ func (l *layer) cached(c *Cache, id fwpm.LayerID) bool {
 	return c != nil && (l.fields.all >= fewFilters || c.marked[id].Load())
 }
 
-// take finds out whether the decision is known.
+// take finds out whether the decision is known, or else which filters match.
 func (k *question) take(p *Program, l *layer, in *fwps.Incoming, d *fwps.Decision) bool {
 	c := p.opts.Cache
 	if in.EndpointID%probes == 0 {
-		found := k.look(c, p, l, in, d)
-		c.probed(in.Layer, found)
-		return found
+		taken := k.look(c, p, l, in, d)
+		c.probed(in.Layer, taken || k.match != nil)
+		return taken
 	}
 	return !c.useless(in.Layer) && k.look(c, p, l, in, d)
 }
 
 // look is take where there may be something.
 func (k *question) look(c *Cache, p *Program, l *layer, in *fwps.Incoming, d *fwps.Decision) bool {
-	k.version = version{l.version, p.Generation(in.Layer)}
+	v := p.version(l, in.Layer)
 	of, called := l.fields.inputs, c.called[in.Layer].Load()
-	if called && k.fill(l, in) && c.find(k.many, k.version).take(of|everything, in, d) {
+	if called && k.fill(l, in) && c.find(k.many, v).take(of|everything, in, d) {
 		return true
 	}
-	var ok bool
-	if k.few, ok = of.hashOther(of.hash(l.version, in), in); !ok {
+	if k.few, k.learns = of.hashOther(of.hash(l.version, in), in); !k.learns {
 		return false
 	}
-	k.cache = c
-	return c.find(k.few, k.version).take(of, in, d) ||
-		!called && c.asks(k.few) && k.fill(l, in) && c.find(k.many, k.version).take(of|everything, in, d)
+	e := c.find(k.few, v)
+	switch {
+	case e == nil || e.match == nil:
+		return e.take(of, in, d)
+	case !called && c.marked[in.Layer].Load() && k.fill(l, in) && c.find(k.many, v).take(of|everything, in, d):
+		return true
+	case e.fits(of, in):
+		k.match = e
+	}
+	return false
 }
 
-// take makes d what is kept, if it is of the inputs that decide and they are equal.
+// version is what decisions of a layer depend on.
+func (p *Program) version(l *layer, id fwpm.LayerID) version {
+	return version{l.version, p.Generation(id)}
+}
+
+// fits reports whether the entry is of the inputs that decide and they are equal.
+func (e *kept) fits(of inputs, in *fwps.Incoming) bool { return e.of == of && of.equal(&e.in, in) }
+
+// take makes d what is kept, if it is of such a connection.
 func (e *kept) take(of inputs, in *fwps.Incoming, d *fwps.Decision) bool {
-	if e == nil || e.of != of || !of.equal(&e.in, in) || !e.same() {
+	if e == nil || !e.fits(of, in) || !e.same() {
 		return false
 	}
 	d.Take(&e.outcome, in)
 	return true
 }
 
-// fill makes the hash for a decision in which callouts have a part. Records and flow
-// contexts are of one connection alone.
+// fill makes many.
 func (k *question) fill(l *layer, in *fwps.Incoming) bool {
-	if k.full || len(in.Records) > 0 || in.Flow != nil && in.Flow.Associated() {
-		return k.full
+	k.many, k.full = l.hashAll(in)
+	return k.full
+}
+
+// hashAll is the hash for a decision in which callouts have a part. Records and flow
+// contexts are of one connection alone.
+func (l *layer) hashAll(in *fwps.Incoming) (hash uint64, ok bool) {
+	if len(in.Records) > 0 || in.Flow != nil && in.Flow.Associated() {
+		return 0, false
 	}
 	of := l.fields.inputs | everything
-	k.many, k.full = of.hashOther(of.hash(^l.version, in), in)
-	return k.full
+	return of.hashOther(of.hash(^l.version, in), in)
 }
 
 // same reports whether the callouts would still be asked, and answer as they did.
@@ -112,41 +123,59 @@ func (e *kept) same() bool {
 	return true
 }
 
+// learn makes room for what may be kept, under a hash that was missed before: memory is
+// for what comes again.
+func (r *run) learn(hash uint64, of inputs) *kept {
+	if !r.p.opts.Cache.again(hash) {
+		return nil
+	}
+	return &kept{hash: hash, version: r.p.version(r.layer, r.in.Layer), of: of, in: of.copy(r.in)}
+}
+
 // note is told of each callout that was asked and whether what it did is for others
 // too.
 func (r *run) note(s *Slot, registration uint64, shared bool, since fwps.Moment) {
-	switch k := r.keeping; {
-	case k == nil:
-	case !shared || k.nasked == maxAsked:
-		r.keeping = nil
+	first := !r.called
+	switch r.called = true; {
+	case !shared:
+		r.shared = nil
+	case first && r.learns:
+		if !r.full {
+			r.many, r.full = r.layer.hashAll(r.in)
+		}
+		if r.full {
+			r.shared = r.learn(r.many, r.layer.fields.inputs|everything)
+		}
+	}
+	switch e := r.shared; {
+	case e == nil:
+	case e.nasked == maxAsked:
+		r.shared = nil
 	default:
-		k.asked[k.nasked] = asked{s, registration, since}
-		k.nasked++
+		e.asked[e.nasked] = asked{s, registration, since}
+		e.nasked++
 	}
 }
 
-// keep keeps what was decided if it comes again.
-func (r *run) keep(in *fwps.Incoming) {
-	k, c, l := r.keeping, r.keeping.cache, r.layer
-	if r.d.Faulted {
-		return
+// keep keeps what was learned: what filters alone decided, or which of them match, and
+// what callouts answered, if that is for others too.
+func (r *run) keep() {
+	c, shared, fresh := r.p.opts.Cache, r.shared != nil && !r.d.Faulted, r.fresh
+	switch {
+	case fresh == nil:
+	case !r.called:
+		fresh.match, fresh.outcome = nil, r.d.Outcome()
+	case fresh.match == nil: // There was nothing to look for.
+		fresh = nil
 	}
-	hash, of := k.few, l.fields.inputs
-	if k.nasked > 0 {
-		if !k.fill(l, in) {
-			return
-		}
-		hash, of = k.many, of|everything
+	if fresh != nil {
+		c.keep(fresh)
 	}
-	if !c.again(hash) {
-		return
+	if shared {
+		r.shared.outcome = r.d.Outcome()
+		c.keep(r.shared)
 	}
-	called := k.nasked > 0
-	if called {
-		remember(&c.set(k.few).asks, k.few)
+	if called := &c.called[r.in.Layer]; (fresh != nil || shared) && called.Load() != shared {
+		called.Store(shared)
 	}
-	if c.called[in.Layer].Load() != called {
-		c.called[in.Layer].Store(called)
-	}
-	c.keep(&kept{hash: hash, version: k.version, of: of, in: of.copy(in), nasked: k.nasked, asked: k.asked, outcome: r.d.Outcome()})
 }
