@@ -27,7 +27,7 @@ func BenchmarkChurn(b *testing.B) {
 		{"memstore", func() redirect.Store { return memstore.New(0) }},
 	} {
 		b.Run(k.name, func(b *testing.B) {
-			p := newPipeline(b, 1000, false)
+			p := newPipeline(b, 1000, knownMatch)
 			p.store = k.open()
 			churn(b, p)
 		})
