@@ -64,12 +64,15 @@ func socket(t *testing.T, to netip.AddrPort, protocol int) int {
 	return fd
 }
 
-func connectFrom(fd int, to netip.AddrPort) (string, error) {
-	var sa unix.Sockaddr = &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
+func sockaddr(to netip.AddrPort) unix.Sockaddr {
 	if to.Addr().Is4() {
-		sa = &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+		return &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
 	}
-	if err := unix.Connect(fd, sa); err != nil {
+	return &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
+}
+
+func connectFrom(fd int, to netip.AddrPort) (string, error) {
+	if err := unix.Connect(fd, sockaddr(to)); err != nil {
 		return "", err
 	}
 	return heard(fd)

@@ -126,18 +126,28 @@ func elsewhere() []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binaryutil.NativeEndian.PutUint32(unicast)}}
 }
 
-// refused is what goes no further from an interface: what belongs to no connection; of
-// who is inside also what is only about one ("related"), as an ICMP error is, in which he
-// writes what he likes; and what TPROXY takes, which comes here when nobody is there to
-// take it, although its connection is known.
+// refused is what goes no further from an interface: what has a source route, with which
+// it came here as for this system; what belongs to no connection; of who is inside also
+// what is only about one ("related"), as an ICMP error is, in which he writes what he
+// likes; and what TPROXY takes, which comes here when nobody is there to take it,
+// although its connection is known.
 func refused(o *Options) [][]expr.Any {
-	all := [][]expr.Any{without(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), slices.Concat(original(), without(expr.CtStateBitESTABLISHED))}
+	const loose, strict = 131, 137 // IPOPT_LSRR, IPOPT_SSRR
+	all := [][]expr.Any{option(loose), option(strict),
+		without(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), slices.Concat(original(), without(expr.CtStateBitESTABLISHED))}
 	if o.Transparent {
 		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 			all = append(all, slices.Concat(is(meta(expr.MetaKeyL4PROTO), protocol), original()))
 		}
 	}
 	return all
+}
+
+// option matches packets of IPv4 that have an option.
+func option(kind uint8) []expr.Any {
+	const ofIPv4 expr.ExthdrOp = 2 // NFT_EXTHDR_OP_IPV4
+	there := &expr.Exthdr{DestRegister: register, Op: ofIPv4, Type: kind, Len: 1, Flags: unix.NFT_EXTHDR_F_PRESENT}
+	return slices.Concat(is(meta(expr.MetaKeyNFPROTO), unix.NFPROTO_IPV4), is(there, 1))
 }
 
 // without matches packets whose connection is in none of these states.

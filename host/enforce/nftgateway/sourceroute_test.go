@@ -1,0 +1,73 @@
+//go:build linux
+
+package nftgateway
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// A router that takes source routes sends what is for itself on, to the next address of
+// the route, and connection tracking knows that as a flow to the router.
+func TestBypassSourceRoute(t *testing.T) {
+	router(t, func(n *network) {
+		here, err := netns.Get()
+		require.NoError(t, err)
+		defer here.Close()
+		take := func(device string) {
+			for _, of := range []string{"all", device} {
+				require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/conf/"+of+"/accept_source_route", []byte("1"), 0o644))
+			}
+		}
+		take("in")
+		n.at(n.outside, func() { take("out-peer") })
+		inside, outside := n.echo(here, "198.18.0.1:9", "router"), netip.MustParseAddrPort("198.18.1.2:9")
+		var there *net.UDPConn
+		n.at(n.outside, func() { there, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(outside)) })
+		require.NoError(t, err)
+		defer there.Close()
+		hears := func() string {
+			b := make([]byte, 256)
+			require.NoError(t, there.SetReadDeadline(time.Now().Add(time.Minute)))
+			size, err := there.Read(b)
+			require.NoError(t, err)
+			return string(b[:size])
+		}
+		try := func(kind byte) {
+			c := n.client("198.18.0.2:0")
+			n.ask(c, inside, "hello") // This system is left alone.
+			raw, err := c.SyscallConn()
+			require.NoError(t, err)
+			require.NoError(t, raw.Control(func(fd uintptr) {
+				route := append([]byte{kind, 7, 4}, inside.Addr().AsSlice()...)
+				require.NoError(t, unix.SetsockoptString(int(fd), unix.SOL_IP, unix.IP_OPTIONS, string(route)+"\x00"))
+			}))
+			n.send(c, outside, "by a route")
+			n.ask(n.client("198.18.0.2:0"), inside, "hello again") // It was there before.
+		}
+		const loose, strict = 131, 137
+		try(loose)
+		require.Equal(t, "by a route", hears(), "the way exists")
+		for _, transparent := range []bool{false, true} {
+			for _, kind := range []byte{loose, strict} {
+				g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: permitAll(), Transparent: transparent, Logf: t.Logf})
+				require.NoError(t, err)
+				try(kind)
+				own, err := net.Dial("udp4", outside.String()) // The gateway's own is not from inside.
+				require.NoError(t, err)
+				_, err = own.Write([]byte("after"))
+				require.NoError(t, errors.Join(err, own.Close()))
+				require.Equal(t, "after", hears(), "no other came before it")
+				require.NoError(t, g.Close())
+			}
+		}
+	})
+}
