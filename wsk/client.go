@@ -8,14 +8,16 @@ import (
 )
 
 // A Client is a client of the provider, WSK_CLIENT. Its methods are
-// WSK_PROVIDER_DISPATCH. It is valid while its NPI is captured.
+// WSK_PROVIDER_DISPATCH. It is valid while its NPI is captured; after that its calls
+// end with STATUS_DEVICE_NOT_READY.
 type Client struct {
 	provider *Provider
 
-	mu      sync.Mutex
-	changed sync.Cond // on mu
-	calls   int
-	sockets map[*Socket]struct{}
+	mu       sync.Mutex
+	changed  sync.Cond // on mu
+	captures int
+	calls    int
+	sockets  map[*Socket]struct{}
 
 	security map[SecurityDescriptor]struct{}
 	lastSD   SecurityDescriptor
@@ -29,18 +31,46 @@ func newClient(p *Provider) *Client {
 	return c
 }
 
-func (c *Client) wake() {
+func (c *Client) capture() {
 	c.mu.Lock()
-	c.changed.Broadcast()
+	c.captures++
 	c.mu.Unlock()
 }
 
-// drain waits until nothing of the client is left and released holds too.
-func (c *Client) drain(released func() bool) {
+func (c *Client) release() {
+	c.mu.Lock()
+	captured := c.captures > 0
+	if captured {
+		c.captures--
+		c.changed.Broadcast()
+	}
+	c.mu.Unlock()
+	c.verify(captured, "releases the provider once too often")
+}
+
+// usable reports whether the provider is captured. What is done without is
+// nothing that deregistering would wait for.
+func (c *Client) usable() bool {
+	c.mu.Lock()
+	captured := c.captures > 0
+	c.mu.Unlock()
+	c.verify(captured, "uses the provider that it has released")
+	return captured
+}
+
+// verify reports what a client does that has not captured the provider.
+func (c *Client) verify(captured bool, what string) {
+	if v := c.provider.opts.Debug.Verifier; v != nil && !captured {
+		v.report(Violation{Rule: "WSK-REG-04", What: what, At: callSite()})
+	}
+}
+
+// drain waits until nothing of the client is left.
+func (c *Client) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.calls > 0 || len(c.sockets) > 0 || !released() {
-		if released() {
+	for c.calls > 0 || len(c.sockets) > 0 || c.captures > 0 {
+		if c.captures == 0 {
 			c.leakedSockets()
 		}
 		c.changed.Wait()
@@ -55,7 +85,11 @@ func (c *Client) enter(irp *IRP) (call, ntstatus.Status) {
 	c.mu.Lock()
 	c.calls++
 	c.mu.Unlock()
-	return call{c, c, irp}, ntstatus.Success
+	k := call{c, c, irp}
+	if !c.usable() {
+		return call{}, k.done(ntstatus.DeviceNotReady, 0)
+	}
+	return k, ntstatus.Success
 }
 
 func (c *Client) leave() {

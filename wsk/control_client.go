@@ -101,6 +101,8 @@ func (c *Client) ControlClient(code uint32, in, out []byte, returned *int, irp *
 			return ntstatus.RequestNotAccepted
 		case code == TransportListQuery && returned == nil:
 			return ntstatus.InvalidParameter
+		case !c.usable():
+			return ntstatus.DeviceNotReady
 		}
 		st, n := k.run(c, in, out)
 		if returned != nil {

@@ -95,7 +95,6 @@ type Registration struct {
 	provider *Provider
 	client   *Client
 	version  uint16
-	captures int
 	asked    bool // a capture learned what the provider has
 	gone     chan struct{}
 }
@@ -138,7 +137,7 @@ func (r *Registration) CaptureProviderNPI(wait uint32, npi *ProviderNPI) ntstatu
 	if r.version != Version10 {
 		return ntstatus.NoInterface
 	}
-	r.captures++
+	r.client.capture()
 	*npi = ProviderNPI{Client: r.client, Version: Version10}
 	return ntstatus.Success
 }
@@ -178,12 +177,11 @@ func (p *Provider) ready(wait uint32, gone <-chan struct{}) bool {
 // ReleaseProviderNPI is WskReleaseProviderNPI.
 func (r *Registration) ReleaseProviderNPI() {
 	r.mu.Lock()
-	if r.captures > 0 {
-		r.captures--
-	}
 	c := r.client
 	r.mu.Unlock()
-	c.wake()
+	if c != nil {
+		c.release()
+	}
 }
 
 // QueryProviderCharacteristics is WskQueryProviderCharacteristics, for a client
@@ -217,9 +215,5 @@ func (r *Registration) Deregister() {
 		idle := v.idle(c)
 		defer v.leaks(idle)
 	}
-	c.drain(func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return r.captures == 0
-	})
+	c.drain()
 }

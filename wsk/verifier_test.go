@@ -275,6 +275,25 @@ func TestVerifierReportsLeakedSocket(t *testing.T) {
 	require.Contains(t, v[0].At.Function, "world).socket")
 }
 
+// WSK-REG-04: who has released the provider does not use it, nor release it again.
+func TestVerifierReportsUseAfterRelease(t *testing.T) {
+	var seen watcher
+	w, end := build(wsk.Debug{Verifier: seen.verifier()})
+	end()
+	st, _ := run(func(irp *wsk.IRP) ntstatus.Status {
+		return w.Socket(wsk.AFInet, wsk.SockStream, wsk.IPProtoTCP, wsk.BasicSocket, nil, nil, nil, 0, irp)
+	})
+	require.Equal(t, ntstatus.DeviceNotReady, st.Status)
+	end()
+	all := seen.all()
+	require.Len(t, all, 2)
+	require.Equal(t, "WSK-REG-04", all[0].Rule)
+	require.Contains(t, all[0].What, "uses the provider that it has released")
+	require.Contains(t, all[0].At.Function, "TestVerifierReportsUseAfterRelease")
+	require.Equal(t, "WSK-REG-04", all[1].Rule)
+	require.Contains(t, all[1].What, "once too often")
+}
+
 func TestVerifierPanicsWithoutReport(t *testing.T) {
 	w, end := build(wsk.Debug{Verifier: new(wsk.Verifier)})
 	s := w.socket(t, wsk.BasicSocket, nil)
