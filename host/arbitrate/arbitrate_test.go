@@ -3,6 +3,7 @@ package arbitrate_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -306,3 +307,13 @@ func TestTheZeroProgramPermits(t *testing.T) {
 type noRecords struct{}
 
 func (noRecords) Format(redirect.Handle) ([]byte, error) { return nil, nil }
+
+// Who forgets the layer is not let through: Classify has no error to overlook.
+func TestWhatIsNoLayerIsBlocked(t *testing.T) {
+	for _, l := range []fwpm.LayerID{0, fwpm.LayerALEAuthConnectV4 + 1, fwpm.NumLayers, 999} {
+		var d fwps.Decision
+		new(arbitrate.Program).Classify(t.Context(), &fwps.Incoming{Layer: l}, &d)
+		require.Equal(t, fwp.ActionBlock, d.Action, l)
+		require.Equal(t, fmt.Sprintf("there is no layer %d", l), d.Decider().Why)
+	}
+}

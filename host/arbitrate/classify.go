@@ -2,6 +2,7 @@ package arbitrate
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -111,6 +112,9 @@ func (p *Program) ask(ctx context.Context, l *layer, in *fwps.Incoming, d *fwps.
 // pass asks the sublayers once.
 func (r *run) pass() {
 	if r.layer == nil {
+		if !r.in.Layer.Valid() {
+			r.refuse("ALE-LAY-01", fmt.Sprintf("there is no layer %d", r.in.Layer))
+		}
 		return
 	}
 	for _, g := range r.layer.groups {
