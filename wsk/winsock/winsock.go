@@ -46,8 +46,8 @@ func (s Socket) WSAIoctl(code uint32, in, out []byte, returned *uint32, o *Overl
 	case s.WSK == nil:
 		return WSAENotSock
 	}
-	if err := s.check(code, in, out); err != Success {
-		return err
+	if code == wsk.SIOSetWFPConnectionRedirectRecords && (len(out) != 0 || !possible(len(in))) {
+		return WSAEInval // RED-UM-01, AMB-13
 	}
 	wait := o == nil
 	if wait {
@@ -58,7 +58,11 @@ func (s Socket) WSAIoctl(code uint32, in, out []byte, returned *uint32, o *Overl
 	}
 	o.irp.SetCompletionRoutine(func(irp *wsk.IRP, _ any) ntstatus.Status {
 		st := irp.IoStatus()
-		o.end(s.translate(st.Status), uint32(st.Information), routine)
+		err := s.translate(st.Status)
+		if s.unconnected(code, st.Status) {
+			err = WSAENotConn // SC-16
+		}
+		o.end(err, uint32(st.Information), routine)
 		return ntstatus.MoreProcessingRequired
 	}, nil, wsk.InvokeAlways)
 	st := s.WSK.ControlSocket(wsk.Ioctl, code, 0, in, out, nil, o.irp)
@@ -70,21 +74,6 @@ func (s Socket) WSAIoctl(code uint32, in, out []byte, returned *uint32, o *Overl
 		*returned = n
 	}
 	return err
-}
-
-// check finds what the user-mode pages refuse and the kernel form does not.
-func (s Socket) check(code uint32, in, out []byte) Error {
-	switch code {
-	case wsk.SIOSetWFPConnectionRedirectRecords:
-		if len(out) != 0 || !possible(len(in)) {
-			return WSAEInval // RED-UM-01, AMB-13
-		}
-	case wsk.SIOQueryWFPConnectionRedirectRecords, wsk.SIOQueryWFPConnectionRedirectContext:
-		if !s.connected() {
-			return WSAENotConn // SC-16
-		}
-	}
-	return Success
 }
 
 // possible tells whether records can have this length.
@@ -104,9 +93,17 @@ func (s Socket) translate(st ntstatus.Status) Error {
 	return FromStatus(st)
 }
 
-func (s Socket) connected() bool {
-	c := s.WSK.Transport()
-	return c != nil || s.WSK.Category() == wsk.DatagramSocket || s.WSK.Category() == wsk.BasicSocket
+// unconnected reports whether a query has no answer since there is no connection. A
+// closed socket is none: it has another status.
+func (s Socket) unconnected(code uint32, st ntstatus.Status) bool {
+	if code != wsk.SIOQueryWFPConnectionRedirectRecords && code != wsk.SIOQueryWFPConnectionRedirectContext {
+		return false
+	}
+	if st != ntstatus.NotFound && st != ntstatus.InvalidDeviceRequest {
+		return false
+	}
+	c := s.WSK.Category()
+	return s.WSK.Transport() == nil && c != wsk.DatagramSocket && c != wsk.BasicSocket
 }
 
 // begin makes the structure's IRP, unless a call still has it.
