@@ -26,6 +26,7 @@ var coded = map[string]func(t *testing.T, debug wsk.Debug){
 	"IRP-11 IoReuseIrp clears a routine that was set":                              testReuse,
 	"IRP-07 a completion routine that starts a new call does no harm":              testRoutineCalls,
 	"SC-14 closing cancels a pending query before the close completes":             testCloseCancelsQuery,
+	"AMB-15 records of another engine are denied":                                  testOtherEngine,
 	"AMB-16 sixteen hops fit a kilobyte, and there is no seventeenth":              testSixteenHops,
 }
 
@@ -206,6 +207,14 @@ func testCloseCancelsQuery(t *testing.T, _ wsk.Debug) {
 	w.play(t, "two: ioctl c records out=16\nend: close c\nawait two -> STATUS_CANCELLED info=0 untouched=0\nstill one\nstill end")
 	close(release)
 	w.play(t, "await one -> STATUS_CANCELLED info=0\nawait end -> STATUS_SUCCESS")
+}
+
+func testOtherEngine(t *testing.T, debug wsk.Debug) {
+	w := play(t, debug, "socket P listen\nbind P 127.0.0.1:0\ncallout A redirect=@P pid=1000\n"+
+		"socket a connection owner=app\nbind a 0.0.0.0:0\nconnect a 198.51.100.7:80\naccept P c\nioctl c records out=1024 -> STATUS_SUCCESS save=$r")
+	other := play(t, debug, "socket p connection")
+	other.blobs["r"] = w.blobs["r"]
+	other.play(t, "ioctl p set-records in=$r -> STATUS_ACCESS_DENIED info=0\nwsaioctl p set-records in=$r -> WSAEACCES bytes=0")
 }
 
 func testSixteenHops(t *testing.T, debug wsk.Debug) {
