@@ -352,6 +352,12 @@ CALLOUT_NUMBER(16)
 CALLOUT_NUMBER(32)
 CALLOUT_NUMBER(64)
 
+/* Reports whether this callout has redirected the connection, which is then its
+ * proxy's own: it must not be sent to the proxy again. */
+static inline bool callout_by_self(const callout_call *call) {
+    return call->state == CALLOUT_STATE_REDIRECTED_BY_SELF || call->state == CALLOUT_STATE_PREVIOUSLY_REDIRECTED_BY_SELF;
+}
+
 /* The IPv4 address of 16 bytes, in host order; 0 for IPv6. */
 static inline uint32_t callout_v4(const uint8_t address[16]) {
     if (callout_get64(address) != 0 || callout_get32(address + 8) != 0xffff0000)

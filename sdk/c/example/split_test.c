@@ -50,6 +50,10 @@ int main(void) {
         if (v.action == CALLOUT_ACTION_REDIRECT)
             check(v.port == 8443 && v.pid == 77 && v.record.len == 48 && !memcmp(v.record.ptr + 4, remote, 16), "where to");
     }
+    for (uint8_t state = 0; state < 4; state++) {
+        callout_call call = {.state = state};
+        check(callout_by_self(&call) == (state == 1 || state == 3), "whose connection it is");
+    }
     check(configure("") != NULL, "no proxy");
     check(configure("proxy 8443 0") != NULL, "no process");
     check(configure("proxy 65536 77") != NULL, "a port that is none");

@@ -95,6 +95,13 @@ impl Call<'_> {
         }
     }
 
+    /// Whether this callout has redirected the connection, which is then its proxy's
+    /// own: it must not be sent to the proxy again.
+    #[inline]
+    pub fn by_self(&self) -> bool {
+        matches!(self.state(), State::RedirectedBySelf | State::PreviouslyRedirectedBySelf)
+    }
+
     #[inline]
     pub fn version(&self) -> Version {
         if self.ip_version == 4 {
@@ -377,4 +384,17 @@ macro_rules! export {
             }
         );
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_connection_it_is() {
+        for redirect_state in 0..4 {
+            let call = Call { redirect_state, ..Call::default() };
+            assert_eq!(call.by_self(), redirect_state == 1 || redirect_state == 3);
+        }
+    }
 }
