@@ -35,8 +35,8 @@ type ConnectFunc func(ctx context.Context, to Target) (local netip.AddrPort, err
 // An Endpoint is a socket whose owner asked to connect and which lives elsewhere:
 // nobody says when it closes.
 type Endpoint interface {
-	// Incoming says what is known about the socket: addresses, owner, and the
-	// records that were set on it.
+	// Incoming says what is known about the socket, as NewSocket takes it, and in
+	// Remote where it wants to go.
 	Incoming() fwps.Incoming
 	// Connect lets the connection go to the given address and returns the
 	// socket's local address, also when the error wraps ErrInProgress.

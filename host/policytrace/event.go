@@ -129,7 +129,8 @@ func (e Event) Level() slog.Level {
 	return slog.LevelWarn
 }
 
-// Attrs are the keys of the event's JSON.
+// Attrs are the keys of the event's JSON but its kind, which is the message of a
+// slog.Record.
 func (e Event) Attrs() []slog.Attr {
 	var out []slog.Attr
 	v := reflect.ValueOf(e)
