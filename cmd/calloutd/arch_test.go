@@ -21,6 +21,7 @@ var imports = map[string]string{
 	"host/redirect":                     "",
 	"sdk/abi":                           "",
 	"sdk/project/wholefile":             "",
+	"sdk/project/filelock":              "sdk/project/wholefile",
 	"sdk/go/sockaddr":                   "",
 	"wsk/ntstatus":                      "",
 	"host/fwpm":                         "host/fwp",
@@ -28,7 +29,7 @@ var imports = map[string]string{
 	"host/redirect/memstore":            "host/redirect host/internal/percore",
 	"host/internal/percore":             "",
 	"host/redirect/arenastore":          "host/redirect host/internal/percore host/internal/race",
-	"host/redirect/boltstore":           "host/redirect host/redirect/arenastore",
+	"host/redirect/boltstore":           "host/redirect host/redirect/arenastore sdk/project/filelock",
 	"host/redirect/storetest":           "host/redirect",
 	"host/internal/oneline":             "",
 	"host/internal/lpm":                 "",
@@ -100,7 +101,6 @@ var imports = map[string]string{
 	"cmd/calloutd/internal/explore":   "host/fwps host/policytest",
 	"cmd/calloutd/internal/systemd":   "",
 	"cmd/calloutd/internal/filewatch": "",
-	"cmd/calloutd/internal/filelock":  "sdk/project/wholefile",
 	"cmd/calloutd/internal/jscover":   "",
 }
 

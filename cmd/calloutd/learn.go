@@ -12,12 +12,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/calloutd/calloutd/cmd/calloutd/internal/filelock"
 	"github.com/calloutd/calloutd/host/flight"
 	"github.com/calloutd/calloutd/host/policydraft"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
 	"github.com/calloutd/calloutd/sdk/project"
+	"github.com/calloutd/calloutd/sdk/project/filelock"
 	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 

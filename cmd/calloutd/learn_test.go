@@ -12,8 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/calloutd/calloutd/cmd/calloutd/internal/filelock"
 	"github.com/calloutd/calloutd/host/flight"
+	"github.com/calloutd/calloutd/sdk/project/filelock"
 )
 
 // A draft with such a path would not be a policy.

@@ -8,16 +8,14 @@ package boltstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"time"
 
-	"github.com/gofrs/flock"
-
 	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/host/redirect/arenastore"
+	"github.com/calloutd/calloutd/sdk/project/filelock"
 )
 
 // A Durability is what Put and Replace wait for.
@@ -37,7 +35,7 @@ const (
 
 // Options configure a Store.
 type Options struct {
-	Path       string // Required: the file. Beside it are Path.lock and, for a while, Path.new.
+	Path       string // Required: the file. Beside it is a lock while it is open and, for a while, Path.new.
 	Durability Durability
 	Memory     arenastore.Options
 
@@ -63,7 +61,7 @@ type Store struct {
 	memory *arenastore.Store
 	queue  *queue
 	opts   Options
-	lock   *flock.Flock
+	unlock func()
 	about  about
 	writer writer
 	ended  chan struct{} // closed when the writer has ended
@@ -76,7 +74,8 @@ var compactFrom int64 = 16 << 20
 // without trust in what is between the records. When it returns nil, what is in
 // memory is on disk.
 //
-// A damaged file is an error that wraps ErrDamaged, never a smaller store.
+// A damaged file is an error that wraps ErrDamaged, never a smaller store; one that
+// another process has, an error that wraps filelock.ErrLocked.
 func Open(o Options) (*Store, error) {
 	o.Queue, o.Batch = positive(o.Queue, 1<<16), positive(o.Batch, 1000)
 	o.Interval = positive(o.Interval, 5*time.Millisecond)
@@ -95,24 +94,17 @@ func positive[T int | time.Duration](n, otherwise T) T {
 	return n
 }
 
-var errOpen = errors.New("another process has it open")
-
 func (s *Store) open() (err error) {
-	// A link to a file stays one, and all names of a file have one lock.
+	// A link to a file stays one.
 	if to, err := filepath.EvalSymlinks(s.opts.Path); err == nil {
 		s.opts.Path = to
 	}
-	s.lock = flock.New(s.opts.Path+".lock", flock.SetPermissions(0o600))
-	ok, err := s.lock.TryLock()
-	if err != nil {
+	if s.unlock, err = filelock.Own(s.opts.Path); err != nil {
 		return err
-	}
-	if !ok {
-		return errOpen
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.lock.Close())
+			s.unlock()
 		}
 	}()
 	if s.about, err = read(s.opts.Path, s.memory.Put); err != nil {
@@ -235,8 +227,9 @@ func (s *Store) Flush(ctx context.Context) error {
 func (s *Store) Close() error {
 	s.queue.close()
 	<-s.ended
-	if err := errors.Join(s.writer.err, s.lock.Close()); err != nil {
-		return fmt.Errorf("boltstore: %s: %w", s.opts.Path, err)
+	s.unlock()
+	if s.writer.err != nil {
+		return fmt.Errorf("boltstore: %s: %w", s.opts.Path, s.writer.err)
 	}
 	return nil
 }

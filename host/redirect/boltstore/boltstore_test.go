@@ -19,6 +19,7 @@ import (
 	"github.com/calloutd/calloutd/host/redirect/arenastore"
 	"github.com/calloutd/calloutd/host/redirect/boltstore"
 	"github.com/calloutd/calloutd/host/redirect/storetest"
+	"github.com/calloutd/calloutd/sdk/project/filelock"
 )
 
 // hop is what a hop with this serial is in its nth version.
@@ -220,6 +221,7 @@ func TestAFileBelongsToOneProcess(t *testing.T) {
 	s := open(t, boltstore.Options{Path: p})
 	_, err := boltstore.Open(boltstore.Options{Path: p})
 	require.EqualError(t, err, fmt.Sprintf("boltstore: %s: another process has it open", p))
+	require.ErrorIs(t, err, filelock.ErrLocked)
 	require.NoError(t, s.Close())
 	require.Empty(t, found(t, p))
 }
@@ -368,7 +370,7 @@ func TestAFileThatIsOpenIsFoundByAnyName(t *testing.T) {
 		link := filepath.Join(t.TempDir(), "link.db")
 		require.NoError(t, os.Symlink(p, link))
 		refused(link)
-		require.NoError(t, os.Remove(p+".lock"))
+		require.NoError(t, os.Remove(filepath.Join(filepath.Dir(p), "."+filepath.Base(p)+".lock")))
 		refused(p)
 	}
 	require.NoError(t, s.Close())

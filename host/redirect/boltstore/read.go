@@ -16,6 +16,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/sdk/project/filelock"
 )
 
 // ErrDamaged reports a file that is not as it was written.
@@ -61,7 +62,7 @@ func read(path string, each func(*redirect.Hop) error) (a about, err error) {
 // explain tells a damaged file from one that the system does not give.
 func explain(err error) error {
 	if errors.Is(err, berrors.ErrTimeout) { // It is locked itself too: somebody removed the lock.
-		return errOpen
+		return filelock.ErrLocked
 	}
 	if _, system := errors.AsType[syscall.Errno](err); system {
 		return err

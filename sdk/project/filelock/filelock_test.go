@@ -101,3 +101,27 @@ func TestALinkIsLockedAsTheFileThatItNames(t *testing.T) {
 	_, err = Lock(ctx, link, giveUp)
 	require.ErrorIs(t, err, context.Canceled)
 }
+
+// The lock is not another user's to take, and is gone with the unlock.
+func TestAnOwnedFileIsHadOrNot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "records.db")
+	unlock, err := Own(path)
+	require.NoError(t, err)
+	entries, err := os.ReadDir(filepath.Dir(path))
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	info, err := entries[0].Info()
+	require.NoError(t, err)
+	if runtime.GOOS != "windows" { // It has no modes.
+		require.Equal(t, fs.FileMode(0o600), info.Mode())
+	}
+	_, err = Own(path)
+	require.Equal(t, ErrLocked, err)
+	unlock()
+	again, err := Own(path)
+	require.NoError(t, err)
+	again()
+	entries, err = os.ReadDir(filepath.Dir(path))
+	require.NoError(t, err)
+	require.Empty(t, entries)
+}

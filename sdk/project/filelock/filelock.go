@@ -1,4 +1,5 @@
-// Package filelock keeps two commands from changing one file of somebody at a time.
+// Package filelock keeps others that lock it too out of a file: two commands that would
+// change it at a time, or a second process that would open what belongs to one.
 package filelock
 
 import (
@@ -16,6 +17,9 @@ import (
 	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
+// ErrLocked says that somebody else has a file.
+var ErrLocked = errors.New("another process has it open")
+
 // Lock keeps others that lock a file out of it until unlock, from reading it to having
 // written it. It waits for them, and calls wait once if it has to. What writes the file
 // replaces it, so it is another one beside it that is locked, and is there meanwhile.
@@ -23,22 +27,43 @@ func Lock(ctx context.Context, path string, wait func()) (unlock func(), err err
 	if err := wholefile.Regular(path); err != nil {
 		return nil, err
 	}
+	return lock(path, 0o666, func(l *flock.Flock) error {
+		ok, err := l.TryLock()
+		if err != nil || ok {
+			return err
+		}
+		if wait != nil {
+			wait()
+			wait = nil
+		}
+		_, err = l.TryLockContext(ctx, 20*time.Millisecond)
+		return err
+	})
+}
+
+// Own is Lock for as long as a process has a file that is its user's alone: no other user
+// may take the lock, and where somebody has it the error is ErrLocked at once.
+func Own(path string) (unlock func(), err error) {
+	return lock(path, 0o600, func(l *flock.Flock) error {
+		ok, err := l.TryLock()
+		if err == nil && !ok {
+			err = ErrLocked
+		}
+		return err
+	})
+}
+
+func lock(path string, mode fs.FileMode, take func(*flock.Flock) error) (unlock func(), err error) {
+	// A link and what it names have one lock.
 	if to, err := filepath.EvalSymlinks(path); err == nil {
 		path = to
 	}
 	name := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".lock")
 	for {
-		l := flock.New(name, flock.SetPermissions(0o666))
-		ok, err := l.TryLock()
-		if err == nil && !ok {
-			if wait != nil {
-				wait()
-				wait = nil
-			}
-			_, err = l.TryLockContext(ctx, 20*time.Millisecond)
-		}
-		if err != nil {
-			return nil, errors.Join(about(path, err), l.Close())
+		l := flock.New(name, flock.SetPermissions(mode))
+		if err := take(l); err != nil {
+			_ = l.Close()
+			return nil, about(path, err)
 		}
 		if current(l) {
 			return func() { release(l) }, nil
@@ -49,6 +74,9 @@ func Lock(ctx context.Context, path string, wait func()) (unlock func(), err err
 
 // about names the file that was meant, not the one beside it.
 func about(path string, err error) error {
+	if errors.Is(err, ErrLocked) {
+		return err
+	}
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return &fs.PathError{Op: p.Op, Path: path, Err: p.Err}
 	}
