@@ -32,10 +32,10 @@ func (i *instance) negotiate(needs uint32) error {
 	}
 	required, optional, offered := uint32(answer), uint32(answer>>32), i.m.opts.offered()
 	if missing := required &^ offered; missing != 0 {
-		return fmt.Errorf("the module requires the capability %s, which it is not granted%s", capNames(missing), howGranted(missing))
+		return as(ErrCapability, fmt.Errorf("the module requires the capability %s, which it is not granted%s", capNames(missing), howGranted(missing)))
 	}
 	if unasked := needs &^ (required | optional); unasked != 0 {
-		return fmt.Errorf("the module imports functions of the capability %s, which %s does not ask for", capNames(unasked), abi.ExportCaps)
+		return as(ErrCapability, fmt.Errorf("the module imports functions of the capability %s, which %s does not ask for", capNames(unasked), abi.ExportCaps))
 	}
 	i.granted = (required | optional) & offered
 	return nil

@@ -15,6 +15,13 @@ import (
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
+func checkSize(wasm []byte) error {
+	if len(wasm) > MaxModuleSize {
+		return as(ErrTooLarge, fmt.Errorf("module is %d bytes, the limit is %d", len(wasm), MaxModuleSize))
+	}
+	return nil
+}
+
 // check refuses what is no callout, in words that say what to do. The original
 // is validated, not the metered form: what the rewriter reads is well formed.
 func check(ctx context.Context, wasm []byte, maxPages uint32) error {
@@ -33,19 +40,19 @@ func check(ctx context.Context, wasm []byte, maxPages uint32) error {
 		return fmt.Errorf("not a valid module: %w", err)
 	}
 	if c.ExportedFunctions()["_start"] != nil {
-		return errors.New("module is a command (it exports _start); build a reactor, in Go: go build -buildmode=c-shared")
+		return as(ErrABI, errors.New("module is a command (it exports _start); build a reactor, in Go: go build -buildmode=c-shared"))
 	}
 	imports, err := meter.Imports(wasm)
 	if err != nil {
 		return err
 	}
-	return errors.Join(checkImports(imports, c), checkExports(c, maxPages))
+	return errors.Join(as(ErrABI, checkImports(imports, c)), as(ErrABI, checkExports(c)), checkMemory(c, maxPages))
 }
 
 // checkCore tells what begins like WebAssembly and is not.
 func checkCore(wasm []byte) error {
 	if len(wasm) >= 8 && string(wasm[:4]) == "\x00asm" && wasm[6] == 1 && wasm[7] == 0 {
-		return errors.New("this is a WebAssembly component; build a core module (wasm32-wasip1, or wasm-tools component unbundle)")
+		return as(ErrInvalid, errors.New("this is a WebAssembly component; build a core module (wasm32-wasip1, or wasm-tools component unbundle)"))
 	}
 	return nil
 }
@@ -107,7 +114,7 @@ var exports = []struct {
 	{abi.ExportInitialize, false, nil, nil},
 }
 
-func checkExports(c wazero.CompiledModule, maxPages uint32) error {
+func checkExports(c wazero.CompiledModule) error {
 	var errs []error
 	for _, e := range exports {
 		f := c.ExportedFunctions()[e.name]
@@ -121,13 +128,17 @@ func checkExports(c wazero.CompiledModule, maxPages uint32) error {
 			errs = append(errs, fmt.Errorf("export %s %w", e.name, err))
 		}
 	}
-	mem := c.ExportedMemories()[abi.ExportMemory]
-	if mem == nil {
-		errs = append(errs, fmt.Errorf("module does not export its memory as %q", abi.ExportMemory))
-	} else if mem.Min() > maxPages {
-		errs = append(errs, fmt.Errorf("module starts with %d pages of memory, the limit is %d", mem.Min(), maxPages))
-	}
 	return errors.Join(errs...)
+}
+
+func checkMemory(c wazero.CompiledModule, maxPages uint32) error {
+	switch mem := c.ExportedMemories()[abi.ExportMemory]; {
+	case mem == nil:
+		return as(ErrABI, fmt.Errorf("module does not export its memory as %q", abi.ExportMemory))
+	case mem.Min() > maxPages:
+		return as(ErrTooLarge, fmt.Errorf("module starts with %d pages of memory, the limit is %d", mem.Min(), maxPages))
+	}
+	return nil
 }
 
 // signature prints the type of a function the way the text format does.

@@ -133,7 +133,7 @@ func (m *Module) Coverage() Coverage {
 func (m *Module) Try(config []byte) error {
 	g := m.live.Load()
 	if g == nil {
-		return &TrapError{m.name, errClosed}
+		return &TrapError{m.name, ErrClosed}
 	}
 	src := *g.src
 	src.config, src.counts = config, true

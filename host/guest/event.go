@@ -98,7 +98,7 @@ func (m *Module) deliver(n *notice) {
 		return i.hear(n.event)
 	})
 	switch {
-	case errors.Is(err, errClosed): // Nothing failed: it ends with events in its queue.
+	case errors.Is(err, ErrClosed): // Nothing failed: it ends with events in its queue.
 		m.notices.dropped.Add(1)
 	case err != nil:
 		m.log.printf("%v", err)

@@ -73,7 +73,8 @@ func (r *Runtime) Close(ctx context.Context) error {
 	return r.compilers.close(ctx)
 }
 
-// Load validates, meters and compiles a module and starts its instances.
+// Load validates, meters and compiles a module and starts its instances. When the context
+// has ended meanwhile there is no module, and the error is the context's cause.
 func (r *Runtime) Load(ctx context.Context, name string, wasm []byte, o ModuleOptions) (_ *Module, err error) {
 	defer func() {
 		if err != nil {
@@ -91,19 +92,22 @@ func (r *Runtime) Load(ctx context.Context, name string, wasm []byte, o ModuleOp
 func (r *Runtime) compile(ctx context.Context, wasm []byte, f form) (_ *source, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("the compiler failed: %v", p)
+			err = as(ErrInvalid, fmt.Errorf("the compiler failed: %v", p))
 		}
 	}()
-	if len(wasm) > MaxModuleSize {
-		return nil, fmt.Errorf("module is %d bytes, the limit is %d", len(wasm), MaxModuleSize)
+	if err := checkSize(wasm); err != nil {
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, fmt.Errorf("compiling took longer than %v", r.timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, as(ErrCompileTime, fmt.Errorf("compiling took longer than %v", r.timeout)))
 	defer cancel()
 	// With workers the compiler looks at the context between functions.
 	ctx = experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0)))
 	src, err := r.compileMetered(ctx, wasm, f)
-	if err != nil {
-		return nil, err
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		return nil, as(ErrInvalid, err)
 	}
 	for _, f := range src.compiled.ImportedFunctions() {
 		module, name, _ := f.Import()
@@ -136,9 +140,6 @@ func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (*sou
 	}
 	src, err := r.compileModule(ctx, metered)
 	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
 		return nil, err
 	}
 	src.blocks = blocks

@@ -3,7 +3,6 @@ package guest
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -36,17 +35,17 @@ type Canned struct {
 }
 
 // Inspect looks into a module, starts it with a configuration, and asks it once.
-// An error is a file that is no module.
+// An error is a file that is no module, or the cause of a context that has ended.
 func Inspect(ctx context.Context, wasm, config []byte, o Options) (*Report, error) {
-	if len(wasm) > MaxModuleSize {
-		return nil, fmt.Errorf("module is %d bytes, the limit is %d", len(wasm), MaxModuleSize)
+	if err := checkSize(wasm); err != nil {
+		return nil, err
 	}
 	if err := checkCore(wasm); err != nil {
 		return nil, err
 	}
 	summary, err := meter.Inspect(wasm)
 	if err != nil {
-		return nil, err
+		return nil, as(ErrInvalid, err)
 	}
 	r := &Report{Summary: summary, Size: len(wasm), Language: language(wasm, summary)}
 	rt, err := NewRuntime(ctx, o)
@@ -54,7 +53,11 @@ func Inspect(ctx context.Context, wasm, config []byte, o Options) (*Report, erro
 		return nil, err
 	}
 	defer rt.Close(context.WithoutCancel(ctx))
-	r.Refused = r.try(ctx, rt, wasm, config)
+	err = r.try(ctx, rt, wasm, config)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	r.Refused = as(ErrSelfTest, err)
 	return r, nil
 }
 

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -16,8 +15,6 @@ import (
 )
 
 var _ fwps.Callout = (*Module)(nil)
-
-var errClosed = errors.New("the module is closed")
 
 // A Module is a callout. It is a fwps.Callout, and safe for concurrent use.
 type Module struct {
@@ -92,12 +89,18 @@ func (m *Module) build(ctx context.Context, wasm, config []byte) (*generation, e
 	m.coverage.reset(src.blocks)
 	src.config = config
 	g, err := newGeneration(m, src, m.count+1)
-	if err != nil {
-		src.close()
-		return nil, err
+	switch {
+	case err != nil:
+		err = as(ErrSelfTest, err)
+	case ctx.Err() != nil: // Nobody wants it any more.
+		g.close()
+		err = context.Cause(ctx)
+	default:
+		m.count++
+		return g, nil
 	}
-	m.count++
-	return g, nil
+	src.close()
+	return nil, err
 }
 
 // Classify asks the guest. It waits for no lock while another slot is free.
@@ -114,7 +117,7 @@ func (m *Module) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) er
 
 // failure is the answer where there is none.
 func (m *Module) failure(ctx context.Context, err error, v *fwps.Verdict) error {
-	if trap, failed := err.(*TrapError); failed && trap.Err != errClosed {
+	if trap, failed := err.(*TrapError); failed && trap.Err != ErrClosed {
 		m.slow(ctx)
 	}
 	v.Reset()
@@ -133,7 +136,7 @@ func (m *Module) decide(j *journal.Journal, c *fwps.Call, v *fwps.Verdict) error
 		}
 		g := m.live.Load()
 		if g == nil {
-			return &TrapError{m.name, errClosed}
+			return &TrapError{m.name, ErrClosed}
 		}
 		s := g.acquire(&v.Hint)
 		if s.closed { // Another generation is live by now.
@@ -255,7 +258,7 @@ func (m *Module) Reload(ctx context.Context, wasm, config []byte) error {
 	defer m.mu.Unlock()
 	old := m.live.Load()
 	if old == nil {
-		return &TrapError{m.name, errClosed}
+		return &TrapError{m.name, ErrClosed}
 	}
 	g, err := m.build(ctx, wasm, config)
 	if err != nil {

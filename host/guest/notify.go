@@ -89,7 +89,7 @@ func (m *Module) with(f func(*slot) error) error {
 	for {
 		g := m.live.Load()
 		if g == nil {
-			return &TrapError{m.name, errClosed}
+			return &TrapError{m.name, ErrClosed}
 		}
 		s := g.acquire(&hint)
 		if s.closed {
