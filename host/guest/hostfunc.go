@@ -193,7 +193,7 @@ func cidrMatch(i *instance, _ api.Memory, s []uint64) uint64 {
 		return failed(abi.ErrNotFound)
 	case !known:
 		return failed(abi.ErrUnsupported)
-	case i.m.sets[n].Lookup(addr) != nil:
+	case i.m.sets[n].Contains(addr):
 		return 1
 	}
 	return 0
@@ -208,11 +208,11 @@ func tableLookup(i *instance, _ api.Memory, s []uint64) uint64 {
 	case !known:
 		return failed(abi.ErrUnsupported)
 	}
-	row := i.m.tables[n].Lookup(addr)
-	if row == nil {
+	value, found := i.m.tables[n].Lookup(addr)
+	if !found {
 		return failed(abi.ErrNotFound)
 	}
-	return uint64(row.Value)
+	return uint64(value)
 }
 
 func dnsNames(i *instance, mem api.Memory, s []uint64) uint64 {

@@ -3,14 +3,14 @@ package guest
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/gaissmai/bart"
+
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwps"
-	"github.com/calloutd/calloutd/host/internal/lpm"
 	"github.com/calloutd/calloutd/host/journal"
 )
 
@@ -28,8 +28,8 @@ type Module struct {
 	filters  filters
 	notices  notices
 	hearing  sync.Mutex // one event at a time, in their order
-	sets     []lpm.Table[struct{}]
-	tables   []lpm.Table[int32]
+	sets     []*bart.Lite
+	tables   []*bart.Table[int32]
 
 	live       atomic.Pointer[generation] // nil: closed
 	quarantine atomic.Pointer[QuarantineError]
@@ -54,21 +54,21 @@ func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o Modu
 		stop:    make(chan struct{}),
 		breaker: breaker{last: make([]time.Time, o.MaxFailures)}}
 	for _, prefixes := range o.Sets {
-		set := map[netip.Prefix]struct{}{}
+		set := new(bart.Lite)
 		for _, p := range prefixes {
-			set[p.Masked()] = struct{}{}
+			set.Insert(p)
 		}
-		m.sets = append(m.sets, lpm.New(set))
+		m.sets = append(m.sets, set)
 	}
 	for _, rows := range o.Tables {
-		table := map[netip.Prefix]int32{}
+		table := new(bart.Table[int32])
 		for _, row := range rows {
 			if row.Value < 0 {
 				return nil, fmt.Errorf("table row %v has the value %d, which is negative", row.Prefix, row.Value)
 			}
-			table[row.Prefix.Masked()] = row.Value
+			table.Insert(row.Prefix, row.Value)
 		}
-		m.tables = append(m.tables, lpm.New(table))
+		m.tables = append(m.tables, table)
 	}
 	g, err := m.build(ctx, wasm, o.Config)
 	if err != nil {
