@@ -126,7 +126,7 @@ func Called(fields map[fwpm.ConditionID]fwp.Value, name string) map[fwpm.Conditi
 
 // OnInterface is fields of a connection with the LUID of the interface that it uses.
 func OnInterface(fields map[fwpm.ConditionID]fwp.Value, luid uint64) map[fwpm.ConditionID]fwp.Value {
-	return also(fields, fwpm.ConditionIPLocalInterface, fwp.Value{Type: fwp.Uint64, Uint: luid})
+	return also(fields, fwpm.ConditionIPLocalInterface, fwp.U64(luid))
 }
 
 // also is fields with one more; the map may be that of other connections too.

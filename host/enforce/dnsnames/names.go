@@ -123,10 +123,3 @@ func (n *Names) Append(a netip.Addr, b []byte) []byte {
 	}
 	return b
 }
-
-// Len is how many addresses are remembered.
-func (n *Names) Len() int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return len(n.order)
-}

@@ -58,7 +58,7 @@ func TestNamesAreBounded(t *testing.T) {
 		n.Learn("x.example", []netip.Addr{addr}, time.Hour)
 		addr = addr.Next()
 	}
-	require.Equal(t, maxAddresses, n.Len())
+	require.Len(t, n.order, maxAddresses)
 	require.Empty(t, n.Name(web), "the oldest goes first")
 	require.Equal(t, "x.example", n.Name(addr.Prev()))
 }
