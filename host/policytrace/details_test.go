@@ -3,6 +3,7 @@ package policytrace_test
 import (
 	"encoding/json"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,6 +13,7 @@ import (
 	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
+	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/host/redirect/memstore"
 	"github.com/calloutd/calloutd/wsk"
 )
@@ -21,8 +23,14 @@ func described(t *testing.T, path, to string) (events []policytrace.Event, r pol
 	t.Helper()
 	r.Details = new(policytrace.Details)
 	o := policyrun.Options{OnDecision: func(_ *policyrun.Policy, in *fwps.Incoming, d *fwps.Decision) {
-		ev, _ := r.Decision(in, d)
+		ev, text := r.Decision(in, d)
 		events = append(events, ev)
+		for _, p := range ev.Passed {
+			require.Contains(t, text, "\n    "+p.String())
+		}
+		for _, s := range ev.Steps {
+			require.Contains(t, text, "\n        because "+strings.Join(s.Because, ", "))
+		}
 	}}
 	p, err := policyrun.Describe(t.Context(), path, policyrun.Description{Options: o})
 	require.NoError(t, err)
@@ -50,6 +58,7 @@ func TestDetailsOfACallout(t *testing.T) {
 	events, r, e, f := described(t, "../../plugins/sni-router/policy.yaml", "198.51.100.7:443")
 	s := layer(t, events, "ALE_CONNECT_REDIRECT_V4").Steps[0]
 	require.Equal(t, []string{"IP_PROTOCOL is tcp", "IP_REMOTE_PORT is 443"}, s.Because)
+	require.Equal(t, redirect.NotRedirected.String(), s.State)
 	require.Positive(t, s.Fuel)
 	require.Less(t, s.Fuel, s.FuelLimit)
 	require.Equal(t, uint16(0x9000), *s.SublayerWeight)
