@@ -27,10 +27,10 @@ func newFuzz() *cobra.Command {
 		Short: "Search for connections that a policy decides in a way that cannot be meant",
 		Long: `Fuzz tries connections at the boundaries of the policy and changes those that reach
 something new: a filter, an answer, or code of a callout. It looks for callouts that
-fail or do not end, proxies' connections that come back to the proxy, questions that
-have two answers, and the policy's invariants. Each fault is shown once, with the
-smallest connection that has it, and written as a case that calloutd test runs.
-Nothing is connected.
+fail, do not end or redirect where there is no request to change, proxies' connections
+that come back to the proxy, questions that have two answers, and the policy's
+invariants. Each fault is shown once, with the smallest connection that has it, and
+written as a case that calloutd test runs. Nothing is connected.
 
 The same seed tries the same connections. It ends with code 1 when it found something.`,
 		Example: `  calloutd fuzz policy.yaml

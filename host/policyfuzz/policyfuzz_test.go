@@ -83,6 +83,12 @@ func TestEachFaultIsFoundAndSmall(t *testing.T) {
 			}
 			return nil
 		}, "", "fails c /usr/bin/curl 127.0.0.1:443 tcp, user 1000, inbound from 192.0.2.1:443"},
+		{"a callout that redirects where nothing can be redirected", func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+			if c.In.Layer == fwpm.LayerALEAuthConnectV4 && port(c) == 25 {
+				to(v, 8081)
+			}
+			return nil
+		}, "", "nowhere c /usr/bin/curl 192.0.2.1:25 tcp"},
 		{"a range is found at its lowest", func(_ context.Context, c *fwps.Call, _ *fwps.Verdict) error {
 			if port(c) > 40000 && !c.In.Inbound {
 				return errors.New("out of order")

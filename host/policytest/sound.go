@@ -20,6 +20,7 @@ type FaultKind string
 // The kinds of faults.
 const (
 	FaultFails     FaultKind = "fails"     // a callout traps, or answers what is none
+	FaultNowhere   FaultKind = "nowhere"   // a callout redirects where there is no request to change (CH-02)
 	FaultFuel      FaultKind = "fuel"      // a callout does not come to an end
 	FaultLoop      FaultKind = "loop"      // the proxy's own connection comes back to the proxy
 	FaultDiffers   FaultKind = "differs"   // the same question has another answer
@@ -35,7 +36,7 @@ type Fault struct {
 
 func (f *Fault) String() string {
 	switch f.Kind {
-	case FaultFails:
+	case FaultFails, FaultNowhere:
 		return fmt.Sprintf("callout %q fails: %s", f.Who, f.Why)
 	case FaultFuel:
 		return fmt.Sprintf("callout %q does not end: %s", f.Who, f.Why)
@@ -129,18 +130,24 @@ func moment(n uint64) *journal.Journal {
 	return journal.Replay(nil, time.Unix(1_700_000_000+int64(n)*86400, 0), n)
 }
 
-const failureRule = "AMB-42"
+// The rules of the steps in which a callout failed.
+const (
+	failureRule = "AMB-42"
+	nowhereRule = "CH-02"
+)
 
 // faulted finds a callout that failed, whatever the policy makes of it.
 func faulted(asked []Classification) *Fault {
 	for i := range asked {
 		for _, s := range asked[i].Steps {
 			_, continued := strings.CutPrefix(s.Why, "on failure continue: ")
-			if s.Callout == "" || s.Rule != failureRule && !continued {
+			if s.Callout == "" || s.Rule != failureRule && s.Rule != nowhereRule && !continued {
 				continue
 			}
 			kind := FaultFails
-			if strings.Contains(s.Why, "fuel budget") || strings.Contains(s.Why, "too many calls to the host") {
+			if s.Rule == nowhereRule {
+				kind = FaultNowhere
+			} else if strings.Contains(s.Why, "fuel budget") || strings.Contains(s.Why, "too many calls to the host") {
 				kind = FaultFuel
 			}
 			return &Fault{kind, string(s.Callout), s.Why}
