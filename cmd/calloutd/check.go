@@ -18,7 +18,11 @@ func newCheck() *cobra.Command {
 		Short: "Check policy files and the callouts they name",
 		Long: `Check reads each policy, builds and loads its callouts with their configuration, and
 reports every mistake with its place. It starts no proxy. A folder stands for its
-policy.yaml. It ends with code 1 when there are mistakes.`,
+policy.yaml. It ends with code 1 when there are mistakes.
+
+It warns of what the engine takes and hardly anybody means: callouts, proxies, sets and
+other objects that nothing uses, and callouts that know a proxy and are only asked where
+nothing can be redirected. Warnings do not change the code.`,
 		Example:           "  calloutd check examples/*/policy.yaml",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: policyFiles,
@@ -34,6 +38,9 @@ policy.yaml. It ends with code 1 when there are mistakes.`,
 					bad = true
 					report(cmd, asJSON, file, err)
 					continue
+				}
+				for _, w := range p.File.Warnings() {
+					report(cmd, asJSON, file, w)
 				}
 				if !asJSON {
 					fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, %s, %s\n", policyfile.ShownPath(file), counted(written(p.File), "filter"), counted(len(p.File.Callouts), "callout"), proxies(len(p.File.Proxies)))

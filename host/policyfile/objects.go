@@ -2,6 +2,7 @@ package policyfile
 
 import (
 	"encoding/base64"
+	"slices"
 
 	"go.yaml.in/yaml/v4"
 
@@ -10,6 +11,10 @@ import (
 
 // root reads the file. What others refer to comes first, wherever it stands.
 func (r *reader) root(n *yaml.Node) {
+	if k := casesIn(n); k != nil {
+		r.fail(at(k), "", "this is a file of cases, which calloutd test runs: expected a policy")
+		return
+	}
 	top := r.mapping(n, &fileKeys)
 	if v := top.vals["provider"]; v != nil {
 		r.provider(v)
@@ -30,6 +35,25 @@ func (r *reader) root(n *yaml.Node) {
 		}
 	}
 	r.number()
+}
+
+// casesIn is the key by which a document is seen to be cases of a policy (package
+// policytest), nil if it is not.
+func casesIn(n *yaml.Node) *yaml.Node {
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		switch k, v := n.Content[i], n.Content[i+1]; k.Value {
+		case "cases", "refusals":
+			return k
+		case "tables":
+			hasColumns := func(t *yaml.Node) bool {
+				return slices.ContainsFunc(t.Content, func(c *yaml.Node) bool { return c.Value == "columns" })
+			}
+			if slices.ContainsFunc(v.Content, hasColumns) {
+				return k
+			}
+		}
+	}
+	return nil
 }
 
 func (r *reader) provider(n *yaml.Node) {

@@ -22,6 +22,8 @@ type File struct {
 	places map[object]place
 	files  map[object]string // of the places in other files than this one
 	owner  fwpm.ProviderID   // of what names no provider
+
+	warnings []Problem
 }
 
 // A Callout is where a callout's code is and how it is configured. One of Wasm,
@@ -126,6 +128,7 @@ func read(name string, src []byte, open func(path string) ([]byte, error)) (*Fil
 	if len(r.list) > 0 {
 		return nil, r.sorted()
 	}
+	r.warn()
 	return r.File, nil
 }
 

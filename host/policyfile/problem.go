@@ -12,17 +12,18 @@ import (
 	"github.com/calloutd/calloutd/host/internal/oneline"
 )
 
-// A Problem is one mistake.
+// A Problem is one mistake, or a warning.
 type Problem struct {
 	File    string `json:"file"`
 	Line    int    `json:"line"`   // from 1
 	Column  int    `json:"column"` // from 1, in characters
 	Message string `json:"message"`
 	Nearest string `json:"did_you_mean,omitempty"` // the valid name most like what was written
+	Warning bool   `json:"warning,omitempty"`      // the engine takes it, but it can hardly be meant
 }
 
 func (p Problem) Error() string {
-	s := fmt.Sprintf("%s:%d:%d: %s", ShownPath(p.File), p.Line, p.Column, p.Message)
+	s := fmt.Sprintf("%s:%d:%d: %s%s", ShownPath(p.File), p.Line, p.Column, map[bool]string{true: "warning: "}[p.Warning], p.Message)
 	if p.Nearest != "" {
 		s += fmt.Sprintf(" (did you mean %q?)", p.Nearest)
 	}
