@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
@@ -110,6 +111,9 @@ func (o *diffOptions) diff(cmd *cobra.Command, args []string) error {
 	groups, tried, err := groupChanges(ctx, policytest.Compare(worlds[0], worlds[1]), connections)
 	if err != nil {
 		return err
+	}
+	if tried == 0 { // No change would say that all is as it was.
+		return fmt.Errorf("--over %s: nothing was compared: it has no connections", policyfile.ShownPath(o.over))
 	}
 	if err := o.write(cmd.OutOrStdout(), groups, tried, all, sides[0].name, sides[1].name); err != nil {
 		return err

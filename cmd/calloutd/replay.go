@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/calloutd/calloutd/host/flight"
+	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
 )
@@ -71,6 +72,9 @@ func (o *replayOptions) replay(cmd *cobra.Command, file string) error {
 			return err
 		}
 	}
+	if again.n == 0 { // No difference would say that all is as it was.
+		return fmt.Errorf("%s: nothing was decided again: it has no connections", policyfile.ShownPath(file))
+	}
 	return o.report(cmd.OutOrStdout(), &again)
 }
 
@@ -122,11 +126,9 @@ func (o *replayOptions) list(out io.Writer, f *flightFile) error {
 	if n > 0 || o.json {
 		return nil
 	}
-	_, err := fmt.Fprintln(out, holdsNothing)
+	_, err := fmt.Fprintln(out, "the file holds no connections")
 	return err
 }
-
-const holdsNothing = "the file holds no connections"
 
 // decision is an outcome in a line.
 func decision(d *flight.Outcome) string {
@@ -180,10 +182,6 @@ func (o *replayOptions) summary(out io.Writer, p *replayer) error {
 	var parts []string
 	for _, a := range slices.Sorted(maps.Keys(p.actions)) {
 		parts = append(parts, fmt.Sprintf("%s %s", a, count(p.actions[a])))
-	}
-	if p.n == 0 {
-		_, err := fmt.Fprintln(out, holdsNothing)
-		return err
 	}
 	_, err := fmt.Fprintf(out, "%s: %s\n%s of %s recorded decisions differ\n", connections(p.n), strings.Join(parts, ", "), count(p.differ), count(p.known))
 	return err
