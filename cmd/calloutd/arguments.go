@@ -81,10 +81,16 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
 		near := didYouMean(policyfile.Nearest("--"+unknown.GetSpecifiedName(), names))
+		if other := casesWords[unknown.GetSpecifiedName()]; cmd.Flags().Lookup(other) != nil {
+			near = didYouMean("--" + other)
+		}
 		err = fmt.Errorf("there is no flag --%s%s", unknown.GetSpecifiedName(), near)
 	}
 	return fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())
 }
+
+// casesWords are what cases call what a flag has a shorter name for.
+var casesWords = map[string]string{"program": "app", "user": "uid"}
 
 // valueWords are what the values of flags are, by pflag's names of types.
 var valueWords = map[string]string{

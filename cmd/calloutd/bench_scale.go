@@ -27,15 +27,15 @@ filters. Compare the ratios: the times are of this machine in this minute. A mil
 about half a minute and two gigabytes of memory.`,
 		Example: `  calloutd bench scale
   calloutd bench scale --sizes 10,1000 --json
-  calloutd bench scale --svg scale.svg`,
+  calloutd bench scale --plot scale.svg`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
-	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON, a list")
+	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
 	f.IntSliceVar(&o.sizes, "sizes", benchscale.Sizes, "the numbers of filters")
-	f.StringVar(&o.svg, "svg", "", "draw it into this file")
-	_ = cmd.MarkFlagFilename("svg", "svg") // fails only for a flag that does not exist
+	f.StringVar(&o.svg, "plot", "", "draw it into this file")
+	_ = cmd.MarkFlagFilename("plot", "svg") // fails only for a flag that does not exist
 	return cmd
 }
 
@@ -47,7 +47,7 @@ type benchScaleOptions struct {
 
 func (o *benchScaleOptions) run(cmd *cobra.Command) error {
 	if o.svg != "" {
-		if err := canWrite("--svg", o.svg); err != nil {
+		if err := canWrite("--plot", o.svg); err != nil {
 			return err
 		}
 	}
@@ -61,7 +61,12 @@ func (o *benchScaleOptions) run(cmd *cobra.Command) error {
 		}
 	}
 	if o.json {
-		return encode(cmd.OutOrStdout(), rows)
+		for _, r := range rows {
+			if err := encode(cmd.OutOrStdout(), r); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	return writeScale(cmd.OutOrStdout(), rows)
 }

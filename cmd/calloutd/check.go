@@ -18,7 +18,8 @@ func newCheck() *cobra.Command {
 		Short: "Check policy files and the callouts they name",
 		Long: `Check reads each policy, builds and loads its callouts with their configuration, and
 reports every mistake with its place. It starts no proxy. A folder stands for its
-policy.yaml. It ends with code 1 when there are mistakes.
+policy.yaml. It ends with code 1 when there are mistakes, with 125 when a file cannot be
+read.
 
 It warns of what the engine takes and hardly anybody means: callouts, proxies, sets and
 other objects that nothing uses, and callouts that know a proxy and are only asked where
@@ -27,7 +28,7 @@ nothing can be redirected. Warnings do not change the code.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: policyFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			bad := false
+			code := 0
 			for _, arg := range args {
 				file, err := policyAt(arg)
 				var p *policyrun.Policy
@@ -35,7 +36,7 @@ nothing can be redirected. Warnings do not change the code.`,
 					p, err = describe(cmd.Context(), file, newTracer(cmd.ErrOrStderr(), asJSON, false))
 				}
 				if err != nil {
-					bad = true
+					code = max(code, failure(err))
 					report(cmd, asJSON, file, err)
 					continue
 				}
@@ -47,14 +48,24 @@ nothing can be redirected. Warnings do not change the code.`,
 				}
 				p.Close()
 			}
-			if bad {
-				return exitCode(codeNo)
+			if code > 0 {
+				return exitCode(code)
 			}
 			return nil
 		},
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+// failure is the code for what is wrong with a policy: one that cannot be read has no mistakes.
+func failure(err error) int {
+	for _, err := range flatten(err) {
+		if !errors.As(err, new(policyfile.Problem)) {
+			return codeTool
+		}
+	}
+	return codeNo
 }
 
 // written is how many filters a policy has as people count them: what is for both IP

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os/exec"
@@ -37,8 +36,10 @@ the others say so themselves. sim, check and test work without any.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found := examine()
 			if asJSON {
-				if err := json.NewEncoder(cmd.OutOrStdout()).Encode(found); err != nil {
-					return err
+				for _, f := range found {
+					if err := encode(cmd.OutOrStdout(), f); err != nil {
+						return err
+					}
 				}
 			} else {
 				prescribe(cmd.OutOrStdout(), found)
@@ -49,7 +50,7 @@ the others say so themselves. sim, check and test work without any.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 

@@ -20,7 +20,7 @@ import (
 func newRun() *cobra.Command {
 	var o runOptions
 	cmd := &cobra.Command{
-		Use:   "run --policy FILE -- COMMAND [ARGS...]",
+		Use:   "run --policy FILE [flags] -- COMMAND [ARGS...]",
 		Short: "Run a command with the policy enforced on every connection it and its children make",
 		Long: `Run starts the command and takes everything that its whole process tree connects, sends
 to, binds, listens on and accepts through the policy. It needs no privilege. The command

@@ -77,7 +77,8 @@ func (o *description) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.app, "app", "/usr/bin/curl", "path of the program")
 	f.StringVar(&o.from, "from", "", "where it comes from, ADDR:PORT (default: a socket that is not bound)")
-	f.Int64Var(&o.uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known")
+	f.Int64Var(&o.uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known (default: yours)")
+	f.Lookup("uid").DefValue = "0" // Help and manual pages are the same for every user.
 	f.Uint32Var(&o.pid, "pid", 1000, "number of the process")
 	f.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp or a number")
 	f.StringVar(&o.host, "host-name", "", "what the destination is called, as a proxy of kind dns would have learned")

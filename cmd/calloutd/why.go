@@ -33,7 +33,7 @@ who stands where: whose filter in which sublayer decided, and what became of the
 		},
 	}
 	policyFlag(cmd, &o.policy)
-	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON, one object")
+	jsonFlag(cmd, &o.json)
 	o.flags(cmd)
 	cmd.Flags().BoolVar(&o.inbound, "inbound", false, "the program accepts the connection at DEST instead of making it")
 	return cmd
