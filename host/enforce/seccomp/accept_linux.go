@@ -4,7 +4,6 @@ package seccomp
 
 import (
 	"encoding/binary"
-	"net/netip"
 	"unsafe"
 
 	"github.com/calloutd/calloutd/host/ale"
@@ -52,8 +51,8 @@ func (w *worker) acceptOne(listening *ale.Socket, fd, flags int) unix.Errno {
 	}
 	remote, _ := parse(s.domain, w.sa[:w.saLen])
 	local := w.in.Local
-	w.in.Remote, w.in.Local, w.in.Protocol = remote, s.local, fwps.ProtocolTCP
-	flow, err := listening.Accept(w.s.ctx, s.local, netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()))
+	w.in.Remote, w.in.Local, w.in.Protocol = remote, unmapped(s.local), fwps.ProtocolTCP
+	flow, err := listening.Accept(w.s.ctx, w.in.Local, unmapped(remote))
 	if err != nil {
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		if e := w.denied(err); e == nobody {

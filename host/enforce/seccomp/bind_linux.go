@@ -65,7 +65,7 @@ func (w *worker) performBind(_ context.Context, to netip.AddrPort) (netip.AddrPo
 	if w.n.Data.NR == unix.SYS_BIND {
 		w.named(&w.s.names.binds, to != w.in.Local)
 	}
-	local, e := w.local()
+	local, e := w.bound()
 	return local, callErr(e)
 }
 

@@ -205,7 +205,7 @@ func (w *worker) towardDatagram(d *datagram, to netip.AddrPort) (sa []byte, l *s
 func (d *datagram) connect(w *worker, remote netip.AddrPort) (to netip.AddrPort, err error) {
 	unlock := d.lend(w)
 	_, err = d.ale.Connect(w.s.ctx, remote, func(context.Context, ale.Target) (netip.AddrPort, error) {
-		local, e := w.local()
+		local, e := w.bound()
 		return local, callErr(e)
 	})
 	unlock()
@@ -228,7 +228,8 @@ func echoRequest(protocol uint8) []byte {
 func parseDatagram(domain int32, sa []byte) (netip.AddrPort, unix.Errno) {
 	switch f := family(sa); {
 	case domain == unix.AF_INET6 && f == unix.AF_INET:
-		return parse(unix.AF_INET, sa)
+		a, e := parse(unix.AF_INET, sa) // The socket stays one of IPv6 (ALE-LAY-17).
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port()), e
 	case domain == unix.AF_INET && f == unix.AF_UNSPEC && len(sa) >= sockaddr4Len:
 		return parse(unix.AF_INET, append([]byte{unix.AF_INET, 0}, sa[2:]...))
 	}

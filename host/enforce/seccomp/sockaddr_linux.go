@@ -78,7 +78,7 @@ func (w *worker) concrete(sa []byte, to netip.AddrPort) netip.AddrPort {
 	if !to.Addr().Unmap().IsUnspecified() {
 		return to
 	}
-	a, local := netip.IPv6Loopback(), w.sock.local.Addr()
+	a, local := netip.IPv6Loopback(), w.sock.local.Addr().Unmap()
 	if to.Addr().Unmap().Is4() && local.Is4() && !local.IsUnspecified() {
 		a = local
 	} else if to.Addr().Unmap().Is4() || local.Is4() { // A socket of IPv4, or bound to a mapped address.
@@ -89,6 +89,9 @@ func (w *worker) concrete(sa []byte, to netip.AddrPort) netip.AddrPort {
 		copy(sa[8:24], a.AsSlice())
 	} else {
 		copy(sa[4:8], a.AsSlice())
+		if to.Addr().Is4In6() { // An IPv4 address for a socket of IPv6.
+			a = netip.AddrFrom16(a.As16())
+		}
 	}
 	return netip.AddrPortFrom(a, to.Port())
 }

@@ -30,8 +30,8 @@ func setOption[T any](fd, level, opt int, v *T) unix.Errno {
 	return e
 }
 
-// getName is getsockname. An INET socket answers with an address, any family
-// with its number.
+// getName is getsockname. An INET socket answers with an address, which is a v4-mapped one
+// where it is of IPv6 and bound to IPv4 (ALE-LAY-17), any family with its number.
 func getName(fd int) (domain int, local netip.AddrPort, e unix.Errno) {
 	var b [sockaddr6Len]byte
 	n := uint32(len(b))
@@ -41,8 +41,7 @@ func getName(fd int) (domain int, local netip.AddrPort, e unix.Errno) {
 	}
 	domain = int(family(b[:]))
 	if domain == unix.AF_INET || domain == unix.AF_INET6 {
-		a := address(b[:])
-		local = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+		local = address(b[:])
 	}
 	return domain, local, 0
 }
@@ -86,8 +85,14 @@ func (w *worker) look() unix.Errno {
 	return e
 }
 
-// local returns the address that the socket of the call has now.
+// local returns the address that the connections of the call's socket have now.
 func (w *worker) local() (netip.AddrPort, unix.Errno) {
+	local, e := w.bound()
+	return unmapped(local), e
+}
+
+// bound returns the address that the socket of the call has now.
+func (w *worker) bound() (netip.AddrPort, unix.Errno) {
 	w.enter()
 	_, local, e := getName(w.fd)
 	w.leave()
