@@ -44,7 +44,7 @@ func New(dir, language, name string, start Start) (*Language, error) {
 		if n := near(language); n != "" {
 			hint = fmt.Sprintf(" (did you mean %q?)", n)
 		}
-		return nil, fmt.Errorf("there is no language %q%s: expected one of %s; others need an SDK first, https://github.com/calloutd/calloutd/blob/main/sdk/abi/ABI.md", language, hint, strings.Join(Names(), ", "))
+		return nil, fmt.Errorf("there is no language %q%s: expected one of %s", language, hint, strings.Join(Names(), ", "))
 	case !valid.MatchString(name):
 		return nil, fmt.Errorf("%q is no name for a policy: expected a small letter, then small letters, digits and hyphens, 40 at most", name)
 	}
