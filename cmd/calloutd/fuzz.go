@@ -135,7 +135,7 @@ func (o *fuzzOptions) report(out io.Writer, found []policyfuzz.Finding, tried in
 	if o.json {
 		return encode(out, map[string]any{"event": "summary", "connections": tried, "faults": len(found)})
 	}
-	_, err := fmt.Fprintf(out, "%s tried, %d faults\n", connections(tried), len(found))
+	_, err := fmt.Fprintf(out, "%s tried, %s\n", connections(tried), counted(len(found), "fault"))
 	return err
 }
 

@@ -89,6 +89,13 @@ func TestEachFaultIsFoundAndSmall(t *testing.T) {
 			}
 			return nil
 		}, "", "nowhere c /usr/bin/curl 192.0.2.1:25 tcp"},
+		{"a dual-stack socket that goes around a filter of IPv4", func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+			if c.In.Layer == fwpm.LayerALEConnectRedirectV4 && c.State == redirect.NotRedirected {
+				to(v, 8080)
+			}
+			return nil
+		}, "invariants:\n  - {name: IPv4 goes through the proxy, protocol: tcp, to: [0.0.0.0/0], must: [redirect]}\n",
+			"invariant IPv4 goes through the proxy /usr/bin/curl [::ffff:192.0.2.1]:443 tcp"},
 		{"a range is found at its lowest", func(_ context.Context, c *fwps.Call, _ *fwps.Verdict) error {
 			if port(c) > 40000 && !c.In.Inbound {
 				return errors.New("out of order")

@@ -30,6 +30,8 @@ func (s *searcher) shrink(ctx context.Context, in fwps.Incoming, f *policytest.F
 var (
 	ordinary4 = netip.MustParseAddr("192.0.2.1")
 	ordinary6 = netip.MustParseAddr("2001:db8::1")
+	// What a dual-stack socket calls the first.
+	ordinaryMapped = netip.AddrFrom16(ordinary4.As16())
 	// What a program listens at that somebody connects to.
 	ordinaryLocal = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), ordinaryPort)
 )
@@ -59,6 +61,7 @@ func simpler(in fwps.Incoming) (out []fwps.Incoming) {
 	}
 	add(func(n *fwps.Incoming) { n.AppID = ordinaryProgram })
 	add(func(n *fwps.Incoming) { n.UserID, n.UserKnown = ordinaryUser, true })
+	add(func(n *fwps.Incoming) { n.UserKnown = true })
 	if in.Protocol != fwps.ProtocolTCP {
 		add(func(n *fwps.Incoming) { n.Protocol = fwps.ProtocolTCP })
 	}
@@ -68,13 +71,16 @@ func simpler(in fwps.Incoming) (out []fwps.Incoming) {
 	if a.Is6() && a != ordinary6 {
 		add(func(n *fwps.Incoming) { n.Remote = netip.AddrPortFrom(ordinary6, p) })
 	}
+	if a.Is4In6() && a != ordinaryMapped {
+		add(func(n *fwps.Incoming) { n.Remote = netip.AddrPortFrom(ordinaryMapped, p) })
+	}
 	if p != ordinaryPort {
 		add(func(n *fwps.Incoming) { n.Remote = netip.AddrPortFrom(a, ordinaryPort) })
 		for _, low := range lower(int(p)) {
 			add(func(n *fwps.Incoming) { n.Remote = netip.AddrPortFrom(a, uint16(low)) })
 		}
 	}
-	if a != ordinary4 && a != ordinary6 {
+	if a != ordinary4 && a != ordinary6 && a != ordinaryMapped {
 		for _, b := range fewerBits(a) {
 			add(func(n *fwps.Incoming) { n.Remote = netip.AddrPortFrom(b, p) })
 		}

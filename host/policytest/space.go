@@ -129,12 +129,16 @@ func (s *Space) prefix(p netip.Prefix) {
 	}
 }
 
-// address takes an address and its neighbours.
+// address takes an address and its neighbours, and what a dual-stack socket calls it,
+// which other layers are asked about (ALE-LAY-16).
 func (s *Space) address(a netip.Addr) {
 	for _, a := range []netip.Addr{a.Prev(), a, a.Next()} {
 		if a.IsValid() && !a.IsUnspecified() {
 			insert(&s.addresses, a)
 		}
+	}
+	if a.Is4() && !a.IsUnspecified() {
+		insert(&s.addresses, netip.AddrFrom16(a.As16()))
 	}
 }
 
