@@ -5,6 +5,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
 )
 
 // Warnings are what the engine takes and hardly anybody means, in the order of their
@@ -17,6 +20,7 @@ func (r *reader) warn() {
 	w := reader{File: r.File, names: r.names, problems: problems{file: r.name}}
 	w.unused()
 	w.redirectsNowhere()
+	w.namesNobodyHears()
 	for _, p := range w.sorted() {
 		p.Warning = true
 		r.warnings = append(r.warnings, p)
@@ -89,6 +93,36 @@ func (r *reader) redirectsNowhere() {
 			}
 		}
 	}
+}
+
+// namesNobodyHears finds callouts that send connections to a proxy of kind peek and are
+// never asked about the proxy's own, which have the name that it learned: these are
+// calloutd's, and their filters are about programs and users.
+func (r *reader) namesNobodyHears() {
+	for _, c := range r.Callouts {
+		var peek []string
+		for _, px := range r.Proxies {
+			if px.Kind == ProxyPeek && slices.Contains(r.proxiesIn(c), px.ID) {
+				peek = append(peek, px.ID)
+			}
+		}
+		asks := slices.DeleteFunc(slices.Clone(r.Policy.Filters), func(f fwpm.Filter) bool { return f.Callout != c.ID })
+		if len(peek) == 0 || slices.ContainsFunc(asks, func(f fwpm.Filter) bool { return !ofSomebody(&f) }) {
+			continue
+		}
+		for i := range asks {
+			at := r.places[object{"filter", fmt.Sprint(asks[i].ID), ""}]
+			r.fail(at, "", "callout %q sends connections to the proxy %s, and no filter asks it about the proxy's own, which have the name: they are of no such program or user, but FLAGS has IS_PROXY_CONNECTION", c.ID, strings.Join(peek, ", "))
+		}
+	}
+}
+
+// ofSomebody reports whether a filter is about programs or users that it names.
+func ofSomebody(f *fwpm.Filter) bool {
+	return slices.ContainsFunc(f.Conditions, func(c fwpm.Condition) bool {
+		names := c.Match != fwp.MatchNotEqual && c.Match != fwp.MatchNotPrefix && c.Value.Type != fwp.Empty
+		return names && (c.Field == fwpm.ConditionALEAppID || c.Field == fwpm.ConditionALEUserID)
+	})
 }
 
 // proxiesIn are the proxies whose address a callout's configuration has, by name or as it is.
