@@ -1,14 +1,17 @@
 package main
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/policyfile"
 )
 
@@ -40,6 +43,22 @@ func TestLinksLeadSomewhere(t *testing.T) {
 		}
 	}
 	require.Greater(t, links, 10)
+}
+
+// A callout that is asked at several layers is told by a number at which.
+func TestLayersHaveTheirNumbersInTheSDK(t *testing.T) {
+	abi, err := os.ReadFile("../../sdk/abi/ABI.md")
+	require.NoError(t, err)
+	js, err := os.ReadFile("../../sdk/js/callout.d.ts")
+	require.NoError(t, err)
+	for _, l := range fwpm.Layers() {
+		if l.IsV6() {
+			continue
+		}
+		name, v6 := strings.TrimSuffix(l.String(), "_V4"), l.ForFamily(true)
+		require.Contains(t, string(abi), fmt.Sprintf("\n| %s | %d | %d | ", name, l, v6))
+		require.Regexp(t, fmt.Sprintf(`%s %d, %d[;.]`, name, l, v6), string(js))
+	}
 }
 
 var block = regexp.MustCompile("(?s)```yaml\n(.*?)```")

@@ -65,11 +65,19 @@ func (r *reader) match(f fields, c *condition, t valueType, l fwpm.LayerID) (str
 	case name == "":
 		return "", f.keys["match"] == nil
 	case !slices.Contains(known, name):
-		r.fail(at(f.vals["match"]), "", "match type %s does not fit %s, which is compared with %s: expected one of %s", name, c.field, t.what, strings.Join(known, ", "))
+		r.fail(at(f.vals["match"]), "", "match type %s does not fit %s, which is compared with %s: expected one of %s", name, c.field, t.what, strings.Join(known, ", ")+exceptions(name))
 		return "", false
 	}
 	c.matchNode = f.vals["match"]
 	return name, true
+}
+
+// exceptions is what helps who wanted all but some.
+func exceptions(match string) string {
+	if strings.HasPrefix(match, "not_") {
+		return "; to leave some out, name them in a heavier filter"
+	}
+	return ""
 }
 
 // alternatives reads a list. The flags of a list are one value; the values of

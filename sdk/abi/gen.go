@@ -19,13 +19,14 @@ import (
 )
 
 type table struct {
-	Minor                                               int
-	Exports                                             []export
-	Imports                                             []imported
-	Sizes, Limits, Actions, Flags, Pack, States, Events []row
-	Errors                                              []row
-	Request, Response, Init                             []field
-	Present, Capabilities                               []string
+	Minor                                 int
+	Exports                               []export
+	Imports                               []imported
+	Sizes, Limits, Layers, Actions, Flags []row
+	Pack, States, Events                  []row
+	Errors                                []row
+	Request, Response, Init               []field
+	Present, Capabilities                 []string
 }
 
 type export struct {
@@ -141,6 +142,8 @@ var funcs = template.FuncMap{
 	"hexbit": func(i int) string { return fmt.Sprintf("0x%x", 1<<i) },
 	"hex":    func(n int64) string { return fmt.Sprintf("0x%x", n) },
 	"lower":  strings.ToLower,
+	"next":   func(i int) int { return i + 1 },
+	"family": func(s string) string { return strings.TrimSuffix(upper(s), "_V4") },
 	"and": func(s string) string {
 		if s != "" {
 			s = ": " + s

@@ -175,3 +175,25 @@ const (
 	ErrFull        = -5 // no room
 	ErrUnsupported = -7 // not possible now
 )
+
+// Layers, FWPS_LAYER_*.
+const (
+	LayerALEBindRedirectV4       = 68 // a bind that may go to another local address
+	LayerALEBindRedirectV6       = 69
+	LayerALEResourceAssignmentV4 = 36 // a bind
+	LayerALEResourceAssignmentV6 = 38
+	LayerALEAuthListenV4         = 40 // a listen
+	LayerALEAuthListenV6         = 42
+	LayerALEConnectRedirectV4    = 66 // a connection, or the first datagram of a flow, that may go elsewhere
+	LayerALEConnectRedirectV6    = 67
+	LayerALEAuthConnectV4        = 48 // the same, when it is known where it goes
+	LayerALEAuthConnectV6        = 50
+	LayerALEAuthRecvAcceptV4     = 44 // a connection that comes in
+	LayerALEAuthRecvAcceptV6     = 46
+	LayerALEFlowEstablishedV4    = 52 // it is established; a block stops nothing
+	LayerALEFlowEstablishedV6    = 54
+	LayerALEEndpointClosureV4    = 64 // it has ended
+	LayerALEEndpointClosureV6    = 65
+	LayerALEResourceReleaseV4    = 62 // a bind has ended
+	LayerALEResourceReleaseV6    = 63
+)

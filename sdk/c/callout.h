@@ -162,6 +162,26 @@
 #define CALLOUT_ERR_TOO_LARGE (-4) /* over a limit, or it does not fit the buffer */
 #define CALLOUT_ERR_FULL (-5) /* no room */
 #define CALLOUT_ERR_UNSUPPORTED (-7) /* not possible now */
+
+/* Layers. */
+#define CALLOUT_LAYER_ALE_BIND_REDIRECT_V4 68 /* a bind that may go to another local address */
+#define CALLOUT_LAYER_ALE_BIND_REDIRECT_V6 69
+#define CALLOUT_LAYER_ALE_RESOURCE_ASSIGNMENT_V4 36 /* a bind */
+#define CALLOUT_LAYER_ALE_RESOURCE_ASSIGNMENT_V6 38
+#define CALLOUT_LAYER_ALE_AUTH_LISTEN_V4 40 /* a listen */
+#define CALLOUT_LAYER_ALE_AUTH_LISTEN_V6 42
+#define CALLOUT_LAYER_ALE_CONNECT_REDIRECT_V4 66 /* a connection, or the first datagram of a flow, that may go elsewhere */
+#define CALLOUT_LAYER_ALE_CONNECT_REDIRECT_V6 67
+#define CALLOUT_LAYER_ALE_AUTH_CONNECT_V4 48 /* the same, when it is known where it goes */
+#define CALLOUT_LAYER_ALE_AUTH_CONNECT_V6 50
+#define CALLOUT_LAYER_ALE_AUTH_RECV_ACCEPT_V4 44 /* a connection that comes in */
+#define CALLOUT_LAYER_ALE_AUTH_RECV_ACCEPT_V6 46
+#define CALLOUT_LAYER_ALE_FLOW_ESTABLISHED_V4 52 /* it is established; a block stops nothing */
+#define CALLOUT_LAYER_ALE_FLOW_ESTABLISHED_V6 54
+#define CALLOUT_LAYER_ALE_ENDPOINT_CLOSURE_V4 64 /* it has ended */
+#define CALLOUT_LAYER_ALE_ENDPOINT_CLOSURE_V6 65
+#define CALLOUT_LAYER_ALE_RESOURCE_RELEASE_V4 62 /* a bind has ended */
+#define CALLOUT_LAYER_ALE_RESOURCE_RELEASE_V6 63
 /* end of what sdk/abi/gen.go makes */
 
 /* The largest configuration, in bytes. Define it before the include to change it. */

@@ -7,7 +7,11 @@
 
 /** A connection to decide. It is there during the call only. */
 interface Call {
-  /** FWPS layer. */
+  /**
+   * FWPS layer, of IPv4 and IPv6: ALE_CONNECT_REDIRECT 66, 67; ALE_AUTH_CONNECT 48, 50; ALE_AUTH_RECV_ACCEPT 44, 46;
+   * ALE_BIND_REDIRECT 68, 69; ALE_RESOURCE_ASSIGNMENT 36, 38; ALE_AUTH_LISTEN 40, 42; ALE_FLOW_ESTABLISHED 52, 54;
+   * ALE_ENDPOINT_CLOSURE 64, 65; ALE_RESOURCE_RELEASE 62, 63.
+   */
   readonly layer: number;
   /** IP protocol: 6 is TCP, 17 is UDP. */
   readonly protocol: number;

@@ -203,3 +203,32 @@ export const ERR_TOO_LARGE: i32 = -4;
 export const ERR_FULL: i32 = -5;
 /// not possible now
 export const ERR_UNSUPPORTED: i32 = -7;
+
+// Layers.
+/// a bind that may go to another local address
+export const LAYER_ALE_BIND_REDIRECT_V4: u16 = 68;
+export const LAYER_ALE_BIND_REDIRECT_V6: u16 = 69;
+/// a bind
+export const LAYER_ALE_RESOURCE_ASSIGNMENT_V4: u16 = 36;
+export const LAYER_ALE_RESOURCE_ASSIGNMENT_V6: u16 = 38;
+/// a listen
+export const LAYER_ALE_AUTH_LISTEN_V4: u16 = 40;
+export const LAYER_ALE_AUTH_LISTEN_V6: u16 = 42;
+/// a connection, or the first datagram of a flow, that may go elsewhere
+export const LAYER_ALE_CONNECT_REDIRECT_V4: u16 = 66;
+export const LAYER_ALE_CONNECT_REDIRECT_V6: u16 = 67;
+/// the same, when it is known where it goes
+export const LAYER_ALE_AUTH_CONNECT_V4: u16 = 48;
+export const LAYER_ALE_AUTH_CONNECT_V6: u16 = 50;
+/// a connection that comes in
+export const LAYER_ALE_AUTH_RECV_ACCEPT_V4: u16 = 44;
+export const LAYER_ALE_AUTH_RECV_ACCEPT_V6: u16 = 46;
+/// it is established; a block stops nothing
+export const LAYER_ALE_FLOW_ESTABLISHED_V4: u16 = 52;
+export const LAYER_ALE_FLOW_ESTABLISHED_V6: u16 = 54;
+/// it has ended
+export const LAYER_ALE_ENDPOINT_CLOSURE_V4: u16 = 64;
+export const LAYER_ALE_ENDPOINT_CLOSURE_V6: u16 = 65;
+/// a bind has ended
+export const LAYER_ALE_RESOURCE_RELEASE_V4: u16 = 62;
+export const LAYER_ALE_RESOURCE_RELEASE_V6: u16 = 63;

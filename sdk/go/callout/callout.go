@@ -30,7 +30,7 @@ const (
 // A Call is one connection to decide. Neither it nor its bytes may be kept: they
 // are valid during the call only.
 type Call struct {
-	Layer         uint16
+	Layer         uint16 // abi.Layer*
 	Protocol      uint8
 	Inbound       bool
 	Flags         uint32 // FWP_CONDITION_FLAG_*

@@ -205,3 +205,32 @@ pub const ERR_TOO_LARGE: i32 = -4;
 pub const ERR_FULL: i32 = -5;
 /// not possible now
 pub const ERR_UNSUPPORTED: i32 = -7;
+
+// Layers.
+/// a bind that may go to another local address
+pub const LAYER_ALE_BIND_REDIRECT_V4: u16 = 68;
+pub const LAYER_ALE_BIND_REDIRECT_V6: u16 = 69;
+/// a bind
+pub const LAYER_ALE_RESOURCE_ASSIGNMENT_V4: u16 = 36;
+pub const LAYER_ALE_RESOURCE_ASSIGNMENT_V6: u16 = 38;
+/// a listen
+pub const LAYER_ALE_AUTH_LISTEN_V4: u16 = 40;
+pub const LAYER_ALE_AUTH_LISTEN_V6: u16 = 42;
+/// a connection, or the first datagram of a flow, that may go elsewhere
+pub const LAYER_ALE_CONNECT_REDIRECT_V4: u16 = 66;
+pub const LAYER_ALE_CONNECT_REDIRECT_V6: u16 = 67;
+/// the same, when it is known where it goes
+pub const LAYER_ALE_AUTH_CONNECT_V4: u16 = 48;
+pub const LAYER_ALE_AUTH_CONNECT_V6: u16 = 50;
+/// a connection that comes in
+pub const LAYER_ALE_AUTH_RECV_ACCEPT_V4: u16 = 44;
+pub const LAYER_ALE_AUTH_RECV_ACCEPT_V6: u16 = 46;
+/// it is established; a block stops nothing
+pub const LAYER_ALE_FLOW_ESTABLISHED_V4: u16 = 52;
+pub const LAYER_ALE_FLOW_ESTABLISHED_V6: u16 = 54;
+/// it has ended
+pub const LAYER_ALE_ENDPOINT_CLOSURE_V4: u16 = 64;
+pub const LAYER_ALE_ENDPOINT_CLOSURE_V6: u16 = 65;
+/// a bind has ended
+pub const LAYER_ALE_RESOURCE_RELEASE_V4: u16 = 62;
+pub const LAYER_ALE_RESOURCE_RELEASE_V6: u16 = 63;
