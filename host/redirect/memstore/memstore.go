@@ -9,6 +9,9 @@ import (
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
+// keptMap is how many hops the map of an empty shard may have had.
+const keptMap = 1 << 10
+
 // DefaultLimit is how many live hops a Store holds unless told otherwise.
 const DefaultLimit = 1 << 20
 
@@ -22,6 +25,7 @@ type Store struct {
 type shard struct {
 	mu    sync.Mutex
 	hops  map[uint64]entry
+	most  int // hops that it has had
 	share percore.Share
 	_     [64]byte // one cache line each
 }
@@ -67,6 +71,7 @@ func (s *Store) Put(h *redirect.Hop) error {
 		return fmt.Errorf("%w: %d", redirect.ErrExists, h.Serial)
 	}
 	d.hops[h.Serial] = entry{hop: h, refs: 1}
+	d.most = max(d.most, len(d.hops))
 	return nil
 }
 
@@ -130,6 +135,9 @@ func (s *Store) Release(serial uint64) error {
 	}
 	delete(d.hops, serial)
 	s.quota.Give(&d.share)
+	if len(d.hops) == 0 && d.most > keptMap { // A map never shrinks, and a core may go on in another shard.
+		d.hops, d.most = make(map[uint64]entry), 0
+	}
 	return nil
 }
 
