@@ -120,3 +120,19 @@ func (r *reader) vector() (sub, offset uint32) {
 
 // reserved are the vector opcodes that mean nothing yet.
 const reserved = "\x9a\xa2\xa5\xa6\xaf\xb0\xb2\xb3\xb4\xbb\xc2\xc5\xc6\xcf\xd0\xd2\xd3\xd4\xe2\xee"
+
+func localInstr(op byte, l uint32) instr { return instr{op: op, n: l, raw: uleb([]byte{op}, l)} }
+
+func loadInstr(op byte, align, off uint32) instr {
+	return instr{op: op, n: align, offset: off, raw: uleb(uleb([]byte{op}, align), off)}
+}
+
+// moved is a load with so much more offset. How it is aligned is only a hint.
+func (i *instr) moved(by uint32) instr {
+	load := loadInstr(i.op, 0, i.offset+by)
+	if i.op == opVector {
+		load.n, load.raw = i.n, uleb(append(uleb([]byte{opVector}, i.n), 0), load.offset)
+	}
+	load.at = i.at
+	return load
+}
