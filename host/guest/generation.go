@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/tetratelabs/wazero"
 
@@ -163,87 +162,6 @@ func (g *generation) discard(s *slot, err error) {
 	default:
 	}
 	signal(g.wake)
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// due asks for housekeeping. If the queue is full the next decision asks again.
-func (g *generation) due(s *slot) {
-	select {
-	case g.housed <- s:
-		s.inst.calls = 0
-	default:
-	}
-}
-
-// background does what decisions must not wait for.
-func (g *generation) background() {
-	tick := time.NewTicker(g.m.opts.idleAfter)
-	defer tick.Stop()
-	for {
-		select {
-		case <-g.stop:
-			return
-		case <-g.wake:
-			g.fill()
-		case s := <-g.housed:
-			s.mu.Lock()
-			g.housekeep(s)
-			s.mu.Unlock()
-		case <-tick.C:
-			g.idle()
-		}
-	}
-}
-
-// fill makes spares. Only the background goroutine adds any, so there is room.
-func (g *generation) fill() {
-	for len(g.spares) < cap(g.spares) {
-		i, err := g.m.start(g.src, false)
-		if err != nil {
-			g.m.log.printf("callout %q: no spare instance: %v", g.m.name, err)
-			return
-		}
-		g.spares <- i
-	}
-}
-
-// idle does the housekeeping of slots that were asked something, and nothing
-// since the last time.
-func (g *generation) idle() {
-	for k := range g.slots {
-		s := &g.slots[k]
-		if !s.mu.TryLock() {
-			continue
-		}
-		if i := s.inst; i != nil && i.calls > 0 {
-			if i.calls == i.seen {
-				g.housekeep(s)
-				i.calls = 0
-			}
-			i.seen = i.calls
-		}
-		s.mu.Unlock()
-	}
-}
-
-// housekeep lets the guest collect garbage: a Go guest that is never given the
-// time keeps a collection open and its memory grows. The slot is locked.
-func (g *generation) housekeep(s *slot) {
-	if s.inst == nil || s.inst.idle == nil {
-		return
-	}
-	i := s.inst
-	i.refill(g.m.opts.InitFuelSlices)
-	const milliseconds = 10
-	if _, err := i.idle.Call(&i.ctx, milliseconds); err != nil {
-		g.discard(s, fmt.Errorf("housekeeping: %w", i.cause(err)))
-	}
 }
 
 // close waits for decisions that run and ends the instances; later decisions
