@@ -53,6 +53,7 @@ const (
 	bound  = 253 // no cell has it: a socket that is bound to a device
 	routed = 252 // nor this: a packet with a source route
 	kernel = 251 // nor this: a thread of the kernel connects
+	away   = 250 // nor this: a packet for loopback would leave by another device
 )
 
 // A table is the kernel's part of a policy.

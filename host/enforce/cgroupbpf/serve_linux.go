@@ -227,6 +227,8 @@ func (a *Attachment) whyNot(r *bpf.RedirectRecord, in *fwps.Incoming) string {
 		return "the kernel makes it for a connection of MPTCP, and does not say whose that is, which decides"
 	case r.Unseen == routed:
 		return "it has a source route, and would go there and not to where its socket sends"
+	case r.Unseen == away:
+		return "it is for this host, and would leave it by the device that its socket is bound to or names"
 	case r.Unseen == bound:
 		return "only a callout or the program's path can decide it, and its socket is bound to a device, from which calloutd cannot be reached"
 	case r.Unseen != 0:

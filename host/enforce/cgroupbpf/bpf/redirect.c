@@ -44,6 +44,10 @@ enum unseen { OTHERS = 254, RAW = 255 };
 // KERNEL marks the record of a connect that a thread of the kernel makes for a connection.
 #define KERNEL 251
 
+// AWAY marks the record of a packet for loopback that would leave by another device, to
+// which its socket was bound after the connect, or which a datagram names for itself.
+#define AWAY 250
+
 // ROUTED marks the record of a packet with a source route, which goes to the first
 // address of the route and not to where its socket sends.
 #define ROUTED 252
@@ -873,6 +877,17 @@ static __always_inline int route6(struct __sk_buff *skb, __u8 next)
 	return route && next != IPPROTO_IPIP && next != IPPROTO_IPV6;
 }
 
+// away reports whether a packet for loopback is about to leave.
+static __always_inline int away(struct __sk_buff *skb, __u8 *header)
+{
+	__u32 to[4] = {};
+	if (skb->ifindex == LOOPBACK_IFINDEX)
+		return 0;
+	if (header[0] >> 4 == 4)
+		return header[16] == 127;
+	return !bpf_skb_load_bytes(skb, 24, to, 16) && !to[0] && !to[1] && !to[2] && to[3] == bpf_htonl(1);
+}
+
 // stray reports whether a packet goes elsewhere than its socket says, and tells user
 // space. Of a connection the first SYN is sent by its process, and what comes later by
 // whoever is running.
@@ -881,16 +896,19 @@ static __always_inline int stray(struct __sk_buff *skb)
 	__u8 *header = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	if (header + 20 > end)
 		return 1; // of no packet that the kernel makes
-	__u8 first = header[0];
-	if (first >> 4 == 4 ? !route4(skb, first) : !route6(skb, header[6]))
+	__u8 first = header[0], next = header[6];
+	__u32 why = away(skb, header) ? AWAY : 0;
+	if (!why && (first >> 4 == 4 ? !route4(skb, first) : !route6(skb, next)))
 		return 0;
+	if (!why)
+		why = ROUTED;
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : 0;
 	if (!sk)
 		return 1;
 	int connection = sk->protocol == IPPROTO_TCP;
 	if (connection && (bpf_sk_storage_get(&strays, sk, 0, 0) || !bpf_sk_storage_get(&strays, sk, 0, BPF_SK_STORAGE_GET_F_CREATE)))
 		return 1;
-	struct record r = {.unseen = ROUTED, .protocol = sk->protocol, .family = V6};
+	struct record r = {.unseen = why, .protocol = sk->protocol, .family = V6};
 	if (!connection || sk->state == BPF_TCP_SYN_SENT)
 		r.process = bpf_get_current_pid_tgid() >> 32;
 	if (connection)
