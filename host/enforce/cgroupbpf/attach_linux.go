@@ -38,7 +38,8 @@ type Attachment struct {
 	wg        sync.WaitGroup
 	meeting   sync.WaitGroup
 
-	carried atomic.Int32 // connections that are under way
+	carried   atomic.Int32 // connections that are under way
+	byProgram atomic.Bool  // the policy has conditions on programs
 
 	mu         sync.Mutex
 	generation uint32

@@ -44,6 +44,7 @@ type datagramFlow struct {
 	standIn netip.Addr
 	from    netip.AddrPort
 	in      fwps.Incoming
+	refused error // before anybody is asked
 	queue   chan []byte
 	sock    *ale.Socket
 	up      carry.Peer
@@ -91,6 +92,7 @@ func (d *datagrams) give(standIn netip.Addr, from netip.AddrPort, b []byte) erro
 			return errStranger
 		}
 		f = &datagramFlow{standIn: standIn, from: from, in: incoming(r), queue: make(chan []byte, flowQueue)}
+		f.refused = d.h.a.unknown(r, &f.in)
 		d.flows[standIn] = f
 		d.h.a.wg.Go(func() { d.carry(d.ctx, f) })
 	}
@@ -113,7 +115,10 @@ func (d *datagrams) carry(ctx context.Context, f *datagramFlow) {
 	}
 	f.sock = opts.ALE.NewSocket(f.in)
 	defer f.sock.Close()
-	err := f.open(ctx, d)
+	err := f.refused
+	if err == nil {
+		err = f.open(ctx, d)
+	}
 	blocked := err != nil && ctx.Err() == nil
 	if blocked {
 		opts.OnBlocked(enforce.Denial{PID: f.in.ProcessID, AppID: f.in.AppID, Local: f.from, Remote: f.in.Remote, Err: err})

@@ -3,15 +3,12 @@
 package cgroupbpf
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -79,6 +76,11 @@ func (h *home) answer(ctx context.Context, c *net.TCPConn) {
 		return
 	}
 	in := incoming(r)
+	if err := a.unknown(r, &in); err != nil {
+		a.opts.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: err})
+		carry.Reset(c)
+		return
+	}
 	if a.opts.Records != nil {
 		in.Records = a.opts.Records(r.Cookie)
 	}
@@ -105,31 +107,6 @@ func (h *home) take(from netip.AddrPort) (*bpf.RedirectRecord, error) {
 	k := bpf.RedirectSource{Netns: h.netns, Address: from.Addr().As16(), Port: from.Port()}
 	r := new(bpf.RedirectRecord)
 	return r, h.a.objs.Waiting.LookupAndDelete(k, r)
-}
-
-// incoming is what is known about a connect.
-func incoming(r *bpf.RedirectRecord) fwps.Incoming {
-	to := netip.AddrFrom16(r.Address)
-	if family(r.Family) == v4 {
-		to = to.Unmap()
-	}
-	local := netip.IPv6Unspecified()
-	if to.Is4() {
-		local = netip.IPv4Unspecified()
-	}
-	// 0: the packet of a connection, which nobody in particular sent.
-	app, _ := os.Readlink("/proc/" + strconv.Itoa(int(r.Process)) + "/exe") // Gone: no path, and no filter by path matches.
-	return fwps.Incoming{Protocol: r.Protocol, ProcessID: r.Process, UserID: r.User, UserKnown: true, AppID: app, EndpointID: r.Cookie,
-		Local: netip.AddrPortFrom(local, 0), Remote: netip.AddrPortFrom(to, swap(r.Port))}
-}
-
-// command is what is known of a program that has ended, marked as no path is.
-func command(r *bpf.RedirectRecord) string {
-	name, _, _ := bytes.Cut(r.Command[:], []byte{0})
-	if len(name) == 0 { // A packet does not tell.
-		return fmt.Sprintf("[user %d, ended]", r.User)
-	}
-	return fmt.Sprintf("[%s, user %d, ended]", name, r.User)
 }
 
 func swap(port uint16) uint16 {

@@ -34,6 +34,7 @@ func (a *Attachment) Update(p *fwpm.Policy) error {
 	if a.opts.AskPermitted {
 		c.Tell = 1
 	}
+	a.byProgram.Store(len(conditions(p, fwpm.ConditionALEAppID))+len(conditions(p, fwpm.ConditionALEOriginalAppID)) > 0)
 	if err := a.objs.Configs.Put(uint32(0), c); err != nil {
 		return fmt.Errorf("cgroupbpf: %w", err)
 	}
