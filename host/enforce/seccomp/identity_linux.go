@@ -23,10 +23,15 @@ type identity struct {
 var noName [1]byte // the link that is open itself
 
 // identify reads the program and the effective user, which both can change at
-// any time: the program by an exec, after which seen is not its token. What it
-// returns must not be changed. buf is scratch.
+// any time: the program by an exec, after which seen is not its token. Another thread
+// that execs takes over the number and brings its own groups. What it returns must not
+// be changed. buf is scratch.
 func (t *target) identify(seen *token, buf []byte) (*identity, error) {
+	if t.mark.at != 0 && *seen == (token{}) { // The call had no address to be read.
+		_ = readMemory(t.tid, t.mark.at, seen[:]) // Without it, it is another program.
+	}
 	if t.mark.at == 0 || t.mark.token != *seen {
+		t.id.groups = nil
 		if e := t.readProgram(seen, buf); e != 0 {
 			return nil, e
 		}
@@ -68,7 +73,7 @@ func (t *target) readProgram(seen *token, buf []byte) unix.Errno {
 	return 0
 }
 
-// readGroups is done once for a thread: setgroups is trapped, see forget.
+// readGroups is done once for a thread of a program: setgroups is trapped, see forget.
 func (t *target) readGroups(gid uint32) error {
 	st, err := readStatus(t.dir)
 	if err != nil {

@@ -3,10 +3,12 @@
 package seccomp
 
 import (
+	"bytes"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"unsafe"
@@ -30,10 +32,14 @@ func init() {
 				_, e := dial(must(args[1]))
 				say(name(e))
 			}
+			if args[0] == "another thread, of other groups" {
+				_, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, 1, uintptr(unsafe.Pointer(&[]uint32{4242}[0])), 0) // Of this thread.
+				say(name(e))
+			}
 			check(os.Setenv(programEnv, "dial"))
 			check(unix.Exec(args[2], []string{args[2], args[1]}, os.Environ()))
 		}
-		if args[0] != "another thread" {
+		if !strings.HasPrefix(args[0], "another thread") {
 			become() // main runs on the leading thread
 		}
 		for range dials { // So does this, and the other one takes its number over.
@@ -50,6 +56,20 @@ func init() {
 			c.Env, c.Stdout = append(os.Environ(), programEnv+"=dial"), os.Stdout
 			check(c.Run())
 		}
+	}
+	// leaderless: dial when the leading thread has ended.
+	programs["leaderless"] = func(args []string) {
+		go func() {
+			for ended := false; !ended; {
+				stat, err := os.ReadFile("/proc/self/stat")
+				check(err)
+				ended = bytes.Contains(stat, []byte(") Z "))
+			}
+			_, e := dial(must(args[0]))
+			say(name(e))
+			os.Exit(0)
+		}()
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
 	}
 	programs["deleted"] = func(args []string) {
 		check(os.Remove(os.Args[0]))
@@ -147,6 +167,29 @@ func TestProgramAfterExec(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A thread that takes over the leading one's number by an exec brings its own groups.
+func TestGroupsAfterExecByAnotherThread(t *testing.T) {
+	asRoot(t)
+	p := serve(t, "tcp4", "127.0.0.1:0", "x").String()
+	a, seen := record()
+	run(t, a, "exec", "another thread, of other groups", p, os.Args[0])
+	ins := seen()
+	require.Len(t, ins, 2*dials+1)
+	require.NotContains(t, ins[0].Groups, uint32(4242))
+	require.Equal(t, ins[0].ProcessID, ins[2*dials].ProcessID)
+	require.Contains(t, ins[2*dials].Groups, uint32(4242))
+}
+
+// A process whose leading thread has ended is known by the others.
+func TestProgramWithoutItsLeadingThread(t *testing.T) {
+	p := serve(t, "tcp4", "127.0.0.1:0", "x").String()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	a, seen := record()
+	require.Equal(t, "ok\n", run(t, a, "leaderless", p))
+	require.Equal(t, self, seen()[0].AppID)
 }
 
 func TestProgramThatWasDeleted(t *testing.T) {
@@ -260,7 +303,11 @@ func TestProgramIsKnownByItsMark(t *testing.T) {
 	require.Equal(t, self, who(func(seen *token) { seen[3]++ }))
 	require.Equal(t, known, tg.mark, "it is found again")
 	tg.id.exe, tg.link = "the mark's", "what /proc does not say"
-	require.Equal(t, self, who(func(seen *token) { *seen = token{} }))
+	require.Equal(t, self, who(func(*token) { tg.mark.at = 0 }))
+	tg.id.exe = "the mark's"
+	require.Equal(t, known, tg.mark, "it is found again")
+	require.Equal(t, "the mark's", who(func(seen *token) { *seen = token{} }), "a call without an address")
+	tg.id.exe, tg.link = self, self
 
 	tg.mark.at = 1 // nothing is there, as after an exec
 	require.Equal(t, self, who(asIs))
