@@ -8,11 +8,11 @@
 // Compiled guest code is not preemptible. Without this one looping guest stops
 // the next garbage collection, and with it the whole process.
 //
-// The rewriter is a row of passes over functions (pass.go). One meters (fuel.go):
-// what may run between two payments is found by cost.go and graph.go, and proved
-// by the tests. The others write code so that it is compiled better: jumps of Go
-// guests (thread.go), accesses to members of structures (offset.go) and to static
-// data (address.go), and conditional branches (branch.go).
+// The rewriter is a row of passes over functions (pass.go). One meters (fuel.go,
+// editor.go): what may run between two payments is found by cost.go and graph.go,
+// and proved by the tests. The others write code so that it is compiled better:
+// jumps of Go guests (thread.go), accesses to members of structures (offset.go)
+// and to static data (address.go), and conditional branches (branch.go).
 package meter
 
 // Names that the rewritten module exports. A module that exports one with this
