@@ -30,9 +30,10 @@ func (e *Engine) slot(id fwpm.CalloutID) *arbitrate.Slot {
 }
 
 // RegisterCallout is FwpsCalloutRegister: it gives the callout of that name its
-// code, before or after the policy names it (CO-REG-03). A second one under the
-// same name is ntstatus.FWPAlreadyExists. Each registration has its own redirect
-// handle (RH-01).
+// code, before or after the policy names it (CO-REG-03). Without a name or code,
+// which a fwps.CalloutFunc of nil lacks too, it is ntstatus.InvalidParameter; a
+// second one under the same name is ntstatus.FWPAlreadyExists. Each registration has
+// its own redirect handle (RH-01).
 //
 // A callout that is also a fwps.Notifier hears of filters that call it from now
 // on, and must not use a Session from within Notify: the transaction that adds
@@ -40,14 +41,15 @@ func (e *Engine) slot(id fwpm.CalloutID) *arbitrate.Slot {
 //
 // unregister is FwpsCalloutUnregisterByKey: filters that call the callout act as
 // CO-REG-04 says then: mostly as a block, which at CONNECT_REDIRECT and BIND_REDIRECT
-// stops nothing (SC-108) unless ale.Options.BlockAtRedirect says so. It is ntstatus.DeviceBusy, and nothing has changed, while
-// the callout holds classifications or has flow contexts (CO-REG-05, AMB-44), and
+// stops nothing (SC-108) unless ale.Options.BlockAtRedirect says so. It is
+// ntstatus.DeviceBusy, and nothing has changed, while the callout holds
+// classifications or has flow contexts (CO-REG-05, AMB-44), and
 // ntstatus.FWPCalloutNotFound the second time.
 func (e *Engine) RegisterCallout(id fwpm.CalloutID, c fwps.Callout) (h redirect.Handle, unregister func() error, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch old := e.callouts[id]; {
-	case c == nil || id == "":
+	case !hasCode(c) || id == "": // CO-REG-01
 		return 0, nil, fmt.Errorf("callout %q has no name or no code: %w", id, ntstatus.InvalidParameter)
 	case old != nil && old.callout != nil:
 		return 0, nil, fmt.Errorf("callout %q is registered already: %w", id, ntstatus.FWPAlreadyExists)
@@ -61,6 +63,12 @@ func (e *Engine) RegisterCallout(id fwpm.CalloutID, c fwps.Callout) (h redirect.
 		}
 	}
 	return r.handle, func() error { return e.unregister(r) }, nil
+}
+
+// hasCode reports whether a callout can be called.
+func hasCode(c fwps.Callout) bool {
+	f, ok := c.(fwps.CalloutFunc)
+	return c != nil && (!ok || f != nil)
 }
 
 func (e *Engine) unregister(r *registered) error {

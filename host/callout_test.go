@@ -32,9 +32,12 @@ func TestRegistration(t *testing.T) {
 		_, again := register(t, e, "c", answering(block))
 		require.ErrorIs(t, unregister(), ntstatus.FWPCalloutNotFound, "not the newer one")
 		require.NoError(t, again())
-		for id, c := range map[fwpm.CalloutID]fwps.Callout{"": answering(permit), "nil": nil} {
+	})
+	t.Run("CO-REG-01 a callout has a name and code", func(t *testing.T) {
+		e := host.New(host.Options{})
+		for id, c := range map[fwpm.CalloutID]fwps.Callout{"": answering(permit), "nil": nil, "nil function": fwps.CalloutFunc(nil)} {
 			_, _, err := e.RegisterCallout(id, c)
-			require.ErrorIs(t, err, ntstatus.InvalidParameter)
+			require.ErrorIs(t, err, ntstatus.InvalidParameter, id)
 		}
 	})
 	t.Run("CO-REG-03 CO-REG-04 CO-REG-05 filters may be there before and after", func(t *testing.T) {
