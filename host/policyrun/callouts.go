@@ -70,7 +70,10 @@ func (l *loader) load(ctx context.Context, c policyfile.Callout) error {
 		return bad("limits", err)
 	}
 	m, err := rt.Load(ctx, string(c.ID), wasm, options)
-	if err != nil {
+	switch {
+	case errors.Is(err, guest.ErrConfig):
+		return bad("config", err)
+	case err != nil:
 		return bad(key, err)
 	}
 	// Before the runtime: a spare instance may still be starting.

@@ -12,6 +12,7 @@ import (
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/enforce/dnsnames"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
+	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
@@ -142,11 +143,13 @@ func (p *Policy) FilterName(id fwpm.FilterID) string {
 	return ""
 }
 
-// ReloadCallout loads the same module anew, as guest.Module.Reload does.
+// ReloadCallout loads the same module anew, as guest.Module.Reload does. It is
+// fwp.ErrCalloutNotFound where the policy has no module of that name, such as for a
+// model of another product.
 func (p *Policy) ReloadCallout(ctx context.Context, id fwpm.CalloutID) error {
 	m := p.Modules[id]
 	if m == nil {
-		return fmt.Errorf("the policy has no callout %q", id)
+		return fmt.Errorf("the policy has no module %q: %w", id, fwp.ErrCalloutNotFound)
 	}
 	return m.Reload(ctx, p.made[id].wasm, p.made[id].config)
 }

@@ -223,7 +223,9 @@ func TestADescribedPolicyIsTheSameEverywhere(t *testing.T) {
 	require.Equal(t, "documentation web to the proxy", p.FilterName(d.Decider().Filter))
 	require.Empty(t, p.FilterName(99))
 	require.NoError(t, p.ReloadCallout(t.Context(), "proxy-redirect"))
-	require.ErrorContains(t, p.ReloadCallout(t.Context(), "other"), `no callout "other"`)
+	err = p.ReloadCallout(t.Context(), "other")
+	require.ErrorIs(t, err, fwp.ErrCalloutNotFound)
+	require.ErrorContains(t, err, `no module "other"`)
 }
 
 func TestWhatThePolicySaysIsWhatTheGuestGets(t *testing.T) {
