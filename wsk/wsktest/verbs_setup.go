@@ -135,7 +135,7 @@ func providerWord(w *world, s *statement) error {
 			return fmt.Errorf("%q is no status", f)
 		}
 		w.opts.Debug.Fault = func(code uint32) ntstatus.Status {
-			if code == wsk.SIOQueryWFPConnectionRedirectRecords {
+			if code == wsk.SIOQueryWFPConnectionRedirectRecords || code == wsk.SIOSetWFPConnectionRedirectRecords {
 				return st
 			}
 			return ntstatus.Success
