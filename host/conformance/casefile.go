@@ -108,19 +108,6 @@ func Parse(file string, data []byte) (*Case, error) {
 	return c, nil
 }
 
-// withWant is data with another want section, for -update.
-func withWant(data []byte, want string) []byte {
-	ar := txtar.Parse(data)
-	for i := range ar.Files {
-		if ar.Files[i].Name == "want" {
-			ar.Files[i].Data = []byte(want)
-			return txtar.Format(ar)
-		}
-	}
-	ar.Files = append(ar.Files, txtar.File{Name: "want", Data: []byte(want)})
-	return txtar.Format(ar)
-}
-
 // words splits a line at spaces; a word in double quotes may have some.
 func words(s string) []string {
 	var out []string

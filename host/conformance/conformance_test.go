@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/tools/txtar"
 )
 
 var update = flag.Bool("update", false, "write the traces into the want sections of the cases")
@@ -31,4 +32,17 @@ func rewrite(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(c.File, withWant(data, got), 0o644))
 	}
+}
+
+// withWant is data with another want section, for -update.
+func withWant(data []byte, want string) []byte {
+	ar := txtar.Parse(data)
+	for i := range ar.Files {
+		if ar.Files[i].Name == "want" {
+			ar.Files[i].Data = []byte(want)
+			return txtar.Format(ar)
+		}
+	}
+	ar.Files = append(ar.Files, txtar.File{Name: "want", Data: []byte(want)})
+	return txtar.Format(ar)
 }
