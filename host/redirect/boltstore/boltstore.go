@@ -104,6 +104,7 @@ func (s *Store) open() (err error) {
 	}
 	defer func() {
 		if err != nil {
+			_ = s.writer.file.close()
 			s.unlock()
 		}
 	}()

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -102,7 +103,7 @@ func (f *file) commit(serials []uint64, get getter) error {
 		})
 		f.db = db
 		if err != nil {
-			return err
+			return f.named(err)
 		}
 		f.state, f.used = state, size
 		at("batch on disk")
@@ -176,7 +177,7 @@ func (f *file) rewrite(serials []uint64, get getter) error {
 		state, err := f.create(temporary, serials, get)
 		if err != nil {
 			_ = os.Remove(temporary) // It may be what fills the disk.
-			return err
+			return f.named(err)
 		}
 		at("rewrite written")
 		_ = f.close() // Windows renames no open file; what is in it does not matter.
@@ -189,8 +190,8 @@ func (f *file) rewrite(serials []uint64, get getter) error {
 		}
 		o := options
 		o.NoSync = !f.sync
-		if f.db, err = bolt.Open(f.path, 0o600, &o); err != nil {
-			return err
+		if f.db, err = openBolt(f.path, o); err != nil {
+			return f.named(err)
 		}
 		f.state, f.used = state, 0
 		f.info, err = os.Stat(f.path)
@@ -202,7 +203,7 @@ func (f *file) rewrite(serials []uint64, get getter) error {
 func (f *file) create(path string, serials []uint64, get getter) (state state, err error) {
 	o := options
 	o.NoSync = true // Once, at the end.
-	db, err := bolt.Open(path, 0o600, &o)
+	db, err := openBolt(path, o)
 	if err != nil {
 		return state, err
 	}
@@ -235,6 +236,14 @@ func (f *file) describe(tx *bolt.Tx) error {
 	}
 	return errors.Join(about.Put(formatKey, u64(formatVersion)), about.Put(stateKey, state{}.bytes(tx)),
 		about.Put(runKey, checked(runKey, u64(f.about.run))), about.Put(sealKey, checked(sealKey, f.about.seal[:])))
+}
+
+// named says which file it is where bbolt has only the system's words.
+func (f *file) named(err error) error {
+	if strings.Contains(err.Error(), f.path) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", f.path, err)
 }
 
 // close closes the file. What was committed without waiting for the disk gets there.

@@ -43,7 +43,7 @@ func read(path string, each func(*redirect.Hop) error) (a about, err error) {
 		return a, fmt.Errorf("%w: it is empty, and no file of records ever was; remove it to begin a new one", ErrDamaged)
 	}
 	err = guard(func() error {
-		db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, ReadOnly: true})
+		db, err := openBolt(path, bolt.Options{Timeout: time.Second, ReadOnly: true})
 		if err != nil {
 			return explain(err)
 		}
@@ -57,6 +57,18 @@ func read(path string, each func(*redirect.Hop) error) (a about, err error) {
 		})
 	})
 	return a, err
+}
+
+// openBolt opens a file, or says why that cannot be read: bbolt only says that it is no
+// database then.
+func openBolt(path string, o bolt.Options) (*bolt.DB, error) {
+	db, err := bolt.Open(path, 0o600, &o)
+	if errors.Is(err, berrors.ErrInvalid) {
+		if e := checkPages(path, os.Getpagesize()); e != nil && !errors.Is(e, ErrDamaged) {
+			err = e
+		}
+	}
+	return db, err
 }
 
 // explain tells a damaged file from one that the system does not give.
