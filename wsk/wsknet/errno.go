@@ -24,5 +24,5 @@ var errnos = map[ntstatus.Status]syscall.Errno{
 // who tries again after some of them need not know of NTSTATUS.
 func (e *OpError) Is(target error) bool {
 	errno, ok := errnos[e.Status]
-	return ok && (target == errno || errno.Is(target)) // os.ErrPermission
+	return ok && target == errno
 }

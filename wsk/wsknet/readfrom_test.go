@@ -4,6 +4,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/stretchr/testify/require"
 )
@@ -29,6 +30,14 @@ func TestReadFromMovesEverything(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, text, string(got))
 		require.EqualValues(t, len(text), <-moved)
+	})
+
+	t.Run("a reader that fails", func(t *testing.T) {
+		to, out := pair(t, c, l)
+		defer to.Abort()
+		defer out.Abort()
+		_, err := to.ReadFrom(iotest.ErrReader(io.ErrNoProgress))
+		require.ErrorIs(t, err, io.ErrNoProgress)
 	})
 
 	t.Run("another connection", func(t *testing.T) {

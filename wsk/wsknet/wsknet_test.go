@@ -22,6 +22,8 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/wsknet"
 	"github.com/calloutd/calloutd/wsk/wsktest"
@@ -114,6 +116,21 @@ func TestCloseAfterThePeersEndLosesNothing(t *testing.T) {
 	}
 }
 
+// Nor when a deadline has passed: the peer may go on, and is not reset.
+func TestCloseAfterADeadlineIsInOrder(t *testing.T) {
+	c, _ := open(t)
+	l := listen(t, c)
+	a, b := pair(t, c, l)
+	require.NoError(t, a.SetReadDeadline(time.Unix(1, 0)))
+	require.NoError(t, a.Close())
+	for range 3 {
+		time.Sleep(5 * time.Millisecond) // A reset would arrive.
+		_, err := b.Write([]byte("late"))
+		require.NoError(t, err)
+	}
+	require.NoError(t, b.Close())
+}
+
 func TestCloseEndsWhatOthersDo(t *testing.T) {
 	c, _ := open(t)
 	l := listen(t, c)
@@ -148,7 +165,31 @@ func TestAbortResets(t *testing.T) {
 	a.Abort()
 	_, err := b.Read(make([]byte, 1))
 	requireReset(t, err)
+	require.Error(t, b.CloseWrite())
 	b.Abort()
+	_, err = b.RedirectRecords(t.Context())
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+// A listener waits for those that it accepted and that wait for their peers.
+func TestListenerWaitsForLingering(t *testing.T) {
+	c, _ := open(t)
+	l := listen(t, c)
+	a, b := pair(t, c, l)
+	require.NoError(t, b.Close())
+	waited := make(chan struct{})
+	go func() { l.Wait(); close(waited) }()
+	select {
+	case <-waited:
+		t.Error("the peer has not closed")
+	case <-time.After(20 * time.Millisecond):
+	}
+	require.NoError(t, a.Close())
+	select {
+	case <-waited:
+	case <-time.After(10 * time.Second):
+		t.Error("the peer has closed")
+	}
 }
 
 // Connections that were closed and wait for a peer that does not close are ended
@@ -190,6 +231,7 @@ func TestAcceptAfterClose(t *testing.T) {
 	l := listen(t, c)
 	done := make(chan error)
 	go func() { _, err := l.Accept(); done <- err }()
+	time.Sleep(10 * time.Millisecond) // It waits by then.
 	require.NoError(t, l.Close())
 	require.ErrorIs(t, <-done, net.ErrClosed)
 	_, err := l.Accept()
@@ -209,6 +251,10 @@ func TestErrors(t *testing.T) {
 	cancel()
 	_, err = d.DialContext(ctx, "tcp", "127.0.0.1:1")
 	require.ErrorIs(t, err, context.Canceled)
+
+	refuse := func(string, string, syscall.RawConn) error { return io.ErrNoProgress }
+	_, err = (&wsknet.Dialer{Client: c, Control: refuse}).DialContext(t.Context(), "tcp", "127.0.0.1:1")
+	require.ErrorIs(t, err, io.ErrNoProgress)
 
 	l := listen(t, c)
 	a, b := pair(t, c, l)
@@ -253,28 +299,62 @@ func TestPolicyChangeEndsRelay(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("package net moves the bytes there, and asks once")
 	}
-	c, engine := open(t)
-	l := listen(t, c)
-	from, in := pair(t, c, l)
-	other, _ := open(t) // Its policy stays.
-	out, to := pair(t, other, listen(t, other))
-	done := make(chan error)
-	go func() { _, err := io.Copy(out, in); done <- err }()
-	_, err := from.Write([]byte("x"))
-	require.NoError(t, err)
-	_, err = io.ReadFull(to, make([]byte, 1))
-	require.NoError(t, err)
-	engine.Add(t, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionBlock})
-	_, err = from.Write([]byte("y")) // It was let go by another layer.
-	require.NoError(t, err)
-	require.ErrorIs(t, <-done, fs.ErrPermission)
-	in.Abort()
-	out.Abort()
-	from.Abort()
-	rest, err := io.ReadAll(to)
-	requireReset(t, err)
-	require.Empty(t, rest)
-	to.Abort()
+	for name, change := range map[string]func(in, out *wsktest.Client){
+		"of what comes in": func(in, _ *wsktest.Client) {
+			in.Add(t, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionBlock})
+		},
+		"of what goes out": func(_, out *wsktest.Client) {
+			out.Add(t, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, engine := open(t)
+			from, in := pair(t, c, listen(t, c))
+			other, others := open(t) // With a policy of its own.
+			out, to := pair(t, other, listen(t, other))
+			done := make(chan error)
+			go func() { _, err := io.Copy(out, in); done <- err }()
+			_, err := from.Write([]byte("x"))
+			require.NoError(t, err)
+			_, err = io.ReadFull(to, make([]byte, 1))
+			require.NoError(t, err)
+			change(engine, others)
+			_, err = from.Write([]byte("y")) // It was let go by another layer.
+			require.NoError(t, err)
+			require.ErrorIs(t, <-done, fs.ErrPermission)
+			in.Abort()
+			out.Abort()
+			from.Abort()
+			rest, err := io.ReadAll(to)
+			requireReset(t, err)
+			require.Empty(t, rest)
+			to.Abort()
+		})
+	}
+}
+
+// Nothing here relies on a call that ends before it returns (AMB-04).
+func TestCallsThatPend(t *testing.T) {
+	for name, debug := range map[string]wsk.Debug{"in order": {AlwaysPend: true}, "in any order": {RandomOrder: true}} {
+		t.Run(name, func(t *testing.T) {
+			debug.Verifier = wsktest.Verifier(t)
+			c := wsktest.Open(t, debug).Client
+			l := listen(t, c)
+			a, b := pair(t, c, l)
+			_, err := a.Write([]byte("x"))
+			require.NoError(t, err)
+			require.NoError(t, a.Close())
+			got, err := io.ReadAll(b)
+			require.NoError(t, err)
+			require.Equal(t, "x", string(got))
+			_, err = b.RedirectRecords(t.Context())
+			require.ErrorIs(t, err, fs.ErrNotExist)
+			require.NoError(t, b.Close())
+			x, y := pair(t, c, l)
+			x.Abort()
+			y.Abort()
+		})
+	}
 }
 
 // An IPv6 listener takes IPv4 too, as package net's do.
@@ -288,14 +368,50 @@ func TestDualStack(t *testing.T) {
 	require.NoError(t, err)
 	defer l.Close()
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-	for _, a := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback(), netip.MustParseAddr("::ffff:127.0.0.1")} {
-		x, err := (&wsknet.Dialer{Client: c}).DialContext(t.Context(), "tcp", netip.AddrPortFrom(a, port).String())
-		require.NoError(t, err, a)
+	for _, to := range []string{"tcp 127.0.0.1", "tcp ::1", "tcp ::ffff:127.0.0.1", "tcp4 127.0.0.1", "tcp4 ::ffff:127.0.0.1", "tcp6 ::1"} {
+		network, a, _ := strings.Cut(to, " ")
+		x, err := (&wsknet.Dialer{Client: c}).DialContext(t.Context(), network, netip.AddrPortFrom(netip.MustParseAddr(a), port).String())
+		require.NoError(t, err, to)
 		y, err := l.Accept()
 		require.NoError(t, err)
 		x.(*wsknet.Conn).Abort()
 		y.(*wsknet.Conn).Abort()
 	}
+}
+
+// The end of a dial's context ends what it waits for, here a callout.
+func TestDialEndsWithItsContext(t *testing.T) {
+	c, engine := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, _, err := engine.Engine.RegisterCallout("holds", fwps.CalloutFunc(func(ctx context.Context, _ *fwps.Call, _ *fwps.Verdict) error {
+		cancel()
+		<-ctx.Done()
+		return ctx.Err()
+	}))
+	require.NoError(t, err)
+	engine.Add(t, fwpm.Filter{ID: 1, Name: "holds", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "holds"})
+	_, err = (&wsknet.Dialer{Client: c}).DialContext(ctx, "tcp", "127.0.0.1:1")
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// A redirect context may be longer than most are.
+func TestLongRedirectContext(t *testing.T) {
+	c, engine := open(t)
+	l := listen(t, c)
+	long := strings.Repeat("c", redirect.MaxBlob)
+	engine.AtConnect(t, func(call *fwps.Call, v *fwps.Verdict) {
+		v.Redirect, v.To, v.TargetPID = true, l.Addr().(*net.TCPAddr).AddrPort(), 1000
+		v.Context = append(v.Context, long...)
+	})
+	a, err := (&wsknet.Dialer{Client: c}).DialContext(t.Context(), "tcp", "198.51.100.7:80")
+	require.NoError(t, err)
+	b, err := l.Accept()
+	require.NoError(t, err)
+	got, err := b.(*wsknet.Conn).RedirectContext(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, long, string(got))
+	a.(*wsknet.Conn).Abort()
+	b.(*wsknet.Conn).Abort()
 }
 
 // requireReset checks for a reset by the peer, which Windows numbers its own way.
