@@ -55,8 +55,8 @@ func own(e *Edit, at *unsafe.Pointer) *fork {
 
 // ends goes to the pointers to all branches, on ways that are e's own; nil if they stay
 // what they are.
-func (c *crown) ends(e *Edit, yield func(*unsafe.Pointer) bool) bool {
-	return ends(e, &c.top, c.height, yield)
+func (c *crown) ends(e *Edit, yield func(*unsafe.Pointer) bool) {
+	ends(e, &c.top, c.height, yield)
 }
 
 func ends(e *Edit, at *unsafe.Pointer, height int, yield func(*unsafe.Pointer) bool) bool {
