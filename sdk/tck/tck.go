@@ -23,11 +23,14 @@ var le = binary.LittleEndian
 type Options struct {
 	// Total: the language has no verdict that is none.
 	Total bool
+	// Interprets: the guest is itself an interpreter. It is compiled, since one that
+	// runs another is slow.
+	Interprets bool
 }
 
 // Run asks a mirror guest everything.
 func Run(t *testing.T, wasm []byte, o Options) {
-	k := newKit(t, wasm)
+	k := newKit(t, wasm, o)
 	t.Run("contract", func(t *testing.T) {
 		g := k.start(t, 0)
 		require.Zero(t, g.at%abi.BlockAlign, "the block is aligned")
@@ -84,9 +87,12 @@ type kit struct {
 	compiled wazero.CompiledModule
 }
 
-func newKit(t *testing.T, wasm []byte) *kit {
-	// The interpreter compiles a large guest in no time.
-	k := &kit{rt: wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfigInterpreter())}
+func newKit(t *testing.T, wasm []byte, o Options) *kit {
+	config := wazero.NewRuntimeConfigInterpreter() // It compiles a large guest in no time.
+	if o.Interprets {
+		config = wazero.NewRuntimeConfig()
+	}
+	k := &kit{rt: wazero.NewRuntimeWithConfig(t.Context(), config)}
 	t.Cleanup(func() { k.rt.Close(context.Background()) })
 	_, err := wasi_snapshot_preview1.Instantiate(t.Context(), k.rt)
 	require.NoError(t, err)
