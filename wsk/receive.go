@@ -136,7 +136,11 @@ func (s *Socket) broken(err error) ntstatus.Status {
 	if s.aborted {
 		return ntstatus.ConnectionAborted
 	}
-	return status(err)
+	st := status(err)
+	if st == ntstatus.InvalidDeviceState { // It was connected: the peer has reset it, and somebody else heard of that.
+		st = ntstatus.ConnectionReset
+	}
+	return st
 }
 
 // pump is the receive worker's next request when no IRP waits: to indicate, to

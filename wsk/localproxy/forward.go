@@ -50,7 +50,10 @@ func (o *Options) carry(ctx context.Context, in *wsknet.Conn, read []byte, name 
 			return fmt.Errorf("%s: %w", to, err)
 		}
 	}
-	return relay(in, out)
+	if err := relay(in, out); err != nil {
+		return fmt.Errorf("%s: %w", to, err)
+	}
+	return nil
 }
 
 // abort resets both ends of a relay. They cannot take turns: an Abort waits until

@@ -226,6 +226,21 @@ func TestHalfClose(t *testing.T) {
 	require.NoError(t, a.Close())
 }
 
+// Who ends a connection that the peer has reset hears of that, although a write has told
+// of it before.
+func TestHalfCloseAfterAReset(t *testing.T) {
+	c, _ := open(t)
+	l := listen(t, c)
+	a, b := pair(t, c, l)
+	b.Abort()
+	for err := error(nil); err == nil; {
+		_, err = a.Write([]byte("x"))
+	}
+	err := a.CloseWrite()
+	a.Abort()
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+}
+
 func TestAcceptAfterClose(t *testing.T) {
 	c, _ := open(t)
 	l := listen(t, c)
