@@ -48,8 +48,9 @@ func (p *pipe) discard() {
 	closeEnds(p.ends)
 }
 
-// bulk splices n bytes that are there; io.EOF is an end before that.
-func bulk(dst, src syscall.RawConn, n int) (moved int64, err error) {
+// bulk splices n bytes that are there; io.EOF is an end before that. stalled is called
+// when dst takes nothing for the moment.
+func bulk(dst, src syscall.RawConn, n int, stalled func()) (moved int64, err error) {
 	p, err := takePipe()
 	if err != nil {
 		return 0, err
@@ -62,7 +63,7 @@ func bulk(dst, src syscall.RawConn, n int) (moved int64, err error) {
 		if err != nil {
 			break // It is empty.
 		}
-		out, err = p.drain(dst, in)
+		out, err = p.drain(dst, in, stalled)
 		moved += int64(out)
 		if err != nil {
 			p.discard()
@@ -87,7 +88,7 @@ func (p *pipe) fill(src syscall.RawConn, n int) (in int, err error) {
 }
 
 // drain splices the n bytes of the pipe.
-func (p *pipe) drain(dst syscall.RawConn, n int) (out int, err error) {
+func (p *pipe) drain(dst syscall.RawConn, n int, stalled func()) (out int, err error) {
 	waited := dst.Write(func(fd uintptr) bool {
 		for out < n && err == nil {
 			var k int
@@ -97,6 +98,7 @@ func (p *pipe) drain(dst syscall.RawConn, n int) (out int, err error) {
 		}
 		if err == unix.EAGAIN {
 			err = nil
+			stalled()
 			return false
 		}
 		return true

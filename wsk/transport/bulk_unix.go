@@ -12,4 +12,4 @@ import (
 func inq(int) (int, error) { return 0, nil }
 
 // bulk is for what inq says: nobody comes here.
-func bulk(_, _ syscall.RawConn, _ int) (int64, error) { return 0, errors.ErrUnsupported }
+func bulk(_, _ syscall.RawConn, _ int, _ func()) (int64, error) { return 0, errors.ErrUnsupported }
