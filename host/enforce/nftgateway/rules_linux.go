@@ -133,7 +133,7 @@ func elsewhere() []expr.Any {
 // although its connection is known.
 func refused(o *Options) [][]expr.Any {
 	const loose, strict = 131, 137 // IPOPT_LSRR, IPOPT_SSRR
-	all := [][]expr.Any{option(loose), option(strict),
+	all := [][]expr.Any{option(loose), option(strict), routed(),
 		without(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), slices.Concat(original(), without(expr.CtStateBitESTABLISHED))}
 	if o.Transparent {
 		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
@@ -148,6 +148,12 @@ func option(kind uint8) []expr.Any {
 	const ofIPv4 expr.ExthdrOp = 2 // NFT_EXTHDR_OP_IPV4
 	there := &expr.Exthdr{DestRegister: register, Op: ofIPv4, Type: kind, Len: 1, Flags: unix.NFT_EXTHDR_F_PRESENT}
 	return slices.Concat(is(meta(expr.MetaKeyNFPROTO), unix.NFPROTO_IPV4), is(there, 1))
+}
+
+// routed matches packets of IPv6 that have a routing header.
+func routed() []expr.Any {
+	there := &expr.Exthdr{DestRegister: register, Op: expr.ExthdrOpIpv6, Type: unix.IPPROTO_ROUTING, Len: 1, Flags: unix.NFT_EXTHDR_F_PRESENT}
+	return slices.Concat(is(meta(expr.MetaKeyNFPROTO), unix.NFPROTO_IPV6), is(there, 1))
 }
 
 // without matches packets whose connection is in none of these states.

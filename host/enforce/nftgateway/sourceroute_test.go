@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -68,6 +69,66 @@ func TestBypassSourceRoute(t *testing.T) {
 				require.Equal(t, "after", hears(), "no other came before it")
 				require.NoError(t, g.Close())
 			}
+		}
+	})
+}
+
+// So does one that takes the segments of IPv6. Its checksum is right here as well as there,
+// since the sums of both addresses are the same.
+func TestBypassSegments(t *testing.T) {
+	router(t, func(n *network) {
+		here, err := netns.Get()
+		require.NoError(t, err)
+		defer here.Close()
+		take := func(device string) {
+			for _, of := range []string{"all", device} {
+				require.NoError(t, os.WriteFile("/proc/sys/net/ipv6/conf/"+of+"/seg6_enabled", []byte("1"), 0o644))
+			}
+		}
+		take("in")
+		n.at(n.outside, func() { take("out-peer") })
+		in, err := netlink.LinkByName("in")
+		require.NoError(t, err)
+		third, err := netlink.ParseAddr("2001:db8:18::3/64")
+		require.NoError(t, err)
+		third.Flags = unix.IFA_F_NODAD
+		require.NoError(t, netlink.AddrAdd(in, third))
+		inside, outside := n.echo(here, "[2001:db8:18::3]:9", "router"), netip.MustParseAddrPort("[2001:db8:18:1::2]:9")
+		var there *net.UDPConn
+		n.at(n.outside, func() { there, err = net.ListenUDP("udp6", net.UDPAddrFromAddrPort(outside)) })
+		require.NoError(t, err)
+		defer there.Close()
+		hears := func() string {
+			b := make([]byte, 256)
+			require.NoError(t, there.SetReadDeadline(time.Now().Add(time.Minute)))
+			size, err := there.Read(b)
+			require.NoError(t, err)
+			return string(b[:size])
+		}
+		try := func() {
+			c := n.client("[2001:db8:18::2]:0")
+			n.ask(c, inside, "hello")
+			raw, err := c.SyscallConn()
+			require.NoError(t, err)
+			require.NoError(t, raw.Control(func(fd uintptr) {
+				route := append(append([]byte{0, 4, 4, 1, 1, 0, 0, 0}, outside.Addr().AsSlice()...), inside.Addr().AsSlice()...)
+				require.NoError(t, unix.SetsockoptString(int(fd), unix.SOL_IPV6, unix.IPV6_RTHDR, string(route)))
+			}))
+			n.send(c, outside, "by a route")
+			n.ask(n.client("[2001:db8:18::2]:0"), inside, "hello again")
+		}
+		try()
+		require.Equal(t, "by a route", hears(), "the way exists")
+		for _, transparent := range []bool{false, true} {
+			g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: permitAll(), Transparent: transparent, Logf: t.Logf})
+			require.NoError(t, err)
+			try()
+			own, err := net.Dial("udp6", outside.String())
+			require.NoError(t, err)
+			_, err = own.Write([]byte("after"))
+			require.NoError(t, errors.Join(err, own.Close()))
+			require.Equal(t, "after", hears(), "no other came before it")
+			require.NoError(t, g.Close())
 		}
 	})
 }
