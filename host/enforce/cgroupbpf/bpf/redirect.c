@@ -256,10 +256,12 @@ static __always_inline void decide(struct config *c, struct record *r)
 	__u16 *class = bpf_map_lookup_elem(&port_classes, &port);
 	if (class)
 		k.port_class = *class;
-	struct user_key u = {.generation = parity, .user = r->user};
-	class = bpf_map_lookup_elem(&user_classes, &u);
-	if (class)
-		k.user_class = *class;
+	if (c->users) {
+		struct user_key u = {.generation = parity, .user = r->user};
+		class = bpf_map_lookup_elem(&user_classes, &u);
+		if (class)
+			k.user_class = *class;
+	}
 	__builtin_memcpy(k.address, r->address, 16);
 	struct cell *cell = bpf_map_lookup_elem(&cells, &k);
 	if (cell) {
@@ -274,6 +276,7 @@ static __always_inline int itself(struct config *c, struct record *r)
 {
 	if (r->process != c->daemon)
 		return 0;
+	r->cgroup = bpf_get_current_cgroup_id();
 	if (!c->cgroup)
 		c->cgroup = r->cgroup;
 	return r->cgroup == c->cgroup;
@@ -291,16 +294,22 @@ static __always_inline int anonymous(struct config *c, struct record *r)
 	return 1;
 }
 
+// who fills in what decides.
 static __always_inline void who(struct bpf_sock_addr *ctx, struct record *r)
 {
 	r->process = bpf_get_current_pid_tgid() >> 32;
 	r->user = (__u32)bpf_get_current_uid_gid();
+	r->protocol = ctx->protocol;
+	r->port = ctx->user_port;
+}
+
+// whole fills in the rest, which most connects that are permitted do not need.
+static __always_inline void whole(struct bpf_sock_addr *ctx, struct record *r)
+{
 	r->cookie = bpf_get_socket_cookie(ctx);
 	r->cgroup = bpf_get_current_cgroup_id();
 	r->netns = bpf_get_netns_cookie(ctx);
 	bpf_get_current_comm(r->command, sizeof(r->command));
-	r->protocol = ctx->protocol;
-	r->port = ctx->user_port;
 }
 
 // here4 and here6 write out an address that is not given: the kernel takes the socket's
@@ -538,7 +547,7 @@ static __always_inline __u16 elsewhere(struct config *c, struct record *r, struc
 
 // ours reports whether a program itself names an address that stands in for others, by
 // which it could speak for another one.
-static __always_inline int ours(struct config *c, struct record *r)
+static __always_inline int ours(struct bpf_sock_addr *ctx, struct config *c, struct record *r)
 {
 	if (r->protocol != IPPROTO_UDP)
 		return 0;
@@ -549,7 +558,8 @@ static __always_inline int ours(struct config *c, struct record *r)
 	}
 	if (r->address[12] != 127)
 		return 0;
-	struct home *h = bpf_map_lookup_elem(&homes, &r->netns);
+	__u64 netns = bpf_get_netns_cookie(ctx);
+	struct home *h = bpf_map_lookup_elem(&homes, &netns);
 	return h && r->port == h->udp4;
 }
 
@@ -578,7 +588,6 @@ int sock_create(struct bpf_sock *ctx)
 	struct record r = {.unseen = ctx->type == SOCK_RAW ? RAW : OTHERS};
 	struct config *c = config();
 	r.process = bpf_get_current_pid_tgid() >> 32;
-	r.cgroup = bpf_get_current_cgroup_id();
 	r.netns = bpf_get_netns_cookie(ctx);
 	if (c && itself(c, &r))
 		return 1;
@@ -612,9 +621,14 @@ int connect4(struct bpf_sock_addr *ctx)
 	forget(ctx); // of an earlier connect
 	if (itself(c, &r))
 		return 1;
-	if (ours(c, &r))
+	if (ours(ctx, c, &r)) {
+		whole(ctx, &r);
 		return refuse(&r);
+	}
 	decide(c, &r);
+	if (r.verdict == PERMIT && !c->users && !c->tell)
+		return 1;
+	whole(ctx, &r);
 	if (anonymous(c, &r))
 		return refuse(&r);
 	if (r.verdict == PERMIT)
@@ -643,9 +657,14 @@ int connect6(struct bpf_sock_addr *ctx)
 	forget(ctx);
 	if (itself(c, &r))
 		return 1;
-	if (ours(c, &r))
+	if (ours(ctx, c, &r)) {
+		whole(ctx, &r);
 		return refuse(&r);
+	}
 	decide(c, &r);
+	if (r.verdict == PERMIT && !c->users && !c->tell)
+		return 1;
+	whole(ctx, &r);
 	if (anonymous(c, &r))
 		return refuse(&r);
 	if (r.verdict == PERMIT)
@@ -680,11 +699,14 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 		return refuse(&r);
 	if (itself(c, &r))
 		return 1;
-	if (ours(c, &r))
+	if (ours(ctx, c, &r)) {
+		whole(ctx, &r);
 		return its(&r) ? 1 : refuse(&r);
+	}
 	decide(c, &r);
 	if (r.verdict == PERMIT)
 		return 1;
+	whole(ctx, &r);
 	__u16 port = reaches(ctx, &r) ? stand_in(c, &r, 0, &to) : 0;
 	if (!port)
 		return refuse(&r);
@@ -708,11 +730,14 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 		return refuse(&r);
 	if (itself(c, &r))
 		return 1;
-	if (ours(c, &r))
+	if (ours(ctx, c, &r)) {
+		whole(ctx, &r);
 		return its(&r) ? 1 : refuse(&r);
+	}
 	decide(c, &r);
 	if (r.verdict == PERMIT)
 		return 1;
+	whole(ctx, &r);
 	__u16 port = reaches(ctx, &r) ? stand_in(c, &r, 0, &to) : 0;
 	if (!port)
 		return refuse(&r);
