@@ -17,7 +17,7 @@ const (
 	maxAnswers = 1 << 16
 )
 
-// The messages and fields of FORMAT.md.
+// The messages and fields of README.md.
 const (
 	partHeader, partEntry = 1, 2
 

@@ -101,9 +101,8 @@ func (h *Header) proxy(b []byte) error {
 	return err
 }
 
-// decode reads an entry. Texts that come again and again are kept by names.
+// decode reads into an entry that is empty. Texts that come again and again are kept by names.
 func (n *Entry) decode(b []byte, names *names) error {
-	*n = Entry{}
 	return each(b, func(f field) (err error) {
 		switch f.number {
 		case fTime:

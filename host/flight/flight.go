@@ -1,5 +1,5 @@
 // Package flight keeps connections and what was decided about them in files:
-// documented (FORMAT.md), compressed, and whole up to the last moment when the
+// documented (README.md), compressed, and whole up to the last moment when the
 // program that writes one dies.
 package flight
 

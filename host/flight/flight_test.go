@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -23,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var header = flight.Header{Policy: "policy.yaml", Process: 7, Proxies: map[string]netip.AddrPort{"a": netip.MustParseAddrPort("127.0.0.1:61001")}}
+var header = flight.Header{Policy: "policy.yaml", Source: "a test", Process: 7, Proxies: map[string]netip.AddrPort{"a": netip.MustParseAddrPort("127.0.0.1:61001")}}
 
 // full is an entry with everything.
 func full() *flight.Entry {
@@ -184,6 +185,64 @@ func TestSecretsAreLeftOut(t *testing.T) {
 	require.EqualError(t, err, `"everything": expected some of blobs, answers, programs, users, hosts`)
 }
 
+// Each of the masks takes out what it names, and leaves the rest.
+func TestAMaskLeavesTheRest(t *testing.T) {
+	for name, hide := range map[string]func(e *flight.Entry){
+		"blobs": func(e *flight.Entry) {
+			e.Outcome.Context, e.Outcome.Record, e.Records[0].Context, e.Records[0].Record = nil, nil, nil, nil
+		},
+		"answers":  func(e *flight.Entry) { e.Answers = nil },
+		"programs": func(e *flight.Entry) { e.Program, e.Records[0].AppID = "curl", "curl" },
+		"users":    func(e *flight.Entry) { e.UserKnown, e.Groups = false, nil },
+		"hosts":    func(e *flight.Entry) { e.Host = "" },
+	} {
+		mask, err := flight.ParseMask([]string{name})
+		require.NoError(t, err)
+		path := filepath.Join(t.TempDir(), "a.flight")
+		undecided, want := full(), []*flight.Entry{full(), full()}
+		undecided.Outcome = nil
+		for _, e := range want {
+			hide(e)
+		}
+		want[1].Outcome = nil
+		write(t, path, flight.Header{Masked: mask}, full(), undecided)
+		got, _, err := read(t, file(t, path))
+		require.NoError(t, err)
+		require.Equal(t, want, got, name)
+	}
+}
+
+// A message that is not one is told, wherever it is within others.
+func TestBrokenMessagesAreCorrupt(t *testing.T) {
+	const header, entry = "\x0a", "\x12"
+	message := func(tag, inner string) string { return tag + string(rune(len(inner))) + inner }
+	for name, text := range map[string]string{
+		"a field that is cut off":       message(entry, "\x10"),
+		"a tag that is cut off":         message(entry, "\x80"),
+		"a fixed field that is cut off": message(entry, "\x0d\x01"),
+		"a local address":               message(entry, message("\x42", "x")),
+		"a remote address":              message(entry, message("\x4a", "x")),
+		"a hop":                         message(entry, message("\x5a", "x")),
+		"an outcome":                    message(entry, message("\x62", "\x80")),
+		"an answer":                     message(entry, message("\x6a", "\x80")),
+		"a process":                     message(entry, "\x28\xff\xff\xff\xff\x7f"),
+		"a user":                        message(entry, "\x30\x00"),
+		"a group":                       message(entry, "\x38\xff\xff\xff\xff\x7f"),
+		"a proxy":                       message(header, message("\x1a", "\x80")),
+		"the address of a proxy":        message(header, message("\x1a", message("\x12", "x"))),
+	} {
+		_, _, err := read(t, part(t, "CFLT\x01"+text))
+		require.ErrorIs(t, err, flight.ErrCorrupt, name)
+	}
+	for at, want := range map[int]string{10: "flate: corrupt input", -8: "gzip: invalid checksum"} {
+		b := part(t, "CFLT\x01")
+		b[(at+len(b))%len(b)] ^= 7
+		_, _, err := read(t, b)
+		require.ErrorIs(t, err, flight.ErrCorrupt)
+		require.ErrorContains(t, err, want)
+	}
+}
+
 func TestManyWriteAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.flight")
 	w, err := flight.Append(path, header)
@@ -208,7 +267,12 @@ func TestManyWriteAtOnce(t *testing.T) {
 	require.Len(t, got, writers*each)
 }
 
-// full is a disk without room.
+// lost is a disk that fails at the end.
+type lost struct{ bytes.Buffer }
+
+func (*lost) Close() error { return errors.New("lost") }
+
+// noRoom is a disk without room.
 type noRoom struct{}
 
 func (noRoom) Write([]byte) (int, error) { return 0, errors.New("no room") }
@@ -218,6 +282,39 @@ func TestAFileThatCannotBeWrittenIsToldOf(t *testing.T) {
 	w := flight.NewWriter(noRoom{}, header)
 	require.NoError(t, w.Write(full()))
 	require.EqualError(t, w.Close(), "no room")
+	require.ErrorIs(t, w.Close(), os.ErrClosed)
+	require.EqualError(t, flight.NewWriter(new(lost), header).Close(), "lost")
+	synctest.Test(t, func(t *testing.T) {
+		w := flight.NewWriter(noRoom{}, header)
+		require.NoError(t, w.Write(full()))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.EqualError(t, w.Write(full()), "no room", "a later entry says it")
+		require.EqualError(t, w.Close(), "no room")
+	})
+}
+
+// An entry is in the file a second later, and much is there at once.
+func TestWhatIsWrittenIsSoonInTheFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b buffer
+		w := flight.NewWriter(&b, header)
+		require.NoError(t, w.Write(full()))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		got, _, err := read(t, b.Bytes())
+		require.NoError(t, err)
+		require.Len(t, got, 1)
+
+		one, large := b.Len(), full()
+		large.Records[0].Record = make([]byte, 4096)
+		for range 64 {
+			require.NoError(t, w.Write(large))
+		}
+		synctest.Wait()
+		require.Greater(t, b.Len(), one)
+		require.NoError(t, w.Close())
+	})
 }
 
 func TestRandomEntriesAreReadAsTheyWere(t *testing.T) {

@@ -134,7 +134,7 @@ func (r *Reader) begin() error {
 		return err
 	}
 	if err := r.z.Reset(&r.in); err != nil {
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
+		if err == io.ErrUnexpectedEOF { // Something is there, see above.
 			err = errTorn
 		}
 		return err
