@@ -2,6 +2,7 @@ package policytest
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"go.yaml.in/yaml/v4"
@@ -125,6 +126,9 @@ func (r *reader) oneCase(n *yaml.Node, base Step) {
 func (r *reader) step(n *yaml.Node, vs []value, base Step, before []Step) Step {
 	s := base
 	s.Place, s.Want = place(n), nil
+	if _, ok := get(vs, "records_of"); ok { // Goes on to where the other one was going: what defaults say is where that is.
+		s.toGiven, s.toProxy, s.Incoming.Remote = false, "", netip.AddrPort{}
+	}
 	for _, v := range vs {
 		switch k := find(connectionKeys, v.key); {
 		case v.key == "name":

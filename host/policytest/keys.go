@@ -20,7 +20,7 @@ var connectionKeys = []key{
 	{"peer_name", "what the program says that its peer is called, as the proxy of kind peek does (PEER_NAME)", (*reader).peerName},
 	{"inbound", "the program accepts the connection: from is who connects, to is the program's address", (*reader).inbound},
 	{"listen", "the program listens at to; nobody connects", (*reader).listen},
-	{"records_of", "the step whose redirected connection this program accepted: its records are set, and to is the original destination unless given", nil},
+	{"records_of", "the step whose redirected connection this program accepted: its records are set, and to is the original destination unless the step has its own", nil},
 }
 
 // expectationKeys say what must come of it.

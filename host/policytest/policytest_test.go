@@ -153,6 +153,12 @@ cases:
   steps:
   - {name: app, to: 192.0.2.1:443, expect: {action: redirect}}
   - {name: proxy, records_of: app, expect: {action: permit, redirect_state: redirected-by-self}}
+- name: the case says where the first one goes, and the proxy goes on to there, then elsewhere
+  to: 192.0.2.1:80
+  steps:
+  - {name: app, expect: {action: redirect}}
+  - {name: proxy, program: proxy, records_of: app, expect: {action: permit, destination: 192.0.2.1:80}}
+  - {name: elsewhere, program: proxy, records_of: app, to: 192.0.2.1:9, expect: {action: permit, destination: 192.0.2.1:9}}
 - {name: it listens, listen: true, to: 192.0.2.1:80, expect: {action: block, layer: ALE_AUTH_LISTEN_V4}}
 - {name: it accepts, inbound: true, from: 203.0.113.1:4000, to: 192.0.2.1:80, expect: {action: permit, filter: first in, destination: 192.0.2.1:80}}
 - {name: another user, user: unknown, to: 192.0.2.1:25, expect: {action: permit}}
@@ -160,6 +166,20 @@ cases:
 	for i := range rs {
 		require.True(t, rs[i].Passed(), "%s: %s", rs[i].Case.Name, rs[i].Explain())
 	}
+}
+
+// What all connections of a file have in common is what programs ask for, not where
+// their proxy goes.
+func TestDefaultsAreNotWhereRecordsLead(t *testing.T) {
+	_, rs, _ := run(t, `version: 1
+defaults: {to: 192.0.2.1:9}
+cases:
+- name: one
+  steps:
+  - {name: app, to: 192.0.2.1:80, expect: {action: redirect}}
+  - {records_of: app, program: proxy, expect: {action: permit, destination: 192.0.2.1:80}}
+`)
+	require.True(t, rs[0].Passed(), rs[0].Explain())
 }
 
 func TestRecordsOfWhatWasNotRedirectedAreAnError(t *testing.T) {

@@ -62,7 +62,7 @@ func (w *World) run(ctx context.Context, s *Suite, c *Case) Result {
 	}
 	began := time.Now()
 	res := Result{Suite: s, Case: c}
-	run := running{world: w, Recorder: w.Record(), flows: make([]*ale.Flow, len(c.Steps))}
+	run := running{world: w, Recorder: w.Record(), flows: make([]*ale.Flow, len(c.Steps)), arrived: make([]*ale.Flow, len(c.Steps))}
 	for i := range c.Steps {
 		o, err := run.step(ctx, c, i)
 		if err != nil {
@@ -92,8 +92,8 @@ type running struct {
 	world   *World
 	flows   []*ale.Flow // of the steps, nil for those that were blocked
 	sockets []*ale.Socket
-	arrived []*ale.Flow
-	start   int // what was asked from here on belongs to the step
+	arrived []*ale.Flow // the same, as the program that has their records accepted them
+	start   int         // what was asked from here on belongs to the step
 }
 
 // step takes one connection through the layers.
@@ -142,22 +142,25 @@ func (r *running) connect(ctx context.Context, s *Step) (*ale.Flow, error) {
 	return f, err
 }
 
-// follow accepts the connection that an earlier step made, and connects with its
-// records. That it is not accepted is an outcome too.
+// follow accepts the connection that an earlier step made, unless one between them has,
+// and connects with its records. That it is not accepted is an outcome too.
 func (r *running) follow(ctx context.Context, s *Step) (*ale.Flow, error) {
 	before := r.flows[s.RecordsOf]
 	if before == nil || !before.Redirected {
 		return nil, errors.New("records_of: the connection was not redirected, so there are no records")
 	}
-	by := s.Incoming
-	by.Records = nil
-	acc, err := Arrive(ctx, r.Enforcer, before, by)
-	if err != nil {
-		return nil, err
+	acc := &r.arrived[s.RecordsOf]
+	if *acc == nil {
+		by := s.Incoming
+		by.Records = nil
+		var err error
+		if *acc, err = Arrive(ctx, r.Enforcer, before, by); err != nil {
+			return nil, err
+		}
 	}
-	r.arrived = append(r.arrived, acc)
 	next := *s
-	if next.Incoming.Records, err = Carry(r.Enforcer, acc.Records); err != nil {
+	var err error
+	if next.Incoming.Records, err = Carry(r.Enforcer, (*acc).Records); err != nil {
 		return nil, err
 	}
 	if !next.Incoming.Remote.IsValid() {
