@@ -97,7 +97,8 @@ func (r *reader) redirectsNowhere() {
 
 // namesNobodyHears finds callouts that send connections to a proxy of kind peek and are
 // never asked about the proxy's own, which have the name that it learned: these are
-// calloutd's, and their filters are about programs and users.
+// calloutd's, and their filters are about programs and users. Who runs calloutd is not
+// known here.
 func (r *reader) namesNobodyHears() {
 	for _, c := range r.Callouts {
 		var peek []string
@@ -110,18 +111,26 @@ func (r *reader) namesNobodyHears() {
 		if len(peek) == 0 || slices.ContainsFunc(asks, func(f fwpm.Filter) bool { return !ofSomebody(&f) }) {
 			continue
 		}
+		unless := ""
+		if slices.ContainsFunc(asks, func(f fwpm.Filter) bool { return !names(&f, fwpm.ConditionALEAppID) }) {
+			unless = ", unless a user whom they name runs calloutd"
+		}
 		for i := range asks {
 			at := r.places[object{"filter", fmt.Sprint(asks[i].ID), ""}]
-			r.fail(at, "", "callout %q sends connections to the proxy %s, and no filter asks it about the proxy's own, which have the name: they are of no such program or user, but FLAGS has IS_PROXY_CONNECTION", c.ID, strings.Join(peek, ", "))
+			r.fail(at, "", "callout %q sends connections to the proxy %s, and no filter asks it about the proxy's own, which have the name%s: those are calloutd's, and FLAGS has IS_PROXY_CONNECTION", c.ID, strings.Join(peek, ", "), unless)
 		}
 	}
 }
 
 // ofSomebody reports whether a filter is about programs or users that it names.
 func ofSomebody(f *fwpm.Filter) bool {
+	return names(f, fwpm.ConditionALEAppID) || names(f, fwpm.ConditionALEUserID)
+}
+
+// names reports whether a filter says what a field is, and not only what it is not.
+func names(f *fwpm.Filter, field fwpm.ConditionID) bool {
 	return slices.ContainsFunc(f.Conditions, func(c fwpm.Condition) bool {
-		names := c.Match != fwp.MatchNotEqual && c.Match != fwp.MatchNotPrefix && c.Value.Type != fwp.Empty
-		return names && (c.Field == fwpm.ConditionALEAppID || c.Field == fwpm.ConditionALEUserID)
+		return c.Field == field && c.Match != fwp.MatchNotEqual && c.Match != fwp.MatchNotPrefix && c.Value.Type != fwp.Empty
 	})
 }
 
