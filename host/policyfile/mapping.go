@@ -52,7 +52,7 @@ func (r *reader) mapping(n *yaml.Node, m *mapping) fields {
 	}
 	for _, k := range m.keys {
 		if k.required && f.keys[k.name] == nil {
-			r.fail(at(n), "", "%s is missing", k.name)
+			r.fail(at(n), "", "%s is missing%s", k.name, mustBe(k.form))
 		}
 	}
 	return f
@@ -181,4 +181,12 @@ func (r *reader) place(f fields, kind, id string) {
 	for name, v := range f.raw {
 		r.places[object{kind, id, name}] = at(v)
 	}
+}
+
+// mustBe is what a key has to be where there is one possibility.
+func mustBe(f form) string {
+	if n, ok := f.(number); ok && n.least == n.most {
+		return fmt.Sprintf(": expected %d", n.least)
+	}
+	return ""
 }
