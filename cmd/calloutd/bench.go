@@ -33,7 +33,7 @@ is the number to compare, since both suffer from whatever else the machine does.
 
 --soak decides that many times, or for that long, while every callout is loaded anew a
 hundred times, and draws the memory of the process, of Go's heap and of the guests over
-time. It ends with code 1 when memory grew.`,
+time. It ends with code 1 when memory grew. An interrupt ends it early, with what it saw.`,
 		Example: `  calloutd bench examples/quickstart/policy.yaml
   calloutd bench policy.yaml --json
   calloutd bench policy.yaml --soak 10000000 --plot soak.svg`,

@@ -39,7 +39,7 @@ func openFlight(name string, errs io.Writer) (*flightFile, error) {
 }
 
 func newFlight(name string, in io.ReadCloser, size int64, errs io.Writer) *flightFile {
-	return &flightFile{name: name, in: in, r: flight.NewReader(in), bar: newProgress(errs, size),
+	return &flightFile{name: name, in: in, r: flight.NewReader(in), bar: newProgress(errs, size, "connections"),
 		warn: func(format string, args ...any) { fmt.Fprintf(errs, "calloutd: "+format+"\n", args...) }}
 }
 

@@ -69,7 +69,7 @@ func (o *fuzzOptions) fuzz(cmd *cobra.Command, policy string) error {
 		return err
 	}
 	defer p.Close()
-	bar, tried := newProgress(cmd.ErrOrStderr(), int64(o.limit)), 0
+	bar, tried := newProgress(cmd.ErrOrStderr(), int64(o.limit), "connections"), 0
 	found, err := policyfuzz.Search(ctx, policyfuzz.Options{World: policytrace.World(p), Seed: o.seed, Limit: o.limit, Progress: code.ran, Numbers: code.constants(),
 		Tried: func(n int) { tried = n; bar.at(int64(n), n) }})
 	bar.end()

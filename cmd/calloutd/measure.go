@@ -139,7 +139,7 @@ func (r *benchResult) write(out io.Writer) error {
 	fmt.Fprintf(t, "an empty policy\t%.0f ns: this one takes %.1f times as long\n", r.EmptyNS, r.Ratio)
 	for _, id := range slices.Sorted(maps.Keys(r.Callouts)) {
 		c := r.Callouts[id]
-		fmt.Fprintf(t, "callout %s\tasked by %.0f %% of the decisions, %.3g units of fuel each, %d failures\n", id, 100*c.Asked, c.Fuel, c.Failures)
+		fmt.Fprintf(t, "callout %s\tasked by %.0f %% of the decisions, %s units of fuel each, %d failures\n", id, 100*c.Asked, count(int(c.Fuel)), c.Failures)
 	}
 	return t.Flush()
 }

@@ -11,12 +11,13 @@ import (
 type progress struct {
 	out  io.Writer // nil: nobody looks
 	all  int64     // 0: not known
+	of   string    // what is counted
 	next time.Time
 }
 
 // newProgress draws on out, if it is a terminal.
-func newProgress(out io.Writer, all int64) *progress {
-	p := &progress{all: all}
+func newProgress(out io.Writer, all int64, of string) *progress {
+	p := &progress{all: all, of: of}
 	if isTerminal(out) {
 		p.out = out
 	}
@@ -35,12 +36,12 @@ func (p *progress) at(done int64, counted int) {
 	}
 	p.next = time.Now().Add(progressEvery)
 	if p.all <= 0 {
-		fmt.Fprintf(p.out, "\r\x1b[K%s connections", count(counted))
+		fmt.Fprintf(p.out, "\r\x1b[K%s %s", count(counted), p.of)
 		return
 	}
 	part := min(1, float64(done)/float64(p.all))
 	full := int(part * progressWidth)
-	fmt.Fprintf(p.out, "\r\x1b[K[%s%s] %3.0f %%  %s connections", strings.Repeat("#", full), strings.Repeat(".", progressWidth-full), 100*part, count(counted))
+	fmt.Fprintf(p.out, "\r\x1b[K[%s%s] %3.0f %%  %s %s", strings.Repeat("#", full), strings.Repeat(".", progressWidth-full), 100*part, count(counted), p.of)
 }
 
 // end takes the bar away.

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,22 +29,62 @@ func flightOf(t *testing.T, n int) string {
 	return file
 }
 
-func TestATerminalSeesHowFarADiffIs(t *testing.T) {
-	file := flightOf(t, 3000)
-	cmd := exec.CommandContext(t.Context(), "calloutd", "diff", quickstart, forward, "--over", file)
+// inTerminal starts a command that has a terminal for what is no result.
+func inTerminal(t *testing.T, cmd *exec.Cmd) (terminal *os.File, out *bytes.Buffer) {
+	t.Helper()
 	cmd.Env = append(os.Environ(), "TERM=xterm")
-	var out bytes.Buffer
-	cmd.Stdout = &out
+	out = new(bytes.Buffer)
+	cmd.Stdout = out
 	terminal, theirs, err := pty.Open()
 	require.NoError(t, err)
-	defer terminal.Close()
+	t.Cleanup(func() { terminal.Close() })
 	cmd.Stderr = theirs
 	require.NoError(t, cmd.Start())
 	require.NoError(t, theirs.Close())
+	return terminal, out
+}
+
+func TestATerminalSeesHowFarADiffIs(t *testing.T) {
+	file := flightOf(t, 3000)
+	cmd := exec.CommandContext(t.Context(), "calloutd", "diff", quickstart, forward, "--over", file)
+	terminal, out := inTerminal(t, cmd)
 	var shown bytes.Buffer
 	_, _ = shown.ReadFrom(terminal) // It ends with an error when the other end is closed.
 	require.NoError(t, cmd.Wait())
 	require.Regexp(t, `\[#*\.*\] +\d+ %  [\d,]+ connections`, shown.String())
 	require.Regexp(t, `of 3,000 connections change\n$`, out.String())
 	require.True(t, bytes.HasSuffix(shown.Bytes(), []byte("\r\x1b[K")), "the bar is taken away")
+}
+
+// A soak may take hours: who ends it before gets what it saw, and no yes.
+func TestASoakThatIsInterruptedSaysWhatItSaw(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "calloutd", "bench", quickstart, "--soak", "1h", "--plot", filepath.Join(t.TempDir(), "soak.svg"))
+	terminal, out := inTerminal(t, cmd)
+	shown := bufio.NewReader(terminal)
+	bar, err := shown.ReadString('n')
+	require.NoError(t, err)
+	require.Regexp(t, `\[\.+\] +0 %  [\d,]+ decision$`, bar)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	_, _ = shown.WriteTo(io.Discard)
+	require.Error(t, cmd.Wait())
+	require.Equal(t, 130, cmd.ProcessState.ExitCode(), out.String())
+	require.Regexp(t, `: \d+ decisions in \d+ s, \d+ reloads, 0 failures, interrupted\nmemory is flat: `, out.String())
+}
+
+func TestATerminalSeesHowFarCasesAre(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"policy.yaml": "version: 1\n",
+		"a_test.yaml": "version: 1\npolicy: policy.yaml\ncases: [{name: one, to: 192.0.2.7:80, expect: {action: permit}}]\n",
+		"b_test.yaml": "version: 1\npolicy: policy.yaml\ncases: [{name: one, to: 192.0.2.7:80, expect: {action: permit}}]\n",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	cmd := exec.CommandContext(t.Context(), "calloutd", "test", dir)
+	terminal, out := inTerminal(t, cmd)
+	var shown bytes.Buffer
+	_, _ = shown.ReadFrom(terminal) // It ends with an error when the other end is closed.
+	require.NoError(t, cmd.Wait())
+	require.Regexp(t, `\[\.+\] +0 %  0 cases.*\r\x1b\[K$`, shown.String())
+	require.Regexp(t, `(?m)^ok +2 cases$`, out.String())
 }

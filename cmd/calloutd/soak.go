@@ -5,12 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/metrics"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,6 +49,9 @@ func (l length) done(n uint64, t time.Duration) float64 {
 	return float64(t) / float64(l.time)
 }
 
+// whole is what a bar has to reach.
+func (l length) whole() int64 { return max(int64(min(l.decisions, math.MaxInt64)), int64(l.time)) }
+
 // A sample is the memory at a time, in bytes.
 type sample struct {
 	at               time.Duration
@@ -70,6 +76,8 @@ type soak struct {
 	reloads int
 	reload  chan struct{} // asks for one
 	failed  chan error    // of the reloads, when they have ended
+	bar     *progress
+	ended   <-chan struct{} // when somebody has seen enough
 }
 
 type soakResult struct {
@@ -83,19 +91,25 @@ type soakResult struct {
 	Heap  [2]float64 `json:"heap_mib"`
 	Guest [2]float64 `json:"guest_mib"`
 	Flat  bool       `json:"flat"`
-	Plot  string     `json:"plot"`
+	// Interrupted: it was not as long as it should have been.
+	Interrupted bool   `json:"interrupted,omitempty"`
+	Plot        string `json:"plot"`
 }
 
 func (o *benchOptions) runSoak(cmd *cobra.Command, policy string, p *policyrun.Policy, x *mix, l length) error {
-	s := &soak{p: p, x: x, length: l, began: time.Now(), reload: make(chan struct{}, 1), failed: make(chan error, 1)}
+	interrupt, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
+	defer stop()
+	s := &soak{p: p, x: x, length: l, began: time.Now(), reload: make(chan struct{}, 1), failed: make(chan error, 1),
+		bar: newProgress(cmd.ErrOrStderr(), l.whole(), "decisions"), ended: interrupt.Done()}
 	go s.reloading(cmd.Context())
 	s.decide(cmd.Context())
+	s.bar.end()
 	close(s.reload)
 	if err := <-s.failed; err != nil {
 		return err
 	}
 	r := s.result()
-	r.Policy, r.Plot = policy, o.plot
+	r.Policy, r.Plot, r.Interrupted = policy, o.plot, interrupt.Err() != nil
 	var b bytes.Buffer
 	if err := drawMemory(&b, r, s.samples); err != nil {
 		return err
@@ -106,13 +120,16 @@ func (o *benchOptions) runSoak(cmd *cobra.Command, policy string, p *policyrun.P
 	if err := o.writeSoak(cmd, r); err != nil {
 		return err
 	}
-	if !r.Flat || r.Failures > 0 {
+	switch {
+	case !r.Flat || r.Failures > 0:
 		return exitCode(codeNo)
+	case r.Interrupted: // A gate has not been passed.
+		return exitCode(codeSignalled + int(syscall.SIGINT))
 	}
 	return nil
 }
 
-// decide decides until the end and asks for reloads on its way.
+// decide decides until the end, or until it is interrupted, and asks for reloads on its way.
 func (s *soak) decide(ctx context.Context) {
 	var d fwps.Decision
 	next, due := 0, 1
@@ -132,6 +149,12 @@ func (s *soak) decide(ctx context.Context) {
 				due++
 			default: // One waits for the one before.
 			}
+		}
+		s.bar.at(int64(done*float64(s.length.whole())), int(s.n))
+		select {
+		case <-s.ended:
+			return
+		default:
 		}
 		if done >= 1 {
 			return
@@ -221,12 +244,16 @@ func (o *benchOptions) writeSoak(cmd *cobra.Command, r *soakResult) error {
 	if !r.Flat {
 		flat = "growing"
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), `%s: %d decisions in %.0f s, %d reloads, %d failures
+	interrupted := ""
+	if r.Interrupted {
+		interrupted = ", interrupted"
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), `%s: %d decisions in %.0f s, %d reloads, %d failures%s
 memory is %s: MiB in the second and in the last quarter of the time
   process  %6.1f  %6.1f
   Go heap  %6.1f  %6.1f
   guests   %6.1f  %6.1f
 %s shows it over time
-`, r.Policy, r.Decisions, r.Seconds, r.Reloads, r.Failures, flat, r.RSS[0], r.RSS[1], r.Heap[0], r.Heap[1], r.Guest[0], r.Guest[1], r.Plot)
+`, r.Policy, r.Decisions, r.Seconds, r.Reloads, r.Failures, interrupted, flat, r.RSS[0], r.RSS[1], r.Heap[0], r.Heap[1], r.Guest[0], r.Guest[1], r.Plot)
 	return err
 }

@@ -80,7 +80,7 @@ func (o *testOptions) test(cmd *cobra.Command, args []string) error {
 		return o.watch(cmd, args)
 	}
 	var out outcome
-	if err := o.once(cmd.Context(), args, &out); err != nil {
+	if err := o.once(cmd.Context(), args, &out, newProgress(cmd.ErrOrStderr(), 0, "cases")); err != nil {
 		return err
 	}
 	return o.report(cmd.OutOrStdout(), &out)
@@ -105,7 +105,7 @@ func (o *testOptions) check() error {
 }
 
 // once runs all cases.
-func (o *testOptions) once(ctx context.Context, args []string, out *outcome) error {
+func (o *testOptions) once(ctx context.Context, args []string, out *outcome, bar *progress) error {
 	only, err := regexp.Compile(o.run)
 	if err != nil {
 		return fmt.Errorf("--run: %w", err)
@@ -115,10 +115,18 @@ func (o *testOptions) once(ctx context.Context, args []string, out *outcome) err
 		return err
 	}
 	var errs []error
-	for _, file := range files {
+	bar.all = int64(len(files))
+	for i, file := range files {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if len(files) > 1 {
+			bar.at(int64(i), len(out.results))
+		}
 		out.uses(file)
 		errs = append(errs, o.file(ctx, file, only, out))
 	}
+	bar.end()
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
