@@ -179,7 +179,7 @@ func (r *reader) address(field, text string) netip.AddrPort {
 	_, bare := netip.ParseAddr(s)
 	switch {
 	case bare == nil && colon >= 0:
-		r.whole(field, text, "an IPv6 address with a port has brackets, such as [%s]:80", s)
+		r.whole(field, text, "an IPv6 address with a port has brackets, such as %s", bracketed(s, colon))
 	case bare == nil:
 		r.bad(field, text, from+len(s), from+len(s), "the port is missing, such as %s:80", s)
 	case colon < 0:
@@ -190,9 +190,21 @@ func (r *reader) address(field, text string) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// bracketed is an IPv6 address with a port: its own, if its last digits can be one.
+func bracketed(s string, colon int) string {
+	if a, err := netip.ParseAddrPort("[" + s[:colon] + "]" + s[colon:]); err == nil {
+		return a.String()
+	}
+	return "[" + s + "]:80"
+}
+
 // parts is for what has an address, a colon and a port.
 func (r *reader) parts(field, text string, from, colon int, s string) {
 	host, port := s[:colon], s[colon+1:]
+	if strings.HasPrefix(port, "//") {
+		r.whole(field, text, "an address is no URL: %s", wantAddress)
+		return
+	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		r.bad(field, text, from+colon+1, from+len(s), "a port is a number from 0 to 65535")
 		return
