@@ -3,7 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,7 +27,7 @@ func wrongArguments(cmd *cobra.Command, err error) error {
 		if cmd.HasSubCommands() && !cmd.Runnable() {
 			return noCommand(cmd, m[1])
 		}
-		return fmt.Errorf("%s: expected %s", r.say(m[1]), cmd.UseLine())
+		return fmt.Errorf("%s: expected %s", r.say(cmd, m[1:]), cmd.UseLine())
 	}
 	return err
 }
@@ -31,21 +35,80 @@ func wrongArguments(cmd *cobra.Command, err error) error {
 // refusals are cobra's errors about arguments, which have no types.
 var refusals = []struct {
 	cobra *regexp.Regexp
-	say   func(what string) string
+	say   func(cmd *cobra.Command, found []string) string
 }{
-	{regexp.MustCompile(`^unknown command "(.*)" for "`), func(word string) string { return fmt.Sprintf("%q is too much", word) }},
-	{regexp.MustCompile(`^(?:accepts|requires) .* arg\(s\), (?:only )?received (\d+)$`), func(n string) string {
-		return "the number of arguments is " + n
+	{regexp.MustCompile(`^unknown command "(.*)" for "`), func(cmd *cobra.Command, found []string) string { return tooMuch(cmd, found[0]) }},
+	{regexp.MustCompile(`^(?:accepts|requires) (?:at least |at most |between \d+ and )?(\d+) arg\(s\), (?:only )?received (\d+)$`), countOf},
+	{regexp.MustCompile(`^required flag\(s\) "(.*)" not set$`), func(_ *cobra.Command, found []string) string {
+		return flagNames(strings.Split(found[0], `", "`), " and ") + " must be given"
 	}},
-	{regexp.MustCompile(`^required flag\(s\) "(.*)" not set$`), func(names string) string {
-		return flagNames(strings.Split(names, `", "`), " and ") + " must be given"
+	{regexp.MustCompile(`^if any flags in the group \[.*\] are set none of the others can be; \[(.*)\] were all set$`), func(_ *cobra.Command, found []string) string {
+		return flagNames(strings.Fields(found[0]), " and ") + " cannot be given together"
 	}},
-	{regexp.MustCompile(`^if any flags in the group \[.*\] are set none of the others can be; \[(.*)\] were all set$`), func(names string) string {
-		return flagNames(strings.Fields(names), " and ") + " cannot be given together"
+	{regexp.MustCompile(`^at least one of the flags in the group \[(.*)\] is required$`), func(_ *cobra.Command, found []string) string {
+		return flagNames(strings.Fields(found[0]), " or ") + " must be given"
 	}},
-	{regexp.MustCompile(`^at least one of the flags in the group \[(.*)\] is required$`), func(names string) string {
-		return flagNames(strings.Fields(names), " or ") + " must be given"
-	}},
+}
+
+// countOf names the argument that is one too many, or those that are missing.
+func countOf(cmd *cobra.Command, found []string) string {
+	most, _ := strconv.Atoi(found[0]) // digits both, and not too many
+	n, _ := strconv.Atoi(found[1])
+	if n > most {
+		return tooMuch(cmd, cmd.Flags().Arg(most))
+	}
+	if words := positional(cmd.Use); n < len(words) {
+		return areMissing(words[n:], cmd.ValidArgs)
+	}
+	return "the number of arguments is " + found[1]
+}
+
+// areMissing names arguments, and what the first can be if there are only some.
+func areMissing(words, first []string) string {
+	is := "is"
+	if len(words) > 1 {
+		is = "are"
+	}
+	one := ""
+	if len(first) > 0 && words[0] == "LANGUAGE" {
+		one = fmt.Sprintf(" (%s: one of %s)", words[0], strings.Join(first, ", "))
+	}
+	return fmt.Sprintf("%s %s missing%s", strings.Join(words, " and "), is, one)
+}
+
+var (
+	optional  = regexp.MustCompile(`\[[^\]]*\]|\{[^}]*\}`)
+	flagValue = regexp.MustCompile(`--\w+ \S+`)
+)
+
+// positional are the arguments that a line of usage says must be there.
+func positional(use string) []string {
+	words := strings.Fields(flagValue.ReplaceAllString(optional.ReplaceAllString(use, ""), ""))
+	for i, w := range words {
+		words[i] = strings.ReplaceAll(strings.TrimSuffix(w, "..."), "|", " or ")
+	}
+	return slices.DeleteFunc(words[1:], func(w string) bool { return w == "--" })
+}
+
+// tooMuch says what may have been meant by an argument that has no place: a flag that was
+// written with one dash, as Go programs have them, or the policy.
+func tooMuch(cmd *cobra.Command, word string) string {
+	near := ""
+	for _, arg := range os.Args[1:] {
+		if name, ok := strings.CutPrefix(arg, "-"); ok && len(name) > 1 && cmd.Flags().Lookup(name) != nil {
+			near = "--" + name
+		}
+	}
+	if f := cmd.Flags().Lookup("policy"); near == "" && f != nil && !f.Changed && isPolicy(word) {
+		near = "--policy " + word
+	}
+	return fmt.Sprintf("%q is too much%s", word, didYouMean(near))
+}
+
+// isPolicy reports whether an argument looks like a policy.
+func isPolicy(word string) bool {
+	file, err := policyAt(word)
+	return err == nil && slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(file))
 }
 
 func flagNames(names []string, and string) string { return "--" + strings.Join(names, and+"--") }
@@ -77,6 +140,8 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 			err = invalid.Unwrap()
 		}
 		return fmt.Errorf("--%s %q: %w", invalid.GetFlag().Name, invalid.GetValue(), err)
+	case errors.As(err, &unknown) && cmd.Flags().Lookup(unknown.GetSpecifiedShortnames()) != nil:
+		err = fmt.Errorf("there is no flag -%s%s", unknown.GetSpecifiedName(), didYouMean("--"+unknown.GetSpecifiedShortnames()))
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })

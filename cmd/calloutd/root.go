@@ -10,18 +10,32 @@ func newRoot() *cobra.Command {
 program's connect() to a local proxy with a redirect record, and the proxy asks
 Winsock Kernel whom the connection was for.
 
+The first steps, which need no compiler:
+  calloutd new js hello && calloutd build hello && calloutd test hello
+  calloutd explore --open hello
+
 Exit codes: 1 is a no (blocked, mistakes, something is missing), 125 a failure of
 calloutd itself. run ends with the code of its command.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(
-		newRun(), newAttach(), newGateway(), // enforce
-		newServe(), newStatus(), // as a daemon
-		newSim(), newExplore(), newTest(), newWhy(), newDiff(), newRecord(), newReplay(), newModels(), newFuzz(), newLearn(), newCheck(), // try out
-		newNew(), newBuild(), newInspect(), newBench(), // make
-		newSchema(), newSpec(), newDoctor(), newMan(), newCompletion(), newVersion(),
-	)
+	for _, g := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Write a policy:", []*cobra.Command{newNew(), newBuild(), newCheck(), newLearn(), newSchema()}},
+		{"Try it out, on any system:", []*cobra.Command{newSim(), newExplore(), newWhy(), newTest(), newFuzz(), newDiff(), newModels()}},
+		{"Enforce it, on Linux:", []*cobra.Command{newRun(), newAttach(), newGateway(), newServe(), newStatus(), newDoctor()}},
+		{"Look at what happened:", []*cobra.Command{newRecord(), newReplay()}},
+		{"Look inside:", []*cobra.Command{newInspect(), newBench(), newSpec()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.title
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(newMan(), newCompletion(), newVersion())
 	root.Version = versionText()
 	root.SetVersionTemplate(thisBuild().String() + "\n")
 	root.SetFlagErrorFunc(wrongFlag)
