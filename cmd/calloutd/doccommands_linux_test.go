@@ -44,8 +44,6 @@ func commandsOf(text string) (all []told, stray []string) {
 	return all, stray
 }
 
-var anyFence = regexp.MustCompile("(?ms)^```.*?^```$")
-
 var (
 	goTest    = regexp.MustCompile(`^(?:[A-Z_]+=\S+ )*go test `)
 	goRunPkg  = regexp.MustCompile(`^go run (\./\S+)`)

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/stretchr/testify/require"
 
@@ -31,18 +32,47 @@ func documents(t *testing.T) map[string]string {
 	return docs
 }
 
-var link = regexp.MustCompile(`\]\(([^)#:]+)\)`)
+var (
+	link     = regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]+))?\)`)
+	heading  = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	anyFence = regexp.MustCompile("(?ms)^```.*?^```$")
+)
 
 func TestLinksLeadSomewhere(t *testing.T) {
-	links := 0
-	for file, text := range documents(t) {
+	links, anchors, docs := 0, 0, documents(t)
+	for file, text := range docs {
 		for _, m := range link.FindAllStringSubmatch(text, -1) {
-			links++
-			_, err := os.Stat(filepath.Join(filepath.Dir(file), m[1]))
+			to := file
+			if links++; m[1] != "" {
+				to = filepath.Join(filepath.Dir(file), m[1])
+			}
+			_, err := os.Stat(to)
 			require.NoError(t, err, file)
+			if m[2] != "" {
+				anchors++
+				require.Contains(t, anchorsOf(docs[to]), m[2], "%s: %s", file, m[0])
+			}
 		}
 	}
 	require.Greater(t, links, 10)
+	require.Greater(t, anchors, 5)
+}
+
+// anchorsOf are the headings of a document as links have them: small, without
+// punctuation, with dashes for spaces.
+func anchorsOf(text string) (all []string) {
+	for _, m := range heading.FindAllStringSubmatch(anyFence.ReplaceAllString(text, ""), -1) {
+		all = append(all, strings.Map(func(c rune) rune {
+			switch {
+			case c == ' ':
+				return '-'
+			case c == '-', c == '_', unicode.IsLetter(c), unicode.IsDigit(c):
+				return unicode.ToLower(c)
+			}
+			return -1
+		}, m[1]))
+	}
+	return all
 }
 
 // A callout that is asked at several layers is told by a number at which.
