@@ -26,6 +26,7 @@ var notRunHere = map[string]string{
 	"go run ./cmd/calloutd run --policy examples/forward/policy.yaml --trace -- curl -sI http://127.0.0.1:8000/": "it needs the server",
 	// The tests of serve and explore do the same.
 	"calloutd explore --open examples/forward":                                                           "it opens a browser, and has no end",
+	"go run ./cmd/calloutd explore --open examples/quickstart":                                           "it opens a browser, and has no end",
 	"calloutd serve --policy /etc/calloutd/policy.yaml --cgroup /sys/fs/cgroup/system.slice/web.service": "it has no end",
 	"curl --unix-socket /run/calloutd/control.sock http://calloutd/readyz":                               "it needs the daemon",
 	"calloutd gateway --policy FILE --interface docker0":                                                 "it needs a router, and has no end",
