@@ -35,7 +35,7 @@ layers, sublayers, filters and callouts, to its record, to what the proxy asks W
 Kernel, and to the proxy's own connection. Nothing is connected: it shows what sim prints.
 
 A folder stands for its policy.yaml; without a name it is that of this folder. The page follows
-changes of the policies. The address of the page is printed; what it has after # is the
+changes of the policies, and begins with a connection of the cases beside the first one. The address of the page is printed; what it has after # is the
 connection, to be shared. Only this system can reach it, unless --listen and --allow-remote
 say otherwise. It ends when it is interrupted.`,
 		Example: `  calloutd explore --open examples/forward
@@ -71,7 +71,7 @@ func (o *exploreOptions) explore(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	x := &explorer{ctx: ctx, beside: &o.beside, files: hashes{}}
-	x.server = explore.New(explore.Options{Policies: policies, Look: x.look, Problems: problems})
+	x.server = explore.New(explore.Options{Policies: policies, First: firstOf(policies[0]), Look: x.look, Problems: problems})
 	if x.watcher, err = filewatch.New(filewatch.Options{}); err != nil {
 		l.Close()
 		return fmt.Errorf("the policies cannot be watched: %w", err)

@@ -59,6 +59,7 @@ func (p *page) legible(when string) {
 func testExploreLegible(t *testing.T, tabs context.Context) {
 	conditions := "../../examples/conditions/policy.yaml"
 	p := exploring(t, tabs, forward, conditions)
+	require.Equal(t, "Redirected to proxy forward (127.0.0.1:61001), which carries it on to 127.0.0.1:8500.", p.text("#outcome"), "it begins with the cases of the first policy")
 	for action, link := range map[string]string{"redirect": "#to=127.0.0.1:8500&protocol=tcp&program=/usr/bin/curl&policy=" + forward, "block": "#to=192.0.2.7:25&protocol=tcp&program=/usr/bin/mail&user=1000&policy=" + conditions} {
 		p.show(p.address + link)
 		p.until(`document.querySelector("#outcome").dataset.action === "` + action + `"`)

@@ -27,6 +27,8 @@ const MaxRequest = 64 << 10
 // Options configure a Server.
 type Options struct {
 	Policies []string // Required: what they are called.
+	// First is what the page begins with. Optional: one to an address for documentation.
+	First *Connection
 	// Look takes a connection through a policy: what happened, each an event in JSON.
 	// Required. The error is why the policy cannot be asked.
 	Look func(context.Context, Question) ([]json.RawMessage, error)
@@ -114,8 +116,9 @@ func typed(next http.Handler) http.Handler {
 
 func (s *Server) policies(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, struct {
-		Policies []string `json:"policies"`
-	}{s.opts.Policies})
+		Policies []string    `json:"policies"`
+		First    *Connection `json:"first,omitempty"`
+	}{s.opts.Policies, s.opts.First})
 }
 
 // An Answer is what became of a question: what happened, or what is wrong with it

@@ -5,7 +5,7 @@ import { drawDetail, drawMap, drawMistake, drawOutcome, drawProblems, drawStale,
 
 const $ = (id) => document.getElementById(id);
 const fields = ["to", "from", "protocol", "program", "user", "pid", "groups", "host_name", "peer_name"];
-const fresh = { to: "198.51.100.7:80", protocol: "tcp", program: "/usr/bin/curl", user: "1000", pid: "1000" };
+let fresh = { to: "198.51.100.7:80", protocol: "tcp", program: "/usr/bin/curl", user: "1000", pid: "1000" };
 
 let shown = { legs: [], stops: [] };
 let at = 0;
@@ -196,7 +196,8 @@ function alive(state, text) {
 
 async function begin() {
   setTheme(localStorage.getItem("theme"));
-  const { policies } = await (await fetch("api/policies")).json();
+  const { policies, first } = await (await fetch("api/policies")).json();
+  fresh = first ?? fresh;
   $("policy").replaceChildren(...policies.map((p) => h("option", { value: p }, p)));
   read();
   $("connection").addEventListener("input", edited);
