@@ -40,7 +40,12 @@ var refusals = []struct {
 	{regexp.MustCompile(`^unknown command "(.*)" for "`), func(cmd *cobra.Command, found []string) string { return tooMuch(cmd, found[0]) }},
 	{regexp.MustCompile(`^(?:accepts|requires) (?:at least |at most |between \d+ and )?(\d+) arg\(s\), (?:only )?received (\d+)$`), countOf},
 	{regexp.MustCompile(`^required flag\(s\) "(.*)" not set$`), func(_ *cobra.Command, found []string) string {
-		return flagNames(strings.Split(found[0], `", "`), " and ") + " must be given"
+		names := strings.Split(found[0], `", "`)
+		near := ""
+		if slices.Contains(names, "policy") && isPolicy("policy.yaml") {
+			near = didYouMean("--policy policy.yaml")
+		}
+		return flagNames(names, " and ") + " must be given" + near
 	}},
 	{regexp.MustCompile(`^if any flags in the group \[.*\] are set none of the others can be; \[(.*)\] were all set$`), func(_ *cobra.Command, found []string) string {
 		return flagNames(strings.Fields(found[0]), " and ") + " cannot be given together"
@@ -105,9 +110,12 @@ func tooMuch(cmd *cobra.Command, word string) string {
 	return fmt.Sprintf("%q is too much%s", word, didYouMean(near))
 }
 
-// isPolicy reports whether an argument looks like a policy.
+// isPolicy reports whether an argument looks like a policy that is there.
 func isPolicy(word string) bool {
 	file, err := policyAt(word)
+	if err == nil {
+		_, err = os.Stat(file)
+	}
 	return err == nil && slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(file))
 }
 
