@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -18,19 +20,19 @@ func newCheck() *cobra.Command {
 		Short: "Check policy files and the callouts they name",
 		Long: `Check reads each policy, builds and loads its callouts with their configuration, and
 reports every mistake with its place. It starts no proxy. A folder stands for its
-policy.yaml. It ends with code 1 when there are mistakes, with 125 when a file cannot be
-read.
+policy.yaml, or, if it has none, for each that is below it. It ends with code 1 when there
+are mistakes, with 125 when a file cannot be read.
 
 It warns of what the engine takes and hardly anybody means: callouts, proxies, sets and
 other objects that nothing uses, and callouts that know a proxy and are only asked where
 nothing can be redirected. Warnings do not change the code.`,
-		Example:           "  calloutd check examples/*/policy.yaml",
+		Example:           "  calloutd check policy.yaml\n  calloutd check examples",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: policyFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			code := 0
-			for _, arg := range args {
-				file, err := policyAt(arg)
+			for _, file := range policiesBelow(args) {
+				file, err := policyAt(file)
 				var p *policyrun.Policy
 				if err == nil {
 					p, err = describe(cmd.Context(), file, newTracer(cmd.ErrOrStderr(), asJSON, false))
@@ -56,6 +58,27 @@ nothing can be redirected. Warnings do not change the code.`,
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+// policiesBelow puts in the place of folders without a policy all policies below them. What
+// has none stays, and is an error in its turn.
+func policiesBelow(args []string) (all []string) {
+	for _, arg := range args {
+		var below []string
+		if _, err := policyAt(arg); err != nil {
+			_ = filepath.WalkDir(arg, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.Name() == "policy.yaml" && !d.IsDir() {
+					below = append(below, path)
+				}
+				return nil // What cannot be looked into has no policy that could be read.
+			})
+		}
+		if len(below) == 0 {
+			below = []string{arg}
+		}
+		all = append(all, below...)
+	}
+	return all
 }
 
 // failure is the code for what is wrong with a policy: one that cannot be read has no mistakes.
