@@ -50,11 +50,12 @@ type generation struct {
 // keeps neighbours off its cache line.
 type slot struct {
 	mu     sync.Mutex
+	g      *generation
 	inst   *instance // nil: lost, or the generation is closed
 	closed bool
 	// What the slot did.
 	decisions, slices uint64
-	_                 [88]byte
+	_                 [80]byte
 }
 
 // newGeneration starts the instances, after one that is only tried.
@@ -71,7 +72,7 @@ func newGeneration(m *Module, src *source, number uint64) (*generation, error) {
 			g.close()
 			return nil, fmt.Errorf("start: %w", err)
 		}
-		g.slots[k].inst = i
+		g.slots[k].g, g.slots[k].inst = g, i
 	}
 	g.wake <- struct{}{}
 	g.wg.Go(g.background)
@@ -98,19 +99,15 @@ func (m *Module) try(src *source) error {
 	return nil
 }
 
-// acquire locks a slot: that of the hint if it is free, as it is for whoever asks
-// again and again, else another one, else it waits. The hint, which is 0 at first,
-// is kept with the verdict: what one goroutine uses again no other one uses
-// meanwhile, so that nothing is shared to know it.
-func (g *generation) acquire(hint *uint32) *slot {
-	if at := *hint - 1; at < uint32(len(g.slots)) {
-		if s := &g.slots[at]; s.mu.TryLock() {
-			return s
-		}
+// slot is that of a hint, nil if there is none.
+func (g *generation) slot(hint uint32) *slot {
+	if at := hint - 1; at < uint32(len(g.slots)) {
+		return &g.slots[at]
 	}
-	return g.search(hint)
+	return nil
 }
 
+// search locks a slot that is free, else it waits for one.
 func (g *generation) search(hint *uint32) *slot {
 	n := uint32(len(g.slots))
 	if *hint == 0 {

@@ -86,8 +86,17 @@ func (m *Module) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) er
 	if m.opts.Journals {
 		j = journal.From(ctx)
 	}
-	if err := m.decide(j, c, v); err != nil {
+	since := m.epoch.Now()
+	s, err := m.acquire(&v.Hint)
+	if err == nil {
+		err = m.classify(s, j, c, v)
+		s.mu.Unlock()
+	}
+	if err != nil {
 		return m.failure(ctx, err, v)
+	}
+	if v.Cacheable {
+		v.Since = since
 	}
 	return nil
 }
@@ -105,36 +114,36 @@ func (m *Module) failure(ctx context.Context, err error, v *fwps.Verdict) error 
 	return nil
 }
 
-func (m *Module) decide(j *journal.Journal, c *fwps.Call, v *fwps.Verdict) error {
+// acquire locks a slot of what is live: that of the hint if it is free, as it is for
+// whoever asks again and again, else another one, else it waits. The hint, which is 0
+// at first, is kept with the verdict: what one goroutine uses again no other one uses
+// meanwhile, so that nothing is shared to know it.
+func (m *Module) acquire(hint *uint32) (*slot, error) {
 	for {
-		since := m.epoch.Now()
 		if q := m.quarantine.Load(); q != nil {
-			return q
+			return nil, q
 		}
 		g := m.live.Load()
 		if g == nil {
-			return &TrapError{m.name, ErrClosed}
+			return nil, &TrapError{m.name, ErrClosed}
 		}
-		s := g.acquire(&v.Hint)
-		if s.closed { // Another generation is live by now.
-			s.mu.Unlock()
-			continue
+		s := g.slot(*hint)
+		if s == nil || !s.mu.TryLock() {
+			s = g.search(hint)
 		}
-		err := m.classify(g, s, j, c, v)
-		s.mu.Unlock()
-		if v.Cacheable {
-			v.Since = since
+		if !s.closed {
+			return s, nil
 		}
-		return err
+		s.mu.Unlock() // Another generation is live by now.
 	}
 }
 
 // classify decides on a slot, which is locked.
-func (m *Module) classify(g *generation, s *slot, j *journal.Journal, c *fwps.Call, v *fwps.Verdict) error {
+func (m *Module) classify(s *slot, j *journal.Journal, c *fwps.Call, v *fwps.Verdict) error {
 	i := s.inst
 	if i == nil || i.outdated() {
-		if err := g.ready(s); err != nil {
-			return m.failed(g, s, err)
+		if err := s.g.ready(s); err != nil {
+			return m.failed(s, err)
 		}
 		i = s.inst
 	}
@@ -153,19 +162,20 @@ func (m *Module) classify(g *generation, s *slot, j *journal.Journal, c *fwps.Ca
 		slices, err = i.answer(j, c, v)
 	}
 	if err != nil {
-		return m.failed(g, s, err)
+		return m.failed(s, err)
 	}
 	s.decisions++
 	s.slices += slices
 	if i.calls++; i.calls >= idleEvery && i.idle != nil {
-		g.due(s)
+		s.g.due(s)
 	}
 	return nil
 }
 
 // failed replaces the instance, and puts the callout in quarantine when it was
 // one failure too many.
-func (m *Module) failed(g *generation, s *slot, err error) error {
+func (m *Module) failed(s *slot, err error) error {
+	g := s.g
 	trap := &TrapError{m.name, err}
 	m.failures.Add(1)
 	if s.inst != nil {

@@ -91,7 +91,7 @@ func (m *Module) with(f func(*slot) error) error {
 		if g == nil {
 			return &TrapError{m.name, ErrClosed}
 		}
-		s := g.acquire(&hint)
+		s := g.search(&hint)
 		if s.closed {
 			s.mu.Unlock()
 			continue

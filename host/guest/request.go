@@ -20,8 +20,12 @@ var le = binary.LittleEndian
 // is left out; only the context may be, which is for the proxy. The user's name is
 // not there: the host knows users by number.
 func encode(b *[abi.BlockSize]byte, c *fwps.Call, now int64) error {
-	clear(b[abi.ResponseOffset : abi.ResponseOffset+abi.ResponseHeader])
 	in := c.In
+	if len(in.AppID) > abi.MaxApp {
+		return fmt.Errorf("the program's path has %d bytes, a request holds %d", len(in.AppID), abi.MaxApp)
+	}
+	clear(b[abi.ResponseOffset : abi.ResponseOffset+abi.ResponseHeader])
+	end, present, app := putApp(b, in.AppID)
 	local, remote := &in.Local, &in.Remote
 	switch {
 	case c.Connect != nil:
@@ -29,17 +33,21 @@ func encode(b *[abi.BlockSize]byte, c *fwps.Call, now int64) error {
 	case c.Bind != nil:
 		local = &c.Bind.Local
 	}
-	if len(in.AppID) > abi.MaxApp {
-		return fmt.Errorf("the program's path has %d bytes, a request holds %d", len(in.AppID), abi.MaxApp)
+	what := uint64(ipVersion(in, remote.Addr())) | uint64(in.Protocol)<<8 | uint64(c.State)<<48
+	if local.IsValid() {
+		putAddr((*[16]byte)(b[abi.ReqLocal:]), local.Addr())
+		what, present = what|uint64(local.Port())<<16, present|abi.PresentLocal
+	} else {
+		clear(b[abi.ReqLocal : abi.ReqLocal+16])
 	}
-	end, present, app := putApp(b, in.AppID)
-	var record, context, place uint64
-	if len(in.Other) > 0 || c.Hop != nil {
-		seldom := rare{end: end}
-		if err := seldom.put(b, c); err != nil {
-			return err
-		}
-		end, present, record, context, place = seldom.end, present|seldom.present, seldom.record, seldom.context, seldom.place
+	if remote.IsValid() {
+		putAddr((*[16]byte)(b[abi.ReqRemote:]), remote.Addr())
+		what, present = what|uint64(remote.Port())<<32, present|abi.PresentRemote
+	} else {
+		clear(b[abi.ReqRemote : abi.ReqRemote+16])
+	}
+	if in.Inbound {
+		what |= 1 << 56
 	}
 	var who, filter uint64
 	if in.ProcessID != 0 {
@@ -51,28 +59,19 @@ func encode(b *[abi.BlockSize]byte, c *fwps.Call, now int64) error {
 	if c.Filter != nil {
 		filter = uint64(c.Filter.ID)
 	}
-	what := uint64(ipVersion(in, remote.Addr())) | uint64(in.Protocol)<<8 | uint64(c.State)<<48
-	if putAddr((*[16]byte)(b[abi.ReqLocal:]), local.Addr()) {
-		what, present = what|uint64(local.Port())<<16, present|abi.PresentLocal
-	}
-	if putAddr((*[16]byte)(b[abi.ReqRemote:]), remote.Addr()) {
-		what, present = what|uint64(remote.Port())<<32, present|abi.PresentRemote
-	}
-	if in.Inbound {
-		what |= 1 << 56
-	}
+	le.PutUint64(b[abi.ReqSize:], uint64(end)|uint64(abi.Minor)<<32|uint64(in.Layer)<<48)
+	le.PutUint64(b[abi.ReqPresent:], uint64(present)|uint64(in.ConditionFlags())<<32)
 	le.PutUint64(b[abi.ReqConnection:], in.EndpointID)
 	le.PutUint64(b[abi.ReqFilter:], filter)
 	le.PutUint64(b[abi.ReqPID:], who)
 	le.PutUint64(b[abi.ReqIPVersion:], what)
 	le.PutUint64(b[abi.ReqApp:], app)
-	le.PutUint64(b[abi.ReqUser:], 0)
-	le.PutUint64(b[abi.ReqRecord:], record)
-	le.PutUint64(b[abi.ReqContext:], context)
+	clear(b[abi.ReqUser:abi.ReqMonotonic]) // The user, the record and the context.
 	le.PutUint64(b[abi.ReqMonotonic:], uint64(now))
-	le.PutUint64(b[abi.ReqInterface:], place)
-	le.PutUint64(b[abi.ReqSize:], uint64(end)|uint64(abi.Minor)<<32|uint64(in.Layer)<<48)
-	le.PutUint64(b[abi.ReqPresent:], uint64(present)|uint64(in.ConditionFlags())<<32)
+	le.PutUint64(b[abi.ReqInterface:], 0)
+	if len(in.Other) > 0 || c.Hop != nil {
+		return putRare(b, c, end)
+	}
 	return nil
 }
 
@@ -89,33 +88,35 @@ func putApp(b *[abi.BlockSize]byte, app string) (end int, present uint32, field 
 	return abi.RequestHeader + last + 8, abi.PresentApp, abi.RequestHeader | uint64(n)<<32
 }
 
-// rare are the words of the header that few requests fill, and where the items end.
-type rare struct {
-	record, context, place uint64
-	present                uint32
-	end                    int
-}
-
-func (r *rare) put(b *[abi.BlockSize]byte, c *fwps.Call) error {
+// putRare adds what few requests have to one that has all else.
+func putRare(b *[abi.BlockSize]byte, c *fwps.Call, end int) error {
+	r := rare{end, le.Uint32(b[abi.ReqPresent:])}
 	if index, known := c.In.Other[fwpm.ConditionInterfaceIndex]; known {
-		r.place = uint64(uint32(index.Uint))
+		le.PutUint32(b[abi.ReqInterface:], uint32(index.Uint))
 		r.present |= abi.PresentInterface
 	}
 	name := c.In.Other[fwpm.ConditionPeerName].Text
 	if len(name) > abi.MaxHostname {
 		return fmt.Errorf("the peer's name has %d bytes, a request holds %d", len(name), abi.MaxHostname)
 	}
-	host := item(b, r, name, abi.PresentHostname)
-	r.place |= host&0xffff<<32 | host>>32<<48
-	if c.Hop == nil {
-		return nil
+	host := item(b, &r, name, abi.PresentHostname)
+	le.PutUint32(b[abi.ReqHostname:], uint32(host&0xffff|host>>32<<16))
+	if c.Hop != nil {
+		if len(c.Hop.Record) > abi.MaxRecord {
+			return fmt.Errorf("the record has %d bytes, a request holds %d", len(c.Hop.Record), abi.MaxRecord)
+		}
+		le.PutUint64(b[abi.ReqRecord:], item(b, &r, c.Hop.Record, abi.PresentRecord))
+		le.PutUint64(b[abi.ReqContext:], item(b, &r, c.Hop.Context, abi.PresentContext))
 	}
-	if len(c.Hop.Record) > abi.MaxRecord {
-		return fmt.Errorf("the record has %d bytes, a request holds %d", len(c.Hop.Record), abi.MaxRecord)
-	}
-	r.record = item(b, r, c.Hop.Record, abi.PresentRecord)
-	r.context = item(b, r, c.Hop.Context, abi.PresentContext)
+	le.PutUint32(b[abi.ReqSize:], uint32(r.end))
+	le.PutUint32(b[abi.ReqPresent:], r.present)
 	return nil
+}
+
+// rare is where the items end, and what is known.
+type rare struct {
+	end     int
+	present uint32
 }
 
 // ipVersion is 4 or 6. A v4-mapped destination is one of version 6: the
@@ -127,20 +128,15 @@ func ipVersion(in *fwps.Incoming, remote netip.Addr) byte {
 	return 6
 }
 
-// putAddr writes an address, v4 as v4-mapped. It is false where there is none.
-func putAddr(b *[16]byte, a netip.Addr) bool {
-	var hi, lo uint64
-	switch {
-	case a.Is4(): // By itself: the 16 bytes of As16 are written as two words and copied as one, which is slow.
-		v4 := a.As4()
-		lo = 0xffff_0000 | uint64(le.Uint32(v4[:]))<<32
-	case a.IsValid():
-		v6 := a.As16()
-		hi, lo = le.Uint64(v6[:8]), le.Uint64(v6[8:])
+// putAddr writes an address, v4 as v4-mapped.
+func putAddr(b *[16]byte, a netip.Addr) {
+	if !a.Is4() {
+		*b = a.As16()
+		return
 	}
-	le.PutUint64(b[:8], hi)
-	le.PutUint64(b[8:], lo)
-	return a.IsValid()
+	v4 := a.As4() // By itself: the 16 bytes of As16 are written as two words and copied as one, which is slow.
+	le.PutUint64(b[:8], 0)
+	le.PutUint64(b[8:], 0xffff_0000|uint64(le.Uint32(v4[:]))<<32)
 }
 
 // item appends a tail item at the next 8-aligned offset and returns its two fields,

@@ -92,14 +92,16 @@ func (i *instance) text(b []byte) string {
 // reasonText is what the guest says for people; it may be empty.
 func reasonText(b []byte) ([]byte, error) {
 	r := b[abi.ResponseOffset:]
-	text, err := slice(b, le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:]), abi.MaxReason, "reason")
-	if err != nil {
-		return nil, err
-	}
-	if !utf8.Valid(text) {
+	off, n := le.Uint32(r[abi.RespReason:]), le.Uint32(r[abi.RespReason+4:])
+	switch {
+	case n == 0:
+		return nil, nil
+	case !inside(off, n, abi.MaxReason):
+		return nil, outside(off, n, abi.MaxReason, "reason")
+	case !utf8.Valid(b[off : off+n]):
 		return nil, errors.New("reason is not UTF-8")
 	}
-	return text, nil
+	return b[off : off+n], nil
 }
 
 // decodeRedirect reads where to. The response must say the same as the packed
@@ -124,18 +126,18 @@ func decodeRedirect(b *[abi.BlockSize]byte, packed uint64, c *fwps.Call, v *fwps
 	v.Redirect, v.NoHandle, v.TargetPID = true, flags&abi.FlagNoRecord != 0, le.Uint32(r[abi.RespTargetPID:])
 	v.Record, v.Context = v.Record[:0], v.Context[:0]
 	if n := le.Uint32(r[abi.RespRecordLen:]); n > 0 {
-		rec, err := slice(b[:], le.Uint32(r[abi.RespRecordOff:]), n, abi.MaxRecord, "record")
-		if err != nil {
-			return err
+		off := le.Uint32(r[abi.RespRecordOff:])
+		if !inside(off, n, abi.MaxRecord) {
+			return outside(off, n, abi.MaxRecord, "record")
 		}
-		v.Record = append(v.Record[:0], rec...)
+		v.Record = append(v.Record, b[off:off+n]...)
 	}
 	if n := le.Uint32(r[abi.RespContextLen:]); n > 0 {
-		ctx, err := slice(b[:], le.Uint32(r[abi.RespContextOff:]), n, abi.MaxContext, "context")
-		if err != nil {
-			return err
+		off := le.Uint32(r[abi.RespContextOff:])
+		if !inside(off, n, abi.MaxContext) {
+			return outside(off, n, abi.MaxContext, "context")
 		}
-		v.Context = append(v.Context[:0], ctx...)
+		v.Context = append(v.Context, b[off:off+n]...)
 	}
 	if flags&abi.FlagKeepContext != 0 && c.Hop != nil {
 		v.Context = append(v.Context[:0], c.Hop.Context...)
@@ -158,18 +160,18 @@ func address(r *[abi.ResponseHeader]byte) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("the new address has IP version %d", r[abi.RespIPVersion])
 }
 
-// slice returns bytes of the block's response half.
-func slice(b []byte, off, n uint32, most int, what string) ([]byte, error) {
-	if n == 0 {
-		return nil, nil
+// inside reports whether bytes, of which there may be so many, are in the block's
+// response half.
+func inside(off, n, most uint32) bool {
+	return n <= most && off >= abi.ResponseOffset+abi.ResponseHeader && uint64(off)+uint64(n) <= abi.BlockSize
+}
+
+// outside says why bytes are not.
+func outside(off, n, most uint32, what string) error {
+	if n > most {
+		return fmt.Errorf("%s of %d bytes is over the limit of %d", what, n, most)
 	}
-	if n > uint32(most) {
-		return nil, fmt.Errorf("%s of %d bytes is over the limit of %d", what, n, most)
-	}
-	if off < abi.ResponseOffset+abi.ResponseHeader || uint64(off)+uint64(n) > uint64(len(b)) {
-		return nil, fmt.Errorf("%s at %d of %d bytes is outside the response", what, off, n)
-	}
-	return b[off : off+n], nil
+	return fmt.Errorf("%s at %d of %d bytes is outside the response", what, off, n)
 }
 
 // reason is the text a guest left, or the code when there is none.
