@@ -13,6 +13,8 @@ import (
 
 // call asks the filter's callout. a stays without action when it continues.
 func (r *run) call(f *filter, a *answer) {
+	*a.step = *f.extra.step
+	a.step.Reauth = r.in.Flags&fwp.FlagIsReauthorize != 0
 	slot := f.calls().slot
 	reg := slot.current.Load()
 	if reg == nil {
@@ -37,14 +39,18 @@ func (r *run) call(f *filter, a *answer) {
 	err := safely(r.ctx, reg.callout, c, v)
 	if v.Cacheable {
 		r.p.opts.Cache.mark(in.Layer)
+		r.note(slot, reg.number, !d.Singular(), v.Since)
+	} else {
+		r.called, r.shared = true, nil
 	}
-	r.note(slot, reg.number, v.Cacheable && !d.Singular(), v.Since)
 	if inFlow {
 		in.Flow.Leave()
 	}
-	if p, op := d.Pended(); p != nil || op != nil {
-		if v, err = r.held(f, v, err); r.again {
-			return
+	if d.Acted() {
+		if p, op := d.Pended(); p != nil || op != nil {
+			if v, err = r.held(f, v, err); r.again {
+				return
+			}
 		}
 	}
 	if err == nil && !sound(v) {
@@ -54,11 +60,11 @@ func (r *run) call(f *filter, a *answer) {
 		r.fault(a, "AMB-42", err.Error())
 		return
 	}
-	r.take(f, reg.handle, v, a)
+	r.heed(f, reg.handle, v, a)
 }
 
-// take carries a callout's answer into the decision.
-func (r *run) take(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer) {
+// heed carries a callout's answer into the decision.
+func (r *run) heed(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer) {
 	step := a.step
 	step.Action, step.Why = v.Action, v.Reason
 	writable := r.d.Rights&fwps.RightActionWrite != 0
@@ -70,7 +76,7 @@ func (r *run) take(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer) {
 		}
 		return
 	}
-	if !r.modify(f, h, v, a, writable) {
+	if (v.Redirect || r.d.Acted()) && !r.modify(f, h, v, a, writable) {
 		return
 	}
 	action := v.Action
@@ -91,6 +97,9 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 	d := r.d
 	step := a.step
 	changed, late := d.Applied()
+	if changed {
+		d.Stamp(f.Filter, f.calls().provider)
+	}
 	if v.Redirect {
 		switch {
 		case d.Connect == nil && d.Bind == nil:
@@ -99,7 +108,7 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 		case !writable:
 			step.Rule, step.Why = "CH-15", "a heavier sublayer decided hard: the request may not be changed"
 		default:
-			if !d.Push(v, h) {
+			if !d.Push(v, h, f.Filter, f.calls().provider) {
 				r.fault(a, "AMB-29", "the request was changed too often")
 				return false
 			}
@@ -111,7 +120,6 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 	}
 	if changed {
 		step.Redirected = true
-		d.Stamp(f.Filter, f.calls().provider)
 	}
 	if late && !r.hears(f) {
 		step.Rule, step.Why = "AMB-29", "too many callouts want to hear of changes by others: this one will not"

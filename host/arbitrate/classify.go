@@ -28,13 +28,8 @@ type run struct {
 	// called says that some callout was asked.
 	called bool
 
-	// learns and full are as in a question, and so is many.
-	learns, full bool
-	many         uint64
-	// match is what is known of the first matching filters, nil: nothing; used are those
-	// that were asked already.
-	match *kept
-	used  int
+	question
+	used int // of the filters that are known to match, those that were asked already
 	// fresh is to be kept of what filters tell, shared of what callouts answer. Nil: nothing.
 	fresh, shared *kept
 }
@@ -52,25 +47,14 @@ type answer struct {
 // d (ARB-01..ARB-10, spec 8.5). It has no error result: a failure is a block. It
 // waits while a callout pends, and no longer than ctx.
 func (p *Program) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) {
-	l := p.layer(in.Layer)
-	if l == nil || !l.cached(p.opts.Cache, in.Layer) {
-		p.ask(ctx, l, in, d, nil)
-		return
-	}
-	var known question
-	if !known.take(p, l, in, d) {
-		p.ask(ctx, l, in, d, &known)
-	}
-}
-
-// ask is Classify of what is not known.
-func (p *Program) ask(ctx context.Context, l *layer, in *fwps.Incoming, d *fwps.Decision, known *question) {
 	var r run
-	r.p, r.layer, r.ctx, r.in, r.d = p, l, ctx, in, d
-	if known != nil && known.learns {
-		r.learns, r.full, r.many, r.match = true, known.full, known.many, known.match
-		if r.match == nil {
-			r.fresh = r.learn(known.few, l.fields.inputs)
+	r.p, r.layer, r.ctx, r.in, r.d = p, p.layer(in.Layer), ctx, in, d
+	if l := r.layer; l != nil && l.cached(p.opts.Cache, in.Layer) {
+		if r.take(p, l, in, d) {
+			return
+		}
+		if r.learns && r.match == nil {
+			r.fresh = r.learn(r.few, l.fields.inputs)
 		}
 	}
 	d.Reset(in)
@@ -192,10 +176,11 @@ func (r *run) combine(a *answer) {
 // decides (ARB-01), and adds that to the outcome.
 func (r *run) sublayer(g *group, place int, f *filter) {
 	for ; f != nil; f = g.next(r.in, place, cursor{f.weight(), f.ID, true}) {
-		a := answer{step: r.step(g.subs[place], f)}
+		a := answer{step: r.d.PushStep()}
 		if f.callsOut() {
 			r.call(f, &a)
 		} else {
+			r.matched(g.subs[place], f, a.step)
 			a.action, a.hard = fwp.Action(f.action), fwp.Action(f.action) == fwp.ActionBlock || f.hard // ARB-03, ARB-04
 		}
 		if r.again {
@@ -208,17 +193,11 @@ func (r *run) sublayer(g *group, place int, f *filter) {
 	}
 }
 
-// step notes that a filter was asked. For one that calls out it is ready.
-func (r *run) step(sub fwpm.SublayerID, f *filter) *fwps.Step {
-	s := r.d.PushStep()
-	if f.callsOut() {
-		*s = *f.extra.step
-	} else {
-		s.Layer, s.Sublayer, s.Filter, s.Name, s.Callout, s.Action = r.in.Layer, sub, f.ID, f.name, "", fwp.Action(f.action)
-		s.Redirected, s.Hard, s.Veto, s.Absorb, s.Rule, s.Why = false, false, false, false, "ARB-01", ""
-	}
+// matched notes that a filter matched which calls nobody out.
+func (r *run) matched(sub fwpm.SublayerID, f *filter, s *fwps.Step) {
+	s.Layer, s.Sublayer, s.Filter, s.Name, s.Callout, s.Action = r.in.Layer, sub, f.ID, f.name, "", fwp.Action(f.action)
+	s.Redirected, s.Hard, s.Veto, s.Absorb, s.Rule, s.Why = false, false, false, false, "ARB-01", ""
 	s.Reauth = r.in.Flags&fwp.FlagIsReauthorize != 0
-	return s
 }
 
 // refuse ends the classification as a failure.

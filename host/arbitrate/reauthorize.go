@@ -52,7 +52,7 @@ func (r *run) reauthorize() {
 		}
 		f := l.filters[at]
 		r.in = d.Reauthorize(r.in, 0)
-		a := answer{step: r.step(sublayerOf(f.Filter), f)}
+		a := answer{step: d.PushStep()}
 		r.call(f, &a)
 		l.seen[at] = d.Versions()
 		if d.Faulted && !r.again {

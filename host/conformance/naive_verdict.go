@@ -80,12 +80,15 @@ func (q *question) inspected(s *fwps.Step, v *fwps.Verdict) {
 func (q *question) request(s *fwps.Step, f *fwpm.Filter, h redirect.Handle, v *fwps.Verdict, writable bool) (late, ok bool) {
 	d := q.d
 	changed, late := d.Applied()
+	if changed {
+		d.Stamp(f, "")
+	}
 	s.Action = v.Action // Applied takes back a block that acquire left (AMB-22).
 	switch {
 	case !v.Redirect:
 	case !writable:
 		s.Rule, s.Why = "CH-15", "a heavier sublayer decided hard: the request may not be changed"
-	case !d.Push(v, h):
+	case !d.Push(v, h, f, ""):
 		return false, false
 	default:
 		changed, late = true, v.ReauthorizeIfModifiedByOthers
@@ -95,7 +98,6 @@ func (q *question) request(s *fwps.Step, f *fwpm.Filter, h redirect.Handle, v *f
 	}
 	if changed {
 		s.Redirected = true
-		d.Stamp(f, "")
 	}
 	return late, true
 }

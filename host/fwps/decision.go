@@ -119,6 +119,10 @@ func (d *Decision) Reauthorize(in *Incoming, why fwp.ReauthorizeReason) *Incomin
 	return &d.reauth
 }
 
+// Acted reports whether the callout of the last question did more than answer: if not
+// it pended, applied and misused nothing.
+func (d *Decision) Acted() bool { return d.acted }
+
 // Pended is what the callout of the last question held, nil if nothing.
 func (d *Decision) Pended() (*PendedClassify, *PendedOperation) { return d.pended, d.operation }
 

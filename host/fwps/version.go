@@ -63,19 +63,6 @@ func (d *Decision) Discard() {
 // PushConnect makes a new version of the connect request that points to the
 // one it replaces. It returns nil when there are MaxVersions already.
 func (d *Decision) PushConnect() *ConnectRequest {
-	r := d.pushConnect()
-	if r == nil {
-		return nil
-	}
-	r.Local, r.Remote = netip.AddrPort{}, netip.AddrPort{}
-	if r.Previous != nil {
-		r.Local = r.Previous.Local
-	}
-	return r
-}
-
-// pushConnect is PushConnect without the addresses, which the caller sets.
-func (d *Decision) pushConnect() *ConnectRequest {
 	n := d.nversion
 	if n >= len(d.connects) {
 		return nil
@@ -85,6 +72,10 @@ func (d *Decision) pushConnect() *ConnectRequest {
 	r.Record = r.Record[:0]
 	r.LocalRedirectContext = r.LocalRedirectContext[:0]
 	r.ModifierFilterID, r.ModifierCallout, r.ModifierProvider, r.Observer = 0, "", "", nil
+	r.Local, r.Remote = netip.AddrPort{}, netip.AddrPort{}
+	if d.Connect != nil {
+		r.Local = d.Connect.Local
+	}
 	r.Previous, d.Connect, d.nversion = d.Connect, r, n+1
 	return r
 }
@@ -101,37 +92,38 @@ func (d *Decision) PushBind() *BindRequest {
 	return r
 }
 
-// Push makes the version that a verdict asks for: the sugar of Verdict.Redirect.
-// False means there are MaxVersions already.
-func (d *Decision) Push(v *Verdict, h redirect.Handle) bool {
+// Push makes the version that a verdict asks for: the sugar of Verdict.Redirect. It is
+// the filter's, and its callout's of a provider (CH-08). False means there are
+// MaxVersions already.
+func (d *Decision) Push(v *Verdict, h redirect.Handle, f *fwpm.Filter, provider fwpm.ProviderID) bool {
 	if d.Bind != nil {
 		r := d.PushBind()
 		if r != nil {
-			r.Local = v.To
+			r.Local, r.ModifierFilterID, r.ModifierCallout = v.To, f.ID, f.Callout
 		}
 		return r != nil
 	}
-	r := d.pushConnect()
-	if r == nil {
+	n, old := d.nversion, d.Connect
+	if n >= len(d.connects) {
 		return false
 	}
-	r.Local = netip.AddrPort{}
-	if r.Previous != nil {
-		r.Local = r.Previous.Local
+	r := &d.connects[n]
+	if r.Record = append(r.Record[:0], v.Record...); len(v.Context) > 0 {
+		r.LocalRedirectContext = append(r.LocalRedirectContext[:0], v.Context...)
+	} else {
+		r.LocalRedirectContext = r.LocalRedirectContext[:0]
 	}
-	r.Remote = v.To
-	r.LocalRedirectTargetPID, r.Observer = v.TargetPID, v.Observer
-	if !v.NoHandle {
-		r.LocalRedirectHandle = h
+	if v.NoHandle {
+		h = 0
 	}
-	r.Record = append(r.Record, v.Record...)
-	if len(v.Context) > 0 {
-		r.LocalRedirectContext = append(r.LocalRedirectContext, v.Context...)
-	}
+	r.Local, r.Remote, r.PortReservationToken = old.Local, v.To, 0
+	r.LocalRedirectTargetPID, r.LocalRedirectHandle, r.Observer = v.TargetPID, h, v.Observer
+	r.ModifierFilterID, r.ModifierCallout, r.ModifierProvider = f.ID, f.Callout, provider
+	r.Previous, d.Connect, d.nversion = old, r, n+1
 	return true
 }
 
-// Stamp says whose the newest versions are (CH-08).
+// Stamp says whose the versions are that a callout applied (CH-08).
 func (d *Decision) Stamp(f *fwpm.Filter, provider fwpm.ProviderID) {
 	for r := d.Connect; r != nil && r.Previous != nil && r.ModifierFilterID == 0; r = r.Previous {
 		r.ModifierFilterID, r.ModifierCallout, r.ModifierProvider = f.ID, f.Callout, provider
