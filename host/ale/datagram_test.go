@@ -1,0 +1,92 @@
+package ale_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
+)
+
+func datagrams() fwps.Incoming {
+	return fwps.Incoming{Protocol: fwps.ProtocolUDP, Local: netip.MustParseAddrPort("10.0.0.1:5000"), ProcessID: 42, AppID: "/bin/app"}
+}
+
+// ALE-LAY-12: a policy that no longer allows a flow ends it, whoever began it and
+// whichever way the next datagram goes.
+func TestAPolicyChangeEndsDatagramFlows(t *testing.T) {
+	other := netip.MustParseAddrPort("198.51.100.8:53")
+	p := &policy{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEConnectRedirectV4: redirectTo(proxy, 7, 1)}}
+	e, _, _ := enforcer(p)
+	s := e.NewSocket(datagrams())
+	defer s.Close()
+	ways := map[string]func() (netip.AddrPort, error){
+		"out":                    func() (to netip.AddrPort, err error) { to, _, _, err = s.SendTo(t.Context(), origin); return },
+		"answer":                 func() (from netip.AddrPort, err error) { from, _, _, err = s.ReceiveFrom(t.Context(), proxy); return },
+		"in":                     func() (from netip.AddrPort, err error) { from, _, _, err = s.ReceiveFrom(t.Context(), other); return },
+		"answer to what came in": func() (to netip.AddrPort, err error) { to, _, _, err = s.SendTo(t.Context(), other); return },
+	}
+	for _, way := range []struct {
+		name string
+		at   netip.AddrPort
+	}{{"out", proxy}, {"answer", origin}, {"in", other}, {"answer to what came in", other}} {
+		at, err := ways[way.name]()
+		require.NoError(t, err, way.name)
+		require.Equal(t, way.at, at, way.name)
+	}
+	block := func(_ *fwps.Incoming, d *fwps.Decision) { d.Action = fwp.ActionBlock }
+	p.at[fwpm.LayerALEAuthConnectV4], p.at[fwpm.LayerALEAuthRecvAcceptV4] = block, block
+	p.generation++
+	for name, way := range ways {
+		var blocked *ale.BlockedError
+		_, err := way()
+		require.ErrorAs(t, err, &blocked, name)
+	}
+}
+
+// ALE-LAY-11: a flow lives as long as datagrams come, whichever way. One that idled out
+// begins anew, is nobody's answer any more, and its record goes with the next one.
+func TestDatagramFlowsIdleOut(t *testing.T) {
+	p := &policy{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEConnectRedirectV4: redirectTo(proxy, 7, 1)}}
+	now, store := time.Unix(1_700_000_000, 0), memstore.New(0)
+	e := ale.New(ale.Options{Classifier: p, Store: store, FlowIdle: time.Minute, Now: func() time.Time { return now }})
+	s := e.NewSocket(datagrams())
+	defer s.Close()
+	send := func(to netip.AddrPort) (created bool) {
+		_, _, created, err := s.SendTo(t.Context(), to)
+		require.NoError(t, err)
+		return created
+	}
+	receive := func() netip.AddrPort {
+		from, _, _, err := s.ReceiveFrom(t.Context(), proxy)
+		require.NoError(t, err)
+		return from
+	}
+	require.True(t, send(origin))
+	for range 2 {
+		now = now.Add(time.Minute - 1)
+		require.False(t, send(origin))
+		now = now.Add(time.Minute - 1)
+		require.Equal(t, origin, receive())
+	}
+	now = now.Add(time.Minute)
+	require.Equal(t, proxy, receive())
+	require.True(t, send(origin))
+	now = now.Add(time.Minute)
+	second, third := netip.MustParseAddrPort("198.51.100.8:53"), netip.MustParseAddrPort("198.51.100.9:53")
+	require.True(t, send(second))
+	require.Equal(t, 1, store.Len(), "of the one that lives")
+
+	now = now.Add(time.Minute / 2)
+	require.False(t, send(second))
+	now = now.Add(time.Minute / 2)
+	require.True(t, send(third), "and looks for idle ones, which it does once a minute")
+	now = now.Add(time.Minute / 2)
+	require.True(t, send(second))
+}
