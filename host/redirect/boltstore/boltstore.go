@@ -61,7 +61,7 @@ type Store struct {
 	memory *arenastore.Store
 	queue  *queue
 	opts   Options
-	unlock func()
+	owned  *filelock.Owned
 	about  about
 	writer writer
 	ended  chan struct{} // closed when the writer has ended
@@ -99,13 +99,13 @@ func (s *Store) open() (err error) {
 	if to, err := filepath.EvalSymlinks(s.opts.Path); err == nil {
 		s.opts.Path = to
 	}
-	if s.unlock, err = filelock.Own(s.opts.Path); err != nil {
+	if s.owned, err = filelock.Own(s.opts.Path); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
 			_ = s.writer.file.close()
-			s.unlock()
+			s.owned.Release()
 		}
 	}()
 	if s.about, err = read(s.opts.Path, s.memory.Put); err != nil {
@@ -118,7 +118,7 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	at("file read")
-	s.writer.file = file{path: s.opts.Path, about: s.about, sync: s.opts.Durability != None, compactFrom: compactFrom}
+	s.writer.file = file{path: s.opts.Path, owned: s.owned, about: s.about, sync: s.opts.Durability != None, compactFrom: compactFrom}
 	return s.writer.rewrite(s.memory)
 }
 
@@ -228,7 +228,7 @@ func (s *Store) Flush(ctx context.Context) error {
 func (s *Store) Close() error {
 	s.queue.close()
 	<-s.ended
-	s.unlock()
+	s.owned.Release()
 	if s.writer.err != nil {
 		return fmt.Errorf("boltstore: %s: %w", s.opts.Path, s.writer.err)
 	}

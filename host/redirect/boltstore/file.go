@@ -13,6 +13,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/calloutd/calloutd/sdk/project/filelock"
 )
 
 // The format of a file: a bbolt database with two buckets. "hops" has the encoded
@@ -72,6 +74,7 @@ type getter func(b []byte, serial uint64) ([]byte, error)
 // A file is open for writing. Only the writer uses it.
 type file struct {
 	path  string
+	owned *filelock.Owned
 	about about
 	db    *bolt.DB
 	state state
@@ -168,6 +171,9 @@ func (f *file) sparse() bool {
 // order, and puts it in the place of what is there: after a crash there is the one
 // or the other. It is the way out of every state of the old file.
 func (f *file) rewrite(serials []uint64, get getter) error {
+	if err := f.owned.Keep(); err != nil {
+		return err
+	}
 	return guard(func() error {
 		temporary := f.path + ".new"
 		if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {

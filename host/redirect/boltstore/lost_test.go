@@ -4,7 +4,9 @@ package boltstore_test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/host/redirect/boltstore"
+	"github.com/calloutd/calloutd/sdk/project/filelock"
 )
 
 // What somebody does to the file of a store that has it open is a reason to refuse; the
@@ -52,6 +55,39 @@ func TestAFileThatSomebodyTookAwayIsMadeAgain(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A folder that is gone takes the lock with it. Where another process has made a file there
+// since, it is that one's: the first one waits for it, and neither writes over the other's.
+func TestAFolderThatVanishesIsWaitedFor(t *testing.T) {
+	p := filepath.Join(t.TempDir(), "records", "records.db")
+	require.NoError(t, os.Mkdir(filepath.Dir(p), 0o700))
+	first := open(t, boltstore.Options{Path: p})
+	require.NoError(t, first.Put(hop(1, 0)))
+	require.NoError(t, first.Flush(t.Context()))
+	require.NoError(t, os.RemoveAll(filepath.Dir(p)))
+	require.NoError(t, first.Put(hop(2, 0)))
+	for range 2 {
+		require.ErrorIs(t, first.Flush(t.Context()), fs.ErrNotExist)
+		require.ErrorIs(t, first.Put(hop(3, 0)), redirect.ErrUnavailable)
+	}
+	require.NoError(t, os.Mkdir(filepath.Dir(p), 0o700))
+	// The first one may be there before the second one is: it tries each second.
+	second, err := boltstore.Open(boltstore.Options{Path: p})
+	if err == nil {
+		require.NoError(t, second.Put(hop(9, 0)))
+		require.NoError(t, second.Flush(t.Context()))
+		require.ErrorIs(t, first.Flush(t.Context()), filelock.ErrLocked)
+		require.ErrorIs(t, first.Put(hop(3, 0)), filelock.ErrLocked)
+		require.NoError(t, second.Put(hop(10, 0)))
+		require.NoError(t, second.Close())
+	} else {
+		require.ErrorIs(t, err, filelock.ErrLocked)
+	}
+	require.NoError(t, first.Flush(t.Context()))
+	require.NoError(t, first.Put(hop(3, 0)))
+	require.NoError(t, first.Close())
+	require.Len(t, found(t, p), 3)
 }
 
 // A page that cannot be read in the middle of a write ends the write and not the process,

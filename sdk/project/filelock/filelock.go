@@ -27,7 +27,7 @@ func Lock(ctx context.Context, path string, wait func()) (unlock func(), err err
 	if err := wholefile.Regular(path); err != nil {
 		return nil, err
 	}
-	return lock(path, 0o666, func(l *flock.Flock) error {
+	l, err := lock(path, 0o666, func(l *flock.Flock) error {
 		ok, err := l.TryLock()
 		if err != nil || ok {
 			return err
@@ -39,11 +39,23 @@ func Lock(ctx context.Context, path string, wait func()) (unlock func(), err err
 		_, err = l.TryLockContext(ctx, 20*time.Millisecond)
 		return err
 	})
+	return func() { release(l) }, err
+}
+
+// An Owned file is its process's until Release.
+type Owned struct {
+	path string
+	lock *flock.Flock
 }
 
 // Own is Lock for as long as a process has a file that is its user's alone: no other user
 // may take the lock, and where somebody has it the error is ErrLocked at once.
-func Own(path string) (unlock func(), err error) {
+func Own(path string) (*Owned, error) {
+	l, err := own(path)
+	return &Owned{path, l}, err
+}
+
+func own(path string) (*flock.Flock, error) {
 	return lock(path, 0o600, func(l *flock.Flock) error {
 		ok, err := l.TryLock()
 		if err == nil && !ok {
@@ -53,7 +65,24 @@ func Own(path string) (unlock func(), err error) {
 	})
 }
 
-func lock(path string, mode fs.FileMode, take func(*flock.Flock) error) (unlock func(), err error) {
+// Keep takes the lock again if somebody removed it, with its folder perhaps; ErrLocked if
+// another process has the file by now.
+func (o *Owned) Keep() error {
+	if current(o.lock) {
+		return nil
+	}
+	l, err := own(o.path)
+	if err == nil {
+		_ = o.lock.Close()
+		o.lock = l
+	}
+	return err
+}
+
+// Release lets others have the file.
+func (o *Owned) Release() { release(o.lock) }
+
+func lock(path string, mode fs.FileMode, take func(*flock.Flock) error) (*flock.Flock, error) {
 	// A link and what it names have one lock.
 	if to, err := filepath.EvalSymlinks(path); err == nil {
 		path = to
@@ -66,7 +95,7 @@ func lock(path string, mode fs.FileMode, take func(*flock.Flock) error) (unlock 
 			return nil, about(path, err)
 		}
 		if current(l) {
-			return func() { release(l) }, nil
+			return l, nil
 		}
 		_ = l.Close() // Who had it before has removed it: others would lock a new one.
 	}
@@ -93,7 +122,7 @@ func current(l *flock.Flock) bool {
 	return err == nil && os.SameFile(mine, now)
 }
 
-// release removes what was locked. On Windows it is closed before, since what is open
+// release removes what was locked, unless somebody did and it is another process's now. On Windows it is closed before, since what is open
 // stays there: if others have it open, theirs does too.
 func release(l *flock.Flock) {
 	if runtime.GOOS == "windows" {
@@ -101,6 +130,8 @@ func release(l *flock.Flock) {
 		_ = os.Remove(l.Path())
 		return
 	}
-	_ = os.Remove(l.Path())
+	if current(l) {
+		_ = os.Remove(l.Path())
+	}
 	_ = l.Close()
 }
