@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -28,6 +29,60 @@ func eachMemory(t *testing.T, f func(t *testing.T, open func(arenastore.Options)
 	for name, open := range arenastore.Memories {
 		t.Run(name, func(t *testing.T) { f(t, open) })
 	}
+}
+
+func TestAStoreWithLittleMemoryIsAMap(t *testing.T) {
+	storetest.Model(t, func(limit int) redirect.Store {
+		return arenastore.New(arenastore.Options{MaxHops: limit, MaxBytes: 256 << 10})
+	}, nil)
+}
+
+// Whoever lists the hops while others come and go, and move for it, has each that was there
+// all the time, once.
+func TestTheListOfAStoreInUseIsComplete(t *testing.T) {
+	s := arenastore.New(arenastore.Options{})
+	stay := map[uint64]bool{}
+	var pass []uint64
+	for i := range uint64(3000) {
+		serial := s.NewSerial()
+		require.NoError(t, s.Put(hop(serial)))
+		if i%3 == 0 {
+			stay[serial] = true
+		} else {
+			pass = append(pass, serial)
+		}
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			for _, f := range []func(uint64) error{s.Release, func(serial uint64) error { return s.Put(hop(serial)) }} {
+				for _, serial := range pass {
+					if err := f(serial); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	for range 100 {
+		listed := map[uint64]bool{}
+		for _, serial := range s.Serials() {
+			require.False(t, listed[serial], "hop %d is listed twice", serial)
+			listed[serial] = true
+		}
+		for serial := range stay {
+			require.True(t, listed[serial], "hop %d is not listed", serial)
+		}
+	}
+	close(done)
+	wg.Wait()
+	require.NoError(t, s.Check())
 }
 
 // Who asks for a hop that was put long ago gets the same as who asks at once.

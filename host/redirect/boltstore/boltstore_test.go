@@ -3,6 +3,7 @@ package boltstore_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -61,6 +62,68 @@ func TestStore(t *testing.T) {
 			storetest.Run(t, func(limit int) redirect.Store {
 				return open(t, boltstore.Options{Path: path(t), Durability: d, Memory: arenastore.Options{MaxHops: limit}})
 			})
+		})
+	}
+}
+
+// What is in the file is what is in memory, however often it is closed and opened again.
+func TestAStoreThatIsOpenedAgainIsAMap(t *testing.T) {
+	var o boltstore.Options
+	storetest.Model(t, func(limit int) redirect.Store {
+		o = boltstore.Options{Path: path(t), Durability: boltstore.None, Memory: arenastore.Options{MaxHops: limit}, Batch: 50}
+		return open(t, o)
+	}, func(s redirect.Store) redirect.Store {
+		require.NoError(t, s.(*boltstore.Store).Close())
+		return open(t, o)
+	})
+}
+
+// Whoever puts hops while the store is closed knows of each whether it is in the file.
+func TestCloseWhileInUseLosesNothing(t *testing.T) {
+	for range 5 {
+		p := path(t)
+		s := open(t, boltstore.Options{Path: p, Durability: boltstore.None, Batch: 100})
+		var kept, gone sync.Map
+		begun := make(chan struct{}, 1)
+		var wg sync.WaitGroup
+		for w := range uint64(4) {
+			wg.Go(func() {
+				for i := range uint64(1_000_000) {
+					serial := w<<32 + i
+					if err := s.Put(hop(serial, 0)); err != nil {
+						if !errors.Is(err, redirect.ErrUnavailable) {
+							t.Error(err)
+						}
+						return
+					}
+					kept.Store(serial, true)
+					if i%3 == 0 {
+						gone.Store(serial, true) // Or not: after Close it stays in the file.
+						if err := s.Release(serial); err != nil {
+							t.Error(err)
+						}
+					}
+					select {
+					case begun <- struct{}{}:
+					default:
+					}
+				}
+			})
+		}
+		<-begun
+		require.NoError(t, s.Close())
+		wg.Wait()
+		there := map[uint64]bool{}
+		for _, h := range found(t, p) {
+			there[h.Serial] = true
+			_, ok := kept.Load(h.Serial)
+			require.True(t, ok, "hop %d was refused", h.Serial)
+		}
+		kept.Range(func(serial, _ any) bool {
+			if _, ok := gone.Load(serial); !ok {
+				require.True(t, there[serial.(uint64)], "hop %d is lost", serial)
+			}
+			return true
 		})
 	}
 }

@@ -29,10 +29,12 @@ func Run(t *testing.T, open func(limit int) redirect.Store) {
 		{"the limit counts all hops, wherever they are kept", 100, limitCountsAll},
 		{"a full store refuses and keeps every live hop", 32, fullStoreRefuses},
 		{"holders on many threads end with nothing left", 0, manyThreadsLeaveNothing},
+		{"whoever asks on many threads, each has a map", 0, manyThreadsHaveMaps},
 		{"a hop that is replaced while it is read is one or the other", 0, replacedWhileRead},
 	} {
 		t.Run(c.rule, func(t *testing.T) { c.check(t, open(c.limit)) })
 	}
+	t.Run("it is a map, whatever is asked", func(t *testing.T) { Model(t, open, nil) })
 }
 
 func putIsThere(t *testing.T, s redirect.Store) {

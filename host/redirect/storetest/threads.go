@@ -2,6 +2,9 @@ package storetest
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -55,6 +58,76 @@ func manyThreadsLeaveNothing(t *testing.T, s redirect.Store) {
 	}
 	wg.Wait()
 	require.Zero(t, s.Len())
+}
+
+// manyThreadsHaveMaps has each thread work on hops of its own, beside those of the others:
+// what it is told is what a map says.
+func manyThreadsHaveMaps(t *testing.T, s redirect.Store) {
+	var wg sync.WaitGroup
+	for w := range uint64(4) {
+		wg.Go(func() {
+			if err := isAMap(s, rand.New(rand.NewPCG(1, w))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	require.Zero(t, s.Len())
+}
+
+func isAMap(s redirect.Store, rnd *rand.Rand) error {
+	type held struct {
+		hop  *redirect.Hop
+		refs int
+	}
+	var live []*held
+	for range 4000 {
+		if len(live) == 0 || rnd.IntN(3) == 0 && len(live) < 200 {
+			h := &held{&redirect.Hop{Serial: s.NewSerial(), Record: make([]byte, rnd.IntN(2000))}, 1}
+			if err := s.Put(h.hop); err != nil {
+				return fmt.Errorf("put: %w", err)
+			}
+			live = append(live, h)
+			continue
+		}
+		i := rnd.IntN(len(live))
+		h := live[i]
+		var err error
+		switch serial := h.hop.Serial; rnd.IntN(5) {
+		case 0:
+			var got *redirect.Hop
+			got, err = s.Acquire(serial)
+			if err == nil && (got.Serial != serial || len(got.Record) != len(h.hop.Record)) {
+				err = fmt.Errorf("hop %d has a record of %d bytes and came as hop %d with %d", serial, len(h.hop.Record), got.Serial, len(got.Record))
+			}
+			h.refs++
+		case 1:
+			err = s.Retain(serial)
+			h.refs++
+		case 2:
+			h.hop = &redirect.Hop{Serial: serial, Record: make([]byte, rnd.IntN(2000))}
+			err = s.Replace(h.hop)
+		default:
+			err = s.Release(serial)
+			if h.refs--; h.refs == 0 {
+				live = append(live[:i], live[i+1:]...)
+				if e := s.Retain(serial); !errors.Is(e, redirect.ErrNotFound) {
+					err = fmt.Errorf("hop %d is still there: %w", serial, e)
+				}
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, h := range live {
+		for range h.refs {
+			if err := s.Release(h.hop.Serial); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func replacedWhileRead(t *testing.T, s redirect.Store) {
