@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -33,7 +34,7 @@ func TestAFileThatSomebodyTookAwayIsMadeAgain(t *testing.T) {
 		for _, d := range []boltstore.Durability{boltstore.Batched, boltstore.Sync} {
 			t.Run(fmt.Sprint(reason, " ", d), func(t *testing.T) {
 				p := path(t)
-				s := open(t, boltstore.Options{Path: p, Durability: d})
+				s := open(t, boltstore.Options{Path: p, Durability: d, Interval: time.Hour}) // It writes when somebody waits.
 				for i := range uint64(50) {
 					require.NoError(t, s.Put(hop(i, 0)))
 				}
@@ -84,6 +85,7 @@ func TestAFolderThatVanishesIsWaitedFor(t *testing.T) {
 	} else {
 		require.ErrorIs(t, err, filelock.ErrLocked)
 	}
+	_ = first.Flush(t.Context()) // A write may be under way that began before.
 	require.NoError(t, first.Flush(t.Context()))
 	require.NoError(t, first.Put(hop(3, 0)))
 	require.NoError(t, first.Close())

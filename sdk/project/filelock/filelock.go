@@ -68,7 +68,10 @@ func own(path string) (*flock.Flock, error) {
 // Keep takes the lock again if somebody removed it, with its folder perhaps; ErrLocked if
 // another process has the file by now.
 func (o *Owned) Keep() error {
-	if current(o.lock) {
+	switch still, err := current(o.lock); {
+	case err != nil:
+		return about(o.path, err)
+	case still:
 		return nil
 	}
 	l, err := own(o.path)
@@ -94,7 +97,7 @@ func lock(path string, mode fs.FileMode, take func(*flock.Flock) error) (*flock.
 			_ = l.Close()
 			return nil, about(path, err)
 		}
-		if current(l) {
+		if ok, _ := current(l); ok {
 			return l, nil
 		}
 		_ = l.Close() // Who had it before has removed it: others would lock a new one.
@@ -112,14 +115,18 @@ func about(path string, err error) error {
 	return fmt.Errorf("%s cannot be locked: %w", path, err)
 }
 
-// current reports whether what is locked is still the file that others would lock.
-func current(l *flock.Flock) bool {
+// current reports whether what is locked is still the file that others would lock; an error
+// if that cannot be known.
+func current(l *flock.Flock) (bool, error) {
 	mine, err := l.Stat()
 	if err != nil {
-		return false
+		return false, err
 	}
 	now, err := os.Stat(l.Path())
-	return err == nil && os.SameFile(mine, now)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(mine, now), err
 }
 
 // release removes what was locked, unless somebody did and it is another process's now. On Windows it is closed before, since what is open
@@ -130,7 +137,7 @@ func release(l *flock.Flock) {
 		_ = os.Remove(l.Path())
 		return
 	}
-	if current(l) {
+	if mine, _ := current(l); mine {
 		_ = os.Remove(l.Path())
 	}
 	_ = l.Close()
