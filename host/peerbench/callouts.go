@@ -5,10 +5,11 @@ import (
 	"embed"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/fwp"
@@ -41,18 +42,16 @@ var sources = []source{
 	{"JavaScript", fromSDK("js/engine.wasm"), scriptConfig},
 }
 
-// here is the folder of this file: the program is run from its source.
-func here() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(file)
-}
-
 func fromSDK(file string) func(context.Context) ([]byte, error) {
 	return func(context.Context) ([]byte, error) { return readSDK(file) }
 }
 
 func readSDK(file string) ([]byte, error) {
-	return os.ReadFile(filepath.Join(here(), "..", "..", "sdk", filepath.FromSlash(file)))
+	b, err := os.ReadFile(filepath.Join("..", "..", "sdk", filepath.FromSlash(file)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: peerbench is run in its folder, host/peerbench", err)
+	}
+	return b, err
 }
 
 func embedded(name string) func(context.Context) ([]byte, error) {
