@@ -23,25 +23,9 @@ func TestBypassSourceRoute(t *testing.T) {
 		here, err := netns.Get()
 		require.NoError(t, err)
 		defer here.Close()
-		take := func(device string) {
-			for _, of := range []string{"all", device} {
-				require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/conf/"+of+"/accept_source_route", []byte("1"), 0o644))
-			}
-		}
-		take("in")
-		n.at(n.outside, func() { take("out-peer") })
+		n.turnOn("ipv4", "accept_source_route")
 		inside, outside := n.echo(here, "198.18.0.1:9", "router"), netip.MustParseAddrPort("198.18.1.2:9")
-		var there *net.UDPConn
-		n.at(n.outside, func() { there, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(outside)) })
-		require.NoError(t, err)
-		defer there.Close()
-		hears := func() string {
-			b := make([]byte, 256)
-			require.NoError(t, there.SetReadDeadline(time.Now().Add(time.Minute)))
-			size, err := there.Read(b)
-			require.NoError(t, err)
-			return string(b[:size])
-		}
+		hears := n.hears(outside)
 		try := func(kind byte) {
 			c := n.client("198.18.0.2:0")
 			n.ask(c, inside, "hello") // This system is left alone.
@@ -62,10 +46,7 @@ func TestBypassSourceRoute(t *testing.T) {
 				g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: permitAll(), Transparent: transparent, Logf: t.Logf})
 				require.NoError(t, err)
 				try(kind)
-				own, err := net.Dial("udp4", outside.String()) // The gateway's own is not from inside.
-				require.NoError(t, err)
-				_, err = own.Write([]byte("after"))
-				require.NoError(t, errors.Join(err, own.Close()))
+				sendOwn(t, outside, "after")
 				require.Equal(t, "after", hears(), "no other came before it")
 				require.NoError(t, g.Close())
 			}
@@ -80,13 +61,7 @@ func TestBypassSegments(t *testing.T) {
 		here, err := netns.Get()
 		require.NoError(t, err)
 		defer here.Close()
-		take := func(device string) {
-			for _, of := range []string{"all", device} {
-				require.NoError(t, os.WriteFile("/proc/sys/net/ipv6/conf/"+of+"/seg6_enabled", []byte("1"), 0o644))
-			}
-		}
-		take("in")
-		n.at(n.outside, func() { take("out-peer") })
+		n.turnOn("ipv6", "seg6_enabled")
 		in, err := netlink.LinkByName("in")
 		require.NoError(t, err)
 		third, err := netlink.ParseAddr("2001:db8:18::3/64")
@@ -94,17 +69,7 @@ func TestBypassSegments(t *testing.T) {
 		third.Flags = unix.IFA_F_NODAD
 		require.NoError(t, netlink.AddrAdd(in, third))
 		inside, outside := n.echo(here, "[2001:db8:18::3]:9", "router"), netip.MustParseAddrPort("[2001:db8:18:1::2]:9")
-		var there *net.UDPConn
-		n.at(n.outside, func() { there, err = net.ListenUDP("udp6", net.UDPAddrFromAddrPort(outside)) })
-		require.NoError(t, err)
-		defer there.Close()
-		hears := func() string {
-			b := make([]byte, 256)
-			require.NoError(t, there.SetReadDeadline(time.Now().Add(time.Minute)))
-			size, err := there.Read(b)
-			require.NoError(t, err)
-			return string(b[:size])
-		}
+		hears := n.hears(outside)
 		try := func() {
 			c := n.client("[2001:db8:18::2]:0")
 			n.ask(c, inside, "hello")
@@ -123,12 +88,46 @@ func TestBypassSegments(t *testing.T) {
 			g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: permitAll(), Transparent: transparent, Logf: t.Logf})
 			require.NoError(t, err)
 			try()
-			own, err := net.Dial("udp6", outside.String())
-			require.NoError(t, err)
-			_, err = own.Write([]byte("after"))
-			require.NoError(t, errors.Join(err, own.Close()))
+			sendOwn(t, outside, "after")
 			require.Equal(t, "after", hears(), "no other came before it")
 			require.NoError(t, g.Close())
 		}
 	})
+}
+
+// turnOn turns a setting of the router and of the host outside on.
+func (n *network) turnOn(family, setting string) {
+	on := func(device string) {
+		for _, of := range []string{"all", device} {
+			require.NoError(n.t, os.WriteFile("/proc/sys/net/"+family+"/conf/"+of+"/"+setting, []byte("1"), 0o644))
+		}
+	}
+	on("in")
+	n.at(n.outside, func() { on("out-peer") })
+}
+
+// hears returns what receives the next datagram at an address outside.
+func (n *network) hears(at netip.AddrPort) func() string {
+	var c *net.UDPConn
+	n.at(n.outside, func() {
+		var err error
+		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		require.NoError(n.t, err)
+	})
+	n.t.Cleanup(func() { c.Close() })
+	return func() string {
+		b := make([]byte, 256)
+		require.NoError(n.t, c.SetReadDeadline(time.Now().Add(time.Minute)))
+		size, err := c.Read(b)
+		require.NoError(n.t, err)
+		return string(b[:size])
+	}
+}
+
+// sendOwn sends a datagram of the router itself, which is not from inside.
+func sendOwn(t *testing.T, to netip.AddrPort, text string) {
+	c, err := net.Dial("udp", to.String())
+	require.NoError(t, err)
+	_, err = c.Write([]byte(text))
+	require.NoError(t, errors.Join(err, c.Close()))
 }
