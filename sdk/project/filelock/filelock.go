@@ -97,10 +97,14 @@ func lock(path string, mode fs.FileMode, take func(*flock.Flock) error) (*flock.
 			_ = l.Close()
 			return nil, about(path, err)
 		}
-		if ok, _ := current(l); ok {
+		ok, err := current(l)
+		if ok {
 			return l, nil
 		}
 		_ = l.Close() // Who had it before has removed it: others would lock a new one.
+		if err != nil {
+			return nil, about(path, err)
+		}
 	}
 }
 
@@ -129,8 +133,9 @@ func current(l *flock.Flock) (bool, error) {
 	return err == nil && os.SameFile(mine, now), err
 }
 
-// release removes what was locked, unless somebody did and it is another process's now. On Windows it is closed before, since what is open
-// stays there: if others have it open, theirs does too.
+// release removes what was locked, unless somebody did and it is another process's now. On
+// Windows it is closed before, since what is open stays there: if others have it open,
+// theirs does too.
 func release(l *flock.Flock) {
 	if runtime.GOOS == "windows" {
 		_ = l.Close()
