@@ -31,7 +31,7 @@ import (
 
 func init() {
 	// abuse: that many processes connect as fast as they can, each is killed at some
-	// time and another one takes its place, until the input ends.
+	// time after it has begun and another one takes its place, until the input ends.
 	programs["abuse"] = func(args []string) {
 		enough := make(chan struct{})
 		go func() {
@@ -44,9 +44,14 @@ func init() {
 			slots.Go(func() {
 				for {
 					c := helper("hammer", args[0])
+					begun, err := c.StdoutPipe()
+					check(err)
 					check(c.Start())
+					// On a busy machine it may take longer to begin than it has to live.
+					_, err = io.ReadFull(begun, make([]byte, 1))
+					check(err)
 					select {
-					case <-time.After(time.Duration(rand.IntN(100)) * time.Millisecond):
+					case <-time.After(time.Duration(rand.IntN(20*n)) * time.Millisecond): // Else many do nothing but begin.
 					case <-enough:
 					}
 					check(c.Process.Kill())
@@ -65,6 +70,8 @@ func init() {
 		say(name(e))
 	}
 	programs["hammer"] = func(args []string) {
+		_, err := os.Stdout.Write([]byte("b"))
+		check(err)
 		for {
 			fd, _ := dial(must(args[0]))
 			abort(fd)
