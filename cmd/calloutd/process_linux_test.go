@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
 	"github.com/stretchr/testify/require"
@@ -116,8 +117,10 @@ func TestTerminalIsTheCommands(t *testing.T) {
 	own := make(chan os.Signal, 1)
 	signal.Notify(own, os.Interrupt) // What ignores it, as what runs in the background does, leaves that to its children.
 	defer signal.Stop(own)
+	late, cancel := context.WithTimeout(t.Context(), time.Minute) // A read of a terminal has no deadline.
+	defer cancel()
 	// A shell that reads could miss a signal until there is something to read.
-	cmd := exec.CommandContext(t.Context(), "calloutd", "run", "--policy", policy(t, "version: 1\n"), "--",
+	cmd := exec.CommandContext(late, "calloutd", "run", "--policy", policy(t, "version: 1\n"), "--",
 		"sh", "-c", `test -t 0 && test -t 1 && test -t 2 && stty size; trap 'echo caught; exit 9' INT; echo ready; read line; echo "$line"; while :; do sleep 0.01; done`)
 	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 33, Cols: 77})
 	require.NoError(t, err)
