@@ -19,6 +19,7 @@ import (
 var exitRow = regexp.MustCompile("(?m)^\\| (\\d+)(?: \\+ (\\d+))?(?:, say)? \\| ([^|]*) \\| [^|]* \\| (?:`([^`]+)` )?\\|$")
 
 func TestExitCodes(t *testing.T) {
+	need(t, "make")
 	text, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	_, table, _ := strings.Cut(string(text), "\n## Exit codes\n")
