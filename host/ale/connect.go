@@ -186,17 +186,18 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 		f.Close()
 		return nil, err
 	}
+	ticket := uint64(0)
 	if records != nil {
 		f.hold(p)
-		f.e.meet.begin(p.remote)
+		ticket = f.e.meet.begin(p.remote)
 	}
 	local, err := connect(ctx, Target{Remote: p.remote, Local: p.local, PeerName: in.Other[fwpm.ConditionPeerName].Text, Records: records})
 	going := err == nil || errors.Is(err, ErrInProgress)
 	if records != nil {
 		if going {
-			f.e.meet.finish(key{in.Protocol, local, p.remote}, records, f.e.opts.Now())
+			f.e.meet.finish(key{in.Protocol, local, p.remote}, ticket, records, f.e.opts.Now())
 		} else {
-			f.e.meet.abandon(p.remote)
+			f.e.meet.abandon(p.remote, ticket)
 			f.e.Release(records)
 		}
 	}

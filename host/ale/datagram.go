@@ -117,8 +117,7 @@ func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort, m *ICMPMess
 	}
 	if records != nil {
 		f.hold(&p)
-		s.e.meet.begin(p.remote)
-		s.e.meet.finish(key{in.Protocol, source(in.Local, p.remote), p.remote}, records, s.e.opts.Now())
+		s.e.meet.finish(key{in.Protocol, source(in.Local, p.remote), p.remote}, s.e.meet.begin(p.remote), records, s.e.opts.Now())
 	}
 	if p.observer != nil {
 		p.sent(in)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/calloutd/calloutd/host/redirect"
@@ -14,19 +15,23 @@ import (
 //
 // Loopback TCP carries nothing of ours, and the accept can be faster than the
 // return of connect, which is when the client's port becomes known. So an
-// accept that finds nothing waits while redirects to its address are under way. It
-// is woken for its own connection only: many that wait must not wake each other.
+// accept that finds nothing waits while redirects to its address are under way that
+// began before it: under load there is always a later one. It is woken for its own
+// connection only: many that wait must not wake each other.
 // What is found is taken out: from then on the records belong to the accepted
 // socket and no longer to a pair of addresses.
 type rendezvous struct {
 	store redirect.Store
 
-	mu       sync.Mutex
-	inflight map[netip.AddrPort]int
-	ready    map[key]handover
-	order    []arrival // by age, from first on; may have some that are gone
-	first    int
-	waiting  map[key]chan struct{} // accepts that came first; closed when there is news for them
+	begun atomic.Uint64 // the last ticket; changed under mu
+
+	mu      sync.Mutex
+	flights map[netip.AddrPort]*flights // by target; none is empty
+	spare   []*flights
+	ready   map[key]handover
+	order   []arrival // by age, from first on; may have some that are gone
+	first   int
+	waiting map[key]*waiter // those of all flights
 }
 
 // A key names a connection by the addresses that both of its ends see.
@@ -56,45 +61,65 @@ const (
 )
 
 func newRendezvous(s redirect.Store) *rendezvous {
-	return &rendezvous{store: s, inflight: map[netip.AddrPort]int{}, ready: map[key]handover{}, waiting: map[key]chan struct{}{}}
+	return &rendezvous{store: s, flights: map[netip.AddrPort]*flights{}, ready: map[key]handover{}, waiting: map[key]*waiter{}}
 }
 
-// begin announces a redirect to target. finish or abandon must follow.
-func (r *rendezvous) begin(target netip.AddrPort) {
-	r.mu.Lock()
-	r.inflight[plain(target)]++
-	r.mu.Unlock()
-}
-
-func (r *rendezvous) end(target netip.AddrPort) {
+// begin announces a redirect to target. finish or abandon must follow, with the ticket.
+func (r *rendezvous) begin(target netip.AddrPort) (ticket uint64) {
 	t := plain(target)
-	if r.inflight[t]--; r.inflight[t] > 0 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := r.flights[t]
+	if f == nil {
+		if n := len(r.spare); n > 0 {
+			f, r.spare = r.spare[n-1], r.spare[:n-1]
+		} else {
+			f = new(flights)
+		}
+		r.flights[t] = f
+	}
+	ticket = r.begun.Add(1)
+	f.tickets = append(f.tickets, ticket)
+	return ticket
+}
+
+// maxSpare is for some targets at once; a program can have as many as there are ports.
+const maxSpare = 16
+
+func (r *rendezvous) end(target netip.AddrPort, ticket uint64) {
+	f := r.flights[target]
+	landed := f.land(ticket)
+	for _, w := range landed { // Those were not redirected.
+		close(w.news)
+		delete(r.waiting, w.key)
+	}
+	f.waiters = slices.Delete(f.waiters, 0, len(landed))
+	if len(f.tickets) > 0 {
 		return
 	}
-	delete(r.inflight, t)
-	for k := range r.waiting { // Those were not redirected.
-		if k.target == t {
-			r.wake(k)
-		}
+	delete(r.flights, target)
+	if len(r.spare) < maxSpare {
+		r.spare = append(r.spare, f)
 	}
 }
 
 func (r *rendezvous) wake(k key) {
-	if c, ok := r.waiting[k]; ok {
-		close(c)
+	if w := r.waiting[k]; w != nil {
+		close(w.news)
 		delete(r.waiting, k)
+		r.flights[k.target].remove(w)
 	}
 }
 
-func (r *rendezvous) abandon(target netip.AddrPort) {
+func (r *rendezvous) abandon(target netip.AddrPort, ticket uint64) {
 	r.mu.Lock()
-	r.end(target)
+	r.end(plain(target), ticket)
 	r.mu.Unlock()
 }
 
 // finish gives records, and the references that come with them, to whoever
 // accepts the connection.
-func (r *rendezvous) finish(k key, rs redirect.Records, now time.Time) {
+func (r *rendezvous) finish(k key, ticket uint64, rs redirect.Records, now time.Time) {
 	p := k.plain()
 	r.mu.Lock()
 	var stale []redirect.Records
@@ -116,7 +141,7 @@ func (r *rendezvous) finish(k key, rs redirect.Records, now time.Time) {
 	r.tidy()
 	r.order = append(r.order, arrival{p, now})
 	r.wake(p)
-	r.end(p.target)
+	r.end(p.target, ticket)
 	r.mu.Unlock()
 	for _, rs := range stale {
 		redirect.Release(r.store, rs)
@@ -141,50 +166,52 @@ func (r *rendezvous) waits(a arrival) bool {
 // take returns the records of the connection client -> target, nil if it was
 // not redirected.
 func (r *rendezvous) take(k key, done <-chan struct{}) redirect.Records {
-	p := k.plain()
-	records, news := r.look(p)
-	if news == nil {
+	p, upto := k.plain(), r.begun.Load()+1
+	records, w := r.look(p, upto)
+	if w == nil {
 		return records
 	}
 	t := time.NewTimer(acceptWait)
 	defer t.Stop()
-	for news != nil {
+	for w != nil {
 		select {
-		case <-news:
-			records, news = r.look(p)
+		case <-w.news:
+			records, w = r.look(p, upto)
 			continue
 		case <-t.C:
 		case <-done:
 		}
-		return r.leave(p, news)
+		return r.leave(w)
 	}
 	return records
 }
 
 // look takes what is there for an accept. If it may still come, it returns what to
-// wait for.
-func (r *rendezvous) look(p key) (redirect.Records, <-chan struct{}) {
+// wait with.
+func (r *rendezvous) look(p key, upto uint64) (redirect.Records, *waiter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if records, ok := r.pick(p); ok || r.inflight[p.target] == 0 {
+	f := r.flights[p.target]
+	if records, ok := r.pick(p); ok || !f.under(upto) {
 		return records, nil
 	}
-	news, ok := r.waiting[p]
-	if !ok {
-		news = make(chan struct{})
-		r.waiting[p] = news
+	w := r.waiting[p]
+	if w == nil {
+		w = &waiter{p, upto, make(chan struct{})}
+		r.waiting[p] = w
+		f.add(w)
 	}
-	return nil, news
+	return nil, w
 }
 
 // leave is the end of an accept that waits no longer, and takes what came just now.
-func (r *rendezvous) leave(p key, news <-chan struct{}) redirect.Records {
+func (r *rendezvous) leave(w *waiter) redirect.Records {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.waiting[p] == news {
-		r.wake(p) // Who else waits for the same looks again.
+	if r.waiting[w.key] == w {
+		r.wake(w.key) // Who else waits for the same looks again.
 	}
-	records, _ := r.pick(p)
+	records, _ := r.pick(w.key)
 	return records
 }
 

@@ -22,15 +22,13 @@ func TestPortsThatAreUsedAgainLeaveNothingBehind(t *testing.T) {
 		if i == 0 {
 			port = 0 // never again
 		}
-		r.begin(target)
-		r.finish(key{fwps.ProtocolTCP, netip.AddrPortFrom(target.Addr(), uint16(40000+port)), target}, nil, now)
+		r.finish(key{fwps.ProtocolTCP, netip.AddrPortFrom(target.Addr(), uint16(40000+port)), target}, r.begin(target), nil, now)
 		now = now.Add(time.Millisecond)
 	}
 	require.Len(t, r.ready, ports+1)
 	require.LessOrEqual(t, len(r.order), 2*len(r.ready)+65)
-	r.begin(target)
-	r.finish(key{fwps.ProtocolTCP, netip.AddrPortFrom(target.Addr(), 50000), target}, nil, now.Add(handoverLife))
+	r.finish(key{fwps.ProtocolTCP, netip.AddrPortFrom(target.Addr(), 50000), target}, r.begin(target), nil, now.Add(handoverLife))
 	require.Len(t, r.ready, 1)
 	require.Len(t, r.order, 1)
-	require.Empty(t, r.inflight)
+	require.Empty(t, r.flights)
 }
