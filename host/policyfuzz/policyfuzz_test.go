@@ -127,7 +127,7 @@ func TestEachFaultIsFoundAndSmall(t *testing.T) {
 			"invariants:\n  - {name: through the proxy, program: /opt/, must: [block, redirect], proxies: [onward]}\n", "invariant through the proxy /opt/a 192.0.2.1:443 tcp"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			found, err := policyfuzz.Search(t.Context(), policyfuzz.Options{World: world(t, tc.callout, tc.more), Seed: 1, Limit: 4000})
+			found, err := policyfuzz.Search(t.Context(), policyfuzz.Options{World: world(t, tc.callout, tc.more), Seed: 1, Limit: 1000})
 			require.NoError(t, err)
 			require.NotEmpty(t, found)
 			f := found[0]
