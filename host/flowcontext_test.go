@@ -65,6 +65,12 @@ func TestFlowContexts(t *testing.T) {
 	require.True(t, aborted)
 	require.Equal(t, []uint64{11, 13}, d.deleted, "CO-FLW-03")
 	require.NoError(t, unregister(), "SC-112")
+
+	early := new(fwps.Flow)
+	e.FlowAbort(early)
+	aborted = false
+	early.OnAbort(func() { aborted = true })
+	require.True(t, aborted, "CO-FLW-03 also if nobody could end it yet")
 }
 
 // A context that is taken away while its callout is asked goes afterwards.

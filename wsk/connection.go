@@ -58,6 +58,11 @@ func (s *Socket) establish(ctx context.Context, remote netip.AddrPort) ntstatus.
 		return status(err)
 	}
 	s.flow, s.state = flow, connected
+	if s.aborted { // By a callout, before there was something to reset.
+		conn.SetLinger(0)
+		conn.Close()
+		return ntstatus.ConnectionAborted
+	}
 	if s.events.enabled != 0 {
 		go s.kick()
 	}
@@ -182,12 +187,15 @@ func (s *Socket) fin(conn *transport.Conn) ntstatus.Status {
 	return ntstatus.Success
 }
 
-// abort resets the connection.
+// abort resets the connection; one that is being made is reset by who makes it.
 func (s *Socket) abort() {
 	s.mu.Lock()
 	s.aborted = true
 	conn := s.conn
 	s.mu.Unlock()
+	if conn == nil {
+		return
+	}
 	conn.SetLinger(0)
 	conn.Close()
 }

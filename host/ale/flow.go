@@ -63,7 +63,7 @@ func (f *Flow) EndpointID() uint64 { return f.in.EndpointID }
 func (f *Flow) Accepted() bool { return f.in.Inbound }
 
 // OnAbort gives the function that ends the connection when a callout aborts the
-// flow (FwpsFlowAbort0).
+// flow (FwpsFlowAbort0). One that did so already has it called at once.
 func (f *Flow) OnAbort(abort func()) { f.fwps.OnAbort(abort) }
 
 // Abort is FwpsFlowAbort0: it ends the connection.

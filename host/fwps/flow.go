@@ -26,7 +26,8 @@ type Flow struct {
 	first     [1]observer // the memory of observers
 	observed  atomic.Bool // there are some
 
-	abort func()
+	abort   func()
+	aborted bool
 }
 
 type flowContext struct {
@@ -37,11 +38,16 @@ type flowContext struct {
 	count   *atomic.Int32 // how many the callout has; nil: nobody counts
 }
 
-// OnAbort gives the function that ends the flow's connection.
+// OnAbort gives the function that ends the flow's connection. It is called at once
+// for a flow that was aborted before, as a callout may when the flow is established.
 func (f *Flow) OnAbort(abort func()) {
 	f.mu.Lock()
 	f.abort = abort
+	aborted := f.aborted
 	f.mu.Unlock()
+	if aborted {
+		abort()
+	}
 }
 
 // Context is what the callout associated with the flow at a layer, 0 if nothing.
@@ -178,6 +184,7 @@ func (f *Flow) End() {
 func (f *Flow) Abort() {
 	f.mu.Lock()
 	abort := f.abort
+	f.aborted = true
 	f.mu.Unlock()
 	if abort != nil {
 		abort()
