@@ -184,7 +184,7 @@ func (s *Socket) indicateDatagram(d *DatagramIndication) {
 	asked := s.in.asked
 	s.mu.Unlock()
 	st := ntstatus.DataNotAccepted
-	s.event(EventReceiveFrom, func() { st = table.ReceiveFromEvent(s.context, 0, d) })
+	ran := s.event(EventReceiveFrom, func() { st = table.ReceiveFromEvent(s.context, 0, d) })
 	if st == ntstatus.Pending {
 		return
 	}
@@ -192,7 +192,7 @@ func (s *Socket) indicateDatagram(d *DatagramIndication) {
 	defer s.mu.Unlock()
 	delete(s.dgram.retained, d)
 	if st != ntstatus.Success {
-		s.dgram.unread, s.in.paused = append(s.dgram.unread, d), asked == s.in.asked
+		s.dgram.unread, s.in.paused = append(s.dgram.unread, d), ran && asked == s.in.asked
 	}
 }
 

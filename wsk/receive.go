@@ -22,8 +22,8 @@ type receiving struct {
 	retained map[*DataIndication]int
 	held     int // bytes retained
 	finRead  bool
-	broke    bool // reset
-	told     bool // of the peer's disconnect
+	broke    bool   // reset
+	told     uint32 // the events that told of the peer's disconnect
 }
 
 // Receive is WskReceive; Information is the number of bytes, and zero with
@@ -158,8 +158,7 @@ func (s *Socket) pump() *request {
 	switch {
 	case len(in.unread) > 0 && indicates:
 		return readRequest(conn, s.indicate)
-	case ended && !in.told && (len(in.unread) == 0 || !receives || in.paused):
-		in.told = true
+	case ended && s.untold() != 0 && (len(in.unread) == 0 || !receives || in.paused):
 		return readRequest(conn, s.tellDisconnect)
 	case !ended && len(in.unread) < readAhead:
 		return readRequest(conn, func() (ntstatus.Status, int) { return s.ahead(conn) })
@@ -195,7 +194,7 @@ func (s *Socket) indicate() (ntstatus.Status, int) {
 	asked := s.in.asked
 	s.mu.Unlock()
 	accepted, st := len(data), ntstatus.DataNotAccepted
-	s.event(EventReceive, func() { st = d.ReceiveEvent(s.context, 0, ind, len(data), &accepted) })
+	ran := s.event(EventReceive, func() { st = d.ReceiveEvent(s.context, 0, ind, len(data), &accepted) })
 	if st == ntstatus.Pending {
 		return ntstatus.Success, 0
 	}
@@ -206,7 +205,8 @@ func (s *Socket) indicate() (ntstatus.Status, int) {
 		accepted = 0
 	}
 	if accepted = min(max(accepted, 0), len(data)); accepted < len(data) {
-		s.in.unread, s.in.paused = data[accepted:], asked == s.in.asked // Unless a receive came meanwhile.
+		// Unless a receive came meanwhile, or the event was disabled and nobody was asked.
+		s.in.unread, s.in.paused = data[accepted:], ran && asked == s.in.asked
 	}
 	return ntstatus.Success, 0
 }
@@ -219,20 +219,35 @@ func (s *Socket) forget(ind *DataIndication) bool {
 	return ok
 }
 
+// untold are the enabled events that have not told of the peer's disconnect. The
+// socket is locked.
+func (s *Socket) untold() uint32 {
+	tell := EventDisconnect
+	if !s.in.finRead {
+		tell |= EventReceive // Without data: the connection is dead.
+	}
+	return tell & s.events.enabled &^ s.in.told
+}
+
 // tellDisconnect runs WskDisconnectEvent, and WskReceiveEvent without data for
 // a connection that is dead.
 func (s *Socket) tellDisconnect() (ntstatus.Status, int) {
 	s.mu.Lock()
-	d, broke := s.connectionDispatch(), !s.in.finRead
+	d, broke, untold := s.connectionDispatch(), !s.in.finRead, s.untold()
 	s.mu.Unlock()
-	var flags uint32
+	var flags, told uint32
 	if broke {
 		flags = FlagAbortive
 	}
-	s.event(EventDisconnect, func() { d.DisconnectEvent(s.context, flags) })
-	if broke {
-		s.event(EventReceive, func() { n := 0; d.ReceiveEvent(s.context, 0, nil, 0, &n) })
+	if untold&EventDisconnect != 0 && s.event(EventDisconnect, func() { d.DisconnectEvent(s.context, flags) }) {
+		told |= EventDisconnect
 	}
+	if untold&EventReceive != 0 && s.event(EventReceive, func() { n := 0; d.ReceiveEvent(s.context, 0, nil, 0, &n) }) {
+		told |= EventReceive
+	}
+	s.mu.Lock()
+	s.in.told |= told
+	s.mu.Unlock()
 	return ntstatus.Success, 0
 }
 
