@@ -25,15 +25,21 @@ const (
 // queryRedirect answers the two queries (spec 8.2). Who may ask comes first,
 // then whether there is anything, then whether it fits.
 func (s *Socket) queryRedirect(code uint32, _, out []byte) (ntstatus.Status, int) {
-	hop := s.hops().Last()
-	if hop != nil && s.client.provider.opts.StrictQueries && s.owner.ID != hop.TargetPID {
-		return ntstatus.AccessDenied, 0 // AMB-06
+	if !s.entitled() {
+		return ntstatus.AccessDenied, 0
 	}
 	data, no := RedirectAnswer(code, s.hops(), s.seal)
 	if no != nil {
 		return no.Status, 0
 	}
 	return answer(data, out)
+}
+
+// entitled tells whether the socket's owner may ask about the redirects of its
+// connection (AMB-06).
+func (s *Socket) entitled() bool {
+	hop := s.hops().Last()
+	return hop == nil || !s.client.provider.opts.StrictQueries || s.owner.ID == hop.TargetPID
 }
 
 // A Refusal is why a query about redirects has no answer.

@@ -174,11 +174,14 @@ func (s *Socket) tune() error {
 }
 
 // originalDestination answers SO_ORIGINAL_DST with a SOCKADDR_STORAGE, whenever
-// there are records to query (SC-46).
+// there are records to query, and to whom they are told (SC-46).
 func (s *Socket) originalDestination(_ uint32, _, out []byte) (ntstatus.Status, int) {
 	hop := s.hops().Last()
-	if hop == nil {
+	switch {
+	case hop == nil:
 		return ntstatus.NotFound, 0
+	case !s.entitled():
+		return ntstatus.AccessDenied, 0
 	}
 	var storage [sockaddrStorage]byte
 	AppendSockaddr(storage[:0], hop.Original)
