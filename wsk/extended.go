@@ -37,11 +37,13 @@ func (c *Client) SocketConnect(typ SocketType, protocol Protocol, local, remote 
 	s.opts.security = sd
 	s.enlist()
 	s.attach(socketContext, dispatch)
-	return k.pend(s.cancel, func() (ntstatus.Status, int) {
-		s.state = binding
-		st := s.bind(s.ctx, local)
+	ctx, cancel := context.WithCancel(s.ctx) // Not the socket's: who cancels too late must leave it as it is.
+	return k.pend(cancel, func() (ntstatus.Status, int) {
+		defer cancel()
+		s.move(unbound, binding)
+		st := s.bind(ctx, local)
 		if st == ntstatus.Success && s.move(bound, connecting) {
-			st = s.establish(s.ctx, remote)
+			st = s.establish(ctx, remote)
 		}
 		if st != ntstatus.Success {
 			s.discard()
@@ -78,7 +80,11 @@ func (s *Socket) ConnectEx(remote netip.AddrPort, data []byte, flags uint32, irp
 		}
 		stop := context.AfterFunc(ctx, s.abort)
 		defer stop()
-		return s.write(s.Transport(), data)
+		st, n := s.write(s.Transport(), data)
+		if !st.Ok() && ctx.Err() != nil {
+			st = ntstatus.Cancelled // IRP-10
+		}
+		return st, n
 	})
 }
 
