@@ -93,6 +93,7 @@ func (s *Socket) sendMessages(op operation, messages [][]byte, flags uint32, rem
 	for _, m := range messages {
 		c.lend(m, false)
 	}
+	c.lend(records, false)
 	ctx, cancel := context.WithCancel(s.ctx)
 	return s.send.push(&request{c: c, interrupt: func() { cancel(); packets.SetWriteDeadline(past) },
 		resume: func() { packets.SetWriteDeadline(noLimit) },
@@ -131,6 +132,9 @@ func (s *Socket) destination(flags uint32, remote netip.AddrPort) (netip.AddrPor
 
 // controlRecords are the sealed records among what is sent with a datagram.
 func (s *Socket) controlRecords(control []ControlMessage) ([]byte, ntstatus.Status) {
+	if len(control) == 0 {
+		return nil, ntstatus.Success
+	}
 	var records []byte
 	for _, m := range control {
 		if m.Level != s.ipLevel() || m.Type != IPWFPRedirectRecords {
@@ -138,8 +142,8 @@ func (s *Socket) controlRecords(control []ControlMessage) ([]byte, ntstatus.Stat
 		}
 		records = m.Data
 	}
-	if records == nil {
-		return nil, ntstatus.Success
+	if len(records) == 0 {
+		return nil, ntstatus.InvalidParameter // SC-40
 	}
 	if may := s.client.provider.opts.MaySetRecords; may != nil && !may(s.owner) {
 		return nil, ntstatus.AccessDenied
