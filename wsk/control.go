@@ -120,8 +120,11 @@ func (s *Socket) controlInline(k *control, code uint32, in, out []byte, returned
 		return ntstatus.InvalidParameter // WSK-CTL-05
 	}
 	s.mu.Lock()
-	gone := s.closing || s.aborted
+	closing, gone := s.closing, s.closing || s.aborted
 	s.mu.Unlock()
+	if closing {
+		s.misused("WSK-CLOSE-01", "calls on a socket that was closed")
+	}
 	if gone {
 		return ntstatus.FileForcedClosed
 	}

@@ -84,7 +84,9 @@ func (s *Socket) listenDispatch() *ClientListenDispatch {
 	case *ClientListenDispatch:
 		return d
 	case *ClientStreamDispatch:
-		return d.Listen
+		if d != nil {
+			return d.Listen
+		}
 	}
 	return nil
 }
@@ -94,7 +96,9 @@ func (s *Socket) connectionDispatch() *ClientConnectionDispatch {
 	case *ClientConnectionDispatch:
 		return d
 	case *ClientStreamDispatch:
-		return d.Connect
+		if d != nil {
+			return d.Connect
+		}
 	}
 	return nil
 }

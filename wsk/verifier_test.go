@@ -219,6 +219,12 @@ func TestVerifierReports(t *testing.T) {
 			var a netip.AddrPort
 			run(func(p *wsk.IRP) ntstatus.Status { return s.GetLocalAddress(&a, p) })
 		}},
+		{"a call without an IRP on a socket that was closed", "WSK-CLOSE-01", "calls on a socket that was closed", func(t *testing.T, w *world) {
+			s := w.socket(t, wsk.BasicSocket, nil)
+			shut(t, s)
+			n := 0
+			require.Equal(t, ntstatus.FileForcedClosed, s.ControlSocket(wsk.Ioctl, wsk.SIOAddressListQuery, 0, nil, nil, &n, nil))
+		}},
 		{"an indication that is released twice", "WSK-RELEASE-01", "releases an indication that is not retained", func(t *testing.T, w *world) {
 			s := w.socket(t, wsk.ConnectionSocket, nil)
 			s.Release(&wsk.DataIndication{})
