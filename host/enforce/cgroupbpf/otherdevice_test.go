@@ -127,7 +127,8 @@ func leadAway(to netip.AddrPort) string {
 }
 
 // neighbour makes a device with a neighbour, to which everything is routed that has no
-// other route, and returns what says whether that hears a word.
+// other route, and returns what says whether that hears a word: it listens where the device
+// is given what it sends, which is before a write returns, however busy the machine is.
 func neighbour() (hears func(string) string, device int, err error) {
 	if said := up(); said != "up" {
 		return nil, 0, errors.New(said)
@@ -158,7 +159,7 @@ func neighbour() (hears func(string) string, device int, err error) {
 	if err = errors.Join(err, e); err != nil {
 		return nil, 0, err
 	}
-	err = errors.Join(unix.Bind(wire, &unix.SockaddrLinklayer{Protocol: everything, Ifindex: v1.Attrs().Index}),
+	err = errors.Join(unix.Bind(wire, &unix.SockaddrLinklayer{Protocol: everything, Ifindex: device}),
 		unix.SetsockoptTimeval(wire, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 300000}))
 	return func(word string) string {
 		for b := make([]byte, 2048); ; {
