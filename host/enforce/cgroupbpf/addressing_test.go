@@ -162,7 +162,7 @@ func TestConnectedDatagramsWithControlMessages(t *testing.T) {
 	defer s.attach(t).Close()
 	to6 := u6.LocalAddr().(*net.UDPAddr).AddrPort()
 	require.Equal(t, []string{"ok", "ok"}, s.run(t, "type of service/"+u4.String(), "type of service/"+to6.String()))
-	require.Equal(t, 1, got())
+	arrive(t, got, 1)
 	require.NoError(t, u6.SetReadDeadline(time.Now().Add(time.Minute)))
 	_, _, err = u6.ReadFrom(make([]byte, 1))
 	require.NoError(t, err)
