@@ -325,7 +325,7 @@ func careless(t *testing.T, p policy, cmd *exec.Cmd) {
 }
 
 // swapper returns a function that puts the socket with in the place of victim
-// while use runs.
+// while use runs. Who waits gives the processor away: it may be the only one.
 func swapper(victim int) func(with int, use func()) {
 	var with atomic.Int32
 	go func() {
@@ -333,6 +333,7 @@ func swapper(victim int) func(with int, use func()) {
 		for seed := uint32(1); ; {
 			w := with.Load()
 			if w == 0 {
+				giveWay()
 				continue
 			}
 			seed = seed*1664525 + 1013904223
@@ -346,10 +347,12 @@ func swapper(victim int) func(with int, use func()) {
 		with.Store(int32(other))
 		use()
 		for with.Load() != 0 {
-			runtime.Gosched()
+			giveWay()
 		}
 	}
 }
+
+func giveWay() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
 // swapUnix connects an AF_UNIX socket while a TCP socket takes its place. It
 // says whether that one got connected.
