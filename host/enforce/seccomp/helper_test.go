@@ -99,6 +99,9 @@ func asRoot(t testing.TB) {
 	}
 }
 
+// runTime is long enough for every program here on one processor that others use, too.
+const runTime = 5 * time.Minute
+
 // supervise runs cmd and returns what it printed.
 func supervise(t testing.TB, opts Options, cmd *exec.Cmd) (string, *os.ProcessState) {
 	t.Helper()
@@ -110,7 +113,7 @@ func supervise(t testing.TB, opts Options, cmd *exec.Cmd) (string, *os.ProcessSt
 	if opts.Logf == nil {
 		opts.Logf = t.Logf
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), runTime, fmt.Errorf("%v has not ended in %v", cmd.Args, runTime))
 	defer cancel()
 	st, err := Run(ctx, opts, cmd)
 	require.NoError(t, err)
@@ -246,6 +249,16 @@ func (l listening) reached() (from []netip.AddrPort) {
 		a := sa.(*unix.SockaddrInet4)
 		from = append(from, netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)))
 	}
+}
+
+// arrive waits until as many have connected, and no more. What is acknowledged may be in
+// the kernel's queue yet, on a machine that is busy.
+func (l listening) arrive(t testing.TB, want int) {
+	got := len(l.reached())
+	for end := time.Now().Add(time.Minute); got < want && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		got += len(l.reached())
+	}
+	require.Equal(t, want, got+len(l.reached()), "what arrives at %v", l.addr)
 }
 
 // copyBinary makes the test binary executable for everybody under another name.

@@ -304,19 +304,28 @@ func TestConnectsOfTheKilledEnd(t *testing.T) {
 	to, _, _ := full(t)
 	p := serve(t, "tcp4", "127.0.0.1:0", "proxy")
 	const crowd = 50
-	open := func() int { return strings.Count(descriptors(t), "socket:") }
-	before, calls := open(), 0
+	before, calls := descriptors(t), 0
+	waits := func(what string, until func(sockets int) bool) { // What was open before may be closed meanwhile.
+		for end := time.Now().Add(time.Minute); ; runtime.Gosched() {
+			n := strings.Count(strings.Join(more(before, descriptors(t)), "\n"), "socket:")
+			if until(n) {
+				return
+			}
+			if time.Now().After(end) {
+				t.Errorf("%s: it has %d sockets more after a minute", what, n)
+				return
+			}
+		}
+	}
 	out := run(t, deciding(func(in fwps.Incoming) netip.AddrPort {
 		if in.Remote != p {
 			return in.Remote
 		}
 		if calls++; calls == 1 { // The crowd's own: all the others wait.
-			for open() < before+crowd {
-			}
+			waits("all of the crowd connect", func(sockets int) bool { return sockets >= crowd })
 			return in.Remote
 		}
-		for open() > before+crowd/2 { // They have been killed.
-		}
+		waits("they have been killed", func(sockets int) bool { return sockets <= crowd/2 })
 		return in.Remote
 	}), "massacre", to.String(), p.String(), strconv.Itoa(crowd))
 	require.Equal(t, "ok proxy\n", out)
