@@ -77,7 +77,7 @@ func (d *daemon) before(p *policyrun.Policy) error {
 // inForce notes what is in force now.
 func (d *daemon) inForce(file *policyfile.File) {
 	d.mu.Lock()
-	d.policy = control.Policy{File: d.o.policy, Generation: d.policy.Generation + 1, Digest: d.files.digest(), Since: time.Now(), Filters: len(file.Policy.Filters)}
+	d.policy = control.Policy{File: d.o.policy, Generation: d.policy.Generation + 1, Digest: d.files.digest(), Since: time.Now(), Filters: written(file)}
 	p := d.policy
 	d.mu.Unlock()
 	d.log.Info("policy in force", "file", p.File, "generation", p.Generation, "digest", p.Digest, "filters", p.Filters, "callouts", len(file.Callouts))
@@ -149,7 +149,7 @@ func (d *daemon) tell(err error) {
 func (d *daemon) summary() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := fmt.Sprintf("policy %d of %s, %d filters", d.policy.Generation, d.policy.File, d.policy.Filters)
+	s := fmt.Sprintf("policy %d of %s, %s", d.policy.Generation, d.policy.File, counted(d.policy.Filters, "filter"))
 	if d.reload.Error != "" {
 		s += "; the newest is not taken: " + d.reload.Error
 	}

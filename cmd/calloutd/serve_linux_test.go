@@ -33,7 +33,7 @@ func TestServe(t *testing.T) {
 	first := s.status()
 	require.Equal(t, "ready", first.State)
 	require.EqualValues(t, 1, first.Policy.Generation)
-	require.Equal(t, 2, first.Policy.Filters, "for both families")
+	require.Equal(t, 1, first.Policy.Filters, "as the policy file has them: for both IP versions it is one")
 	require.Len(t, first.Policy.Digest, 64)
 	require.Len(t, first.Proxies, 1)
 	require.Equal(t, s.cmd.Process.Pid, first.PID)

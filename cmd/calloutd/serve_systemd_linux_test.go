@@ -49,7 +49,7 @@ func TestServeUnderAServiceManager(t *testing.T) {
 			}
 		}
 	}
-	told("READY=1\nSTATUS=policy 1 of policy.yaml, 2 filters")
+	told("READY=1\nSTATUS=policy 1 of policy.yaml, 1 filter")
 	told("WATCHDOG=1")
 	st, err := control.Ask(t.Context(), filepath.Join(dir, "unix.passed"))
 	require.NoError(t, err)
@@ -59,7 +59,7 @@ func TestServeUnderAServiceManager(t *testing.T) {
 	client.Close()
 	s.signal(syscall.SIGHUP)
 	told("RELOADING=1\nMONOTONIC_USEC=")
-	told("READY=1\nSTATUS=policy 2 of policy.yaml, 2 filters")
+	told("READY=1\nSTATUS=policy 2 of policy.yaml, 1 filter")
 	s.signal(syscall.SIGTERM)
 	told("STOPPING=1")
 	s.wait("ended")

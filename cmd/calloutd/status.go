@@ -84,7 +84,7 @@ func printStatus(out io.Writer, s control.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	row("state", "%s, process %d, for %v", s.State, s.PID, time.Duration(s.Uptime*float64(time.Second)).Round(time.Second))
-	row("policy", "%s, generation %d, %d filters, since %s", policytrace.Clean(s.Policy.File), s.Policy.Generation, s.Policy.Filters, s.Policy.Since.Format(time.RFC3339))
+	row("policy", "%s, generation %d, %s, since %s", policytrace.Clean(s.Policy.File), s.Policy.Generation, counted(s.Policy.Filters, "filter"), s.Policy.Since.Format(time.RFC3339))
 	row("digest", "%s", s.Policy.Digest)
 	for _, id := range slices.Sorted(maps.Keys(s.Callouts)) {
 		c := s.Callouts[id]

@@ -49,7 +49,7 @@ func (s Status) daemon() []family {
 		{"start_time_seconds", "gauge", "When the daemon began.", one(seconds(s.Started))},
 		{"policy_generation", "gauge", "How many policies came into force.", one(float64(s.Policy.Generation))},
 		{"policy_since_seconds", "gauge", "Since when this one is.", one(seconds(s.Policy.Since))},
-		{"policy_filters", "gauge", "Filters in force; one for both IP versions is two.", one(float64(s.Policy.Filters))},
+		{"policy_filters", "gauge", "Filters in force, as the policy file has them.", one(float64(s.Policy.Filters))},
 		{"policy_reloads_total", "counter", "Attempts to put another policy into force.", one(float64(s.Reload.Attempts))},
 		{"policy_reload_failures_total", "counter", "Those that failed.", one(float64(s.Reload.Failures))},
 		{"policy_reload_failed", "gauge", "Whether the last one failed: what is in force is not what is in the file.", one(truth(s.Reload.Error != ""))},
