@@ -87,8 +87,10 @@ func (o *benchOptions) bench(cmd *cobra.Command, policy string) error {
 	}
 	// The main goroutine keeps to its thread, which makes it slow to hand over.
 	done := make(chan *benchResult)
-	go func() { done <- measure(cmd.Context(), p, x, o.time) }()
+	bar := newProgress(cmd.ErrOrStderr(), parts, "decisions")
+	go func() { done <- measure(cmd.Context(), p, x, o.time, bar) }()
 	r := <-done
+	bar.end()
 	r.Policy, r.Connections, r.Source = policy, x.connections, x.source
 	if o.json {
 		return encode(cmd.OutOrStdout(), r)

@@ -41,8 +41,13 @@ type calloutBench struct {
 // turns is how often policy and empty policy take turns; the median counts.
 const turns = 11
 
+// parts is how many parts of equal length measuring has: first all is made warm, and last
+// come the latencies.
+const parts = 2 + 2*turns + turns
+
 // measure decides the mix with the policy and with none, in turns.
-func measure(ctx context.Context, p *policyrun.Policy, x *mix, long time.Duration) *benchResult {
+func measure(ctx context.Context, p *policyrun.Policy, x *mix, long time.Duration, bar *progress) *benchResult {
+	bar.at(0, 0)
 	r := &benchResult{Asked: len(x.asked), Callouts: map[string]calloutBench{}}
 	empty := emptyEngine()
 	decide(ctx, p.Engine, x, long/turns) // Everything is warm once.
@@ -50,10 +55,11 @@ func measure(ctx context.Context, p *policyrun.Policy, x *mix, long time.Duratio
 	before := stats(p)
 	var with, without []float64
 	var n, allocs uint64
-	for range turns {
+	for i := range turns {
 		t := decide(ctx, p.Engine, x, long/turns)
 		with, n, allocs = append(with, t.ns), n+t.n, allocs+t.allocs
 		without = append(without, decide(ctx, empty, x, long/turns).ns)
+		bar.at(int64(2+2*(i+1)), int(n))
 	}
 	for id, now := range stats(p) {
 		old := before[id]

@@ -71,6 +71,16 @@ func TestASoakThatIsInterruptedSaysWhatItSaw(t *testing.T) {
 	require.Regexp(t, `: \d+ decisions in \d+ s, \d+ reloads, 0 failures, interrupted\nmemory is flat: `, out.String())
 }
 
+func TestATerminalSeesHowFarABenchIs(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "calloutd", "bench", quickstart, "--time", "200ms")
+	terminal, out := inTerminal(t, cmd)
+	var shown bytes.Buffer
+	_, _ = shown.ReadFrom(terminal) // It ends with an error when the other end is closed.
+	require.NoError(t, cmd.Wait())
+	require.Regexp(t, `^\r\x1b\[K\[\.+\] +0 %  0 decisions\r.*#.*\] +\d+ %  [\d,]+ decisions\r\x1b\[K$`, shown.String())
+	require.Regexp(t, `(?m)^a decision +\d+ ns`, out.String())
+}
+
 func TestATerminalSeesHowFarCasesAre(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
