@@ -65,7 +65,7 @@ func countOf(cmd *cobra.Command, found []string) string {
 	if words := positional(cmd.Use); n < len(words) {
 		return areMissing(words[n:], cmd.ValidArgs)
 	}
-	return "the number of arguments is " + found[1]
+	return "an argument is missing"
 }
 
 // areMissing names arguments, and what the first can be if there are only some.

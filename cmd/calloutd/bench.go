@@ -24,7 +24,7 @@ import (
 func newBench() *cobra.Command {
 	var o benchOptions
 	cmd := &cobra.Command{
-		Use:   "bench POLICY",
+		Use:   "bench [POLICY]",
 		Short: "Measure what decisions of a policy cost",
 		Long: `Bench decides the connections of the policy's cases again and again, or, where there are
 none, some at the boundaries of what it names. A decision is one layer that the policy has
@@ -35,9 +35,9 @@ is the number to compare, since both suffer from whatever else the machine does.
 hundred times, and draws the memory of the process, of Go's heap and of the guests over
 time. It ends with code 1 when memory grew. An interrupt ends it early, with what it saw.`,
 		Example: `  calloutd bench examples/quickstart/policy.yaml
-  calloutd bench policy.yaml --json
-  calloutd bench policy.yaml --soak 10000000 --plot soak.svg`,
-		Args:              cobra.ExactArgs(1),
+  calloutd bench --json
+  calloutd bench --soak 10000000 --plot soak.svg`,
+		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: policyFiles,
 		RunE:              onPolicy(o.bench),
 	}

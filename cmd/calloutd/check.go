@@ -16,20 +16,22 @@ import (
 func newCheck() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "check FILE|DIR...",
+		Use:   "check [FILE|DIR...]",
 		Short: "Check policy files and the callouts they name",
 		Long: `Check reads each policy, builds and loads its callouts with their configuration, and
 reports every mistake with its place. It starts no proxy. A folder stands for its
-policy.yaml, or, if it has none, for each that is below it. It ends with code 1 when there
-are mistakes, with 125 when a file cannot be read.
+policy.yaml, or, if it has none, for each that is below it; without a name it is this
+folder. It ends with code 1 when there are mistakes, with 125 when a file cannot be read.
 
 It warns of what the engine takes and hardly anybody means: callouts, proxies, sets and
 other objects that nothing uses, and callouts that know a proxy and are only asked where
 nothing can be redirected. Warnings do not change the code.`,
-		Example:           "  calloutd check policy.yaml\n  calloutd check examples",
-		Args:              cobra.MinimumNArgs(1),
+		Example:           "  calloutd check\n  calloutd check policy.yaml examples",
 		ValidArgsFunction: policyFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				args = []string{"."}
+			}
 			code := 0
 			for _, file := range policiesBelow(args) {
 				file, err := policyAt(file)

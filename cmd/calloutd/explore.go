@@ -40,7 +40,8 @@ connection, to be shared. Only this system can reach it, unless --listen and --a
 say otherwise. It ends when it is interrupted.`,
 		Example: `  calloutd explore --open examples/forward
   calloutd explore --listen 127.0.0.1:8600 policy.yaml next.yaml`,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.explore(cmd, args) },
+		ValidArgsFunction: policyFiles,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.explore(cmd, args) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "where the page is served, ADDR:PORT; port 0 is a free one")
@@ -127,10 +128,10 @@ func policyAt(arg string) (string, error) {
 	return file, nil
 }
 
-// onPolicy runs a command whose argument is a policy.
+// onPolicy runs a command whose argument is a policy, without it that of this folder.
 func onPolicy(run func(cmd *cobra.Command, policy string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		policy, err := policyAt(args[0])
+		policy, err := policyAt(slices.Concat(args, []string{"."})[0])
 		if err != nil {
 			return err
 		}

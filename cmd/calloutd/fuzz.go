@@ -23,7 +23,7 @@ import (
 func newFuzz() *cobra.Command {
 	var o fuzzOptions
 	cmd := &cobra.Command{
-		Use:   "fuzz POLICY",
+		Use:   "fuzz [POLICY]",
 		Short: "Search for connections that a policy decides in a way that cannot be meant",
 		Long: `Fuzz tries connections at the boundaries of the policy and changes those that reach
 something new: a filter, an answer, or code of a callout. It looks for callouts that
@@ -33,9 +33,9 @@ invariants. Each fault is shown once, with the smallest connection that has it, 
 written as a case that calloutd test runs. Nothing is connected.
 
 The same seed tries the same connections. It ends with code 1 when it found something.`,
-		Example: `  calloutd fuzz policy.yaml
+		Example: `  calloutd fuzz
   calloutd fuzz policy.yaml --seed 7 --limit 1000000 --out -`,
-		Args:              cobra.ExactArgs(1),
+		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: policyFiles,
 		RunE:              onPolicy(o.fuzz),
 	}

@@ -1,6 +1,10 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+)
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -51,10 +55,18 @@ calloutd itself. run ends with the code of its command.`,
 	return root
 }
 
-// policyFlag adds the flag that names the policy, which must be given.
-func policyFlag(cmd *cobra.Command, path *string) {
-	policyVar(cmd, path, "policy file, or folder with a policy.yaml (required)")
-	_ = cmd.MarkFlagRequired("policy") // fails only for a flag that does not exist
+// policyHere adds the flag that names the policy. Without it the policy is that of this folder.
+func policyHere(cmd *cobra.Command, path *string) {
+	policyVar(cmd, path, "policy file, or folder with a policy.yaml (default: this folder)")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if cmd.Flags().Changed("policy") {
+			return nil
+		}
+		if *path, err = policyAt("."); err != nil {
+			return errors.New("there is no policy.yaml in this folder: give --policy FILE or --policy DIR")
+		}
+		return nil
+	}
 }
 
 func policyVar(cmd *cobra.Command, path *string, usage string) {

@@ -20,13 +20,14 @@ import (
 func newRun() *cobra.Command {
 	var o runOptions
 	cmd := &cobra.Command{
-		Use:   "run --policy FILE [flags] -- COMMAND [ARGS...]",
+		Use:   "run [--policy FILE] [flags] -- COMMAND [ARGS...]",
 		Short: "Run a command with the policy enforced on every connection it and its children make",
 		Long: `Run starts the command and takes everything that its whole process tree connects, sends
-to, binds, listens on and accepts through the policy. It needs no privilege. The command
-keeps its terminal, signals and exit code: 128 and the signal's number if a signal ended
-it, 126 if it cannot be executed, 127 if there is none. What is blocked fails with EACCES
-and prints one line on standard error: who, where to, which filter and callout, and why.
+to, binds, listens on and accepts through the policy. It needs no privilege.
+Without --policy it is the policy.yaml of this folder. The command keeps its terminal,
+signals and exit code: 128 and the signal's number if a signal ended it, 126 if it cannot
+be executed, 127 if there is none. What is blocked fails with EACCES and prints one line
+on standard error: who, where to, which filter and callout, and why.
 
 With --events every decision is a line for machines, and with --summary the end is told:
 who connected where, and what was blocked and why.
@@ -37,12 +38,12 @@ its sockets are made outside, and a hostile program that wins a race wins nothin
 A policy with filters that would not be asked, such as those of ALE_ENDPOINT_CLOSURE, is
 refused: --partial runs it all the same.`,
 		Example: `  calloutd run --policy examples/quickstart/policy.yaml -- curl -s http://198.51.100.7/
-  calloutd run -p policy.yaml --summary --events decisions.jsonl -- make test`,
+  calloutd run --summary --events decisions.jsonl -- make test`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeCommand,
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
-	policyFlag(cmd, &o.policy)
+	policyHere(cmd, &o.policy)
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
 	f.SetInterspersed(false)

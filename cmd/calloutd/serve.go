@@ -43,7 +43,8 @@ A service manager is told when it is ready, reloads and ends, and may pass the s
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.serve(cmd.Context(), cmd.ErrOrStderr()) },
 	}
-	policyFlag(cmd, &o.policy)
+	policyVar(cmd, &o.policy, "policy file, or folder with a policy.yaml (required)")
+	_ = cmd.MarkFlagRequired("policy") // fails only for a flag that does not exist
 	f := cmd.Flags()
 	f.StringVar(&o.cgroup, "cgroup", "", "enforce the policy on this cgroup (root)")
 	f.StringVar(&o.pin, "pin", "", "with --cgroup: folder of a BPF file system where the kernel's part is kept")

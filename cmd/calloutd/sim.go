@@ -30,7 +30,7 @@ import (
 func newSim() *cobra.Command {
 	var o description
 	cmd := &cobra.Command{
-		Use:   "sim --policy FILE --to ADDR:PORT",
+		Use:   "sim [--policy FILE] --to ADDR:PORT",
 		Short: "Take one described connection through the engine and print why it goes where it goes",
 		Long: `Sim asks every layer what it would do with the connection you describe and prints
 each layer, filter, callout and reason, and what a forward proxy's own connection would
@@ -48,7 +48,7 @@ It ends with code 1 when the connection is blocked, or goes round in a loop.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.simulate(cmd) },
 	}
-	policyFlag(cmd, &o.policy)
+	policyHere(cmd, &o.policy)
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
 	f.StringVar(&o.to, "to", "", "where the connection goes, ADDR:PORT (required)")

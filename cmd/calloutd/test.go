@@ -37,7 +37,8 @@ there is nothing to run or a file has mistakes.`,
   calloutd test policy.yaml --run 'proxy' --verbose
   calloutd test --min 90 --junit report.xml
   calloutd test plugins --min 90 --builds debug`,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.test(cmd, args) },
+		ValidArgsFunction: completeFiles("yaml", "yml", "txtar"),
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.test(cmd, args) },
 	}
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()

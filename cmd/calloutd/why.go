@@ -15,7 +15,7 @@ import (
 func newWhy() *cobra.Command {
 	var o description
 	cmd := &cobra.Command{
-		Use:   "why DEST --policy FILE",
+		Use:   "why DEST [--policy FILE]",
 		Short: "Say in words why a connection is decided so, and what would have to change",
 		Long: `Why takes the connection you describe through the engine and says what happens, which
 filter at which layer decided because of which conditions, and what its callout said.
@@ -32,7 +32,7 @@ who stands where: whose filter in which sublayer decided, and what became of the
 			return o.why(cmd)
 		},
 	}
-	policyFlag(cmd, &o.policy)
+	policyHere(cmd, &o.policy)
 	jsonFlag(cmd, &o.json)
 	o.flags(cmd)
 	cmd.Flags().BoolVar(&o.inbound, "inbound", false, "the program accepts the connection at DEST instead of making it")
