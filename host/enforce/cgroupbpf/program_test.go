@@ -91,6 +91,10 @@ func try(network, to string) string {
 	switch network {
 	case "daemon":
 		return daemon(to)
+	case "abused":
+		return abused(to)
+	case "hammer all":
+		return hammerAll(to)
 	case "hammer":
 		return hammer(to)
 	case "up":
