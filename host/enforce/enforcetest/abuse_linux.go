@@ -147,10 +147,14 @@ func NewAccount(t testing.TB, more ...fwpm.Filter) *Account {
 			if err != nil {
 				return
 			}
-			if f, err := listening.Accept(context.Background(), c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort()); err == nil {
-				f.Close()
-			}
-			c.Close()
+			// One that was reset in the backlog, whose port is another one's by now, takes
+			// the record of that, which then waits for it in vain, and nobody must wait for that.
+			serving.Go(func() {
+				if f, err := listening.Accept(context.Background(), c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort()); err == nil {
+					f.Close()
+				}
+				c.Close()
+			})
 		}
 	})
 	return a
