@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -343,4 +344,16 @@ func descriptors(t testing.TB) string {
 		}
 	}
 	return s.String()
+}
+
+// more are the descriptors that were not there before. One that was may be gone: of
+// a connection that the proxy had not closed yet.
+func more(before, after string) (left []string) {
+	had := strings.Split(before, "\n")
+	for _, d := range strings.Split(after, "\n") {
+		if !slices.Contains(had, d) {
+			left = append(left, d)
+		}
+	}
+	return left
 }
