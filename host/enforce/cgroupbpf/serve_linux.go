@@ -44,21 +44,14 @@ func (a *Attachment) serve() error {
 }
 
 func (h *home) accept(l *net.TCPListener) {
-	for {
-		c, err := l.AcceptTCP()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			h.a.opts.Logf("cgroupbpf: accept: %v", err)
-			continue
-		}
-		h.a.carried.Add(1)
-		h.a.wg.Go(func() {
-			defer h.a.carried.Add(-1)
-			h.answer(h.a.ctx, c)
+	a := h.a
+	carry.Accept(a.ctx, l, func(err error) { a.opts.Logf("cgroupbpf: %v", err) }, func(c *net.TCPConn) {
+		a.carried.Add(1)
+		a.wg.Go(func() {
+			defer a.carried.Add(-1)
+			h.answer(a.ctx, c)
 		})
-	}
+	})
 }
 
 // answer decides one connection and carries it.

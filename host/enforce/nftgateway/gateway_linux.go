@@ -161,17 +161,10 @@ func transparent(network, _ string, c syscall.RawConn) error {
 }
 
 func (g *Gateway) accept(ctx context.Context, l *net.TCPListener) {
-	for {
-		c, err := l.AcceptTCP()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			g.opts.Logf("nftgateway: accept: %v", err)
-			continue
-		}
-		g.wg.Go(func() { g.answer(ctx, c, l.Addr().(*net.TCPAddr).AddrPort().Port()) })
-	}
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	carry.Accept(ctx, l, func(err error) { g.opts.Logf("nftgateway: %v", err) }, func(c *net.TCPConn) {
+		g.wg.Go(func() { g.answer(ctx, c, port) })
+	})
 }
 
 // answer decides one connection and carries it. One that the rules did not send

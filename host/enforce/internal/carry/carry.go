@@ -13,6 +13,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/calloutd/calloutd/host/ale"
@@ -63,9 +64,11 @@ func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
 	}
 }
 
-// refuse resets a connection. Whoever sees the reset finds the reason told.
+// refuse resets a connection. Whoever sees the reset finds the reason told, unless it is
+// the destination's.
 func (r *Carrier) refuse(c *net.TCPConn, in *fwps.Incoming, err error) {
-	if b := (*ale.BlockedError)(nil); errors.As(err, &b) {
+	b := (*ale.BlockedError)(nil)
+	if errors.As(err, &b) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		r.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Local: in.Local, Remote: in.Remote, Err: err})
 	}
 	Reset(c)

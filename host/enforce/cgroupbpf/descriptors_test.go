@@ -1,0 +1,47 @@
+//go:build linux && (amd64 || arm64)
+
+package cgroupbpf
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+// Without descriptors nothing goes on undecided. A connection that cannot be carried for
+// want of one is reset, with the reason; one that cannot be accepted waits.
+func TestWithoutDescriptors(t *testing.T) {
+	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil).String()
+	restore := func() {}
+	defer func() { restore() }()
+	var once sync.Once
+	permit := fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error {
+		once.Do(func() { restore = enforcetest.WithoutDescriptors() }) // It is accepted, and not yet carried.
+		v.Action = fwp.ActionPermit
+		return nil
+	})
+	s := newSite(t, &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: askAll()}, permit)
+	var wants enforcetest.Wants
+	s.opts.Logf = wants.Logf
+	defer s.attach(t).Close()
+	first, second := s.start(t, 0, "stdin/", "tcp/"+origin), s.start(t, 0, "stdin/", "tcp/"+origin)
+
+	require.Equal(t, []string{"told", "ECONNRESET"}, first.end())
+	denials, _ := s.told()
+	require.Len(t, denials, 1)
+	require.Contains(t, denials[0], "too many open files")
+	restore()
+
+	restore = enforcetest.WithoutDescriptors()
+	second.stdin.Close()
+	wants.Patient(t)
+	restore()
+	require.Equal(t, []string{"told", "origin from " + origin}, second.end())
+}
