@@ -3,12 +3,15 @@
 package nftgateway
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -57,6 +60,37 @@ func TestWithoutDescriptors(t *testing.T) {
 			require.Equal(t, "origin", <-heard)
 			require.NoError(t, g.Close())
 		}
+	})
+}
+
+// Rules that somebody takes away while descriptors lack are put back when they do not.
+func TestRulesAreBackWhenDescriptorsAre(t *testing.T) {
+	router(t, func(n *network) {
+		failed := make(chan struct{}, 1)
+		g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: permitAll(), Logf: func(format string, args ...any) {
+			if strings.Contains(fmt.Sprintf(format, args...), "too many open files") {
+				select {
+				case failed <- struct{}{}:
+				default:
+				}
+			}
+		}})
+		require.NoError(t, err)
+		defer g.Close()
+		c, err := nftables.New(nftables.AsLasting())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, c.CloseLasting()) }()
+		restore := enforcetest.WithoutDescriptors()
+		defer func() { restore() }()
+		c.FlushRuleset()
+		require.NoError(t, c.Flush())
+		select {
+		case <-failed:
+		case <-time.After(waitTime):
+			t.Fatal("nobody is told that the rules cannot be put back")
+		}
+		restore()
+		require.Eventually(t, func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.inForce() }, waitTime, pollTime)
 	})
 }
 

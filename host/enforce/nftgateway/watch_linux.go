@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -43,12 +44,16 @@ func (g *Gateway) watch(ctx context.Context) error {
 				return
 			}
 		}
+		var again <-chan time.Time
 		for {
 			select {
 			case <-changed:
-				g.follow()
+			case <-again:
 			case <-ctx.Done():
 				return
+			}
+			if again = nil; !g.follow() {
+				again = time.After(time.Second) // What it lacks, such as descriptors, may be there then.
 			}
 		}
 	})
@@ -88,23 +93,23 @@ func matters(m syscall.NetlinkMessage) bool {
 	return false
 }
 
-// follow makes the rules what they have to be.
-func (g *Gateway) follow() {
+// follow makes the rules what they have to be, and reports whether they are.
+func (g *Gateway) follow() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
-		return
+		return true
 	}
 	now, err := g.opts.look(g.site)
 	if err == nil && now.equal(g.site) && g.inForce() {
-		return
+		return true
 	}
 	if err == nil {
 		err = install(&g.opts, g.ports, now)
 	}
 	if err != nil {
 		g.opts.Logf("nftgateway: what comes in may not be decided any more: %v", err)
-		return
+		return false
 	}
 	switch {
 	case now.equal(g.site):
@@ -116,6 +121,7 @@ func (g *Gateway) follow() {
 		}
 	}
 	g.site = now
+	return true
 }
 
 func (g *Gateway) inForce() bool {
