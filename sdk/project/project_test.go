@@ -92,6 +92,8 @@ func TestWordsAreTheSDKs(t *testing.T) {
 		for word, here := range map[string]string{"Permit": l.Words.Permit, "Block": l.Words.Block, "Continue": l.Words.Continue, "Redirect": l.Words.Redirect} {
 			require.Regexp(t, `(?m)^\| `+word+` \|.*`+regexp.QuoteMeta(here), string(src), l.Name)
 		}
+		// A callout is the module, a policy is what asks it: filters and callouts.
+		require.NotRegexp(t, `(?i)\b(a|an|the|each|this) policy\b([^ ]| [^f]| f[^i])`, string(src), l.Name)
 	}
 }
 
