@@ -164,7 +164,7 @@ func TestEveryPolicyIsCoveredByItsCases(t *testing.T) {
 		}
 	}
 	require.Greater(t, plugins, 5)
-	cmd := exec.CommandContext(t.Context(), "go", "run", "./cmd/calloutd", "test", "--min", "90", "--builds", builds, "plugins", "examples")
+	cmd := exec.CommandContext(t.Context(), "go", "run", "-trimpath", "./cmd/calloutd", "test", "--min", "90", "--builds", builds, "plugins", "examples")
 	cmd.Dir = "../.."
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
