@@ -146,7 +146,7 @@ func (s stranger) try(t *testing.T) string {
 		<-ended
 		hangs.Stop()
 	})
-	for {
+	for late := time.After(2 * time.Minute); ; {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			c.Close()
 			return addr
@@ -155,6 +155,8 @@ func (s stranger) try(t *testing.T) string {
 		case err := <-ended:
 			t.Logf("%s: %v\n%s", s.tool, err, out.String())
 			return ""
+		case <-late:
+			t.Fatalf("%v does not listen on %s after two minutes", argv, addr)
 		case <-time.After(5 * time.Millisecond): // It tells nobody that it listens.
 		}
 	}
