@@ -50,8 +50,9 @@ func hammerAll(to string) string {
 	}
 }
 
-// Programs that are killed wherever they are leave nothing behind, neither here nor in the
-// kernel's maps, and each decision has an outcome.
+// Programs that are killed wherever they are leave nothing behind that runs here, and nothing
+// in the kernel's maps, and each decision has an outcome. A record of a connection that was
+// reset before the proxy accepted it waits for two minutes.
 func TestAbuse(t *testing.T) {
 	processes, connections := enforcetest.Size()
 	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil)
