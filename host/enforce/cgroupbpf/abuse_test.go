@@ -54,7 +54,7 @@ func hammerAll(to string) string {
 // in the kernel's maps, and each decision has an outcome. A record of a connection that was
 // reset before the proxy accepted it waits for two minutes.
 func TestAbuse(t *testing.T) {
-	processes, connections := enforcetest.Size()
+	processes, connections := enforcetest.AbuseSize()
 	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil)
 	at, reached := reached(t, unix.SOCK_STREAM)
 	a := enforcetest.NewAccount(t, filter(2, authConnect, fwp.ActionBlock, port(at.Port())))

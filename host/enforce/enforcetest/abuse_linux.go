@@ -29,8 +29,8 @@ import (
 // Abused is a net whose connections an Account redirects. Nobody has it.
 var Abused = netip.MustParsePrefix("198.51.100.0/24")
 
-// Size is how much abuse there is: a little, or a day's worth of it with CALLOUTD_ABUSE=full.
-func Size() (processes, connections int) {
+// AbuseSize is how much abuse there is: a little, or a day's worth of it with CALLOUTD_ABUSE=full.
+func AbuseSize() (processes, connections int) {
 	if os.Getenv("CALLOUTD_ABUSE") == "full" {
 		return 200, 100_000
 	}

@@ -49,7 +49,7 @@ func abuse(t *testing.T, a *enforcetest.Account, processes, connections int) {
 // goroutine, record or memory; and each decision has an outcome.
 func TestAbuse(t *testing.T) {
 	need(t)
-	processes, connections := enforcetest.Size()
+	processes, connections := enforcetest.AbuseSize()
 	a := enforcetest.NewAccount(t)
 	abuse(t, a, processes, connections/10)
 	before := enforcetest.Held(t)
