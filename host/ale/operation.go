@@ -27,20 +27,28 @@ func (s *Socket) check() error {
 	return nil
 }
 
-// begin announces an operation, whose context ends with the socket. end must
-// follow.
+// begin announces an operation, whose context ends with the socket, and asks about
+// the socket's grants if it has to. end must follow.
 func (s *Socket) begin(ctx context.Context) (*operation, error) {
-	if err := s.reclassify(ctx); err != nil {
+	op, err := s.announce(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err = s.reclassify(op.ctx); err != nil {
+		s.end(op, &err)
+		return nil, err
+	}
+	return op, nil
+}
+
+func (s *Socket) announce(ctx context.Context) (*operation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.check(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	op := &operation{ctx, cancel}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.check(); err != nil {
-		cancel(err)
-		return nil, err
-	}
 	s.operations = append(s.operations, op)
 	return op, nil
 }

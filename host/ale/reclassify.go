@@ -66,6 +66,10 @@ func (g *grant) again(ctx context.Context, e *Enforcer) error {
 	}
 	in := g.in
 	in.Flags |= fwp.FlagIsReclassify
-	g.generation, g.refused = now, e.decide(ctx, &in)
-	return g.refused
+	err := e.decide(ctx, &in)
+	if context.Cause(ctx) != nil { // It is who asked that ended: the next one asks again.
+		return err
+	}
+	g.generation, g.refused = now, err
+	return err
 }
