@@ -109,12 +109,11 @@ var errNoImplicitBind = errors.New("ale: a callout redirected the bind of a sock
 // ensureBound is the implicit bind of a socket that is used unbound (ALE-LAY-06).
 // The system chooses the address later, unless there is a function to bind with.
 func (s *Socket) ensureBound(ctx context.Context, remote netip.AddrPort) error {
-	s.mu.Lock()
-	bound, bind := s.bound || s.assigned, s.implicit
-	s.mu.Unlock()
-	if bound {
-		return nil
+	bind, bound, err := s.beginBinding(ctx)
+	if bound || err != nil {
+		return err
 	}
+	defer s.endBinding()
 	in := s.incoming()
 	in.Flags |= fwp.FlagIsImplicitBind
 	if !in.Local.IsValid() {
@@ -138,6 +137,40 @@ func (s *Socket) ensureBound(ctx context.Context, remote netip.AddrPort) error {
 		s.mu.Unlock()
 		return nil
 	}
-	_, err := s.bind(ctx, in, bind)
+	_, err = s.bind(ctx, in, bind)
 	return err
+}
+
+// beginBinding makes the caller the one who binds the socket, if it is not bound; who
+// comes meanwhile waits. endBinding must follow.
+func (s *Socket) beginBinding(ctx context.Context) (bind BindFunc, bound bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.binding {
+		if s.settled == nil {
+			s.settled = make(chan struct{})
+		}
+		settled := s.settled
+		s.mu.Unlock()
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		if s.mu.Lock(); err != nil {
+			return nil, false, err
+		}
+	}
+	bound = s.bound || s.assigned
+	s.binding = !bound
+	return s.implicit, bound, nil
+}
+
+func (s *Socket) endBinding() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.binding = false; s.settled != nil {
+		close(s.settled)
+		s.settled = nil
+	}
 }

@@ -34,7 +34,9 @@ type Socket struct {
 	operations []*operation // under way in the layers
 	grants     []*grant     // to be asked about again
 	implicit   BindFunc
-	spare      *Flow // a Carrier's, used again
+	binding    bool          // an implicit bind is under way
+	settled    chan struct{} // closed when it ends; nil: nobody waits for it
+	spare      *Flow         // a Carrier's, used again
 }
 
 // A BindFunc binds the real socket and returns what it is bound to.
