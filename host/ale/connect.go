@@ -195,7 +195,7 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 	going := err == nil || errors.Is(err, ErrInProgress)
 	if records != nil {
 		if going {
-			f.e.meet.finish(key{in.Protocol, local, p.remote}, ticket, records, f.e.opts.Now())
+			f.e.meet.finish(key{in.Protocol, local, p.remote}, ticket, records)
 		} else {
 			f.e.meet.abandon(p.remote, ticket)
 			f.e.Release(records)

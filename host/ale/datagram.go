@@ -117,7 +117,7 @@ func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort, m *ICMPMess
 	}
 	if records != nil {
 		f.hold(&p)
-		s.e.meet.finish(key{in.Protocol, source(in.Local, p.remote), p.remote}, s.e.meet.begin(p.remote), records, s.e.opts.Now())
+		s.e.meet.finish(key{in.Protocol, source(in.Local, p.remote), p.remote}, s.e.meet.begin(p.remote), records)
 	}
 	if p.observer != nil {
 		p.sent(in)
@@ -174,7 +174,7 @@ func (s *Socket) answered(p peer) *Flow {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f, now := s.flows.byTarget[peer{plain(p.remote), p.icmp}], s.e.opts.Now()
-	if f == nil || now.Sub(f.last) >= s.e.opts.FlowIdle {
+	if f == nil || s.closed || now.Sub(f.last) >= s.e.opts.FlowIdle {
 		return nil
 	}
 	f.last = now

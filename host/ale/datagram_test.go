@@ -12,6 +12,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect/memstore"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
 func datagrams() fwps.Incoming {
@@ -89,4 +90,21 @@ func TestDatagramFlowsIdleOut(t *testing.T) {
 	require.True(t, send(third), "and looks for idle ones, which it does once a minute")
 	now = now.Add(time.Minute / 2)
 	require.True(t, send(second))
+}
+
+// WSK-RET-04: a closed socket hears nobody any more, not even the proxy of a flow that it had.
+func TestAClosedSocketHearsNoAnswer(t *testing.T) {
+	e, store, _ := enforcer(redirecting())
+	s := e.NewSocket(datagrams())
+	to, _, _, err := s.SendTo(t.Context(), origin)
+	require.NoError(t, err)
+	require.Equal(t, proxy, to)
+	from, _, _, err := s.ReceiveFrom(t.Context(), proxy)
+	require.NoError(t, err)
+	require.Equal(t, origin, from)
+	s.Close()
+	_, f, _, err := s.ReceiveFrom(t.Context(), proxy)
+	require.ErrorIs(t, err, ntstatus.FileForcedClosed)
+	require.Nil(t, f)
+	require.Equal(t, 1, store.Len(), "what the proxy did not take yet")
 }

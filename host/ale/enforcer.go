@@ -96,7 +96,7 @@ func New(opts Options) *Enforcer {
 	if opts.Sealer == nil {
 		opts.Sealer = redirect.NewSealer()
 	}
-	e := &Enforcer{opts: opts, sealer: opts.Sealer, meet: newRendezvous(opts.Store)}
+	e := &Enforcer{opts: opts, sealer: opts.Sealer, meet: newRendezvous(opts.Store, opts.Now)}
 	e.scratch.New = func() any { return new(scratch) }
 	return e
 }

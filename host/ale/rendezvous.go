@@ -22,6 +22,7 @@ import (
 // socket and no longer to a pair of addresses.
 type rendezvous struct {
 	store redirect.Store
+	now   func() time.Time
 
 	begun atomic.Uint64 // the last ticket; changed under mu
 
@@ -60,8 +61,8 @@ const (
 	handoverLife = 2 * time.Minute
 )
 
-func newRendezvous(s redirect.Store) *rendezvous {
-	return &rendezvous{store: s, flights: map[netip.AddrPort]*flights{}, ready: map[key]handover{}, waiting: map[key]*waiter{}}
+func newRendezvous(s redirect.Store, now func() time.Time) *rendezvous {
+	return &rendezvous{store: s, now: now, flights: map[netip.AddrPort]*flights{}, ready: map[key]handover{}, waiting: map[key]*waiter{}}
 }
 
 // begin announces a redirect to target. finish or abandon must follow, with the ticket.
@@ -119,8 +120,8 @@ func (r *rendezvous) abandon(target netip.AddrPort, ticket uint64) {
 
 // finish gives records, and the references that come with them, to whoever
 // accepts the connection.
-func (r *rendezvous) finish(k key, ticket uint64, rs redirect.Records, now time.Time) {
-	p := k.plain()
+func (r *rendezvous) finish(k key, ticket uint64, rs redirect.Records) {
+	p, now := k.plain(), r.now()
 	r.mu.Lock()
 	var stale []redirect.Records
 	if old, ok := r.ready[p]; ok { // The port was used again: the old one was never accepted.
@@ -217,6 +218,9 @@ func (r *rendezvous) leave(w *waiter) redirect.Records {
 
 func (r *rendezvous) pick(p key) (redirect.Records, bool) {
 	h, ok := r.ready[p]
+	if !ok || r.now().Sub(h.since) >= handoverLife { // The next finish gives it back.
+		return nil, false
+	}
 	delete(r.ready, p)
-	return h.records, ok
+	return h.records, true
 }

@@ -142,3 +142,19 @@ func TestRecordsThatNobodyAcceptsAreForgotten(t *testing.T) {
 		require.Empty(t, got.Records, "the old one is gone")
 	})
 }
+
+// What nobody accepted for so long is nobody's, also where no other redirect came: not
+// that of who connects to the proxy by himself from a port that was used again.
+func TestAStrangerDoesNotGetARecordThatWasForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _, _ := enforcer(redirecting())
+		f, err := e.Connect(t.Context(), app())
+		require.NoError(t, err)
+		f.Close()
+		time.Sleep(2 * time.Minute)
+		got, err := e.Accept(t.Context(), accepted())
+		require.NoError(t, err)
+		require.Empty(t, got.Records)
+		require.False(t, got.Redirected)
+	})
+}

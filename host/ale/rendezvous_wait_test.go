@@ -16,7 +16,7 @@ import (
 // crowd is a rendezvous at which n redirects to one target are under way, and as
 // many accepts wait for them. What each of these got comes by its channel.
 func crowd(n int, done <-chan struct{}) (r *rendezvous, keys []key, tickets []uint64, got []chan redirect.Records) {
-	r = newRendezvous(nil)
+	r = newRendezvous(nil, time.Now)
 	target := netip.MustParseAddrPort("127.0.0.1:9000")
 	for i := range n {
 		k := key{fwps.ProtocolTCP, netip.AddrPortFrom(target.Addr(), uint16(40000+i)), target}
@@ -37,7 +37,7 @@ func TestAConnectWakesItsAcceptAndNoOther(t *testing.T) {
 		require.Len(t, r.waiting, 3)
 		other := r.waiting[keys[0]]
 		records := redirect.Records{new(redirect.Hop)}
-		r.finish(keys[1], tickets[1], records, time.Now())
+		r.finish(keys[1], tickets[1], records)
 		require.Equal(t, records, <-got[1])
 		synctest.Wait()
 		require.Len(t, r.waiting, 2)
@@ -69,7 +69,7 @@ func TestAnAcceptThatGivesUpLeavesNothingBehind(t *testing.T) {
 		go func() { again <- r.take(keys[0], nil) }() // The same one, later.
 		require.Nil(t, <-got[0], "after its two seconds")
 		records := redirect.Records{new(redirect.Hop)}
-		r.finish(keys[0], tickets[0], records, time.Now())
+		r.finish(keys[0], tickets[0], records)
 		require.Equal(t, records, <-again)
 		require.Empty(t, r.waiting)
 	})
