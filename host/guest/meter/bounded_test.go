@@ -175,3 +175,18 @@ func TestPaymentsDoNotSlipPastAStop(t *testing.T) {
 		}
 	}
 }
+
+// TestATypeIsTheSameHoweverItIsWritten calls itself by a type that is its own, whose
+// length is written in two bytes.
+func TestATypeIsTheSameHoweverItIsWritten(t *testing.T) {
+	section := func(id byte, content ...byte) []byte { return vec([]byte{id}, content) }
+	m := start(t, bytes.Join([][]byte{[]byte("\x00asm\x01\x00\x00\x00"),
+		section(1, 2, 0x60, 0, 0, 0x60, 0x80, 0, 0),
+		section(3, 1, 0),
+		section(4, 1, 0x70, 0, 1),
+		section(7, 1, 1, 'f', 0, 0),
+		section(9, 1, 0, 0x41, 0, 0x0b, 1, 0),                  // The table holds function 0.
+		section(10, 1, 7, 0, 0x41, 0, 0x11, 1, 0, 0x0b)}, nil)) // i32.const 0, call_indirect of type 1
+	spent(t, m, "f", 20)
+	require.True(t, tooDeep(m))
+}

@@ -66,12 +66,12 @@ func each(r *reader, read func(*reader)) {
 func (m *module) readTypes(r *reader) {
 	same := map[string]uint32{}
 	for i := range r.count() {
-		at := r.off
 		if r.u8() != 0x60 {
 			r.fail("not a function type")
 		}
 		params, results := r.take(r.u32()), r.take(r.u32())
-		text := string(r.b[at:r.off])
+		// By what it says: its lengths can be written in more bytes than one.
+		text := string(params) + ">" + string(results)
 		if _, known := same[text]; !known {
 			same[text] = i
 		}
