@@ -31,14 +31,15 @@ type Overlapped struct {
 	irp   *wsk.IRP
 }
 
-// OverlappedRoutine is a WSAOVERLAPPED_COMPLETION_ROUTINE.
+// OverlappedRoutine is a WSAOVERLAPPED_COMPLETION_ROUTINE. When it runs the call is
+// over: Result has its result, and the structure may be used again.
 type OverlappedRoutine func(err Error, bytes uint32, o *Overlapped)
 
 // WSAIoctl is WSAIoctl for the control codes of package wsk. *returned is the
 // number of bytes: of the output, or, after ErrorInsufficientBuffer, those it
-// needs. Without an overlapped structure the call waits, and returned is
-// required. With one it may return WSAIOPending; the result comes with Result
-// and to routine, if that is not nil.
+// needs. Without an overlapped structure the call waits, returned is required, and
+// routine is not called. With one it may return WSAIOPending; the result comes with
+// Result and to routine, if that is not nil.
 func (s Socket) WSAIoctl(code uint32, in, out []byte, returned *uint32, o *Overlapped, routine OverlappedRoutine) Error {
 	switch {
 	case returned == nil && o == nil:
@@ -51,7 +52,7 @@ func (s Socket) WSAIoctl(code uint32, in, out []byte, returned *uint32, o *Overl
 	}
 	wait := o == nil
 	if wait {
-		o = new(Overlapped)
+		o, routine = new(Overlapped), nil
 	}
 	if !o.begin() {
 		return WSAEInval
@@ -124,10 +125,10 @@ func (o *Overlapped) end(err Error, n uint32, routine OverlappedRoutine) {
 	o.irp = nil
 	o.mu.Unlock()
 	irp.Free()
+	close(done) // First: the routine may ask for the result.
 	if routine != nil {
 		routine(err, n, o)
 	}
-	close(done)
 }
 
 // Result is WSAGetOverlappedResult: WSAIOIncomplete while the call is under way

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -120,6 +121,35 @@ func TestOverlapped(t *testing.T) {
 	require.Equal(t, winsock.WSAENotSock, winsock.Socket{}.WSAIoctl(1, nil, nil, nil, o, nil))
 	_, err = winsock.Socket{}.Getsockopt(1, 2, nil)
 	require.Equal(t, winsock.WSAENotSock, err)
+}
+
+// A routine may wait for the result of its own call, which is over, and use the structure
+// again. A call that waits has none.
+func TestOverlappedRoutines(t *testing.T) {
+	w := wsktest.Open(t, wsk.Debug{AlwaysPend: true})
+	s := wsktest.Must(t, func(p *wsk.IRP) ntstatus.Status {
+		return w.Socket(wsk.AFInet, wsk.SockStream, wsk.IPProtoTCP, wsk.ConnectionSocket, nil, nil, nil, 0, p)
+	})
+	sock, o, results := winsock.Socket{WSK: s}, new(winsock.Overlapped), make(chan winsock.Error)
+	last := func(err winsock.Error, _ uint32, _ *winsock.Overlapped) { results <- err }
+	first := func(_ winsock.Error, _ uint32, o *winsock.Overlapped) {
+		_, err := o.Result(true)
+		results <- err
+		sock.WSAIoctl(wsk.SIOQueryWFPConnectionRedirectContext, nil, nil, nil, o, last)
+	}
+	require.Equal(t, winsock.WSAIOPending, sock.WSAIoctl(wsk.SIOQueryWFPConnectionRedirectContext, nil, nil, nil, o, first))
+	for range 2 {
+		select {
+		case err := <-results:
+			require.Equal(t, winsock.WSAENotConn, err)
+		case <-time.After(time.Minute):
+			t.Fatal("the routine waits for itself")
+		}
+	}
+	var n uint32
+	require.Equal(t, winsock.WSAENotConn, sock.WSAIoctl(wsk.SIOQueryWFPConnectionRedirectContext, nil, nil, &n, nil,
+		func(winsock.Error, uint32, *winsock.Overlapped) { t.Error("a routine without an overlapped structure") }))
+	wsktest.Must(t, s.CloseSocket)
 }
 
 // What ParseControl takes it gives back the same; what it refuses it explains.
