@@ -40,9 +40,9 @@ type connKey struct{}
 
 // Inspect starts a proxy that answers every HTTP request with a Report.
 func Inspect(ctx context.Context, o Options) (*Proxy, error) {
-	ln, err := wsknet.Listen(ctx, o.Client, o.Listen.String())
+	ln, err := o.listen(ctx, "inspect")
 	if err != nil {
-		return nil, fmt.Errorf("inspect: %w", err)
+		return nil, err
 	}
 	var stopped atomic.Bool
 	srv := &http.Server{

@@ -22,12 +22,24 @@ type Options struct {
 	Client *wsk.Client    // Required.
 	Listen netip.AddrPort // Required; port zero lets the system choose.
 	// Open tells what sealed records say and takes references that Release
-	// gives back. Optional; inspect prints less without it. Only the engine
+	// gives back. Optional, both or none; inspect prints less without them. Only the engine
 	// that sealed them can do it: to everybody else they are opaque (RED-SET-07).
 	Open    func(sealed []byte) (redirect.Records, error)
 	Release func(redirect.Records)
 	// Logf reports connections that could not be served. Optional.
 	Logf func(format string, args ...any)
+}
+
+// listen begins to listen for a proxy of a kind.
+func (o *Options) listen(ctx context.Context, kind string) (*wsknet.Listener, error) {
+	if o.Open != nil && o.Release == nil {
+		return nil, fmt.Errorf("%s: Options.Open takes references, so Options.Release is required too", kind)
+	}
+	ln, err := wsknet.Listen(ctx, o.Client, o.Listen.String())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", kind, err)
+	}
+	return ln, nil
 }
 
 func (o *Options) logf(format string, args ...any) {
@@ -80,9 +92,9 @@ func (p *Proxy) Shutdown(ctx context.Context) {
 
 // serve hands each connection to a function of its own.
 func (o *Options) serve(ctx context.Context, kind string, carry func(context.Context, *wsknet.Conn) error) (*Proxy, error) {
-	ln, err := wsknet.Listen(ctx, o.Client, o.Listen.String())
+	ln, err := o.listen(ctx, kind)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", kind, err)
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	p := &Proxy{ln: ln, stop: cancel}

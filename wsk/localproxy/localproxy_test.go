@@ -174,6 +174,19 @@ func TestForwardFailures(t *testing.T) {
 	}
 }
 
+// A proxy that could not do its work does not begin, and says why.
+func TestOptionsThatAreMissing(t *testing.T) {
+	w := open(t)
+	for kind, start := range map[string]func(context.Context, localproxy.Options) (*localproxy.Proxy, error){
+		"inspect": localproxy.Inspect, "forward": localproxy.Forward, "peek": localproxy.Peek,
+	} {
+		_, err := start(t.Context(), localproxy.Options{Listen: loopback})
+		require.EqualError(t, err, kind+": wsk: listen: a wsk.Client is required")
+		_, err = start(t.Context(), localproxy.Options{Client: w.Client.Client, Listen: loopback, Open: w.ALE.Open})
+		require.EqualError(t, err, kind+": Options.Open takes references, so Options.Release is required too")
+	}
+}
+
 // Close ends connections that are being carried.
 func TestCloseEndsConnections(t *testing.T) {
 	w := open(t)
