@@ -72,7 +72,7 @@ func Start(ctx context.Context, opts Options) (*Proxy, error) {
 	in := fwps.Incoming{ProcessID: opts.ProcessID, AppID: opts.AppID, Local: p.Addr(), Protocol: fwps.ProtocolUDP}
 	p.socket = opts.ALE.NewSocket(in)
 	in.Protocol = fwps.ProtocolTCP
-	p.tcp = &listener{TCPListener: tcp, socket: opts.ALE.NewSocket(in), ctx: p.ctx}
+	p.tcp = &listener{TCPListener: tcp, socket: opts.ALE.NewSocket(in), ctx: p.ctx, logf: opts.Logf}
 	handler := dns.HandlerFunc(p.answer)
 	p.servers = []*dns.Server{{PacketConn: udp, Handler: handler, UDPSize: dns.MaxMsgSize}, {Listener: p.tcp, Handler: handler}}
 	for _, s := range p.servers {
