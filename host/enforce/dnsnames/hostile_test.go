@@ -141,6 +141,45 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
+// An answer that came in pointers to names goes on so: it fits the buffer that the program
+// has for it, or says that it does not, and the program asks by TCP.
+func TestAnswersFitTheProgram(t *testing.T) {
+	const name = "a-rather-long-name-of-a-host.of-a-rather-long-name-of-a-zone.example."
+	answers := func(q *dns.Msg, n int) *dns.Msg {
+		m := new(dns.Msg).SetReply(q)
+		m.Compress = true
+		for i := range n {
+			m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.IPv4(198, 51, byte(i>>8), byte(i))})
+		}
+		return m
+	}
+	for what, c := range map[string]struct {
+		network     string
+		buffer      uint16 // of the program
+		sent, comes int    // records
+	}{
+		"without EDNS":                     {"udp", 0, 25, 25},
+		"as a program in Go asks":          {"udp", 1232, 70, 70},
+		"of a resolver that minds no size": {"udp", 0, 200, 26},
+		"by TCP":                           {"tcp", 0, 200, 200},
+		"by TCP, as much as there may be":  {"tcp", 0, 4000, 4000},
+	} {
+		udp, tcp, err := listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+		require.NoError(t, err)
+		serve(t, udp, tcp, func(w dns.ResponseWriter, q *dns.Msg) { _ = w.WriteMsg(answers(q, c.sent)) })
+		s := newSite(t, Options{Resolver: udp.LocalAddr().(*net.UDPAddr).AddrPort(), Logf: t.Logf}, false)
+		q := new(dns.Msg).SetQuestion(name, dns.TypeA)
+		if c.buffer > 0 {
+			q.SetEdns0(c.buffer, false)
+		}
+		r, _, err := (&dns.Client{Net: c.network, Timeout: time.Minute}).Exchange(q, s.proxy.Addr().String())
+		require.NoError(t, err, what)
+		require.Len(t, r.Answer, c.comes, what)
+		require.Equal(t, c.comes < c.sent, r.Truncated, what)
+		s.proxy.Close()
+	}
+}
+
 // A program that floods the proxy with queries to a resolver that never answers has a
 // bounded number of them kept; the others are refused, which is told once.
 func TestFloodIsBounded(t *testing.T) {

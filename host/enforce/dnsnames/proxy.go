@@ -145,7 +145,21 @@ func (p *Proxy) answer(w dns.ResponseWriter, q *dns.Msg) {
 		}
 		r = new(dns.Msg).SetRcode(q, rcode)
 	}
+	fit(r, w, q)
 	_ = w.WriteMsg(r) // The program may be gone.
+}
+
+// fit makes an answer as small as it came, or smaller: without the pointers that it was
+// compressed with it might not fit the program's buffer any more.
+func fit(r *dns.Msg, w dns.ResponseWriter, q *dns.Msg) {
+	size := dns.MaxMsgSize
+	if _, udp := w.RemoteAddr().(*net.UDPAddr); udp {
+		size = dns.MinMsgSize
+		if opt := q.IsEdns0(); opt != nil {
+			size = int(opt.UDPSize())
+		}
+	}
+	r.Truncate(size)
 }
 
 // enter waits for a slot, which the caller leaves; false if there is none.

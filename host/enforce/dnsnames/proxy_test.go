@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func resolver(t *testing.T, silent bool) netip.AddrPort {
 	udp, tcp, err := listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
 	require.NoError(t, err)
-	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+	serve(t, udp, tcp, func(w dns.ResponseWriter, q *dns.Msg) {
 		if silent {
 			return
 		}
@@ -41,16 +41,20 @@ func resolver(t *testing.T, silent bool) netip.AddrPort {
 		m.Answer = []dns.RR{rr}
 		_ = w.WriteMsg(m)
 	})
+	return udp.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// serve answers with a function until the test ends.
+func serve(t *testing.T, udp net.PacketConn, tcp net.Listener, answer dns.HandlerFunc) {
 	var serving sync.WaitGroup
 	t.Cleanup(serving.Wait)
-	for _, s := range []*dns.Server{{PacketConn: udp, Handler: handler}, {Listener: tcp, Handler: handler}} {
+	for _, s := range []*dns.Server{{PacketConn: udp, Handler: answer, UDPSize: dns.MaxMsgSize}, {Listener: tcp, Handler: answer}} {
 		started := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(started) }
 		serving.Go(func() { _ = s.ActivateAndServe() })
 		<-started
 		t.Cleanup(func() { _ = s.Shutdown() })
 	}
-	return udp.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
 // A site redirects what goes to resolvers to the proxy, unless it comes from there.
