@@ -34,8 +34,9 @@ func newExplore() *cobra.Command {
 layers, sublayers, filters and callouts, to its record, to what the proxy asks Winsock
 Kernel, and to the proxy's own connection. Nothing is connected: it shows what sim prints.
 
-A folder stands for its policy.yaml; without a name it is that of this folder. The page follows
-changes of the policies, and begins with a connection of the cases beside the first one. The address of the page is printed; what it has after # is the
+A folder stands for its policy.yaml; without a name it is that of this folder. The page
+offers the connections of the cases that stand beside a policy, begins with one of them, and
+follows changes of these files. Its address is printed; what it has after # is the
 connection, to be shared. Only this system can reach it, unless --listen and --allow-remote
 say otherwise. It ends when it is interrupted.`,
 		Example: `  calloutd explore --open examples/forward
@@ -72,7 +73,7 @@ func (o *exploreOptions) explore(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	x := &explorer{ctx: ctx, beside: &o.beside, files: hashes{}}
-	x.server = explore.New(explore.Options{Policies: policies, First: firstOf(policies[0]), Look: x.look, Problems: problems})
+	x.server = explore.New(explore.Options{Policies: policies, Cases: exploredCases, Look: x.look, Problems: problems})
 	if x.watcher, err = filewatch.New(filewatch.Options{}); err != nil {
 		l.Close()
 		return fmt.Errorf("the policies cannot be watched: %w", err)
@@ -80,6 +81,7 @@ func (o *exploreOptions) explore(cmd *cobra.Command, args []string) error {
 	address := "http://" + l.Addr().String() + x.server.Path()
 	for _, p := range policies {
 		x.learn(p)
+		x.learn(casesBeside(p))
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), address)
 	var wg sync.WaitGroup

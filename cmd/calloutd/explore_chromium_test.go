@@ -29,7 +29,7 @@ func TestExplore(t *testing.T) {
 	defer end()
 	require.NoError(t, chromedp.Do(tabs)) // It starts.
 	for name, test := range map[string]func(*testing.T, context.Context){
-		"by keyboard": testExploreByKeyboard, "mistakes stand beside their fields": testExploreMistakes, "links show the same": testExploreLinks,
+		"by keyboard": testExploreByKeyboard, "mistakes stand beside their fields": testExploreMistakes, "links show the same": testExploreLinks, "cases": testExploreCases,
 		"follows the policy": testExploreFollows, "legible in light and dark, on screens and phones": testExploreLegible, "themes": testExploreThemes,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, tabs) })
@@ -43,7 +43,7 @@ func testExploreByKeyboard(t *testing.T, tabs context.Context) {
 
 	// The order is that of reading, the focus is always seen, everything has a name.
 	way := p.focus("slider")
-	require.Equal(t, []string{"skip", "policy", "share", "theme", "to", "from", "protocol", "inbound", "program", "user", "pid", "groups", "host_name", "peer_name"}, way[:14])
+	require.Equal(t, []string{"skip", "policy", "share", "theme", "case", "to", "from", "protocol", "inbound", "program", "user", "pid", "groups", "host_name", "peer_name"}, way[:15])
 	for range way {
 		p.press(kb.Tab)
 		require.True(t, run[bool](p, `document.activeElement === document.body || (s => s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 2)(getComputedStyle(document.activeElement))`),
@@ -149,6 +149,51 @@ func testExploreLinks(t *testing.T, tabs context.Context) {
 	require.Equal(t, link, run[string](q, "location.href"))
 	p.quiet()
 	q.quiet()
+}
+
+// What the policy's author thought of can be chosen, and is what is shown.
+func testExploreCases(t *testing.T, tabs context.Context) {
+	policy := filepath.Join(t.TempDir(), "policy.yaml")
+	require.NoError(t, os.WriteFile(policy, []byte("version: 1\nfilters:\n- {name: no mail, layer: ALE_AUTH_CONNECT, action: block, conditions: [{field: IP_REMOTE_PORT, value: 25}]}\n"), 0o600))
+	cases := func(text string) {
+		require.NoError(t, os.WriteFile(casesBeside(policy), []byte("version: 1\ncases:\n"+text), 0o600))
+	}
+	cases("- {name: web, to: 192.0.2.7:80, user: 7, expect: {action: permit}}\n- {name: mail, to: 192.0.2.7:25, expect: {action: block}}\n" +
+		"- {name: in, inbound: true, to: 192.0.2.1:22, from: 203.0.113.9:40000, expect: {action: permit}}\n- {name: mail again, to: 192.0.2.7:25, expect: {action: block}}\n")
+	p := exploring(t, tabs, policy, quickstart)
+	chosen := `document.querySelector("#case").selectedOptions[0].innerText`
+	require.Equal(t, "mail (block)", run[string](p, chosen), "it begins with what is no permit")
+	p.until(`document.querySelector("#live-text").innerText === "follows the file"`)
+
+	p.focus("case")
+	p.press(kb.ArrowUp)
+	p.until(`document.querySelector("#outcome").innerText === "Permitted: it goes to 192.0.2.7:80."`)
+	require.Equal(t, "web (permit)", run[string](p, chosen))
+	require.Equal(t, "7", run[string](p, `document.querySelector("#user").value`))
+	p.press(kb.ArrowDown, kb.ArrowDown)
+	p.until(`document.querySelector("#outcome").innerText === "Accepted at 192.0.2.1:22 from 203.0.113.9:40000."`)
+	p.press(kb.ArrowDown)
+	p.until(`document.querySelector("#outcome").innerText.startsWith("Blocked")`)
+	require.Equal(t, "mail again (block)", run[string](p, chosen), "two cases with one connection")
+	p.legible("with a case")
+
+	// A connection that is edited is that of a case, or of none.
+	p.focus("to")
+	p.write("192.0.2.7:26")
+	p.until(chosen + ` === "none of the policy's"`)
+	p.until(`document.querySelector("#outcome").innerText === "Permitted: it goes to 192.0.2.7:26."`)
+	p.write("192.0.2.7:25")
+	p.until(chosen + ` === "mail (block)"`)
+
+	// The list is that of the policy, and of its file as it is.
+	cases("- {name: other mail, to: 192.0.2.7:25, expect: {action: block}}\n")
+	p.until(chosen + ` === "other mail (block)"`)
+	p.show(p.address + "#policy=" + quickstart + "&to=192.0.2.7:25&protocol=tcp")
+	p.until(chosen + ` === "none of the policy's" && document.querySelectorAll("#case option").length > 2`)
+	require.NoError(t, os.Remove(casesBeside(policy)))
+	p.show(p.address + "#policy=" + policy + "&to=192.0.2.7:25&protocol=tcp")
+	p.until(`document.querySelector("#cases").hidden`)
+	p.quiet()
 }
 
 func testExploreFollows(t *testing.T, tabs context.Context) {

@@ -27,8 +27,10 @@ const MaxRequest = 64 << 10
 // Options configure a Server.
 type Options struct {
 	Policies []string // Required: what they are called.
-	// First is what the page begins with. Optional: one to an address for documentation.
-	First *Connection
+	// Cases are the connections that the page offers for a policy. It begins with one of
+	// the first policy's: a redirect or else a block, since a permit shows little.
+	// Optional: with one to an address for documentation.
+	Cases func(policy string) []Case
 	// Look takes a connection through a policy: what happened, each an event in JSON.
 	// Required. The error is why the policy cannot be asked.
 	Look func(context.Context, Question) ([]json.RawMessage, error)
@@ -114,11 +116,29 @@ func typed(next http.Handler) http.Handler {
 	})
 }
 
+// A Case is a connection with a name.
+type Case struct {
+	Name       string     `json:"name"`
+	Action     string     `json:"action"` // what its author expects; empty: that was not said
+	Connection Connection `json:"connection"`
+}
+
+// A policy is one that can be looked at, with its cases of now.
+type policy struct {
+	Name  string `json:"name"`
+	Cases []Case `json:"cases"`
+}
+
 func (s *Server) policies(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, struct {
-		Policies []string    `json:"policies"`
-		First    *Connection `json:"first,omitempty"`
-	}{s.opts.Policies, s.opts.First})
+	var out []policy
+	for _, name := range s.opts.Policies {
+		p := policy{name, []Case{}}
+		if s.opts.Cases != nil {
+			p.Cases = append(p.Cases, s.opts.Cases(name)...)
+		}
+		out = append(out, p)
+	}
+	answer(w, http.StatusOK, out)
 }
 
 // An Answer is what became of a question: what happened, or what is wrong with it

@@ -34,7 +34,9 @@ func start(t *testing.T, look func(context.Context, explore.Question) ([]json.Ra
 			return []json.RawMessage{json.RawMessage(`{"event":"connect"}`)}, nil
 		}
 	}
-	s = explore.New(explore.Options{Policies: []string{"policy.yaml"}, First: &explore.Connection{To: "192.0.2.7:25"}, Look: look, Problems: func(err error) []json.RawMessage {
+	s = explore.New(explore.Options{Policies: []string{"policy.yaml"}, Cases: func(policy string) []explore.Case {
+		return []explore.Case{{Name: "of " + policy, Action: "block", Connection: explore.Connection{To: "192.0.2.7:25"}}}
+	}, Look: look, Problems: func(err error) []json.RawMessage {
 		b, _ := json.Marshal(map[string]string{"message": err.Error()})
 		return []json.RawMessage{b}
 	}})
@@ -73,7 +75,8 @@ func TestAnswers(t *testing.T) {
 		status                   int
 		want                     string
 	}{
-		{"the policies", "GET", "api/policies", "", 200, `{"policies":["policy.yaml"],"first":{"program":"","user":"","groups":"","pid":"","to":"192.0.2.7:25","from":"","protocol":"","host_name":"","peer_name":"","inbound":false}}`},
+		{"the policies and their cases", "GET", "api/policies", "", 200, `[{"name":"policy.yaml","cases":[{"name":"of policy.yaml","action":"block","connection":` +
+			`{"program":"","user":"","groups":"","pid":"","to":"192.0.2.7:25","from":"","protocol":"","host_name":"","peer_name":"","inbound":false}}]}]`},
 		{"what happened", "POST", "api/look", request, 200, `{"events":[{"event":"connect"}]}`},
 		{"a mistake has its place", "POST", "api/look", strings.Replace(request, ":80", ":x", 1), 200, `{"mistakes":[{"field":"to","at":13,"length":1,"message":"a port is a number from 0 to 65535"}]}`},
 		{"no request", "POST", "api/look", `{"connection":`, 400, `{"error":"byte 14: unexpected EOF"}`},

@@ -1,12 +1,14 @@
 // The page's state is in the address behind #: the policy, the connection and the
 // step. Everything else follows from it and from what the server says.
+import { drawCases, firstCase, markCase } from "./cases.js";
 import { journey } from "./journey.js";
 import { drawDetail, drawMap, drawMistake, drawOutcome, drawProblems, drawStale, h, markMap } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const fields = ["to", "from", "protocol", "program", "user", "pid", "groups", "host_name", "peer_name"];
-let fresh = { to: "198.51.100.7:80", protocol: "tcp", program: "/usr/bin/curl", user: "1000", pid: "1000" };
+const fresh = { to: "198.51.100.7:80", protocol: "tcp", program: "/usr/bin/curl", user: "1000", pid: "1000" };
 
+let policies = []; // each with the cases that stand beside it
 let shown = { legs: [], stops: [] };
 let at = 0;
 let version = null;
@@ -17,17 +19,22 @@ let pause = 0;
 
 function read() {
   const link = new URLSearchParams(location.hash.slice(1));
-  const from = location.hash.length > 1 ? Object.fromEntries(link) : fresh;
-  for (const f of fields) {
-    $(f).value = from[f] ?? "";
-  }
-  $("inbound").checked = from.inbound === "true";
+  const from = location.hash.length > 1 ? Object.fromEntries(link) : firstCase(policies[0]?.cases ?? [])?.connection ?? fresh;
+  fill(from);
   const known = [...$("policy").options].map((o) => o.value);
   if (from.policy && !known.includes(from.policy)) {
     $("policy").append(h("option", { value: from.policy }, `${from.policy} (not explored here)`));
   }
   $("policy").value = from.policy ?? known[0] ?? "";
   at = Math.max(0, Number.parseInt(from.step ?? "1", 10) - 1) || 0;
+  offer();
+}
+
+function fill(from) {
+  for (const f of fields) {
+    $(f).value = from[f] ?? "";
+  }
+  $("inbound").checked = String(from.inbound) === "true";
 }
 
 function write() {
@@ -47,6 +54,27 @@ function write() {
 function connection() {
   const c = Object.fromEntries(fields.map((f) => [f, $(f).value]));
   return { ...c, inbound: $("inbound").checked };
+}
+
+// Cases.
+
+const cases = () => policies.find((p) => p.name === $("policy").value)?.cases ?? [];
+
+function offer() {
+  drawCases($("case"), cases(), connection());
+  $("cases").hidden = cases().length === 0;
+}
+
+function choose() {
+  const c = cases()[Number($("case").value)];
+  if (c) {
+    fill(c.connection);
+    at = 0;
+  }
+}
+
+async function learn() {
+  policies = await (await fetch("api/policies")).json();
 }
 
 // Looking.
@@ -128,6 +156,7 @@ function say(text) {
 }
 
 function edited() {
+  markCase($("case"), cases(), connection());
   write();
   clearTimeout(pause);
   pause = setTimeout(look, 120);
@@ -178,13 +207,16 @@ async function share() {
 
 function follow() {
   const changes = new EventSource("api/changes");
-  changes.onmessage = (m) => {
+  changes.onmessage = async (m) => {
     alive("live", "follows the file");
-    if (version !== null && version !== m.data) {
-      alive("live", "the policy changed");
-      look();
-    }
+    const changed = version !== null && version !== m.data;
     version = m.data;
+    if (changed) {
+      alive("live", "the file changed");
+      look();
+      await learn().catch(() => {}); // Then it has ended, which is said.
+      offer();
+    }
   };
   changes.onerror = () => alive("gone", "calloutd has ended");
 }
@@ -196,16 +228,19 @@ function alive(state, text) {
 
 async function begin() {
   setTheme(localStorage.getItem("theme"));
-  const { policies, first } = await (await fetch("api/policies")).json();
-  fresh = first ?? fresh;
-  $("policy").replaceChildren(...policies.map((p) => h("option", { value: p }, p)));
+  await learn();
+  $("policy").replaceChildren(...policies.map((p) => h("option", { value: p.name }, p.name)));
   read();
+  $("case").addEventListener("input", choose); // Before the form hears of it.
   $("connection").addEventListener("input", edited);
   $("connection").addEventListener("submit", (e) => {
     e.preventDefault();
     look();
   });
-  $("policy").addEventListener("change", edited);
+  $("policy").addEventListener("change", () => {
+    offer();
+    edited();
+  });
   $("first").addEventListener("click", () => go(0));
   $("back").addEventListener("click", () => go(at - 1));
   $("next").addEventListener("click", () => go(at + 1));
