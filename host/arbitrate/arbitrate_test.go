@@ -297,6 +297,47 @@ func TestOfADecisionThatIsUsedAgainNothingIsLeft(t *testing.T) {
 	}
 }
 
+// CR-05: what a callout puts into a request is copied when it applies it. Its memory is
+// its own afterwards, also where the Decision is used again.
+func TestWhatACalloutLendsIsNotWrittenTo(t *testing.T) {
+	slots := map[fwpm.CalloutID]*arbitrate.Slot{"first": {}, "second": {}}
+	p, err := arbitrate.Compile(&fwpm.Policy{Callouts: []fwpm.Callout{{ID: "first"}, {ID: "second"}}, Filters: []fwpm.Filter{
+		{ID: 1, Name: "f", Layer: fwpm.LayerALEConnectRedirectV4, Action: ask, Callout: "first"},
+		{ID: 2, Name: "f", Layer: fwpm.LayerALEConnectRedirectV4, Action: ask, Callout: "second"}}},
+		arbitrate.Options{Lookup: func(id fwpm.CalloutID) *arbitrate.Slot { return slots[id] }})
+	require.NoError(t, err)
+	record, context := []byte("record of second"), []byte("context of second")
+	apply := func(id fwpm.CalloutID, change func(r *fwps.ConnectRequest)) {
+		slots[id].Set(calloutOf(func(c *fwps.Call, _ *fwps.Verdict) {
+			if r, err := c.AcquireConnectRequest(); err == nil {
+				change(r)
+				c.ApplyModifiedLayerData(0)
+			}
+		}), 1)
+	}
+	apply("first", func(r *fwps.ConnectRequest) {
+		r.Record, r.LocalRedirectContext = append(r.Record[:0], "first"...), append(r.LocalRedirectContext[:0], "first"...)
+	})
+	apply("second", func(r *fwps.ConnectRequest) { r.Record, r.LocalRedirectContext = record, context })
+	in, d := incoming(), new(fwps.Decision)
+	in.Layer = fwpm.LayerALEConnectRedirectV4
+	for range 3 {
+		p.Classify(t.Context(), &in, d)
+		require.Equal(t, 3, d.Versions())
+		require.Equal(t, "context of second", string(d.Connect.LocalRedirectContext))
+		require.Equal(t, "record of second", string(d.Connect.Record))
+		require.Equal(t, "first", string(d.Connect.Previous.LocalRedirectContext))
+		require.Equal(t, "record of second, context of second", string(record)+", "+string(context))
+	}
+	slots["second"].Set(calloutOf(func(*fwps.Call, *fwps.Verdict) {}), 1)
+	d = new(fwps.Decision)
+	require.Zero(t, testing.AllocsPerRun(100, func() { p.Classify(t.Context(), &in, d) }), "who appends has memory of ours")
+}
+
+func calloutOf(f calloutFunc) fwps.CalloutFunc {
+	return func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error { f(c, v); return nil }
+}
+
 func TestTheZeroProgramPermits(t *testing.T) {
 	in, d := incoming(), new(fwps.Decision)
 	new(arbitrate.Program).Classify(t.Context(), &in, d)

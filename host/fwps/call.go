@@ -68,6 +68,9 @@ type acquired struct {
 	before      int // versions before the question
 	connect     ConnectRequest
 	bind        BindRequest
+	// record and context are the memory that connect is lent for its blobs. What the
+	// callout puts there instead is its own, and never written to.
+	record, context []byte
 }
 
 // acquire marks the copy as held and does to the answer what the documentation
@@ -96,8 +99,11 @@ func (c *Call) AcquireConnectRequest() (*ConnectRequest, error) {
 	if err := c.acquire(c.Connect != nil); err != nil {
 		return nil, err
 	}
-	r := &c.d.acq.connect
+	a := &c.d.acq
+	r := &a.connect
+	r.Record, r.LocalRedirectContext = a.record, a.context
 	r.copyFrom(c.d.Connect)
+	a.record, a.context = r.Record, r.LocalRedirectContext
 	r.Previous, r.Observer = c.d.Connect, nil
 	return r, nil
 }

@@ -2,6 +2,7 @@ package fwps
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -18,6 +19,7 @@ func (d *Decision) apply() {
 			previous := r.Previous
 			r.copyFrom(&a.connect)
 			r.Previous, r.ModifierFilterID = previous, 0
+			a.record, a.context = room(a.record, r.Record), room(a.context, r.LocalRedirectContext)
 			return
 		}
 	case d.Bind != nil && (a.bind.Local != d.Bind.Local || a.bind.PortReservationToken != d.Bind.PortReservationToken):
@@ -30,6 +32,9 @@ func (d *Decision) apply() {
 	}
 	d.misuse = "AMB-29: the request was changed too often"
 }
+
+// room is memory of ours for as much, so that who appends as much again allocates nothing.
+func room(ours, as []byte) []byte { return slices.Grow(ours[:0], len(as)) }
 
 // Applied says whether the callout of the last question made new versions of the
 // request, and whether it wants to hear of later changes. What it acquired and did
