@@ -212,6 +212,26 @@ func TestCompileErrors(t *testing.T) {
 	require.Contains(t, err.Error(), "filter 6: conditions[0]: value's type is not the field's")
 }
 
+// BFE-CND-03: what no value of the field can be compared with is refused, or the filter
+// would be in the policy and match nothing, or something else.
+func TestAConditionThatCannotBeEvaluatedIsRefused(t *testing.T) {
+	array := func(s string) fwp.Value { return fwp.Value{Type: fwp.ByteArray16, Addr: netip.MustParseAddr(s)} }
+	for name, c := range map[string]fwpm.Condition{
+		"a token":                 {Field: fwpm.ConditionALEUserID, Value: fwp.Value{Type: fwp.TokenAccessInformation, Token: &fwp.Token{User: fwp.UserSID(1000)}}},
+		"no token":                {Field: fwpm.ConditionALERemoteUserID, Value: fwp.Value{Type: fwp.TokenAccessInformation}},
+		"IPv4 in an array":        {Field: fwpm.ConditionIPRemoteAddress, Value: array("198.51.100.1")},
+		"a range that is IPv4":    {Field: fwpm.ConditionIPRemoteAddress, Match: fwp.MatchRange, Value: fwp.Between(array("198.51.100.1"), array("198.51.100.9"))},
+		"a range from IPv4 on":    {Field: fwpm.ConditionIPRemoteAddress, Match: fwp.MatchRange, Value: fwp.Between(array("198.51.100.1"), array("2001:db8::"))},
+		"a range without an end":  {Field: fwpm.ConditionIPRemoteAddress, Match: fwp.MatchRange, Value: fwp.Between(fwp.Value{Type: fwp.ByteArray16}, array("2001:db8::"))},
+		"a range without any end": {Field: fwpm.ConditionIPRemoteAddress, Match: fwp.MatchRange, Value: fwp.Between(fwp.Value{Type: fwp.ByteArray16}, fwp.Value{Type: fwp.ByteArray16})},
+	} {
+		f := fwpm.Filter{ID: 1, Name: "f", Layer: fwpm.LayerALEAuthConnectV6, Action: block, Conditions: []fwpm.Condition{c}}
+		_, err := arbitrate.Compile(&fwpm.Policy{Filters: []fwpm.Filter{f}}, arbitrate.Options{})
+		require.ErrorIs(t, err, fwp.ErrTypeMismatch, name)
+		require.ErrorContains(t, err, "conditions[0]", name)
+	}
+}
+
 // SC-71, SC-72, CR-11, CH-15: versions of the request.
 func TestRedirectVersions(t *testing.T) {
 	to := func(s string) calloutFunc {

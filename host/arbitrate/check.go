@@ -196,7 +196,10 @@ func checkCondition(l fwpm.LayerID, c *fwpm.Condition) error {
 	case fwp.RangeType:
 		return checkRange(want, c)
 	}
-	if v.Type != want && !(v.Type == fwp.SecurityDescriptorType && want == fwp.TokenAccessInformation) {
+	if want == fwp.TokenAccessInformation {
+		want = fwp.SecurityDescriptorType // A token is compared with nothing else.
+	}
+	if v.Type != want {
 		return fwp.ErrTypeMismatch // BFE-CND-03
 	}
 	switch {
@@ -242,6 +245,8 @@ func checkRange(want fwp.DataType, c *fwpm.Condition) error {
 	case r.Low.Type != r.High.Type:
 		return fwp.ErrInvalidRange // BFE-CND-05: low and high of one type
 	case r.Low.Type != want:
+		return fwp.ErrTypeMismatch
+	case want == fwp.ByteArray16 && !(r.Low.Addr.Is6() && r.High.Addr.Is6()):
 		return fwp.ErrTypeMismatch
 	case r.Low.Compare(r.High) > 0:
 		return fwp.ErrInvalidRange

@@ -89,6 +89,8 @@ func readValue(l line, t fwp.DataType, s string) (fwp.Value, error) {
 				return fwp.Value{}, l.errorf("%w", err)
 			}
 			return fwp.Value{Type: fwp.SecurityDescriptorType, SD: sd}, nil
+		} else if kind == "token" {
+			return fwp.Value{Type: fwp.TokenAccessInformation, Token: &fwp.Token{User: fwp.SID(rest)}}, nil
 		} else if kind == "mask" { // also a wrong one
 			p, err := netip.ParsePrefix(rest)
 			v := fwp.Value{Type: fwp.V4AddrMask, Prefix: p}
