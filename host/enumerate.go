@@ -127,19 +127,22 @@ func (s *Session) FilterCreateEnumHandle(t *fwpm.FilterEnumTemplate) (*Enum[fwpm
 	return h, nil
 }
 
-// byArbitration is the order in which filters of a layer are asked (ARB-01).
+// byArbitration is the order in which filters of a layer are asked (ARB-01), sublayer by
+// sublayer.
 func (w *objects) byArbitration(a, b *object) int {
-	weight := func(o *object) int {
-		switch id := o.filter.Sublayer; id {
-		case "":
-			return int(fwpm.SublayerUniversalWeight)
-		case fwpm.SublayerInspection: // below all others (BFE-SUB-03)
-			return -1
-		default:
-			return int(w.get(key{kind: fwpm.KindSublayer, name: string(id)}).value.(*fwpm.Sublayer).Weight)
-		}
+	return cmp.Or(cmp.Compare(w.sublayerWeight(b), w.sublayerWeight(a)), cmp.Compare(sublayer(a), sublayer(b)),
+		cmp.Compare(b.weight, a.weight), cmp.Compare(a.filter.ID, b.filter.ID))
+}
+
+func sublayer(o *object) fwpm.SublayerID { return cmp.Or(o.filter.Sublayer, fwpm.SublayerUniversal) }
+
+// sublayerWeight is that of a filter's, which there is.
+func (w *objects) sublayerWeight(o *object) int {
+	id := sublayer(o)
+	if id == fwpm.SublayerInspection { // below all others (BFE-SUB-03)
+		return -1
 	}
-	return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(b.weight, a.weight), cmp.Compare(a.filter.ID, b.filter.ID))
+	return int(w.get(key{kind: fwpm.KindSublayer, name: string(id)}).value.(*fwpm.Sublayer).Weight)
 }
 
 // LayerCreateEnumHandle is FwpmLayerCreateEnumHandle0: the layers, which are all
