@@ -7,13 +7,29 @@ import (
 	"github.com/calloutd/calloutd/host/fwpm"
 )
 
-// reorder makes layers again whose sublayers are in another order now.
+// reorder makes layers again whose sublayers are in another order now, or mostly gone.
 func (c *compiler) reorder() {
 	for l := range fwpm.LayerID(fwpm.NumLayers) {
-		if c.p.layer(l) != nil && !slices.IsSortedFunc(c.p.layer(l).subs(), c.p.earlier) {
+		if c.p.layer(l) == nil {
+			continue
+		}
+		if subs := c.p.layer(l).subs(); !slices.IsSortedFunc(subs, c.p.earlier) || len(c.p.lasting(subs)) < len(subs) {
 			c.arrange(l, nil)
 		}
 	}
+}
+
+// lasting are some sublayers but for those that are gone, where these are many: each has
+// a place that every classification looks at, but the index may have to be made again.
+func (p *Program) lasting(subs []fwpm.SublayerID) []fwpm.SublayerID {
+	there := slices.DeleteFunc(slices.Clone(subs), func(id fwpm.SublayerID) bool {
+		_, ok := p.objects.sublayers[id]
+		return !ok
+	})
+	if gone := len(subs) - len(there); gone < max(together, len(there)) {
+		return subs
+	}
+	return there
 }
 
 // earlier is the order of sublayers, the heaviest first (BFE-SUB-01).
@@ -46,7 +62,8 @@ func (c *compiler) arrange(id fwpm.LayerID, more []fwpm.SublayerID) {
 	if l == nil {
 		l = &layer{}
 	}
-	old := l.subs()
+	all := l.subs()
+	old := c.p.lasting(all)
 	ids := append(slices.Clone(old), more...)
 	if len(old) == 0 && !slices.Contains(ids, fwpm.SublayerUniversal) {
 		ids = append(ids, fwpm.SublayerUniversal) // It is before most others, and filters come to it.
@@ -54,7 +71,7 @@ func (c *compiler) arrange(id fwpm.LayerID, more []fwpm.SublayerID) {
 	slices.SortFunc(ids, c.p.earlier)
 	groups, counts := l.groups, l.fields
 	var moved []*fwpm.Filter
-	if !slices.Equal(ids[:len(old)], old) {
+	if !slices.Equal(ids[:len(old)], all[:len(old)]) {
 		moved, groups, counts = l.filters(), nil, fields{}
 	}
 	next := &layer{owner: c.own, version: versions.Add(1), fields: counts, places: make(map[fwpm.SublayerID]int, len(ids))}

@@ -158,6 +158,44 @@ func TestChangeIsCompile(t *testing.T) {
 	}
 }
 
+// Sublayers that come and go, as those of dynamic sessions do, leave no places behind for
+// each classification to look at.
+func TestSublayersThatAreGoneLeaveNoPlaces(t *testing.T) {
+	g := load.New(4, fwpm.LayerALEAuthConnectV4, 100)
+	stay := g.Policy(100)
+	for name, weight := range map[string]func(i int) uint16{"heavy": func(int) uint16 { return 0xffff }, "light": func(int) uint16 { return 1 },
+		"both": func(i int) uint16 { return uint16(i % 2 * 0xffff) }} {
+		t.Run(name, func(t *testing.T) {
+			prog, err := Compile(stay, Options{})
+			require.NoError(t, err)
+			change := func(p *fwpm.Policy, ch Change) {
+				ch.Objects, err = NewChecker(p)
+				require.NoError(t, err)
+				prog, err = prog.Change(ch)
+				require.NoError(t, err)
+			}
+			most := 0
+			for i := range 200 {
+				p := stay.Clone()
+				s := fwpm.Sublayer{ID: fwpm.SublayerID(fmt.Sprint("t", i)), Weight: weight(i)}
+				p.Sublayers = append(p.Sublayers, s)
+				f := g.Filter(1000 + i)
+				f.Sublayer = s.ID
+				p.Filters = append(p.Filters, f)
+				change(p, Change{Came: []*fwpm.Filter{&f}})
+				if i%20 == 19 {
+					newMirror(p).check(t, prog, g.Connections(p, 8))
+				}
+				change(stay, Change{Gone: []*fwpm.Filter{&f}})
+				most = max(most, len(prog.layer(f.Layer).subs()))
+			}
+			require.LessOrEqual(t, most, len(stay.Sublayers)+2+2*together)
+			require.Len(t, prog.layer(g.Filter(1).Layer).places, len(prog.layer(g.Filter(1).Layer).subs()))
+			newMirror(stay).check(t, prog, g.Connections(stay, 8))
+		})
+	}
+}
+
 // Conditions are made ready in memory that is used again: what is kept of them is the
 // filter's own, whatever filters come and go after it, with few conditions or many.
 func TestFiltersShareNoConditions(t *testing.T) {
