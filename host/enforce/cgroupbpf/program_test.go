@@ -93,8 +93,8 @@ func try(network, to string) string {
 		return daemon(to)
 	case "abused":
 		return abused(to)
-	case "hammer all":
-		return hammerAll(to)
+	case "hammers":
+		enforcetest.Hammer(strings.Split(to, ",")...)
 	case "hammer":
 		return hammer(to)
 	case "up":

@@ -54,9 +54,6 @@ func TestAbuse(t *testing.T) {
 	abuse(t, a, processes, connections/10)
 	before := enforcetest.Held(t)
 	abuse(t, a, processes, connections)
-	// A connection that was reset in the backlog is nobody's: its record waits for
-	// an accept that does not come, and is forgotten after two minutes.
 	before.NoMore(t, int64(4<<20)+int64(connections)*64)
-	a.Balance(t, 0)
-	require.LessOrEqual(t, a.ALE.LiveHops(), connections/100+processes)
+	a.Balance(t)
 }
