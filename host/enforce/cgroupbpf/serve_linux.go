@@ -10,8 +10,6 @@ import (
 	"net"
 	"net/netip"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
@@ -62,7 +60,7 @@ func (h *home) answer(ctx context.Context, c *net.TCPConn) {
 	defer stop()
 	r, err := h.take(c.RemoteAddr().(*net.TCPAddr).AddrPort())
 	if err != nil {
-		if established(c) { // Else its program is gone, and its record with it.
+		if carry.Established(c) { // Else its program is gone, and its record with it.
 			a.opts.Logf("cgroupbpf: connection from %s was not sent here by the kernel: %v", c.RemoteAddr(), err)
 		}
 		carry.Reset(c)
@@ -78,21 +76,6 @@ func (h *home) answer(ctx context.Context, c *net.TCPConn) {
 		in.Records = a.opts.Records(r.Cookie)
 	}
 	h.carrier.Carry(ctx, c, in)
-}
-
-// established reports whether the other end is still there.
-func established(c *net.TCPConn) bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	const tcpEstablished = 1
-	there := false
-	err = raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		there = err == nil && info.State == tcpEstablished
-	})
-	return err == nil && there
 }
 
 // take finds what the kernel noted about a connection, once.

@@ -176,7 +176,9 @@ func (g *Gateway) answer(ctx context.Context, c *net.TCPConn, port uint16) {
 	to, err := g.wanted(c)
 	here := c.LocalAddr().(*net.TCPAddr).AddrPort()
 	if err != nil || to == plain(here) && to.Port() == port && ours(to.Addr()) {
-		g.opts.Logf("nftgateway: connection from %s to %s was not sent here by the rules", c.RemoteAddr(), here)
+		if carry.Established(c) { // Else connection tracking may have forgotten it.
+			g.opts.Logf("nftgateway: connection from %s to %s was not sent here by the rules", c.RemoteAddr(), here)
+		}
 		carry.Reset(c)
 		return
 	}
