@@ -22,6 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	abused()
 	enforcetest.Client()
 	os.Exit(m.Run())
 }
