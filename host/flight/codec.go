@@ -13,6 +13,7 @@ var ErrCorrupt = errors.New("not of a flight file")
 const (
 	// MaxMessage bounds one message, in bytes.
 	MaxMessage = 4 << 20
+	maxEntry   = MaxMessage - 16 // with its tag and its length
 	maxHops    = redirect.MaxHops
 	maxAnswers = 1 << 16
 )

@@ -1,6 +1,7 @@
 package flight
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/calloutd/calloutd/host/journal"
+	"github.com/calloutd/calloutd/host/redirect"
 )
 
 // An encoder appends fields; what is zero is left out.
@@ -83,9 +85,27 @@ func (n *Entry) encode(e *encoder) {
 	if n.Outcome != nil {
 		e.message(fOutcome, n.Outcome.encode)
 	}
-	for i := range n.Answers {
+	for i := range min(len(n.Answers), maxAnswers) {
+		before := len(e.b)
 		e.message(fAnswer, func(e *encoder) { encodeAnswer(e, &n.Answers[i]) })
+		if len(e.b) > maxEntry { // A callout says how much it is told.
+			e.b = e.b[:before]
+			return
+		}
 	}
+}
+
+// fits says why nobody could read the entry.
+func (n *Entry) fits() error {
+	if len(n.Records) > maxHops {
+		return fmt.Errorf("flight: %w: %d redirect records, at most %d are read", redirect.ErrTooLarge, len(n.Records), maxHops)
+	}
+	for _, h := range n.Records {
+		if _, err := h.EncodedLen(); err != nil {
+			return fmt.Errorf("flight: %w", err)
+		}
+	}
+	return nil
 }
 
 func (o *Outcome) encode(e *encoder) {

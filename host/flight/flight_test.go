@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -292,6 +294,86 @@ func TestAFileThatCannotBeWrittenIsToldOf(t *testing.T) {
 		require.EqualError(t, w.Write(full()), "no room", "a later entry says it")
 		require.EqualError(t, w.Close(), "no room")
 	})
+}
+
+// halfway is a disk that has no room for a while.
+type halfway struct {
+	bytes.Buffer
+	full chan struct{}
+}
+
+func (h *halfway) Write(b []byte) (int, error) {
+	if _, was := <-h.full; !was {
+		return h.Buffer.Write(b)
+	}
+	close(h.full)
+	n, _ := h.Buffer.Write(b[:len(b)/2])
+	return n, errors.New("no room")
+}
+
+func (*halfway) Close() error { return nil }
+
+// What follows half a part could not be read, nor the file be continued.
+func TestNothingFollowsAPartThatWasNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := &halfway{full: make(chan struct{})}
+		w, large := flight.NewWriter(disk, header), full()
+		large.Records[0].Record = make([]byte, 4096)
+		for range 100 { // A part is being written, and one waits for it.
+			require.NoError(t, w.Write(large))
+		}
+		synctest.Wait()
+		disk.full <- struct{}{}
+		require.EqualError(t, w.Close(), "no room")
+		path := filepath.Join(t.TempDir(), "a.flight")
+		require.NoError(t, os.WriteFile(path, disk.Bytes(), 0o600))
+		_, r, err := read(t, file(t, path))
+		require.NoError(t, err)
+		require.True(t, r.Torn())
+		write(t, path, header, full())
+	})
+}
+
+// A callout can be told more than a file holds for one connection: that is there all the
+// same, and what comes after it.
+func TestWhatACalloutWasToldDoesNotSpoilTheFile(t *testing.T) {
+	random := func(n, size int) []journal.Answer {
+		return slices.Repeat([]journal.Answer{{Callout: "web", Call: "random", Data: make([]byte, size)}}, n)
+	}
+	for _, answers := range [][]journal.Answer{random(1, flight.MaxMessage), random(3, flight.MaxMessage/2), random(1<<16+1, 1)} {
+		path := filepath.Join(t.TempDir(), "a.flight")
+		e := full()
+		e.Answers = answers
+		write(t, path, header, e, full())
+		got, _, err := read(t, file(t, path))
+		require.NoError(t, err)
+		require.Len(t, got, 2)
+		require.Equal(t, full().Outcome, got[0].Outcome)
+		require.Equal(t, answers[:len(got[0].Answers)], append([]journal.Answer{}, got[0].Answers...))
+		require.Equal(t, full(), got[1])
+		write(t, path, header, full())
+	}
+}
+
+// An entry that nobody could read is refused, and the others are there.
+func TestAnEntryThatCannotBeReadIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.flight")
+	w, err := flight.Append(path, header)
+	require.NoError(t, err)
+	for _, spoil := range []func(*flight.Entry){
+		func(e *flight.Entry) { e.Host = strings.Repeat("x", flight.MaxMessage) },
+		func(e *flight.Entry) { e.Records[0].AppID = strings.Repeat("x", 1<<16) },
+		func(e *flight.Entry) { e.Records = slices.Repeat(e.Records, redirect.MaxHops+1) },
+	} {
+		e := full()
+		spoil(e)
+		require.ErrorIs(t, w.Write(e), redirect.ErrTooLarge)
+		require.NoError(t, w.Write(full()))
+	}
+	require.NoError(t, w.Close())
+	got, _, err := read(t, file(t, path))
+	require.NoError(t, err)
+	require.Equal(t, []*flight.Entry{full(), full(), full()}, got)
 }
 
 // An entry is in the file a second later, and much is there at once.

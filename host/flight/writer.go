@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
 
@@ -81,9 +82,14 @@ func NewWriter(out io.WriteCloser, h Header) *Writer {
 }
 
 // Write appends an entry. It waits while the file is slower than the entries come.
-// An error of a part before comes with a later entry.
+// An error of a part before comes with a later entry, and nothing is written any more
+// then. An entry that is too large to be read is an error of its own, which wraps
+// redirect.ErrTooLarge; answers that make it so are left out.
 func (w *Writer) Write(n *Entry) error {
 	n = w.header.Masked.hide(n)
+	if err := n.fits(); err != nil {
+		return err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch failed := w.failed.Load(); {
@@ -94,6 +100,9 @@ func (w *Writer) Write(n *Entry) error {
 	}
 	e := encoder{b: w.part}
 	e.message(partEntry, n.encode)
+	if size := len(e.b) - len(w.part); size > MaxMessage {
+		return fmt.Errorf("flight: %w: an entry of %d bytes, at most %d are read", redirect.ErrTooLarge, size, MaxMessage)
+	}
 	if w.part = e.b; len(w.part) >= partSize {
 		w.flush()
 	}
@@ -129,6 +138,9 @@ func (w *Writer) write(out io.WriteCloser) {
 			if !open {
 				w.fail(out.Close())
 				return
+			}
+			if w.failed.Load() != nil { // There may be half a part, which only the end may be.
+				continue
 			}
 			b.Reset()
 			z.Reset(&b)
