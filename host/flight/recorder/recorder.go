@@ -39,7 +39,21 @@ type Recorder struct {
 	once sync.Once
 
 	mu    sync.Mutex
-	begun map[uint64]*flight.Entry // by endpoint: what CONNECT_REDIRECT said
+	begun map[flow]*flight.Entry // what CONNECT_REDIRECT said
+}
+
+// A flow is a connection of an endpoint, of which datagrams can have several at once.
+type flow struct {
+	endpoint uint64
+	original netip.AddrPort // a v4-mapped one as AUTH_CONNECT has it (ALE-LAY-16)
+}
+
+func flowOf(in *fwps.Incoming) flow {
+	to := in.Remote
+	if in.Flags&fwp.FlagIsConnectionRedirected != 0 {
+		to = in.OriginalDestination
+	}
+	return flow{in.EndpointID, netip.AddrPortFrom(to.Addr().Unmap(), to.Port())}
 }
 
 // maxBegun bounds what waits for AUTH_CONNECT; some never gets there.
@@ -56,7 +70,7 @@ func New(o Options) *Recorder {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Recorder{Classifier: o.Classifier, opts: o, begun: map[uint64]*flight.Entry{}}
+	return &Recorder{Classifier: o.Classifier, opts: o, begun: map[flow]*flight.Entry{}}
 }
 
 // Classify implements fwps.Classifier.
@@ -113,7 +127,7 @@ func (r *Recorder) redirect(in *fwps.Incoming, d *fwps.Decision, answers []journ
 		}
 		delete(r.begun, id)
 	}
-	r.begun[in.EndpointID] = e
+	r.begun[flowOf(in)] = e
 }
 
 // asked is the redirect that a callout asked for.
@@ -131,11 +145,12 @@ func (r *Recorder) asked(in *fwps.Incoming, d *fwps.Decision) *flight.Outcome {
 // authorized is what AUTH_CONNECT said. A connection that goes to another host is
 // asked about twice (ALE-LAY-14): the second time it is final.
 func (r *Recorder) authorized(in *fwps.Incoming, d *fwps.Decision, answers []journal.Answer) {
+	id := flowOf(in)
 	r.mu.Lock()
-	e := r.begun[in.EndpointID]
+	e := r.begun[id]
 	first := in.Flags&fwp.FlagIsHonoringPolicyAuthorize != 0 && d.Action == fwp.ActionPermit
 	if e != nil && !first {
-		delete(r.begun, in.EndpointID)
+		delete(r.begun, id)
 	}
 	if e != nil {
 		e.Answers = append(e.Answers, answers...)

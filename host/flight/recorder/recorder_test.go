@@ -96,6 +96,25 @@ func TestAConnectionIsOneEntryWithAllItsCalloutsWereTold(t *testing.T) {
 	require.Equal(t, "10.0.0.1:22", got[3].Outcome.Destination)
 }
 
+// Datagrams of one socket to several peers are decided at once: each has its own entry.
+func TestFlowsOfOneSocketAreNotMixedUp(t *testing.T) {
+	var got []*flight.Entry
+	r := recorder.New(recorder.Options{Classifier: host.New(host.Options{}), Write: func(n *flight.Entry) error { got = append(got, n); return nil }})
+	in := fwps.Incoming{Protocol: fwps.ProtocolUDP, EndpointID: 1, Local: netip.MustParseAddrPort("0.0.0.0:5000")}
+	classify := func(l fwpm.LayerID, to string) {
+		in := in
+		in.Layer, in.Remote = l, netip.MustParseAddrPort(to)
+		r.Classify(t.Context(), &in, new(fwps.Decision))
+	}
+	classify(fwpm.LayerALEConnectRedirectV4, "192.0.2.1:53")
+	classify(fwpm.LayerALEConnectRedirectV6, "[::ffff:192.0.2.2]:53")
+	classify(fwpm.LayerALEAuthConnectV4, "192.0.2.1:53")
+	classify(fwpm.LayerALEAuthConnectV4, "192.0.2.2:53") // ALE-LAY-16
+	require.Len(t, got, 2)
+	require.Equal(t, "192.0.2.1:53", got[0].Remote.String())
+	require.Equal(t, "[::ffff:192.0.2.2]:53", got[1].Remote.String(), "as the program sees it")
+}
+
 func TestAReauthorizationIsNoNewConnection(t *testing.T) {
 	n := 0
 	e, engine := enforcer(t, func(*flight.Entry) error { n++; return nil }, nil)
