@@ -224,7 +224,7 @@ func (s *Store) Flush(ctx context.Context) error {
 }
 
 // Close writes what is not on disk and closes the file. From its beginning on Put
-// refuses. An error says how much is lost.
+// refuses. An error says how much is lost; later calls return the same.
 func (s *Store) Close() error {
 	s.queue.close()
 	<-s.ended

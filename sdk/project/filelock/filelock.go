@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -46,13 +47,14 @@ func Lock(ctx context.Context, path string, wait func()) (unlock func(), err err
 type Owned struct {
 	path string
 	lock *flock.Flock
+	gone sync.Once
 }
 
 // Own is Lock for as long as a process has a file that is its user's alone: no other user
 // may take the lock, and where somebody has it the error is ErrLocked at once.
 func Own(path string) (*Owned, error) {
 	l, err := own(path)
-	return &Owned{path, l}, err
+	return &Owned{path: path, lock: l}, err
 }
 
 func own(path string) (*flock.Flock, error) {
@@ -82,8 +84,8 @@ func (o *Owned) Keep() error {
 	return err
 }
 
-// Release lets others have the file.
-func (o *Owned) Release() { release(o.lock) }
+// Release lets others have the file. Later calls do nothing: it may be another's then.
+func (o *Owned) Release() { o.gone.Do(func() { release(o.lock) }) }
 
 func lock(path string, mode fs.FileMode, take func(*flock.Flock) error) (*flock.Flock, error) {
 	// A link and what it names have one lock.

@@ -125,3 +125,20 @@ func TestAnOwnedFileIsHadOrNot(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, entries)
 }
+
+// Who gives a file up twice does not take it from the one who has it by then.
+func TestAFileIsGivenUpOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "records.db")
+	first, err := Own(path)
+	require.NoError(t, err)
+	first.Release()
+	second, err := Own(path)
+	require.NoError(t, err)
+	first.Release()
+	_, err = Own(path)
+	require.ErrorIs(t, err, ErrLocked)
+	second.Release()
+	third, err := Own(path)
+	require.NoError(t, err)
+	third.Release()
+}
