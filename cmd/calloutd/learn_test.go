@@ -35,6 +35,25 @@ calloutd: "/opt/\xff" is left out: a policy cannot name a program with such char
 `, errs.String())
 }
 
+// What a draft does not permit is told, if only because it does not know of it.
+func TestWhatIsTooMuchForADraftIsTold(t *testing.T) {
+	before := maxSeen
+	t.Cleanup(func() { maxSeen = before })
+	maxSeen = 2
+	file := filepath.Join(t.TempDir(), "many.flight")
+	w, err := flight.Append(file, flight.Header{Source: "a test"})
+	require.NoError(t, err)
+	for _, port := range []uint16{1, 2, 1, 3, 4} {
+		require.NoError(t, w.Write(&flight.Entry{Program: "/opt/scan", Protocol: 6, Remote: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)}))
+	}
+	require.NoError(t, w.Close())
+	var errs bytes.Buffer
+	seen, err := seenIn(file, &errs)
+	require.NoError(t, err)
+	require.Len(t, seen, 2)
+	require.Equal(t, "calloutd: 2 connections came after the first 2 different ones and are left out: the policy may block them\n", errs.String())
+}
+
 // Each of them waits for the one that has the file, and then adds to what that left.
 func TestExtendingAtTheSameTimeLosesNothing(t *testing.T) {
 	dir := t.TempDir()

@@ -45,7 +45,7 @@ func watch(cmd *cobra.Command, args []string, tmp, file string) (code, err error
 }
 
 // maxSeen bounds the different connections that a draft is made of.
-const maxSeen = 100_000
+var maxSeen = 100_000 // a variable for a test
 
 // anyPort stands for a port that the system chose.
 const anyPort = 60001
@@ -57,7 +57,7 @@ func seenIn(file string, errs io.Writer) (seen []*flight.Entry, err error) {
 	if err != nil {
 		return nil, err
 	}
-	known := map[string]bool{}
+	known, more := map[string]bool{}, 0
 	for e, err := range f.entries() {
 		if err != nil {
 			return nil, err
@@ -73,10 +73,17 @@ func seenIn(file string, errs io.Writer) (seen []*flight.Entry, err error) {
 		if e.Inbound {
 			plain.Local, plain.Remote = e.Local, netip.AddrPortFrom(e.Remote.Addr(), anyPort)
 		}
-		if key := fmt.Sprint(*plain); !known[key] && len(seen) < maxSeen {
+		switch key := fmt.Sprint(*plain); {
+		case known[key]:
+		case len(seen) == maxSeen:
+			more++
+		default:
 			known[key] = true
 			seen = append(seen, plain)
 		}
+	}
+	if more > 0 {
+		complain(errs, fmt.Errorf("%s came after the first %s different ones and are left out: the policy may block them", connections(more), count(maxSeen)))
 	}
 	if len(seen) == 0 {
 		return nil, errors.New("there was no connection, so there is nothing to permit")
