@@ -22,8 +22,13 @@ func newGraph(m *module, bodies []reader, f *function) *graph {
 	for i := range m.imported {
 		g.edges[i] = []uint32{outside}
 	}
+	seen := make([]bool, nf)
 	for _, list := range [][]uint32{m.refs, m.exported} {
 		for _, i := range list {
+			if seen[i] {
+				continue
+			}
+			seen[i] = true
 			same := nf + m.types[m.funcs[i]].same
 			g.edges[same] = append(g.edges[same], i)
 			g.edges[outside] = append(g.edges[outside], i)

@@ -27,6 +27,7 @@ type ordering struct {
 	path            []visit
 	behind          []bool
 	count           int
+	hosted          []uint32 // ends of edges that close circles through nothing that has a body
 }
 
 func newOrder(g *graph, bodies []reader, imported uint32) callOrder {
@@ -43,6 +44,7 @@ func newOrder(g *graph, bodies []reader, imported uint32) callOrder {
 			o.step(large)
 		}
 	}
+	o.closeHosted()
 	return o.callOrder
 }
 
@@ -83,7 +85,7 @@ func (o *ordering) hasBody(v uint32) bool { return v >= o.imported && v < o.func
 
 // back notes an edge that closes a circle, at the end that is a function with a
 // body. Where none is, the circle goes through the host, or a table that the host
-// fills: then everybody who gets there closes one.
+// fills.
 func (o *ordering) back(v, w uint32) {
 	switch {
 	case o.hasBody(w):
@@ -91,22 +93,38 @@ func (o *ordering) back(v, w uint32) {
 	case o.hasBody(v):
 		o.again[v] = true
 	default:
-		leads := o.leadsTo(v)
-		for f := o.imported; f < o.funcs; f++ {
-			o.again[f] = o.again[f] || o.g.cyclic[f] && slices.ContainsFunc(o.g.edges[f], func(n uint32) bool { return leads[n] })
-		}
+		o.hosted = append(o.hosted, v)
 	}
 }
 
-// leadsTo is v with what leads to it through nothing that has a body.
-func (o *ordering) leadsTo(v uint32) map[uint32]bool {
-	in := map[uint32]bool{v: true}
-	for size := 0; size < len(in); {
-		size = len(in)
-		for n := range uint32(len(o.g.edges)) {
-			if !o.hasBody(n) && slices.ContainsFunc(o.g.edges[n], func(to uint32) bool { return in[to] }) {
-				in[n] = true
-			}
+// closeHosted has everybody close a circle who gets to where one goes through the host.
+func (o *ordering) closeHosted() {
+	if len(o.hosted) == 0 {
+		return
+	}
+	leads := o.leadsTo(o.hosted)
+	for f := o.imported; f < o.funcs; f++ {
+		o.again[f] = o.again[f] || o.g.cyclic[f] && slices.ContainsFunc(o.g.edges[f], func(n uint32) bool { return leads[n] })
+	}
+}
+
+// leadsTo is those of to with what leads to them through nothing that has a body.
+func (o *ordering) leadsTo(to []uint32) []bool {
+	from := make([][]uint32, len(o.g.edges))
+	for n := range uint32(len(o.g.edges)) {
+		if o.hasBody(n) {
+			continue
+		}
+		for _, next := range o.g.edges[n] {
+			from[next] = append(from[next], n)
+		}
+	}
+	in := make([]bool, len(o.g.edges))
+	for todo := to; len(todo) > 0; {
+		n := todo[len(todo)-1]
+		if todo = todo[:len(todo)-1]; !in[n] {
+			in[n] = true
+			todo = append(todo, from[n]...)
 		}
 	}
 	return in

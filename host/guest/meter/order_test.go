@@ -2,6 +2,7 @@ package meter
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -87,4 +88,22 @@ func circle(g *graph, o callOrder, n, imported, funcs uint32) bool {
 		}
 	}
 	return false
+}
+
+// A module that imports much and puts all of it into a table is rewritten at once: its
+// circles all go through the host.
+func TestManyImportsInATable(t *testing.T) {
+	const n = 100_000
+	m := &module{imported: n, funcs: make([]uint32, n), types: make([]signature, 1)}
+	for i := range uint32(n) {
+		m.refs = append(m.refs, i, i)
+	}
+	done := make(chan *graph)
+	go func() { done <- newGraph(m, nil, new(function)) }()
+	select {
+	case g := <-done:
+		require.Len(t, g.edges[n], n, "each once")
+	case <-time.After(time.Minute):
+		t.Fatal("still at it after a minute; it takes milliseconds")
+	}
 }
