@@ -50,3 +50,10 @@ func (b *builder) bytes() []byte {
 	}
 	return vec(append(m, 10), code)
 }
+
+// assemble is a module of sections.
+func assemble(sections ...[]byte) []byte {
+	return append([]byte("\x00asm\x01\x00\x00\x00"), bytes.Join(sections, nil)...)
+}
+
+func section(id byte, content ...byte) []byte { return vec([]byte{id}, content) }

@@ -151,7 +151,7 @@ func (f *function) mark() {
 // encode appends the body to b.
 func (f *function) encode(b []byte) []byte {
 	if f.extra > 0 {
-		b = append(append(uleb(b, f.groups+1), f.decl...), byte(f.extra), 0x7f)
+		b = append(uleb(append(uleb(b, f.groups+1), f.decl...), f.extra), 0x7f)
 	} else {
 		b = append(uleb(b, f.groups), f.decl...)
 	}

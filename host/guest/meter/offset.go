@@ -33,6 +33,9 @@ func (p *offset) function(f *function) {
 	f.code, p.spare = out, f.code
 }
 
+// maxBases is how many a function has at once: what more would win is little.
+const maxBases = 64
+
 // A base is what the accesses of a group go by.
 type base struct {
 	local     uint32 // added; it has the lowest address
@@ -62,7 +65,7 @@ func (s *stretch) write(out []instr, end int, pool *[]uint32) []instr {
 	used := 0
 	for g := range bases {
 		b := &bases[g]
-		if b.n < 2 || !b.moved && b.first == b.high { // There is nothing to win.
+		if used == maxBases || b.n < 2 || !b.moved && b.first == b.high { // There is nothing to win.
 			b.n = 0
 			continue
 		}

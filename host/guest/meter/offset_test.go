@@ -126,3 +126,20 @@ func fill(m api.Memory) {
 		m.WriteUint32Le(at, at*2654435761>>15)
 	}
 }
+
+// Many structures at once are more than there are locals to begin them with: the rest is
+// left as it is, and the module is valid.
+func TestManyStructuresAtOnce(t *testing.T) {
+	const params = 200
+	var code []byte
+	for p := range params {
+		get := binary.AppendUvarint([]byte{0x20}, uint64(p))
+		code = append(append(code, get...), 0x41, 4, 0x6a, 0x28, 0, 0, 0x1a) // The member behind, then the one at the beginning.
+		code = append(append(code, get...), 0x28, 0, 0, 0x1a)
+	}
+	wasm := assemble(section(1, append(append(binary.AppendUvarint([]byte{1, 0x60}, params), repeat(params, 0x7f)...), 0)...),
+		section(3, 1, 0), section(5, 1, 0, 1), section(7, 1, 1, 'f', 0, 0),
+		section(10, vec([]byte{1}, append(append([]byte{0}, code...), 0x0b))...))
+	m := start(t, wasm)
+	require.False(t, spent(t, m, "f", 2, make([]uint64, params)...))
+}

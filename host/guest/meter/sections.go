@@ -173,7 +173,7 @@ func (m *module) readData(r *reader) {
 }
 
 // maxLocals leaves room for the locals that passes add (wazero allows 50000).
-const maxLocals = 50000 - 8
+const maxLocals = 50000 - 8 - maxBases
 
 // readLocals returns how many locals a function declares.
 func readLocals(r *reader) (groups uint32, n uint64) {
