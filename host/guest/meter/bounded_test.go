@@ -179,14 +179,58 @@ func TestPaymentsDoNotSlipPastAStop(t *testing.T) {
 // TestATypeIsTheSameHoweverItIsWritten calls itself by a type that is its own, whose
 // length is written in two bytes.
 func TestATypeIsTheSameHoweverItIsWritten(t *testing.T) {
-	section := func(id byte, content ...byte) []byte { return vec([]byte{id}, content) }
-	m := start(t, bytes.Join([][]byte{[]byte("\x00asm\x01\x00\x00\x00"),
+	m := start(t, assemble(
 		section(1, 2, 0x60, 0, 0, 0x60, 0x80, 0, 0),
 		section(3, 1, 0),
 		section(4, 1, 0x70, 0, 1),
 		section(7, 1, 1, 'f', 0, 0),
-		section(9, 1, 0, 0x41, 0, 0x0b, 1, 0),                  // The table holds function 0.
-		section(10, 1, 7, 0, 0x41, 0, 0x11, 1, 0, 0x0b)}, nil)) // i32.const 0, call_indirect of type 1
+		section(9, 1, 0, 0x41, 0, 0x0b, 1, 0),            // The table holds function 0.
+		section(10, 1, 7, 0, 0x41, 0, 0x11, 1, 0, 0x0b))) // i32.const 0, call_indirect of type 1
 	spent(t, m, "f", 20)
 	require.True(t, tooDeep(m))
+}
+
+// TestMoves pays for values that go along: a block may have as many as it likes, and no
+// instruction of its own for each of them.
+func TestMoves(t *testing.T) {
+	const values, times = 700, 100
+	many := append(uleb(nil, values), repeat(values, 0x7f)...)
+	push := repeat(values, 0x41, 1)
+	for name, functions := range map[string][][]byte{ // The last is called; one of type 1 returns the values.
+		"round a loop":       {repeated(times, bytes.Join([][]byte{push, {0x03, 2, 0x41, 7}}, nil), 0x0d, 0, 0x1a, 0x0b, 0x0f)}, // loop of type 2: one value more, br_if, drop
+		"out of blocks":      {append(append(push, repeat(times, 0x02, 2, 0x41, 7, 0x41, 1, 0x0d, 0, 0x1a, 0x0b)...), 0x0f)},
+		"out of a br_table":  {append(append(push, repeat(times, 0x02, 2, 0x41, 7, 0x41, 0, 0x0e, 1, 0, 0, 0x0b)...), 0x0f)},
+		"out of functions":   append(wrapped(push, times), append([]byte{0x10, times - 1}, 0x0f)),
+		"an if without else": {append(append(push, repeat(times, 0x41, 0, 0x04, 2, 0x0b)...), 0x0f)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			types := bytes.Join([][]byte{{3, 0x60, 0, 0, 0x60, 0}, many, {0x60}, many, many}, nil)
+			last := len(functions) - 1
+			var code []byte
+			for _, f := range functions {
+				code = vec(code, append([]byte{1, 1, 0x7f}, append(f, 0x0b)...)) // A local counts.
+			}
+			m := start(t, assemble(section(1, types...),
+				section(3, append(append(uleb(nil, last+1), repeat(last, 1)...), 0)...),
+				section(7, uleb([]byte{1, 1, 'f', 0}, last)...),
+				section(10, append(uleb(nil, last+1), code...)...)))
+			require.True(t, spent(t, m, "f", values*times/meter.SliceFuel))
+		})
+	}
+}
+
+// repeated is a loop that runs so often: it begins with head, and what goes round is a
+// branch and the rest.
+func repeated(times int, head []byte, rest ...byte) []byte {
+	count := []byte{0x20, 0, 0x41, 1, 0x6a, 0x22, 0, 0x41} // local.get, i32.const 1, i32.add, local.tee, i32.const
+	return append(append(append(append(head, count...), byte(times&0x7f|0x80), byte(times>>7)), 0x48), rest...)
+}
+
+// wrapped are functions that return what the one before returns, the first what it pushes.
+func wrapped(push []byte, times int) [][]byte {
+	out := [][]byte{push}
+	for f := range times - 1 {
+		out = append(out, uleb([]byte{0x10}, f))
+	}
+	return out
 }

@@ -9,6 +9,8 @@ const (
 	leafLimit = 256
 	// hostCost is about what leaving for the host and coming back costs.
 	hostCost = 100
+	// fewValues are moved at no cost beyond what moves them.
+	fewValues = 8
 )
 
 // weight is what an instruction costs in units, at worst.
@@ -38,6 +40,27 @@ func weight(i *instr) int {
 		return vectorWeight(i.n)
 	}
 	return 1
+}
+
+// moves is what it costs, at worst, that an instruction takes values along: to where
+// others come from too, into a function and out of it. A few stay in registers.
+func (f *function) moves(i *instr) int {
+	n := 0
+	switch i.op {
+	case opBr, opBrIf:
+		n = f.labels[i.n].values
+	case opBrTable:
+		n = f.labels[i.table[0]].values
+	case opIf, opElse, opEnd:
+		n = f.labels[i.n].ends
+	case opReturn:
+		n = f.labels[0].ends
+	case opCall:
+		n = f.m.types[f.m.funcs[i.n]].values()
+	case opCallIndirect:
+		n = f.m.types[i.n].values()
+	}
+	return 2 * max(0, n-fewValues)
 }
 
 // A region is the part of a function that one kind of payment pays for: a loop
@@ -144,7 +167,7 @@ func (w *walk) spend(k int, i *instr) {
 	if l.spent == dead {
 		return
 	}
-	n := weight(i) + w.f.fixed(k)>>bulkShift
+	n := weight(i) + w.f.moves(i) + w.f.fixed(k)>>bulkShift
 	if i.op == opCall || i.op == opCallIndirect {
 		n += w.call(i)
 	}

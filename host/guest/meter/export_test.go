@@ -11,7 +11,7 @@ func (p *count) function(f *function) {
 	var out []instr
 	for k := range f.code {
 		i := f.code[k]
-		if n := weight(&i); n > 0 {
+		if n := weight(&i) + f.moves(&i); n > 0 {
 			b := uleb([]byte{opGlobalGet}, p.global)
 			b = append(sleb(append(b, opI32Const), int32(n)), opI32Add)
 			out = append(out, instr{op: opRaw, raw: uleb(append(b, opGlobalSet), p.global)})

@@ -5,6 +5,8 @@ type label struct {
 	op     byte // opBlock for the function itself
 	void   bool // the block has neither parameters nor results
 	params bool // the block has parameters
+	values int  // how many a branch to it takes along
+	ends   int  // how many are there at its end
 	used   bool // some branch names it
 }
 
@@ -37,7 +39,9 @@ func (f *function) decode(m *module, index uint32, r *reader) {
 		r.fail("function has %d locals, the limit is %d", n, maxLocals)
 	}
 	*f = function{m: m, index: index, at: r.off, locals: uint32(n), groups: groups,
-		decl: r.b[begin.off:r.off], code: f.code[:0], labels: append(f.labels[:0], label{op: opBlock})}
+		decl: r.b[begin.off:r.off], code: f.code[:0], labels: f.labels[:0]}
+	results := len(m.types[m.funcs[index]].results)
+	f.label(label{op: opBlock, values: results, ends: results})
 	open := []uint32{0}
 	for r.off < r.end {
 		if len(open) == 0 {
@@ -96,9 +100,17 @@ func (m *module) has(r *reader, what string, index uint32, n int) {
 
 func (f *function) open(r *reader, i instr) uint32 {
 	l := label{op: i.op, void: len(i.raw) == 2 && i.raw[1] == void}
+	if !l.void {
+		l.ends = 1
+	}
+	params := 0
 	if t := int32(i.n); t >= 0 {
 		f.m.has(r, "type", uint32(t), len(f.m.types))
-		l.params = len(f.m.types[t].params) > 0
+		params, l.ends = len(f.m.types[t].params), len(f.m.types[t].results)
+		l.params = params > 0
+	}
+	if l.values = l.ends; i.op == opLoop {
+		l.values = params
 	}
 	return f.label(l)
 }

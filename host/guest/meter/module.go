@@ -37,6 +37,8 @@ type signature struct {
 	same            uint32
 }
 
+func (s signature) values() int { return len(s.params) + len(s.results) }
+
 // A module is what the rewriting needs to know of one.
 type module struct {
 	sections  []section
