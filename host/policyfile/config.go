@@ -43,6 +43,10 @@ func (r *reader) config(n *yaml.Node) any {
 }
 
 func (r *reader) scalar(n *yaml.Node) any {
+	if n.Tag == "!!int" && zeroed(strings.TrimLeft(n.Value, "+-")) {
+		r.fail(at(n), "", "config: JSON has no number that begins with 0, found %s", short(n.Value))
+		return nil
+	}
 	switch n.Tag {
 	case "!!int", "!!bool", "!!null":
 		var v any

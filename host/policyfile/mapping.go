@@ -107,9 +107,13 @@ func isText(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && n.Tag == "!!str" && n.Value != "" && !strings.ContainsFunc(n.Value, func(c rune) bool { return !unicode.IsPrint(c) })
 }
 
+// zeroed reports whether a number may be read as octal or as decimal: as YAML has it,
+// 0443 is 291.
+func zeroed(s string) bool { return len(s) > 1 && s[0] == '0' && s[1] >= '0' && s[1] <= '9' }
+
 func integer(n *yaml.Node) (uint64, bool) {
 	var v uint64
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || n.Decode(&v) != nil {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || zeroed(n.Value) || n.Decode(&v) != nil {
 		return 0, false
 	}
 	return v, true

@@ -160,7 +160,7 @@ func (t valueType) one(s string) operand {
 	if t.text() && s != "" {
 		return operand{plain: fwp.Value{Type: t.data, Text: s}}
 	}
-	if v, err := strconv.ParseUint(s, 0, 64); err == nil && t.data.Unsigned() && v <= t.data.Max() {
+	if v, err := strconv.ParseUint(s, 0, 64); err == nil && !zeroed(s) && t.data.Unsigned() && v <= t.data.Max() {
 		return operand{plain: fwp.Value{Type: t.data, Uint: v}}
 	}
 	switch {
