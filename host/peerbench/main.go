@@ -2,7 +2,7 @@
 // ways and prints what each takes: a closure in Go, callouts of this project,
 // and what else there is to run somebody else's policy in a Go process.
 //
-//	go run . [--json] [--time D] [--rounds N] [--only TEXT]
+//	go run . [--json] [--time D] [--rounds N] [--only TEXT] [--profile FILE]
 //
 // It is a module of its own, so that who uses the project does not download its
 // peers.
@@ -10,9 +10,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"runtime/pprof"
 	"strings"
 	"time"
 )
@@ -31,6 +33,7 @@ func run(ctx context.Context) error {
 	flag.DurationVar(&o.batch, "time", 20*time.Millisecond, "how long to measure a variant in each round")
 	flag.IntVar(&o.rounds, "rounds", 25, "how many rounds; the least of them is ns")
 	only := flag.String("only", "", "measure only the closure and variants that have this in their name and a $ after it")
+	profile := flag.String("profile", "", "write a profile of the processor here, which go build -pgo takes")
 	flag.Parse()
 	if flag.NArg() > 0 || o.batch <= 0 || o.rounds <= 0 {
 		flag.Usage()
@@ -42,12 +45,34 @@ func run(ctx context.Context) error {
 			chosen = append(chosen, v)
 		}
 	}
-	report, err := measure(ctx, chosen, o)
+	stop, err := profiling(*profile)
 	if err != nil {
+		return err
+	}
+	report, err := measure(ctx, chosen, o)
+	if err := errors.Join(err, stop()); err != nil {
 		return err
 	}
 	if *asJSON {
 		return report.json(os.Stdout)
 	}
 	return report.table(os.Stdout)
+}
+
+// profiling writes a profile until it is stopped, if there is a file for it.
+func profiling(path string) (stop func() error, err error) {
+	if path == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
 }
