@@ -76,11 +76,27 @@ func (s *Socket) establish(ctx context.Context, remote netip.AddrPort) ntstatus.
 func (s *Socket) transferable(sends bool) (*transport.Conn, ntstatus.Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.usable(sends)
+}
+
+func (s *Socket) usable(sends bool) (*transport.Conn, ntstatus.Status) {
 	if s.state != connected || sends && s.finAsked {
 		return nil, ntstatus.InvalidDeviceState
 	}
 	return s.conn, ntstatus.Success
 }
+
+// ending is transferable for the last of what is sent: nothing may follow it.
+func (s *Socket) ending() (*transport.Conn, ntstatus.Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conn, st := s.usable(true)
+	s.finAsked = s.finAsked || st == ntstatus.Success
+	return conn, st
+}
+
+// goesOn is for a disconnect that was cancelled before the peer could hear of it.
+func (s *Socket) goesOn() { s.mu.Lock(); defer s.mu.Unlock(); s.finAsked = false }
 
 var (
 	past    = time.Unix(1, 0) // a deadline that interrupts
@@ -111,12 +127,13 @@ func (s *Socket) sendData(c call, data []byte, flags uint32) ntstatus.Status {
 		return c.done(st, 0)
 	}
 	c.lend(data, false)
-	return s.pushSend(c, conn, func() (ntstatus.Status, int) { return s.write(conn, data) })
+	r := writeRequest(conn, func() (ntstatus.Status, int) { return s.write(conn, data) })
+	r.c = c
+	return s.send.push(r)
 }
 
-func (s *Socket) pushSend(c call, conn *transport.Conn, run func() (ntstatus.Status, int)) ntstatus.Status {
-	return s.send.push(&request{c: c, run: run,
-		interrupt: func() { conn.SetWriteDeadline(past) }, resume: func() { conn.SetWriteDeadline(noLimit) }})
+func writeRequest(conn *transport.Conn, run func() (ntstatus.Status, int)) *request {
+	return &request{run: run, interrupt: func() { conn.SetWriteDeadline(past) }, resume: func() { conn.SetWriteDeadline(noLimit) }}
 }
 
 func (s *Socket) write(conn *transport.Conn, data []byte) (ntstatus.Status, int) {
@@ -139,7 +156,8 @@ func (s *Socket) write(conn *transport.Conn, data []byte) (ntstatus.Status, int)
 // Disconnect is WskDisconnect. A graceful one (flags zero) follows what was
 // sent, after data if there is any, and may pend for ever; receiving goes on. An
 // abortive one takes no data, cancels the sends and resets the connection: of
-// the socket only CloseSocket is left.
+// the socket only CloseSocket is left. A graceful one that is cancelled before
+// anything of it went out has not been.
 func (s *Socket) Disconnect(data []byte, flags uint32, irp *IRP) (st ntstatus.Status) {
 	if t := s.client.tracer.Load(); t != nil {
 		defer t.called(s, irp, &st, "WskDisconnect", "%d bytes, flags %#x", len(data), flags)
@@ -151,29 +169,32 @@ func (s *Socket) Disconnect(data []byte, flags uint32, irp *IRP) (st ntstatus.St
 	if flags&^FlagAbortive != 0 || flags == FlagAbortive && data != nil {
 		return c.done(ntstatus.InvalidParameter, 0)
 	}
-	conn, st := s.transferable(flags == 0)
-	if st != ntstatus.Success {
-		return c.done(st, 0)
-	}
 	if flags == FlagAbortive {
+		if _, st := s.transferable(false); st != ntstatus.Success {
+			return c.done(st, 0)
+		}
 		s.send.stop() // First: these are cancelled and not aborted.
 		s.abort()
 		return c.done(ntstatus.Success, 0)
 	}
-	s.mu.Lock()
-	s.finAsked = true
-	s.mu.Unlock()
+	conn, st := s.ending()
+	if st != ntstatus.Success {
+		return c.done(st, 0)
+	}
 	c.lend(data, false)
-	return s.pushSend(c, conn, func() (ntstatus.Status, int) {
+	r := writeRequest(conn, func() (ntstatus.Status, int) {
 		st, n := ntstatus.Success, 0
 		if len(data) > 0 {
 			st, n = s.write(conn, data)
 		}
-		if st == ntstatus.Success {
-			st = s.fin(conn)
+		if st != ntstatus.Success {
+			s.goesOn()
+			return st, n
 		}
-		return st, n
+		return s.fin(conn), n
 	})
+	r.c, r.unused = c, s.goesOn
+	return s.send.push(r)
 }
 
 func (s *Socket) fin(conn *transport.Conn) ntstatus.Status {

@@ -95,7 +95,7 @@ func (s *Socket) sendMessages(op operation, messages [][]byte, flags uint32, rem
 	}
 	c.lend(records, false)
 	ctx, cancel := context.WithCancel(s.ctx)
-	return s.send.push(&request{c: c, interrupt: func() { cancel(); packets.SetWriteDeadline(past) },
+	return s.send.push(&request{c: c, unused: cancel, interrupt: func() { cancel(); packets.SetWriteDeadline(past) },
 		resume: func() { packets.SetWriteDeadline(noLimit) },
 		run: func() (ntstatus.Status, int) {
 			defer cancel()

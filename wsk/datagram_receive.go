@@ -53,7 +53,7 @@ func (s *Socket) ReceiveFrom(buffer []byte, flags uint32, remote *netip.AddrPort
 }
 
 func packetRequest(c *net.UDPConn, cancel func(), run func() (ntstatus.Status, int)) *request {
-	return &request{run: run, interrupt: func() { cancel(); c.SetReadDeadline(past) }, resume: func() { c.SetReadDeadline(noLimit) }}
+	return &request{run: run, unused: cancel, interrupt: func() { cancel(); c.SetReadDeadline(past) }, resume: func() { c.SetReadDeadline(noLimit) }}
 }
 
 func fill(d *DatagramIndication, buffer []byte, remote *netip.AddrPort, control *[]ControlMessage, controlFlags *uint32) (ntstatus.Status, int) {

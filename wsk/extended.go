@@ -73,19 +73,22 @@ func (s *Socket) ConnectEx(remote netip.AddrPort, data []byte, flags uint32, irp
 	}
 	c.lend(data, false)
 	ctx, cancel := context.WithCancel(s.ctx)
-	return c.pend(cancel, func() (ntstatus.Status, int) {
+	// It is the first to send: another send may come as soon as there is a connection.
+	return s.send.push(&request{c: c, interrupt: cancel, resume: func() {}, run: func() (ntstatus.Status, int) {
 		defer cancel()
 		if st := s.establish(ctx, remote); st != ntstatus.Success || len(data) == 0 {
 			return st, 0
 		}
 		stop := context.AfterFunc(ctx, s.abort)
-		defer stop()
 		st, n := s.write(s.Transport(), data)
-		if !st.Ok() && ctx.Err() != nil {
-			st = ntstatus.Cancelled // IRP-10
+		if !stop() {
+			return ntstatus.Cancelled, 0 // IRP-10
 		}
 		return st, n
-	})
+	}, unused: func() {
+		cancel()
+		s.move(connecting, bound)
+	}})
 }
 
 // SendEx is WskSendEx. A connection takes no control data with it, which is

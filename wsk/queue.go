@@ -29,8 +29,18 @@ type request struct {
 	run       func() (ntstatus.Status, int)
 	interrupt func()
 	resume    func() // undoes interrupt for the next request
+	// unused runs instead of run, if the request is cancelled before its turn. Optional.
+	unused func()
 
 	cancelled bool
+}
+
+// withdraw ends a request that has not run.
+func (r *request) withdraw() {
+	if r.unused != nil {
+		r.unused()
+	}
+	r.c.finish(ntstatus.Cancelled, 0)
 }
 
 // push queues r and returns STATUS_PENDING. A caller that waits anyway is the worker
@@ -40,7 +50,7 @@ func (q *queue) push(r *request) ntstatus.Status {
 	q.mu.Lock()
 	if q.stopped || r.cancelled {
 		q.mu.Unlock()
-		r.c.finish(ntstatus.Cancelled, 0)
+		r.withdraw()
 		return ntstatus.Pending
 	}
 	if waited && !q.working { // Without a worker nothing runs or waits.
@@ -112,7 +122,7 @@ func (q *queue) cancel(r *request) {
 	}
 	q.mu.Unlock()
 	if i >= 0 {
-		r.c.finish(ntstatus.Cancelled, 0)
+		r.withdraw()
 	}
 }
 
@@ -128,7 +138,7 @@ func (q *queue) stop() {
 	}
 	q.mu.Unlock()
 	for _, r := range waiting {
-		r.c.finish(ntstatus.Cancelled, 0)
+		r.withdraw()
 	}
 }
 
