@@ -82,6 +82,7 @@ func (s *Socket) ConnectEx(remote netip.AddrPort, data []byte, flags uint32, irp
 		stop := context.AfterFunc(ctx, s.abort)
 		st, n := s.write(s.Transport(), data)
 		if !stop() {
+			s.abort()                    // It is, or will be.
 			return ntstatus.Cancelled, 0 // IRP-10
 		}
 		return st, n

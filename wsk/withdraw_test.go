@@ -132,3 +132,26 @@ func TestConnectExThatIsCancelledBeforeItBegins(t *testing.T) {
 	must(t, func(p *wsk.IRP) ntstatus.Status { return s.Connect(at, 0, p) })
 	shut(t, accept(t, l))
 }
+
+// IRP-10: a connect that is cancelled as its data has gone out resets the connection, and
+// says that it was cancelled.
+func TestConnectExThatIsCancelledAsItEnds(t *testing.T) {
+	w := open(t, wsk.Debug{})
+	l, at := w.listen(t)
+	defer shut(t, l)
+	irp, done := waited()
+	s := w.socket(t, wsk.ConnectionSocket, &wsk.ClientConnectionDispatch{SendBacklogEvent: func(any, int) ntstatus.Status {
+		irp.Cancel() // All was written.
+		return ntstatus.Success
+	}})
+	defer shut(t, s)
+	require.Equal(t, ntstatus.Success, s.ControlSocket(wsk.SetOption, wsk.SOWSKEventCallback, wsk.SolSocket,
+		wsk.EventCallbackControl{NpiID: wsk.NPIWSKInterfaceID, EventMask: wsk.EventSendBacklog}.Append(nil), nil, nil, nil))
+	must(t, func(p *wsk.IRP) ntstatus.Status { return s.Bind(loopback, 0, p) })
+	s.ConnectEx(at, []byte("x"), 0, irp)
+	require.Equal(t, cancelled, <-done)
+	irp.Free()
+	st, _ := run(func(p *wsk.IRP) ntstatus.Status { return s.Send([]byte("x"), 0, p) })
+	require.Equal(t, ntstatus.FileForcedClosed, st.Status)
+	shut(t, accept(t, l))
+}
