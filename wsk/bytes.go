@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // Structures pass through control codes as the bytes of their 64-bit layout.
@@ -52,7 +53,8 @@ func sockaddrLen(a netip.Addr) int {
 	return sockaddrIn6
 }
 
-// AppendSockaddr appends the SOCKADDR_IN or SOCKADDR_IN6 of a.
+// AppendSockaddr appends the SOCKADDR_IN or SOCKADDR_IN6 of a, whose zone is the number
+// of an interface there: zero if no interface has that name.
 func AppendSockaddr(b []byte, a netip.AddrPort) []byte {
 	if a.Addr().Is4() {
 		b = le.AppendUint16(b, uint16(AFInet))
@@ -65,10 +67,11 @@ func AppendSockaddr(b []byte, a netip.AddrPort) []byte {
 	b = append(b, 0, 0, 0, 0) // flow
 	x := a.Addr().As16()
 	b = append(b, x[:]...)
-	return append(b, 0, 0, 0, 0) // scope
+	scope, _ := transport.ScopeID(a.Addr())
+	return le.AppendUint32(b, scope)
 }
 
-// ParseSockaddr reads a SOCKADDR.
+// ParseSockaddr reads a SOCKADDR. A zone is the number of an interface.
 func ParseSockaddr(b []byte) (netip.AddrPort, bool) {
 	if len(b) < sockaddrIn {
 		return netip.AddrPort{}, false
@@ -79,7 +82,7 @@ func ParseSockaddr(b []byte) (netip.AddrPort, bool) {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), port), true
 	case AFInet6:
 		if len(b) >= sockaddrIn6 {
-			return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:24])), port), true
+			return netip.AddrPortFrom(transport.WithScope(netip.AddrFrom16([16]byte(b[8:24])), le.Uint32(b[24:])), port), true
 		}
 	}
 	return netip.AddrPort{}, false

@@ -1,7 +1,9 @@
 package wsk_test
 
 import (
+	"net"
 	"net/netip"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -68,7 +70,20 @@ func FuzzParseAddressList(f *testing.F) {
 	})
 }
 
+// A SOCKADDR_IN6 has the number of an interface where Go may have its name.
+func TestSockaddrHasTheScope(t *testing.T) {
+	all, err := net.Interfaces()
+	require.NoError(t, err)
+	for zone, want := range map[string]string{"": "", "7": "7", "4294967295": "4294967295", "no such interface": "", all[0].Name: strconv.Itoa(all[0].Index)} {
+		a := netip.MustParseAddr("fe80::1").WithZone(zone)
+		got, ok := wsk.ParseSockaddr(wsk.AppendSockaddr(nil, netip.AddrPortFrom(a, 80)))
+		require.True(t, ok)
+		require.Equal(t, netip.AddrPortFrom(a.WithZone(want), 80), got)
+	}
+}
+
 func FuzzParseSockaddr(f *testing.F) {
+	f.Add(wsk.AppendSockaddr(nil, netip.MustParseAddrPort("[fe80::1%7]:443")))
 	f.Add(wsk.AppendSockaddr(nil, netip.MustParseAddrPort("192.0.2.1:80")))
 	f.Add(wsk.AppendSockaddr(nil, netip.MustParseAddrPort("[2001:db8::1]:443")))
 	f.Fuzz(func(t *testing.T, b []byte) {

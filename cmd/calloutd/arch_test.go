@@ -74,7 +74,7 @@ var imports = map[string]string{
 	"wsk/wsknet":                        "wsk wsk/transport wsk/ntstatus",
 	"wsk/winsock":                       "host/redirect wsk wsk/ntstatus",
 	"wsk/wsktest":                       "host host/ale host/fwp host/fwpm host/fwps host/redirect host/redirect/memstore sdk/go/sockaddr wsk wsk/ntstatus wsk/winsock",
-	"wsk/remote":                        "host/ale host/enforce host/fwps host/redirect wsk wsk/ntstatus",
+	"wsk/remote":                        "host/ale host/enforce host/fwps host/redirect wsk wsk/transport wsk/ntstatus",
 	"wsk/localproxy":                    "host/redirect sdk/go/sockaddr wsk wsk/winsock wsk/wsknet",
 	"sdk":                               "",
 	"sdk/project":                       "sdk/project/wholefile sdk",

@@ -270,6 +270,7 @@ static inline uint32_t calloutd_query_original_destination(calloutd_client *c, i
         struct sockaddr_in6 *a = (struct sockaddr_in6 *)to;
         a->sin6_family = AF_INET6;
         a->sin6_port = htons(port);
+        a->sin6_scope_id = calloutd_get_(answer + 4, 4);
         memcpy(&a->sin6_addr, answer + 8, 16);
     } else {
         return calloutd_fail_(c, CALLOUTD_STATUS_DEVICE_NOT_READY, "the service answers no address");

@@ -1,7 +1,9 @@
 package remote_test
 
 import (
+	"context"
 	"encoding/hex"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,7 +12,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/wsk/remote"
+	"github.com/calloutd/calloutd/wsk/wsknet"
 )
 
 // The C header compiles without a warning, as C and as C++, and gets the answers
@@ -50,6 +56,39 @@ func TestC(t *testing.T) {
 			require.Equal(t, 1, s.service.Stats().Outbound)
 		})
 	}
+}
+
+// A link-local destination is one of an interface, for either client.
+func TestOriginalDestinationHasItsScope(t *testing.T) {
+	const to = "[fe80::9%7]:80"
+	s := newSite(t, remote.Options{})
+	proxy, err := net.ListenTCP("tcp6", &net.TCPAddr{IP: net.IPv6loopback})
+	require.NoError(t, err)
+	defer proxy.Close()
+	_, _, err = s.Engine.RegisterCallout("six", fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error {
+		v.Action, v.Redirect, v.To, v.TargetPID, v.Context = fwp.ActionPermit, true, proxy.Addr().(*net.TCPAddr).AddrPort(), uint32(os.Getpid()), []byte("six")
+		return nil
+	}))
+	require.NoError(t, err)
+	s.Add(t, fwpm.Filter{ID: 9, Name: "six", Layer: fwpm.LayerALEConnectRedirectV6, Action: fwp.ActionCalloutUnknown, Callout: "six"})
+	app, err := (&wsknet.Dialer{Client: s.Client.Client}).DialContext(t.Context(), "tcp", to)
+	require.NoError(t, err)
+	defer app.(*wsknet.Conn).Abort()
+	accepted, err := proxy.AcceptTCP()
+	require.NoError(t, err)
+	defer accepted.Close()
+	got, err := s.client().OriginalDestination(t.Context(), accepted)
+	require.NoError(t, err)
+	require.Equal(t, to, got.String())
+
+	f, err := accepted.File()
+	require.NoError(t, err)
+	defer f.Close()
+	cmd := exec.CommandContext(t.Context(), compile(t, "gcc", "-std=c99"), s.path)
+	cmd.ExtraFiles = []*os.File{f}
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	require.Contains(t, string(out), "\n"+to+"\n")
 }
 
 func compile(t *testing.T, compiler string, flags ...string) string {

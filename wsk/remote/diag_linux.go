@@ -36,10 +36,10 @@ func openDiag() (*diag, error) {
 
 func (d *diag) close() { unix.Close(d.fd) }
 
-// lives asks about one socket by its addresses and its cookie. A socket that no
-// process has any more does not live, though its connection may go on ending.
-func (d *diag) lives(cookie uint64, local, remote netip.AddrPort) (bool, error) {
-	if err := unix.Sendto(d.fd, diagRequest(cookie, local, remote), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+// lives asks about one socket by its addresses, its device and its cookie. A socket that
+// no process has any more does not live, though its connection may go on ending.
+func (d *diag) lives(s *tcpSocket) (bool, error) {
+	if err := unix.Sendto(d.fd, diagRequest(s), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return false, err
 	}
 	var buf [4096]byte
@@ -60,11 +60,11 @@ const (
 )
 
 // diagRequest is a struct inet_diag_req_v2 for one socket.
-func diagRequest(cookie uint64, local, remote netip.AddrPort) []byte {
+func diagRequest(s *tcpSocket) []byte {
 	const size = unix.SizeofNlMsghdr + 56
 	ne := binary.NativeEndian
 	family := byte(unix.AF_INET6)
-	if local.Addr().Is4() {
+	if s.local.Addr().Is4() {
 		family = unix.AF_INET
 	}
 	b := make([]byte, 0, size)
@@ -74,15 +74,15 @@ func diagRequest(cookie uint64, local, remote netip.AddrPort) []byte {
 	b = append(b, make([]byte, 8)...) // sequence and sender, which nobody else shares
 	b = append(b, family, unix.IPPROTO_TCP, 0, 0)
 	b = ne.AppendUint32(b, ^uint32(0)) // in any state
-	b = binary.BigEndian.AppendUint16(b, local.Port())
-	b = binary.BigEndian.AppendUint16(b, remote.Port())
-	for _, a := range []netip.Addr{local.Addr(), remote.Addr()} {
+	b = binary.BigEndian.AppendUint16(b, s.local.Port())
+	b = binary.BigEndian.AppendUint16(b, s.remote.Port())
+	for _, a := range []netip.Addr{s.local.Addr(), s.remote.Addr()} {
 		var raw [16]byte
 		copy(raw[:], a.AsSlice())
 		b = append(b, raw[:]...)
 	}
-	b = ne.AppendUint32(b, 0) // on any interface
-	return ne.AppendUint64(b, cookie)
+	b = ne.AppendUint32(b, uint32(s.device)) // Zero finds none that is bound to one.
+	return ne.AppendUint64(b, s.cookie)
 }
 
 func diagAnswer(m *syscall.NetlinkMessage) (bool, error) {

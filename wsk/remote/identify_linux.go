@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // States of a TCP socket in the kernel's numbers.
@@ -23,6 +24,7 @@ type tcpSocket struct {
 	state         uint8
 	mptcp         bool
 	local, remote netip.AddrPort // remote is not valid if there is none (any more)
+	device        int            // that it is bound to, as one with a link-local address is; 0: to none
 }
 
 // unconnected reports whether the socket has had no connection yet, or listens.
@@ -61,6 +63,9 @@ func identify(fd int) (s tcpSocket, err error) {
 		return refuse(ntstatus.InvalidHandle, "the socket has no state: %v", err)
 	}
 	s.state = info.State
+	if s.device, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err != nil {
+		return refuse(ntstatus.InvalidHandle, "the socket does not tell its device: %v", err)
+	}
 	if name, err := unix.Getsockname(fd); err == nil {
 		s.local = address(name)
 	}
@@ -75,7 +80,7 @@ func address(name unix.Sockaddr) netip.AddrPort {
 	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+		return netip.AddrPortFrom(transport.WithScope(netip.AddrFrom16(a.Addr), a.ZoneId), uint16(a.Port))
 	}
 	return netip.AddrPort{}
 }

@@ -288,6 +288,28 @@ func TestClosedSocketsAreForgotten(t *testing.T) {
 	eventually(t, "its record goes", func() bool { return s.Store.Len() == 0 })
 }
 
+// A proxy that listens on one device only keeps its connections: the kernel finds such
+// sockets, and those with link-local addresses, by the device.
+func TestSocketsOfADeviceAreNotForgotten(t *testing.T) {
+	s := newSite(t, remote.Options{Sweep: time.Millisecond})
+	raw, err := s.proxy.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "lo") }))
+	require.NoError(t, err)
+	c := s.client()
+	_, kept := s.redirected()
+	_, err = c.RedirectRecords(t.Context(), kept)
+	require.NoError(t, err)
+	for range 2 { // One sweep at least begins after the first.
+		_, closed := s.redirected()
+		_, err = c.RedirectRecords(t.Context(), closed)
+		require.NoError(t, err)
+		require.NoError(t, closed.Close())
+		eventually(t, "the one that is closed is forgotten", func() bool { return s.service.Stats().Sockets <= 1 })
+	}
+	require.Equal(t, 1, s.service.Stats().Sockets)
+}
+
 // A dual-stack proxy sees v4-mapped addresses; the connection is the same.
 func TestDualStackProxy(t *testing.T) {
 	s := newSiteAt(t, remote.Options{Sweep: time.Millisecond}, "tcp", nil)

@@ -155,7 +155,7 @@ func (s *sockets) sweep(d *diag, now time.Time) (err error) {
 		s.ale.Release(o.records)
 	}
 	for _, a := range all {
-		lives, derr := d.lives(a.cookie, a.local, a.remote)
+		lives, derr := d.lives(&a.tcpSocket)
 		if derr != nil {
 			err = derr
 			continue

@@ -7,6 +7,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
+	"github.com/calloutd/calloutd/wsk/transport"
 )
 
 // Version is that of the wire format.
@@ -115,8 +116,8 @@ func parse(b []byte) (m message, err error) {
 	return m, nil
 }
 
-// An address is 24 bytes: family (4 or 6), port, the scope (0), 16 bytes of which
-// IPv4 uses four.
+// An address is 24 bytes: family (4 or 6), port, the scope (of IPv6; else 0), 16 bytes
+// of which IPv4 uses four.
 const addressSize = 24
 
 func appendAddress(b []byte, a netip.AddrPort) []byte {
@@ -127,7 +128,8 @@ func appendAddress(b []byte, a netip.AddrPort) []byte {
 	}
 	b = le.AppendUint16(b, family)
 	b = le.AppendUint16(b, a.Port())
-	b = le.AppendUint32(b, 0)
+	scope, _ := transport.ScopeID(a.Addr()) // That of an interface which is gone is none.
+	b = le.AppendUint32(b, scope)
 	var raw [16]byte
 	copy(raw[:], a.Addr().AsSlice())
 	return append(b, raw[:]...)
@@ -143,7 +145,7 @@ func parseAddress(b []byte) (netip.AddrPort, error) {
 	case 4:
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[8:12])), port), nil
 	case 6:
-		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:24])), port), nil
+		return netip.AddrPortFrom(transport.WithScope(netip.AddrFrom16([16]byte(b[8:24])), le.Uint32(b[4:])), port), nil
 	default:
 		return netip.AddrPort{}, &wireError{headerSize, fmt.Sprintf("address family %d is neither 4 nor 6", family)}
 	}

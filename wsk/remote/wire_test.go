@@ -69,7 +69,7 @@ func TestMessagesThatAreRefusedSayWhere(t *testing.T) {
 }
 
 func TestAddresses(t *testing.T) {
-	for _, a := range []string{"198.51.100.7:80", "[2001:db8::1]:65535", "[::ffff:198.51.100.7]:443", "0.0.0.0:0"} {
+	for _, a := range []string{"198.51.100.7:80", "[2001:db8::1]:65535", "[::ffff:198.51.100.7]:443", "0.0.0.0:0", "[fe80::1%7]:80", "[fe80::1%4294967295]:80"} {
 		want := netip.MustParseAddrPort(a)
 		got, err := parseAddress(appendAddress(nil, want))
 		require.NoError(t, err)

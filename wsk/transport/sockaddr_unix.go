@@ -4,9 +4,7 @@ package transport
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -22,22 +20,8 @@ func (s *Socket) sockaddr(a netip.AddrPort) (unix.Sockaddr, error) {
 	if a.Addr().Is4() {
 		return nil, fmt.Errorf("%s is no address of an IPv6 socket: %w", a, syscall.EAFNOSUPPORT)
 	}
-	zone, err := zoneID(a.Addr().Zone())
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: zone}, err
-}
-
-func zoneID(zone string) (uint32, error) {
-	if zone == "" {
-		return 0, nil
-	}
-	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
-		return uint32(n), nil
-	}
-	i, err := net.InterfaceByName(zone)
-	if err != nil {
-		return 0, err
-	}
-	return uint32(i.Index), nil
+	scope, err := ScopeID(a.Addr())
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: scope}, err
 }
 
 // addrPort reads what package syscall answers: package unix asks the system for the
@@ -47,11 +31,7 @@ func addrPort(sa syscall.Sockaddr) netip.AddrPort {
 	case *syscall.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *syscall.SockaddrInet6:
-		a := netip.AddrFrom16(sa.Addr)
-		if sa.ZoneId != 0 {
-			a = a.WithZone(strconv.FormatUint(uint64(sa.ZoneId), 10))
-		}
-		return netip.AddrPortFrom(a, uint16(sa.Port))
+		return netip.AddrPortFrom(WithScope(netip.AddrFrom16(sa.Addr), sa.ZoneId), uint16(sa.Port))
 	}
 	return netip.AddrPort{}
 }

@@ -31,8 +31,13 @@ int main(int argc, char **argv) {
     say("context", calloutd_query_context(&c, 3, context, &context_size), &c);
     hex(context, context_size);
     say("original", calloutd_query_original_destination(&c, 3, &to), &c);
-    if (to.ss_family == AF_INET)
-        printf("%s:%u\n", inet_ntop(AF_INET, &((struct sockaddr_in *)&to)->sin_addr, text, sizeof text), ntohs(((struct sockaddr_in *)&to)->sin_port));
+    if (to.ss_family == AF_INET) {
+        struct sockaddr_in *a = (struct sockaddr_in *)&to;
+        printf("%s:%u\n", inet_ntop(AF_INET, &a->sin_addr, text, sizeof text), ntohs(a->sin_port));
+    } else {
+        struct sockaddr_in6 *a = (struct sockaddr_in6 *)&to;
+        printf("[%s%%%u]:%u\n", inet_ntop(AF_INET6, &a->sin6_addr, text, sizeof text), (unsigned)a->sin6_scope_id, ntohs(a->sin6_port));
+    }
     say("set", calloutd_set_records(&c, out, records, records_size), &c);
     records[20] ^= 1;
     say("forged", calloutd_set_records(&c, out, records, records_size), &c);
