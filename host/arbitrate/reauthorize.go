@@ -42,7 +42,7 @@ func (r *run) hears(f *filter) bool {
 // reauthorize asks callouts again that wanted to hear of changes by others
 // (CH-05, SC-73). They may change the request again, so there is a cap, after
 // which the current data counts (AMB-29). There is one round of it: the next begins
-// without.
+// without. Of what they decide a block counts (AMB-23): who permits has done so before.
 func (r *run) reauthorize() {
 	l, d := r.late, r.d
 	for range MaxRounds {
@@ -55,8 +55,12 @@ func (r *run) reauthorize() {
 		a := answer{step: d.PushStep()}
 		r.call(f, &a)
 		l.seen[at] = d.Versions()
-		if d.Faulted && !r.again {
+		switch {
+		case r.again:
+		case d.Faulted:
 			d.Action, d.Rights, d.Deciding, d.Absorbed = fwp.ActionBlock, 0, len(d.Steps)-1, false
+		case a.action == fwp.ActionBlock:
+			r.combine(&a)
 		}
 	}
 	r.late = nil

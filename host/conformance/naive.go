@@ -85,7 +85,7 @@ func (n *naive) once(ctx context.Context, in *fwps.Incoming, d *fwps.Decision) *
 		publish(d, st)
 	}
 	if !d.Faulted {
-		q.late()
+		q.late(st)
 	}
 	return q.again
 }

@@ -134,8 +134,8 @@ func (q *question) wait(v *fwps.Verdict, limit time.Duration) (*fwps.Verdict, er
 	return v, nil
 }
 
-// late asks those again whose request was changed by others (CH-05).
-func (q *question) late() {
+// late asks those again whose request was changed by others (CH-05). A block counts.
+func (q *question) late(st state) {
 	for range arbitrate.MaxRounds {
 		at := slices.IndexFunc(q.asked, func(i interest) bool { return i.version < q.d.Versions() })
 		if at < 0 || q.d.Versions() == fwps.MaxVersions {
@@ -143,14 +143,17 @@ func (q *question) late() {
 		}
 		q.in = q.d.Reauthorize(q.in, 0)
 		f := q.asked[at].filter
-		st, _, _ := q.ask(f, sublayerOf(f))
+		new, veto, decided := q.ask(f, sublayerOf(f))
 		q.asked[at].version = q.d.Versions()
 		switch {
 		case q.again != nil:
 			return
 		case q.d.Faulted:
-			publish(q.d, st)
+			publish(q.d, new)
 			return
+		case decided && new.action == fwp.ActionBlock:
+			st = combine(q.d, st, new, veto)
+			publish(q.d, st)
 		}
 	}
 }
