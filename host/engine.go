@@ -44,8 +44,8 @@ type Options struct {
 	// what it redirected there. No other handle is one of these. Optional.
 	RedirectHandles map[fwpm.CalloutID]redirect.Handle
 	// RedirectHandle is the handle of every callout by its name, where that is to be
-	// the same after a restart, such as a redirect.SealKey's. Optional: each
-	// registration has one that never was.
+	// the same after a restart, such as a redirect.SealKey's. It is not zero and no
+	// other callout's. Optional: each registration has one that never was.
 	RedirectHandle func(fwpm.CalloutID) redirect.Handle
 
 	// Booting makes the engine begin before its host is ready: boot-time filters
@@ -129,8 +129,10 @@ func (e *Engine) Update(change func(*fwpm.Policy) error) error {
 	if err := change(p); err != nil {
 		return err
 	}
+	last := e.lastFilter
 	if err := t.replace(p); err != nil {
 		t.abort()
+		e.lastFilter = last
 		return err
 	}
 	return t.commit()

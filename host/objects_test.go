@@ -3,6 +3,7 @@ package host_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -323,4 +324,22 @@ func TestGeneration(t *testing.T) {
 	}
 	require.Zero(t, host.New(host.Options{}).Generation(1000))
 	require.Zero(t, host.New(host.Options{}).ReauthorizeReason(1000, 0))
+}
+
+// BFE-TXN-04: an Update that fails uses no identifiers up.
+func TestAnUpdateThatFailsLeavesTheIdentifiers(t *testing.T) {
+	e := host.New(host.Options{})
+	s := open(t, e, host.SessionOptions{})
+	first := add(t, s, filter("first", permit))
+	declare(t, s, "c")
+	register(t, e, "c", &noted{refuse: errors.New("no")})
+	for _, f := range []fwpm.Filter{filter("", block), calling("c")} {
+		require.Error(t, e.Update(func(p *fwpm.Policy) error {
+			f.ID = math.MaxUint64
+			p.Filters = append(p.Filters, f)
+			return nil
+		}))
+		require.Equal(t, first+1, add(t, s, filter("next", permit)))
+		first++
+	}
 }
