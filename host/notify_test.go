@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -206,4 +208,29 @@ func TestNotifications(t *testing.T) {
 		add(t, s, calling("c"))
 		require.Len(t, e.Policy().Sublayers, 1)
 	})
+}
+
+// BFE-TXN-03, CO-NOT-03: whichever call finds out that the transaction was taken away, the
+// callouts hear of it before it returns.
+func TestCalloutsHearOfATransactionThatWasTakenAway(t *testing.T) {
+	calls := map[string]func(s *host.Session) error{
+		"enumerate": func(s *host.Session) error { _, err := s.FilterCreateEnumHandle(nil); return err },
+		"begin":     func(s *host.Session) error { return s.Begin(0) },
+		"add":       func(s *host.Session) error { _, err := s.FilterAdd(filter("late", block)); return err },
+		"commit":    (*host.Session).Commit,
+	}
+	for name, call := range calls {
+		synctest.Test(t, func(t *testing.T) {
+			e := host.New(host.Options{})
+			s, c := open(t, e, host.SessionOptions{}), new(noted)
+			declare(t, s, "c")
+			register(t, e, "c", c)
+			require.NoError(t, s.Begin(0))
+			id := add(t, s, calling("c"))
+			time.Sleep(time.Hour)
+			c.take()
+			require.ErrorIs(t, call(s), fwp.ErrTxnAborted, name)
+			require.Equal(t, []string{fmt.Sprintf("delete %d context=0", id)}, c.take(), name)
+		})
+	}
 }

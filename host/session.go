@@ -151,6 +151,7 @@ func (s *Session) leave() {
 
 // call is one call of the session. t is its transaction, nil if it has none.
 func (s *Session) call(do func(t *txn) error) error {
+	defer s.e.outbox.deliver()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t, err := s.enter()
@@ -214,7 +215,6 @@ func (s *Session) finish(how func(*txn) error) error {
 
 // write changes something in the session's transaction, or in one of its own.
 func (s *Session) write(change func(*txn) error) error {
-	defer s.e.outbox.deliver()
 	return s.call(func(t *txn) error {
 		switch {
 		case t == nil:
