@@ -46,15 +46,22 @@ func (e *Engine) slot(id fwpm.CalloutID) *arbitrate.Slot {
 // classifications or has flow contexts (CO-REG-05, AMB-44), and
 // ntstatus.FWPCalloutNotFound the second time.
 func (e *Engine) RegisterCallout(id fwpm.CalloutID, c fwps.Callout) (h redirect.Handle, unregister func() error, err error) {
+	if !hasCode(c) || id == "" { // CO-REG-01
+		return 0, nil, fmt.Errorf("callout %q has no name or no code: %w", id, ntstatus.InvalidParameter)
+	}
+	byName := e.opts.RedirectHandle != nil
+	if byName {
+		h = e.opts.RedirectHandle(id)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	switch old := e.callouts[id]; {
-	case !hasCode(c) || id == "": // CO-REG-01
-		return 0, nil, fmt.Errorf("callout %q has no name or no code: %w", id, ntstatus.InvalidParameter)
-	case old != nil && old.callout != nil:
+	if old := e.callouts[id]; old != nil && old.callout != nil {
 		return 0, nil, fmt.Errorf("callout %q is registered already: %w", id, ntstatus.FWPAlreadyExists)
 	}
-	r := &registered{id: id, callout: c, slot: &arbitrate.Slot{ID: id}, handle: e.calloutHandle(id)}
+	if h, err = e.calloutHandle(id, byName, h); err != nil {
+		return 0, nil, err
+	}
+	r := &registered{id: id, callout: c, slot: &arbitrate.Slot{ID: id}, handle: h}
 	r.slot.Set(c, r.handle)
 	e.callouts[id] = r
 	if n := *e.live.Load(); n.objects.uses.get(key{kind: fwpm.KindCallout, name: string(id)}) > 0 {

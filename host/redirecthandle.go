@@ -28,19 +28,23 @@ func (e *Engine) newHandle(provider string) redirect.Handle {
 	return e.handle
 }
 
-// calloutHandle is the handle of a callout that registers. The caller holds e.mu.
-func (e *Engine) calloutHandle(id fwpm.CalloutID) redirect.Handle {
-	h, ok := e.inherited[id]
-	switch {
-	case ok:
-	case e.opts.RedirectHandle != nil:
-		h = e.opts.RedirectHandle(id)
-	default:
-		return e.newHandle(string(id))
+// calloutHandle is the handle of a callout that registers: the one that it inherits, or
+// the one by its name if there are such. The caller holds e.mu.
+func (e *Engine) calloutHandle(id fwpm.CalloutID, byName bool, h redirect.Handle) (redirect.Handle, error) {
+	if had, ok := e.inherited[id]; ok {
+		h = had
+	} else if !byName {
+		return e.newHandle(string(id)), nil
+	}
+	switch other, taken := e.handles[h]; {
+	case h == 0:
+		return 0, fmt.Errorf("callout %q: its redirect handle is zero, which is none: %w", id, ntstatus.InvalidParameter)
+	case taken:
+		return 0, fmt.Errorf("callout %q: the redirect handle %d is that of %q: %w", id, h, other, ntstatus.InvalidParameter)
 	}
 	delete(e.inherited, id)
 	e.handles[h] = string(id)
-	return h
+	return h, nil
 }
 
 // RedirectHandleDestroy is FwpsRedirectHandleDestroy0. Connections that were

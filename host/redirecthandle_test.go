@@ -40,6 +40,28 @@ func TestRedirectHandlesByName(t *testing.T) {
 	}
 }
 
+// RH-03: two callouts with one handle would take each other's redirects for their own, and
+// one with none would be refused each of its own.
+func TestARedirectHandleByNameIsOneCallouts(t *testing.T) {
+	var e *host.Engine
+	var next redirect.Handle
+	e = host.New(host.Options{RedirectHandle: func(fwpm.CalloutID) redirect.Handle {
+		_, _ = e.RedirectHandleProvider(next) // It may use the engine.
+		return next
+	}})
+	_, _, err := e.RegisterCallout("a", answering(permit))
+	require.ErrorIs(t, err, ntstatus.InvalidParameter)
+	require.ErrorContains(t, err, `callout "a"`)
+	next = 5
+	h, unregister := register(t, e, "a", answering(permit))
+	require.EqualValues(t, 5, h)
+	_, _, err = e.RegisterCallout("b", answering(permit))
+	require.ErrorIs(t, err, ntstatus.InvalidParameter)
+	require.ErrorContains(t, err, `callout "b": the redirect handle 5 is that of "a"`)
+	require.NoError(t, unregister())
+	register(t, e, "b", answering(permit))
+}
+
 func TestRedirectHandles(t *testing.T) {
 	e := host.New(host.Options{})
 	for flags, provider := range map[uint32]string{0: "", 1: "p"} {
