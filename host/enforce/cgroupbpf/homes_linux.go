@@ -203,19 +203,6 @@ func within(space *os.File, f func() error) error {
 	return <-done
 }
 
-// dial connects from where the program is, unless a callout redirected it: the proxies
-// that it names are here.
-func (h *home) dial(ctx context.Context, d *net.Dialer, to netip.AddrPort, redirected bool) (c net.Conn, err error) {
-	if redirected {
-		return d.DialContext(ctx, "tcp", to.String())
-	}
-	err = h.do(func() error {
-		c, err = d.DialContext(ctx, "tcp", to.String())
-		return err
-	})
-	return c, err
-}
-
 // port is where connections of a family are taken, in network order; zero if they are not.
 func (h *home) port(family int) uint16 {
 	if h.listen[family] == nil {
