@@ -183,8 +183,8 @@ func (s simulation) connect(in fwps.Incoming) error {
 	case !ok || px.Kind.Foreign():
 		return nil
 	case s.seen[px.ID]:
-		s.t.emit(policytrace.Event{Event: "loop", To: f.Remote.String(), Proxy: px.ID, Rule: "SC-31", Why: "the proxy gets its own connection again"},
-			fmt.Sprintf("calloutd: %s: proxy %s gets its own connection again, and so on without end (SC-31)", s.t.paint.word("loop"), px.ID))
+		s.t.notice(policytrace.Event{Event: "loop", To: f.Remote.String(), Proxy: px.ID, Rule: "SC-31", Why: "the proxy gets its own connection again"},
+			fmt.Sprintf("%s: proxy %s gets its own connection again, and so on without end (SC-31)", s.t.paint.word("loop"), px.ID))
 		return exitCode(codeNo)
 	}
 	s.seen[px.ID] = true

@@ -50,6 +50,12 @@ func (t *tracer) emit(e policytrace.Event, text string) {
 	t.print(e, text)
 }
 
+// notice is emit for what stands between the output of a command.
+func (t *tracer) notice(e policytrace.Event, text string) { t.emit(e, signed(text)) }
+
+// signed is a line that says who prints it.
+func signed(text string) string { return "calloutd: " + text }
+
 func (t *tracer) record(e policytrace.Event) {
 	t.log.Write(e)
 	t.sum.add(e)
@@ -99,20 +105,20 @@ func (t *tracer) redirect(ev ale.RedirectEvent) {
 	e, text := t.read().Redirect(ev)
 	t.record(e)
 	if text != "" || t.all && t.json { // The text of one that was applied has the callout's answer.
-		t.print(e, text)
+		t.print(e, signed(text))
 	}
 }
 
 // blocked prints one denial. local is where a bind or listen was meant to be.
 func (t *tracer) blocked(b *ale.BlockedError, local netip.AddrPort) {
-	t.emit(t.read().Blocked(b, local))
+	t.notice(t.read().Blocked(b, local))
 }
 
 // denied is blocked for a denial that is not the policy's.
 func (t *tracer) denied(app string, pid uint32, to netip.AddrPort, err error) {
-	t.emit(t.read().Denied(app, pid, to, err))
+	t.notice(t.read().Denied(app, pid, to, err))
 }
 
-func (t *tracer) callout(ev guest.Event) { t.emit(policytrace.Callout(ev)) }
+func (t *tracer) callout(ev guest.Event) { t.notice(policytrace.Callout(ev)) }
 
-func (t *tracer) logf(format string, args ...any) { t.emit(policytrace.Logged(format, args...)) }
+func (t *tracer) logf(format string, args ...any) { t.notice(policytrace.Logged(format, args...)) }

@@ -45,7 +45,11 @@ func who(app string, pid uint32) string {
 	if app == "" {
 		app = "unknown program"
 	}
-	return fmt.Sprintf("%s[%d]", oneline.Quote(app), pid) // Who makes a program chooses its path, and would write lines of a log.
+	app = oneline.Quote(app) // Who makes a program chooses its path, and would write lines of a log.
+	if pid == 0 {
+		return app // It is not known.
+	}
+	return fmt.Sprintf("%s[%d]", app, pid)
 }
 
 func blocked(in *fwps.Incoming, d *fwps.Decision) *BlockedError {

@@ -39,5 +39,5 @@ func Example() {
 	//     filter 1 "no mail but by the mail program" (../../examples/conditions/policy.yaml:13) in must: block, hard
 	// ALE_ENDPOINT_CLOSURE_V4    /usr/bin/make[7] -> 192.0.2.7:25: permit
 	//     no filter matches (ARB-09)
-	// calloutd: /usr/bin/make[7] to 192.0.2.7:25 blocked at ALE_AUTH_CONNECT_V4 by filter 1 "no mail but by the mail program" (../../examples/conditions/policy.yaml:13): the policy blocks it
+	// /usr/bin/make[7] to 192.0.2.7:25 blocked at ALE_AUTH_CONNECT_V4 by filter 1 "no mail but by the mail program" (../../examples/conditions/policy.yaml:13): the policy blocks it
 }

@@ -20,10 +20,10 @@ func (r Reader) Redirect(ev ale.RedirectEvent) (Event, string) {
 	switch {
 	case ev.Err != nil:
 		e.Event, e.Why = "redirect-failed", ev.Err.Error()
-		return e, fmt.Sprintf("calloutd: %s to %s %s: redirected to %s%s, where: %s", Program(ev.AppID, ev.ProcessID), ev.Original, r.paint("failed"), r.To(ev.Target), by, Clean(e.Why))
+		return e, fmt.Sprintf("%s to %s %s: redirected to %s%s, where: %s", Program(ev.AppID, ev.ProcessID), ev.Original, r.paint("failed"), r.To(ev.Target), by, Clean(e.Why))
 	case !ev.Applied:
 		e.Event = "redirect-refused"
-		return e, fmt.Sprintf("calloutd: %s to %s: redirect to %s%s %s (%s): %s", Program(ev.AppID, ev.ProcessID), ev.Original, r.To(ev.Target), by, r.paint("refused"), ev.Rule, Clean(ev.Why))
+		return e, fmt.Sprintf("%s to %s: redirect to %s%s %s (%s): %s", Program(ev.AppID, ev.ProcessID), ev.Original, r.To(ev.Target), by, r.paint("refused"), ev.Rule, Clean(ev.Why))
 	}
 	return e, ""
 }
@@ -48,7 +48,7 @@ func (r Reader) Blocked(b *ale.BlockedError, local netip.AddrPort) (Event, strin
 		e.From, e.To, e.Inbound = e.To, addr(local), true
 	}
 	r.blame(&e, b.Filter, b.Callout)
-	return e, fmt.Sprintf("calloutd: %s%s %s%s", Program(b.AppID, b.ProcessID), r.direction(b), r.paint("blocked"), e.Because())
+	return e, fmt.Sprintf("%s%s %s%s", Program(b.AppID, b.ProcessID), r.direction(b), r.paint("blocked"), e.Because())
 }
 
 func (r Reader) direction(b *ale.BlockedError) string {
@@ -72,7 +72,7 @@ func Rule(id string) string {
 // Denied is Blocked for a denial that is not the policy's.
 func (r Reader) Denied(app string, pid uint32, to netip.AddrPort, err error) (Event, string) {
 	return Event{Event: "blocked", Program: app, PID: pid, To: addr(to), Action: "block", Why: err.Error()},
-		fmt.Sprintf("calloutd: %s to %s %s: %s", Program(app, pid), to, r.paint("blocked"), Clean(err.Error()))
+		fmt.Sprintf("%s to %s %s: %s", Program(app, pid), to, r.paint("blocked"), Clean(err.Error()))
 }
 
 // Callout is what happened to a callout as a whole.
@@ -85,13 +85,13 @@ func Callout(ev guest.Event) (Event, string) {
 	if ev.Kind == guest.EventQuarantined { // The error says all of it.
 		text = e.Why
 	}
-	return e, "calloutd: " + Clean(text)
+	return e, Clean(text)
 }
 
 // Logged is what somebody may need to look into.
 func Logged(format string, args ...any) (Event, string) {
 	text := fmt.Sprintf(format, args...)
-	return Event{Event: "log", Why: text}, "calloutd: " + Clean(text)
+	return Event{Event: "log", Why: text}, Clean(text)
 }
 
 // Clean makes text of others safe to print: a program may be called, and a callout

@@ -45,10 +45,16 @@ func TestALogSaysThatLinesAreMissing(t *testing.T) {
 func TestWhatOthersWroteIsCleaned(t *testing.T) {
 	r := Reader{Policy: new(policyrun.Policy), Paint: func(word string) string { return "<" + word + ">" }}
 	e, text := r.Denied("/bin/a\x1b[2J", 7, netip.MustParseAddrPort("192.0.2.7:25"), errors.New("no\ncalloutd: forged"))
-	require.Equal(t, "calloutd: /bin/a\ufffd[2J[7] to 192.0.2.7:25 <blocked>: no\ufffdcalloutd: forged", text)
+	require.Equal(t, "/bin/a\ufffd[2J[7] to 192.0.2.7:25 <blocked>: no\ufffdcalloutd: forged", text)
 	require.Equal(t, "no\ncalloutd: forged", e.Why, "JSON escapes by itself")
 	_, text = r.Redirect(ale.RedirectEvent{ProcessID: 7, AppID: "/bin/a", Err: errors.New("no\ncalloutd: forged")})
 	require.NotContains(t, text, "\n")
 	_, text = r.Redirect(ale.RedirectEvent{ProcessID: 7, AppID: "/bin/a", Why: "no\ncalloutd: forged"})
 	require.NotContains(t, text, "\n")
+}
+
+func TestAProcessThatIsNotKnownHasNoNumber(t *testing.T) {
+	require.Equal(t, "client 10.0.0.7", Program("client 10.0.0.7", 0))
+	require.Equal(t, "unknown program", Program("", 0))
+	require.Equal(t, "unknown program[7]", Program("", 7))
 }

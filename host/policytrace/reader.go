@@ -98,10 +98,13 @@ func (r Reader) who(e Event, in *fwps.Incoming) string {
 	return s + " -> " + r.To(in.Remote)
 }
 
-// Program is how a process is called.
+// Program is how a process is called. Zero is the number of one that is not known.
 func Program(app string, pid uint32) string {
 	if app == "" {
 		app = "unknown program"
+	}
+	if pid == 0 {
+		return Clean(app)
 	}
 	return fmt.Sprintf("%s[%d]", Clean(app), pid)
 }

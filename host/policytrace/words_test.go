@@ -66,9 +66,9 @@ func TestTheEndsOfAConnectionInWords(t *testing.T) {
 		in             fwps.Incoming
 		from, to, text string
 	}{
-		{fwps.Incoming{Layer: fwpm.LayerALEAuthConnectV4, Local: local, Remote: remote}, "10.0.0.1:443", "192.0.2.1:5000", "unknown program[0] -> 192.0.2.1:5000"},
-		{fwps.Incoming{Layer: fwpm.LayerALEAuthRecvAcceptV4, Local: local, Remote: remote, Inbound: true}, "192.0.2.1:5000", "10.0.0.1:443", "unknown program[0] <- 192.0.2.1:5000"},
-		{fwps.Incoming{Layer: fwpm.LayerALEBindRedirectV4, Local: local, Remote: remote}, "10.0.0.1:443", "", "unknown program[0] at 10.0.0.1:443"},
+		{fwps.Incoming{Layer: fwpm.LayerALEAuthConnectV4, Local: local, Remote: remote}, "10.0.0.1:443", "192.0.2.1:5000", "unknown program -> 192.0.2.1:5000"},
+		{fwps.Incoming{Layer: fwpm.LayerALEAuthRecvAcceptV4, Local: local, Remote: remote, Inbound: true}, "192.0.2.1:5000", "10.0.0.1:443", "unknown program <- 192.0.2.1:5000"},
+		{fwps.Incoming{Layer: fwpm.LayerALEBindRedirectV4, Local: local, Remote: remote}, "10.0.0.1:443", "", "unknown program at 10.0.0.1:443"},
 		{fwps.Incoming{Layer: fwpm.LayerALEAuthConnectV4, Local: netip.MustParseAddrPort("0.0.0.0:0"), Remote: remote}, "", "192.0.2.1:5000", "-> 192.0.2.1:5000"},
 		{fwps.Incoming{Layer: fwpm.LayerALEAuthConnectV4, Local: netip.MustParseAddrPort("0.0.0.0:7"), Remote: remote}, "0.0.0.0:7", "192.0.2.1:5000", "-> 192.0.2.1:5000"},
 		{fwps.Incoming{Layer: fwpm.LayerALEAuthConnectV4, Local: netip.MustParseAddrPort("10.0.0.1:0"), Remote: remote}, "10.0.0.1:0", "192.0.2.1:5000", "-> 192.0.2.1:5000"},
@@ -88,7 +88,7 @@ func TestTheEndsOfAConnectionInWords(t *testing.T) {
 			want = []string{"10.0.0.1:443", "", ""}
 		}
 		require.Equal(t, want[:2], []string{e.From, e.To})
-		require.Equal(t, "calloutd: /usr/bin/nc[7]"+want[2]+" blocked at "+c.in.Layer.String()+": so", text)
+		require.Equal(t, "/usr/bin/nc[7]"+want[2]+" blocked at "+c.in.Layer.String()+": so", text)
 		require.Equal(t, c.in.Inbound, e.Inbound)
 	}
 }
@@ -111,16 +111,16 @@ func TestWhatBecameOfARedirectAndOfACallout(t *testing.T) {
 	ev.Applied = false
 	e, text = empty.Redirect(ev)
 	require.Equal(t, "redirect-refused", e.Event)
-	require.Equal(t, "calloutd: /usr/bin/nc[7] to 192.0.2.1:80: redirect to 127.0.0.1:8080 refused (CH-09): not loopback", text)
+	require.Equal(t, "/usr/bin/nc[7] to 192.0.2.1:80: redirect to 127.0.0.1:8080 refused (CH-09): not loopback", text)
 	ev.Applied, ev.Err = true, errors.New("nobody listens")
 	e, text = empty.Redirect(ev)
 	require.Equal(t, []string{"redirect-failed", "nobody listens"}, []string{e.Event, e.Why})
-	require.Equal(t, "calloutd: /usr/bin/nc[7] to 192.0.2.1:80 failed: redirected to 127.0.0.1:8080, where: nobody listens", text)
+	require.Equal(t, "/usr/bin/nc[7] to 192.0.2.1:80 failed: redirected to 127.0.0.1:8080, where: nobody listens", text)
 
 	e, text = Callout(guest.Event{Kind: guest.EventReloaded, Module: "c"})
-	require.Equal(t, `calloutd: callout "c" reloaded`, text)
+	require.Equal(t, `callout "c" reloaded`, text)
 	require.Empty(t, e.Why)
 	e, text = Callout(guest.Event{Kind: guest.EventQuarantined, Module: "c", Err: errors.New("it failed five times")})
-	require.Equal(t, "calloutd: it failed five times", text)
+	require.Equal(t, "it failed five times", text)
 	require.Equal(t, "it failed five times", e.Why)
 }
