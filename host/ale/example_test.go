@@ -16,7 +16,7 @@ import (
 	"github.com/calloutd/calloutd/host/redirect/memstore"
 )
 
-// A carried connection is one that a transparent proxy was given, and makes.
+// A carried connection is one that a proxy was given, and makes.
 type carried struct {
 	in  fwps.Incoming
 	out net.Conn
@@ -33,7 +33,9 @@ func (c *carried) Connect(ctx context.Context, to netip.AddrPort) (netip.AddrPor
 	return out.LocalAddr().(*net.TCPAddr).AddrPort(), nil
 }
 
-// A transparent proxy asks for each connection before it makes it.
+// A proxy asks for each connection before it makes it. What it knows of the client is the
+// AppID, which filters compare with ALE_APP_ID; the name that the client asked for is
+// PEER_NAME.
 func ExampleEnforcer_Connect() {
 	ctx := context.Background()
 	engine := host.New(host.Options{})
@@ -52,7 +54,8 @@ func ExampleEnforcer_Connect() {
 	defer origin.Close()
 
 	for _, meant := range []string{origin.Addr().String(), "192.0.2.1:25"} {
-		c := &carried{in: fwps.Incoming{Protocol: fwps.ProtocolTCP, AppID: "client 10.0.0.7", Remote: netip.MustParseAddrPort(meant)}}
+		c := &carried{in: fwps.Incoming{Protocol: fwps.ProtocolTCP, AppID: "client 10.0.0.7", Remote: netip.MustParseAddrPort(meant),
+			Other: map[fwpm.ConditionID]fwp.Value{fwpm.ConditionPeerName: fwp.Blob("origin.example")}}}
 		flow, err := enforcer.Connect(ctx, c)
 		var blocked *ale.BlockedError
 		switch {
@@ -62,7 +65,11 @@ func ExampleEnforcer_Connect() {
 			log.Fatal(err)
 		default:
 			fmt.Println("connected, redirected:", flow.Redirected)
-			// What is sent goes on through c.out; at the end both are closed.
+			// What is sent goes on through c.out. Another policy may not allow it any more,
+			// which costs a comparison to ask.
+			if err := flow.Reauthorize(ctx); err != nil {
+				log.Fatal(err)
+			}
 			c.out.Close()
 			flow.Close()
 		}

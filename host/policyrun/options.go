@@ -23,8 +23,8 @@ type Options struct {
 	// Process is who the Dialer and the policy's proxies are to filters. Optional:
 	// this process.
 	Process wsk.Process
-	// CacheDir is where compiled modules are kept. Optional: they are compiled
-	// each time.
+	// CacheDir is where compiled modules are kept; one that others can write to is not
+	// used. Optional: they are compiled at each Load, which takes seconds.
 	CacheDir string
 	// CacheSize is how many decisions a policy's engine keeps: see host.Options. A
 	// policy that is described asks each time.

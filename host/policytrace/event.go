@@ -10,7 +10,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
-// An Event is a line of JSON. The README of the command lists the kinds, and what
+// An Event is a line of JSON. EVENTS.md of the command lists the kinds, and what
 // each key says.
 type Event struct {
 	Event    string `json:"event"`
