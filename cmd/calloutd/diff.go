@@ -97,7 +97,9 @@ func (o *diffOptions) diff(cmd *cobra.Command, args []string) error {
 	ctx := cmd.Context()
 	var worlds []*policytest.World
 	for _, s := range sides {
+		loaded := doing(cmd.ErrOrStderr(), "loading "+s.name)
 		p, err := s.beside.describe(ctx, s.file, policyrun.Description{Options: newTracer(io.Discard, false, false).options()})
+		loaded()
 		if err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ func (o *diffOptions) connections(worlds []*policytest.World, errs io.Writer) (s
 	switch o.over {
 	case "":
 		space := policytest.Boundaries(worlds...)
-		return space.Questions(o.limit), space.Size(), nil
+		return counting(space.Questions(o.limit), newProgress(errs, int64(min(o.limit, space.Size())), "connections")), space.Size(), nil
 	case "-":
 		name = "standard input"
 	default:
@@ -26,7 +26,7 @@ func (o *diffOptions) connections(worlds []*policytest.World, errs io.Writer) (s
 	}
 	head := bufio.NewReader(in)
 	if !isFlight(head) {
-		return lines(name, in, head), 0, nil
+		return counting(lines(name, in, head), newProgress(errs, 0, "connections")), 0, nil
 	}
 	var size int64
 	if info, err := in.Stat(); err == nil && info.Mode().IsRegular() {

@@ -42,7 +42,9 @@ no module is an error with the place of the byte.`,
 			if err != nil {
 				return err
 			}
+			compiled := doing(cmd.ErrOrStderr(), "compiling "+args[0])
 			r, err := guest.Inspect(cmd.Context(), wasm, []byte(config), guest.Options{CacheDir: cacheDir()})
+			compiled()
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}

@@ -3,8 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
+	"iter"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/calloutd/calloutd/host/policytest"
 )
 
 // A progress says on a terminal how far something is.
@@ -48,5 +52,46 @@ func (p *progress) at(done int64, counted int) {
 func (p *progress) end() {
 	if p.out != nil {
 		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+}
+
+// counting draws how many connections were taken.
+func counting(connections iter.Seq2[policytest.Question, error], bar *progress) iter.Seq2[policytest.Question, error] {
+	return func(yield func(policytest.Question, error) bool) {
+		defer bar.end()
+		n := 0
+		for q, err := range connections {
+			bar.at(int64(n), n)
+			if !yield(q, err) {
+				return
+			}
+			n++
+		}
+	}
+}
+
+// doing says on a terminal what is done, where nobody knows how long that takes, and for
+// how long. end takes the line away.
+func doing(out io.Writer, what string) (end func()) {
+	if !isTerminal(out) {
+		return func() {}
+	}
+	began, tick, done := time.Now(), time.NewTicker(time.Second), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			fmt.Fprintf(out, "\r\x1b[K%s, %.0f s", what, time.Since(began).Seconds())
+			select {
+			case <-tick.C:
+			case <-done:
+				fmt.Fprint(out, "\r\x1b[K")
+				return
+			}
+		}
+	})
+	return func() {
+		tick.Stop()
+		close(done)
+		wg.Wait()
 	}
 }

@@ -45,15 +45,38 @@ func inTerminal(t *testing.T, cmd *exec.Cmd) (terminal *os.File, out *bytes.Buff
 }
 
 func TestATerminalSeesHowFarADiffIs(t *testing.T) {
-	file := flightOf(t, 3000)
-	cmd := exec.CommandContext(t.Context(), "calloutd", "diff", quickstart, forward, "--over", file)
+	text := filepath.Join(t.TempDir(), "text")
+	require.NoError(t, os.WriteFile(text, bytes.Repeat([]byte("/usr/bin/curl 192.0.2.7:80\n"), 3000), 0o600))
+	for name, c := range map[string]struct {
+		args      []string
+		bar, last string
+	}{
+		"over a flight file": {[]string{"--over", flightOf(t, 3000)}, `\[#*\.*\] +\d+ %  [\d,]+ connections`, `of 3,000 connections change\n$`},
+		"over a text":        {[]string{"--over", text}, `\r\x1b\[K[\d,]+ connections?\r`, `of 3,000 connections change\n$`},
+		"a search":           {nil, `\[#*\.*\] +\d+ %  [\d,]+ connections`, `of [\d,]+ connections change\n$`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), "calloutd", append([]string{"diff", quickstart, forward}, c.args...)...)
+			terminal, out := inTerminal(t, cmd)
+			var shown bytes.Buffer
+			_, _ = shown.ReadFrom(terminal) // It ends with an error when the other end is closed.
+			require.NoError(t, cmd.Wait())
+			require.Regexp(t, `^\r\x1b\[Kloading `+quickstart+`, 0 s`, shown.String())
+			require.Regexp(t, c.bar, shown.String())
+			require.Regexp(t, c.last, out.String())
+			require.True(t, bytes.HasSuffix(shown.Bytes(), []byte("\r\x1b[K")), "the bar is taken away")
+		})
+	}
+}
+
+func TestATerminalSeesWhatInspectWaitsFor(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "calloutd", "inspect", "../../sdk/wat/split.wasm", "--config", "proxy 8443 77")
 	terminal, out := inTerminal(t, cmd)
 	var shown bytes.Buffer
 	_, _ = shown.ReadFrom(terminal) // It ends with an error when the other end is closed.
 	require.NoError(t, cmd.Wait())
-	require.Regexp(t, `\[#*\.*\] +\d+ %  [\d,]+ connections`, shown.String())
-	require.Regexp(t, `of 3,000 connections change\n$`, out.String())
-	require.True(t, bytes.HasSuffix(shown.Bytes(), []byte("\r\x1b[K")), "the bar is taken away")
+	require.Regexp(t, `^\r\x1b\[Kcompiling ../../sdk/wat/split.wasm, 0 s.*\r\x1b\[K$`, shown.String())
+	require.Contains(t, out.String(), "canned call")
 }
 
 // A soak may take hours: who ends it before gets what it saw, and no yes.
