@@ -1,7 +1,6 @@
 package meter
 
 import (
-	"debug/dwarf"
 	"sort"
 	"strings"
 )
@@ -32,8 +31,11 @@ type lines struct {
 	old       []row
 	positions []position
 	files     []string
-	rows      []row // of the function being written, in its body
-	out       [][]row
+	// Where they are among positions and files.
+	byPosition map[position]uint32
+	byName     map[string]int
+	rows       []row // of the function being written, in its body
+	out        [][]row
 }
 
 func (l *lines) add(name string, content []byte) {
@@ -53,59 +55,31 @@ func (l *lines) read() {
 			l.old = nil
 		}
 	}()
-	s := l.sections
-	if s[".debug_line"] == nil || s[".debug_info"] == nil {
-		return
-	}
-	d, err := dwarf.New(s[".debug_abbrev"], nil, nil, s[".debug_info"], s[".debug_line"], nil, s[".debug_ranges"], s[".debug_str"])
-	if err != nil {
-		return
-	}
-	for _, more := range []string{".debug_line_str", ".debug_addr", ".debug_str_offsets", ".debug_rnglists"} { // of version 5
-		if s[more] != nil && d.AddSection(more, s[more]) != nil {
-			return
-		}
-	}
-	files, positions := map[string]int{}, map[position]uint32{}
-	r := d.Reader()
-	for {
-		unit, err := r.Next()
-		if err != nil || unit == nil {
-			break
-		}
-		if unit.Tag == dwarf.TagCompileUnit {
-			if table, err := d.LineReader(unit); err == nil && table != nil {
-				l.unit(table, files, positions)
-			}
-		}
-		r.SkipChildren()
-	}
+	l.byName, l.byPosition = map[string]int{}, map[position]uint32{}
+	l.readTables()
 	sort.SliceStable(l.old, func(i, j int) bool { return l.old[i].at < l.old[j].at })
 }
 
-func (l *lines) unit(table *dwarf.LineReader, files map[string]int, positions map[position]uint32) {
-	var e dwarf.LineEntry
-	for len(l.old) < maxRows && table.Next(&e) == nil {
-		p := position{line: e.Line, column: e.Column}
-		if e.EndSequence {
-			p = position{}
-		} else if e.File != nil {
-			n, known := files[e.File.Name]
-			if !known {
-				l.files = append(l.files, e.File.Name)
-				n = len(l.files)
-				files[e.File.Name] = n
-			}
-			p.file = n
-		}
-		n, known := positions[p]
-		if !known {
-			n = uint32(len(l.positions))
-			positions[p] = n
-			l.positions = append(l.positions, p)
-		}
-		l.old = append(l.old, row{uint32(e.Address), n})
+// named is the number of a file, from 1, and 0 where there are too many.
+func (l *lines) named(file string) int {
+	n := l.byName[file]
+	if n == 0 && len(l.files) < maxFiles {
+		l.files = append(l.files, file)
+		n = len(l.files)
+		l.byName[file] = n
 	}
+	return n
+}
+
+// placed is the index of a position.
+func (l *lines) placed(p position) uint32 {
+	n, known := l.byPosition[p]
+	if !known {
+		n = uint32(len(l.positions))
+		l.byPosition[p] = n
+		l.positions = append(l.positions, p)
+	}
+	return n
 }
 
 // note says that the instruction at an offset of the module is now at one of the
