@@ -58,6 +58,10 @@ func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
 	defer flow.Close()
 	defer up.Close()
 	defer c.Close()
+	flow.OnAbort(func() { // By a callout: who relays resets both.
+		_ = up.SetDeadline(past) // They may be closed: then all is over.
+		_ = c.SetDeadline(past)
+	})
 	if err := relay(c, up, func() error { return flow.Reauthorize(ctx) }); err != nil {
 		Reset(up)
 		r.refuse(c, &in, err)

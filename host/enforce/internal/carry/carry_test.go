@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -160,6 +161,45 @@ func TestCarryAsksAgainWhenThePolicyChangesALELAY12(t *testing.T) {
 	var blocked *ale.BlockedError
 	require.ErrorAs(t, (*denied)[0].Err, &blocked)
 	require.Equal(t, "no more", blocked.Name)
+}
+
+// CO-FLW-03: what a callout aborts is reset, to both sides, though nothing moves.
+func TestCarryEndsWhatACalloutAborts(t *testing.T) {
+	for _, when := range []fwpm.LayerID{fwpm.LayerALEAuthConnectV4, fwpm.LayerALEFlowEstablishedV4} {
+		ends := make(chan error, 1)
+		origin := serve(t, func(c net.Conn) {
+			_, err := c.Read(make([]byte, 1))
+			ends <- err
+		})
+		e := engine(t, netip.AddrPort{})
+		flows := make(chan *fwps.Flow, 1)
+		_, _, err := e.RegisterCallout("keeps", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+			v.Action = fwp.ActionPermit
+			if when == fwpm.LayerALEFlowEstablishedV4 { // Before there is somebody who relays.
+				e.FlowAbort(c.In.Flow)
+			} else {
+				flows <- c.In.Flow
+			}
+			return nil
+		}))
+		require.NoError(t, err)
+		require.NoError(t, e.Update(func(p *fwpm.Policy) error {
+			p.Callouts = append(p.Callouts, fwpm.Callout{ID: "keeps", Name: "keeps"})
+			p.Filters = append(p.Filters, fwpm.Filter{ID: 3, Name: "keeps", Layer: when, Action: fwp.ActionCalloutUnknown, Callout: "keeps"})
+			return nil
+		}))
+		c, denied := on(e)
+		client, over := carried(t, c, origin)
+		if when == fwpm.LayerALEAuthConnectV4 {
+			e.FlowAbort(<-flows)
+		}
+		require.NoError(t, client.SetReadDeadline(time.Now().Add(time.Minute)))
+		_, err = client.Read(make([]byte, 1))
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+		require.ErrorIs(t, <-ends, syscall.ECONNRESET)
+		<-over
+		require.Empty(t, *denied)
+	}
 }
 
 // A connection that does nothing is two descriptors, whatever went by before.
