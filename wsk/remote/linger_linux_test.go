@@ -70,9 +70,18 @@ func TestWhoIsTurnedAwayHoldsNobodyUp(t *testing.T) {
 // The service ends although such a descriptor is being closed yet.
 func TestCloseDoesNotWaitForWhatClientsLeft(t *testing.T) {
 	told := make(chan string, 16)
-	s, let := held(t, remote.Options{Timeout: 100 * time.Millisecond, Logf: func(format string, _ ...any) { told <- format }})
+	s, let := held(t, remote.Options{Timeout: time.Millisecond, Logf: func(format string, _ ...any) { told <- format }})
 	require.Contains(t, <-told, "was turned away")
 	s.service.Close()
 	require.Contains(t, <-told, "are being closed yet")
 	let()
+	eventually(t, "it is closed", func() bool {
+		s.service.Close()
+		select {
+		case <-told:
+			return false
+		default:
+			return true
+		}
+	})
 }
