@@ -54,16 +54,32 @@ func origin(t *testing.T) net.Listener {
 }
 
 // listenAmong listens at a port from first on. Who closes it and uses the port for
-// another program finds it free: the system gives these to nobody who asks for any.
+// another program finds it free until the test ends: the system gives these to nobody who
+// asks for any, and another run of these tests sees that the port's name is taken.
 func listenAmong(t *testing.T, first, end int) net.Listener {
 	t.Helper()
 	for port := first; port < end; port++ {
-		if ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+		name := strconv.Itoa(port)
+		hold, err := net.Listen("unix", "@calloutd test port "+name)
+		if err != nil {
+			continue
+		}
+		if ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", name)); err == nil {
+			t.Cleanup(func() { hold.Close() })
 			return ln
 		}
+		hold.Close()
 	}
 	t.Fatal("no free port")
 	return nil
+}
+
+func TestAPortThatIsClosedIsOfItsTestYet(t *testing.T) {
+	first := listenAmong(t, 9000, 9990)
+	require.NoError(t, first.Close())
+	second := listenAmong(t, 9000, 9990)
+	require.NoError(t, second.Close())
+	require.NotEqual(t, first.Addr().String(), second.Addr().String())
 }
 
 func web(t *testing.T) string {

@@ -103,8 +103,8 @@ client pass { from: 0/0 to: 0/0 }
 socks pass { from: 0/0 to: 0/0 command: bind connect udpassociate bindreply udpreply }
 `
 
-// start starts the proxy and returns where it listens. The port is free when it
-// is chosen; who loses it to the same tests, run twice, tries the next.
+// start starts the proxy and returns where it listens. Its port may be lost to a program
+// that is none of these tests: the next is tried.
 func (s stranger) start(t *testing.T) string {
 	t.Helper()
 	need(t, s.tool)
