@@ -2,7 +2,6 @@ package ale
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 
 	"github.com/calloutd/calloutd/host/fwp"
@@ -26,7 +25,7 @@ func (s *Socket) Bind(ctx context.Context, want netip.AddrPort, bind BindFunc) (
 }
 
 func (s *Socket) bind(ctx context.Context, in fwps.Incoming, bind BindFunc) (netip.AddrPort, error) {
-	to, err := s.e.bindRedirect(ctx, in)
+	to, err := s.e.bindRedirect(ctx, in, true)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -55,8 +54,9 @@ func (s *Socket) bind(ctx context.Context, in fwps.Incoming, bind BindFunc) (net
 	return local, nil
 }
 
-// bindRedirect asks BIND_REDIRECT where the socket may bind (BR-01).
-func (e *Enforcer) bindRedirect(ctx context.Context, in fwps.Incoming) (netip.AddrPort, error) {
+// bindRedirect asks BIND_REDIRECT where the socket may bind (BR-01). Elsewhere than
+// it wants is refused if it cannot be bound here.
+func (e *Enforcer) bindRedirect(ctx context.Context, in fwps.Incoming, here bool) (netip.AddrPort, error) {
 	in.Layer = layer(fwpm.LayerALEBindRedirectV4, in.Local)
 	s := e.classify(ctx, &in)
 	defer e.done(s)
@@ -76,6 +76,11 @@ func (e *Enforcer) bindRedirect(ctx context.Context, in fwps.Incoming) (netip.Ad
 		ev.Rule, ev.Why = "CR-07", "the address family may not change"
 		e.tell(ev)
 		return in.Local, nil
+	}
+	if !here {
+		ev.Rule, ev.Why = "BR-01", "the system alone binds this socket, and chooses where"
+		e.tell(ev)
+		return in.Local, refusedTo(&in, &ev, nameOf(&s.d, ev.Filter), ev.Rule, ev.Why)
 	}
 	ev.Applied = true
 	e.tell(ev)
@@ -104,8 +109,6 @@ func (e *Enforcer) release(in fwps.Incoming, local netip.AddrPort) {
 	e.notify(&in)
 }
 
-var errNoImplicitBind = errors.New("ale: a callout redirected the bind of a socket that cannot be bound here")
-
 // ensureBound is the implicit bind of a socket that is used unbound (ALE-LAY-06).
 // The system chooses the address later, unless there is a function to bind with.
 func (s *Socket) ensureBound(ctx context.Context, remote netip.AddrPort) error {
@@ -120,12 +123,9 @@ func (s *Socket) ensureBound(ctx context.Context, remote netip.AddrPort) error {
 		in.Local = netip.AddrPortFrom(unspecified(remote.Addr()), 0)
 	}
 	if bind == nil {
-		to, err := s.e.bindRedirect(ctx, in)
+		to, err := s.e.bindRedirect(ctx, in, false)
 		if err != nil {
 			return err
-		}
-		if to != in.Local {
-			return errNoImplicitBind
 		}
 		g, err := s.e.assign(ctx, in, to)
 		if err != nil {

@@ -236,7 +236,7 @@ func (e *Enforcer) keep(in *fwps.Incoming, p *plan) (redirect.Records, error) {
 	}
 	if !p.kept {
 		if err := e.opts.Store.Put(p.hop); err != nil {
-			return nil, refused(in, "RED-SIO-03", fmt.Sprintf("the redirect record was not kept: %v", err))
+			return nil, refusedTo(in, &p.event, p.filter, "RED-SIO-03", fmt.Sprintf("the redirect record was not kept: %v", err))
 		}
 	}
 	if len(in.Records) == 0 {

@@ -63,6 +63,23 @@ func blocked(in *fwps.Incoming, d *fwps.Decision) *BlockedError {
 	return e
 }
 
+// refusedTo is refused for what a callout made of a request.
+func refusedTo(in *fwps.Incoming, ev *RedirectEvent, filter, rule, why string) *BlockedError {
+	e := refused(in, rule, why)
+	e.Layer, e.Filter, e.Name, e.Callout = ev.Layer, ev.Filter, filter, ev.Callout
+	return e
+}
+
+// nameOf is the name of a filter that was asked.
+func nameOf(d *fwps.Decision, id fwpm.FilterID) string {
+	for i := range d.Steps {
+		if s := &d.Steps[i]; s.Filter == id {
+			return s.Name
+		}
+	}
+	return ""
+}
+
 func refused(in *fwps.Incoming, rule, why string) *BlockedError {
 	return &BlockedError{Layer: in.Layer, Rule: rule, Why: why, Remote: in.Remote, Local: in.Local, ProcessID: in.ProcessID, AppID: in.AppID}
 }

@@ -20,6 +20,7 @@ type plan struct {
 	alone      redirect.Records // the hop, as the records of a connection that had none
 	kept       bool             // the hop is in the store already
 	event      RedirectEvent    // if redirected
+	filter     string           // the name of event.Filter, if there is a hop
 	observer   fwps.Observer    // hears of it when the connection was let go; nil: nobody
 }
 
@@ -115,9 +116,10 @@ func (e *Enforcer) plan(ctx context.Context, s *scratch, keep plan) (plan, error
 	p.observer = r.Observer
 	if local { // CR-14: only local redirects make records.
 		if len(in.Records) >= redirect.MaxHops {
-			return plan{}, refused(in, "AMB-16", "the connection was redirected 16 times already: a proxy loop")
+			return plan{}, refusedTo(in, &ev, nameOf(d, ev.Filter), "AMB-16", "the connection was redirected 16 times already: a proxy loop")
 		}
 		p.hop, p.alone, p.kept = e.hop(s, r)
+		p.filter = nameOf(d, ev.Filter)
 	}
 	ev.Applied = true
 	e.tell(ev)
