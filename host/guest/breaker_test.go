@@ -62,11 +62,32 @@ func TestStoreForgets(t *testing.T) {
 	assert.EqualValues(t, 1, s.get([]byte("k"), buf))
 	e := s.entries["k"]
 	e.until = time.Now().Add(-time.Second)
-	s.entries["k"] = e
+	s.entries["k"], s.next = e, e.until
 	assert.EqualValues(t, -3, s.get([]byte("k"), buf))
 	s.sweep()
 	assert.Empty(t, s.entries)
 	assert.Zero(t, s.stored)
+}
+
+// A store without room says so at once: the budget of a decision is ten thousand calls,
+// each of which would look at all entries, under a lock that every instance waits for.
+func TestAFullStoreIsNotSearched(t *testing.T) {
+	s := new(store)
+	key := func(n int) []byte { return []byte{byte(n), byte(n >> 8), 1} }
+	for n := range maxEntries {
+		assert.Zero(t, s.set(key(n), nil, 3600))
+	}
+	began := time.Now()
+	for range hostCallBudget {
+		assert.EqualValues(t, -5, s.set([]byte("one more"), nil, 0))
+	}
+	assert.Less(t, time.Since(began), time.Second, "it takes milliseconds")
+	e := s.entries[string(key(7))]
+	e.until = time.Now().Add(-time.Second)
+	s.entries[string(key(7))], s.next = e, e.until
+	assert.Zero(t, s.set([]byte("one more"), nil, 0), "in place of what is over")
+	assert.Len(t, s.entries, maxEntries)
+	assert.True(t, s.next.After(time.Now()))
 }
 
 func TestMetricsAreBounded(t *testing.T) {

@@ -23,6 +23,7 @@ type store struct {
 	mu      sync.RWMutex
 	entries map[string]entry
 	stored  int
+	next    time.Time // nothing is over before; zero: nothing will be
 }
 
 type entry struct {
@@ -64,6 +65,7 @@ func (s *store) set(key, value []byte, ttl uint32) int64 {
 		s.entries = map[string]entry{}
 	}
 	s.entries[string(key)] = e
+	s.expires(e.until)
 	s.stored += len(key) + len(value)
 	return 0
 }
@@ -77,13 +79,27 @@ func (s *store) room(key, value []byte) bool {
 	return n < maxEntries && stored <= maxStored
 }
 
-// sweep deletes what is over.
+// sweep deletes what is over. It looks at all entries only when one is: a guest may ask
+// for room thousands of times in a decision.
 func (s *store) sweep() {
 	now := time.Now()
+	if s.next.IsZero() || !now.After(s.next) {
+		return
+	}
+	s.next = time.Time{}
 	for k, e := range s.entries {
 		if e.over(now) {
 			s.drop(k)
+		} else {
+			s.expires(e.until)
 		}
+	}
+}
+
+// expires notes when something will be over.
+func (s *store) expires(until time.Time) {
+	if !until.IsZero() && (s.next.IsZero() || until.Before(s.next)) {
+		s.next = until
 	}
 }
 
