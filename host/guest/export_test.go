@@ -1,6 +1,10 @@
 package guest
 
-import "time"
+import (
+	"errors"
+	"runtime"
+	"time"
+)
 
 // Unguarded makes o one for a guest that runs without fuel, as a floor for
 // benchmarks.
@@ -36,4 +40,21 @@ const MaxNotices = maxNotices
 func Deafen(m *Module) (hears func()) {
 	m.hearing.Lock()
 	return m.hearing.Unlock
+}
+
+// FailLate has a decision that began before a reload fail so often after it.
+func FailLate(m *Module, times int, reload func()) {
+	g := m.live.Load()
+	s := &g.slots[0]
+	s.mu.Lock()
+	over := make(chan struct{})
+	go func() { defer close(over); reload() }()
+	for m.live.Load() == g {
+		runtime.Gosched()
+	}
+	for range times {
+		_ = m.failed(s, errors.New("late"))
+	}
+	s.mu.Unlock()
+	<-over
 }

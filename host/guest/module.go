@@ -34,6 +34,7 @@ type Module struct {
 	live       atomic.Pointer[generation] // nil: closed
 	quarantine atomic.Pointer[QuarantineError]
 	epoch      *fwps.Epoch // ends with what was live, and with what it was told
+	turn       sync.Mutex  // a failure is of what is live, or of what was
 	breaker    breaker
 	pace       pace
 	tripped    chan *generation
@@ -181,7 +182,7 @@ func (m *Module) failed(s *slot, err error) error {
 	if s.inst != nil {
 		g.discard(s, err)
 	}
-	if m.breaker.fail(time.Now()) && m.live.Load() == g && m.quarantine.CompareAndSwap(nil, &QuarantineError{m.name, m.opts.MaxFailures, trap}) {
+	if m.trip(g, trap) {
 		m.epoch.End()
 		m.quarantines.Add(1)
 		select {
@@ -190,6 +191,14 @@ func (m *Module) failed(s *slot, err error) error {
 		}
 	}
 	return trap
+}
+
+// trip reports whether a failure begins a quarantine. One of a version that is live no
+// more, where decisions end that began on it, does not count against the next.
+func (m *Module) trip(g *generation, failure error) bool {
+	m.turn.Lock()
+	defer m.turn.Unlock()
+	return m.live.Load() == g && m.breaker.fail(time.Now()) && m.quarantine.CompareAndSwap(nil, &QuarantineError{m.name, m.opts.MaxFailures, failure})
 }
 
 // Stats reads the figures. It waits for the decisions that run.

@@ -82,6 +82,18 @@ func TestQuarantinedVersionDoesNotComeBack(t *testing.T) {
 	require.Equal(t, guest.EventReloaded, (<-events).Kind, "nothing was restored meanwhile")
 }
 
+// What a version failed at when it was live no more is not held against the next.
+func TestLateFailuresAreOfTheVersionBefore(t *testing.T) {
+	m, events := loadWith(t, "bad", guest.ModuleOptions{Slots: 1})
+	guest.FailLate(m, 7, func() { assert.NoError(t, m.Reload(t.Context(), wasm(t, "bad"), nil)) })
+	require.Equal(t, guest.EventReloaded, (<-events).Kind)
+	fail(t, m, 4)
+	_, err := ask(m, call(1))
+	require.NoError(t, err)
+	fail(t, m, 1)
+	require.Equal(t, guest.EventQuarantined, (<-events).Kind)
+}
+
 func TestContinueOnFailure(t *testing.T) {
 	m := load(t, "bad", guest.ModuleOptions{Slots: 1, OnFailure: guest.FailContinue})
 	for range 7 { // in quarantine too

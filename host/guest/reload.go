@@ -57,9 +57,11 @@ func (m *Module) Reload(ctx context.Context, wasm, config []byte) error {
 
 // swap makes g live; the other one finishes its decisions.
 func (m *Module) swap(g *generation) {
+	m.turn.Lock()
 	old := m.live.Swap(g)
 	m.breaker.reset()
 	m.quarantine.Store(nil)
+	m.turn.Unlock()
 	m.epoch.End()
 	old.close()
 }
