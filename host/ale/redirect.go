@@ -100,6 +100,9 @@ func (e *Enforcer) plan(ctx context.Context, s *scratch, keep plan) (plan, error
 		return keep, nil
 	}
 	r := d.Connect
+	if r.Remote != in.Remote {
+		r.Remote = arrives(r.Remote, in.Local)
+	}
 	ev := RedirectEvent{Layer: in.Layer, Original: in.Remote, Target: r.Remote, Filter: r.ModifierFilterID, Callout: r.ModifierCallout,
 		ProcessID: in.ProcessID, AppID: in.AppID}
 	local := e.local(r.Remote)
@@ -125,6 +128,25 @@ func (e *Enforcer) plan(ctx context.Context, s *scratch, keep plan) (plan, error
 	e.tell(ev)
 	p.event = ev
 	return p, nil
+}
+
+// arrives is where a connection to an address arrives: one to the unspecified address at
+// the address that it comes from, or loopback where it has none (CR-08).
+func arrives(to, local netip.AddrPort) netip.AddrPort {
+	a, l := to.Addr(), local.Addr()
+	switch {
+	case !a.Unmap().IsUnspecified():
+		return to
+	case l.IsValid() && !l.Unmap().IsUnspecified() && sameFamily(a, l):
+		a = l
+	case a.Is4():
+		a = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case a.Is4In6():
+		a = netip.AddrFrom16([16]byte{10: 0xff, 11: 0xff, 12: 127, 15: 1})
+	default:
+		a = netip.IPv6Loopback()
+	}
+	return netip.AddrPortFrom(a, to.Port())
 }
 
 // hop is the record of a local redirect; kept says that it is stored already.
