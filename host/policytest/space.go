@@ -22,6 +22,7 @@ type Space struct {
 	programs  []string
 	users     []uint32
 	addresses []netip.Addr
+	has       map[netip.Addr]bool // addresses: a list of networks is long
 	ports     []uint16
 	protocols []uint8
 	inbound   []bool
@@ -30,7 +31,7 @@ type Space struct {
 // Boundaries is the space of what the conditions of policies and the sets, tables
 // and configurations of their callouts name.
 func Boundaries(worlds ...*World) *Space {
-	s := &Space{programs: []string{"/usr/bin/curl"}, users: []uint32{1000}, protocols: []uint8{fwps.ProtocolTCP, fwps.ProtocolUDP}, inbound: []bool{false}}
+	s := &Space{has: map[netip.Addr]bool{}, programs: []string{"/usr/bin/curl"}, users: []uint32{1000}, protocols: []uint8{fwps.ProtocolTCP, fwps.ProtocolUDP}, inbound: []bool{false}}
 	s.address(netip.MustParseAddr("192.0.2.1"))
 	s.address(netip.MustParseAddr("2001:db8::1"))
 	s.port(443, 443)
@@ -54,8 +55,8 @@ func (s *Space) Numbers(ns []uint32) {
 		case n <= 0xffff:
 			insert(&s.ports, uint16(n))
 		default:
-			insert(&s.addresses, address4(uint64(n)))
-			insert(&s.addresses, address4(uint64(bits.ReverseBytes32(n))))
+			s.insert(address4(uint64(n)))
+			s.insert(address4(uint64(bits.ReverseBytes32(n))))
 		}
 	}
 }
@@ -63,6 +64,13 @@ func (s *Space) Numbers(ns []uint32) {
 func insert[T comparable](list *[]T, v T) {
 	if !slices.Contains(*list, v) {
 		*list = append(*list, v)
+	}
+}
+
+func (s *Space) insert(a netip.Addr) {
+	if !s.has[a] {
+		s.has[a] = true
+		s.addresses = append(s.addresses, a)
 	}
 }
 
@@ -134,11 +142,11 @@ func (s *Space) prefix(p netip.Prefix) {
 func (s *Space) address(a netip.Addr) {
 	for _, a := range []netip.Addr{a.Prev(), a, a.Next()} {
 		if a.IsValid() && !a.IsUnspecified() {
-			insert(&s.addresses, a)
+			s.insert(a)
 		}
 	}
 	if a.Is4() && !a.IsUnspecified() {
-		insert(&s.addresses, netip.AddrFrom16(a.As16()))
+		s.insert(netip.AddrFrom16(a.As16()))
 	}
 }
 
