@@ -133,6 +133,9 @@ func (r *reader) step(n *yaml.Node, vs []value, base Step, before []Step) Step {
 		switch k := find(connectionKeys, v.key); {
 		case v.key == "name":
 			s.Name = v.Value
+			if slices.ContainsFunc(before, func(b Step) bool { return b.Name == s.Name }) {
+				r.fail(v.Node, "", "name: an earlier step is called %q, too", s.Name)
+			}
 		case v.key == "records_of":
 			r.recordsOf(v, &s, before)
 		case v.key == "expect":

@@ -32,6 +32,9 @@ func (r *reader) table(n *yaml.Node, base Step) {
 	if !ok {
 		return
 	}
+	if rows.Kind == yaml.SequenceNode && len(rows.Content) == 0 {
+		r.fail(rows.Node, "", "rows: the list is empty, so the table tests nothing")
+	}
 	for i, row := range r.list(rows) {
 		r.row(row, fmt.Sprintf("%s/%d", title, i+1), columns, base)
 	}
