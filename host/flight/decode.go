@@ -142,8 +142,11 @@ func (n *Entry) list(f field, names *names) error {
 		n.Groups = append(n.Groups, g)
 		return err
 	case fHop:
+		if len(n.Records) == maxHops {
+			return fmt.Errorf("%w: more than %d hops", ErrCorrupt, maxHops)
+		}
 		h, err := redirect.DecodeHop(append([]byte(nil), f.b...))
-		if err != nil || len(n.Records) == maxHops {
+		if err != nil {
 			return fmt.Errorf("%w: hop %d: %v", ErrCorrupt, len(n.Records)+1, err)
 		}
 		n.Records = append(n.Records, h)

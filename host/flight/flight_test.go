@@ -3,6 +3,7 @@ package flight_test
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net/netip"
@@ -236,6 +237,12 @@ func TestBrokenMessagesAreCorrupt(t *testing.T) {
 		_, _, err := read(t, part(t, "CFLT\x01"+text))
 		require.ErrorIs(t, err, flight.ErrCorrupt, name)
 	}
+	hop, err := new(redirect.Hop).AppendBinary(nil)
+	require.NoError(t, err)
+	hops := strings.Repeat(message("\x5a", string(hop)), redirect.MaxHops+1)
+	_, _, err = read(t, part(t, "CFLT\x01"+entry+string(binary.AppendUvarint(nil, uint64(len(hops))))+hops))
+	require.ErrorIs(t, err, flight.ErrCorrupt)
+	require.ErrorContains(t, err, "more than 16 hops")
 	for at, want := range map[int]string{10: "flate: corrupt input", -8: "gzip: invalid checksum"} {
 		b := part(t, "CFLT\x01")
 		b[(at+len(b))%len(b)] ^= 7
