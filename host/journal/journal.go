@@ -70,9 +70,10 @@ func (j *Journal) Replays() bool { return j.replays }
 // Note writes an answer down.
 func (j *Journal) Note(a Answer) { j.Answers = append(j.Answers, a) }
 
-// Next is the next answer that a callout was given to a call, nil if there is none.
+// Next is the next answer that a callout was given to a call, nil if there is none, as
+// where nothing is repeated.
 func (j *Journal) Next(callout, call string) *Answer {
-	for k := range j.Answers {
+	for k := range j.used {
 		if a := &j.Answers[k]; !j.used[k] && a.Callout == callout && a.Call == call {
 			j.used[k] = true
 			return a

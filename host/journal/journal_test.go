@@ -37,6 +37,12 @@ func TestRandomBytesOfAReplayAreAFunctionOfItsSeed(t *testing.T) {
 	require.NotEqual(t, bytes(1), bytes(2))
 }
 
+func TestAJournalThatDoesNotReplayHasNoAnswers(t *testing.T) {
+	j := new(journal.Journal)
+	j.Note(journal.Answer{Callout: "a", Call: "wall"})
+	require.Nil(t, j.Next("a", "wall"))
+}
+
 func TestAContextWithoutAJournalHasNone(t *testing.T) {
 	require.Nil(t, journal.From(context.Background()))
 	j := new(journal.Journal)
