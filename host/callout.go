@@ -33,7 +33,8 @@ func (e *Engine) slot(id fwpm.CalloutID) *arbitrate.Slot {
 // code, before or after the policy names it (CO-REG-03). Without a name or code,
 // which a fwps.CalloutFunc of nil lacks too, it is ntstatus.InvalidParameter; a
 // second one under the same name is ntstatus.FWPAlreadyExists. Each registration has
-// its own redirect handle (RH-01).
+// its own redirect handle (RH-01): one by name that is zero or another callout's is
+// ntstatus.InvalidParameter, too.
 //
 // A callout that is also a fwps.Notifier hears of filters that call it from now
 // on, and must not use a Session from within Notify: the transaction that adds
