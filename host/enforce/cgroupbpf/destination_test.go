@@ -156,5 +156,5 @@ func TestBypassSourceRouteOfAConnection(t *testing.T) {
 	denials, _ := s.told()
 	slices.Sort(denials)
 	require.Regexp(t, `^("?/.*|\[user \d+, ended\]\[\d+\]) to 127\.0\.0\.1:9 blocked at .*: it has a source route`, denials[0])
-	require.Regexp(t, `^unknown program\[0\] to `+at.String()+` blocked at .*: it has a source route`, denials[1])
+	require.Regexp(t, `^unknown program to `+at.String()+` blocked at .*: it has a source route`, denials[1])
 }
