@@ -980,6 +980,8 @@ static __always_inline void repeat(struct bpf_sock_ops *ctx, enum coming coming)
 // Before the SYN leaves the record waits for the daemon, so that it cannot accept
 // too early. A connection that is not made takes its record along. One that was made
 // and closed at once is still accepted, with what it sent.
+// What nobody accepted may have left another's record at the address: it is not that of
+// a connection that was not sent to the daemon.
 SEC("sockops")
 int socket_states(struct bpf_sock_ops *ctx)
 {
@@ -988,8 +990,13 @@ int socket_states(struct bpf_sock_ops *ctx)
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB || op == BPF_SOCK_OPS_TIMEOUT_INIT || op == BPF_SOCK_OPS_RTO_CB) {
 		struct bpf_sock *sk = ctx->sk;
 		struct record *r = sk ? bpf_sk_storage_get(&asked, sk, 0, 0) : 0;
-		if (!r)
+		if (!r) {
+			if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+				source(ctx, &s);
+				bpf_map_delete_elem(&waiting, &s);
+			}
 			return 1;
+		}
 		if (op != BPF_SOCK_OPS_TCP_CONNECT_CB) {
 			if (r->held)
 				repeat(ctx, coming(r, sk->dst_port));
