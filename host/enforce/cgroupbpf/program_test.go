@@ -97,6 +97,8 @@ func try(network, to string) string {
 		enforcetest.Hammer(strings.Split(to, ",")...)
 	case "hammer":
 		return hammer(to)
+	case "floods":
+		return floods(to)
 	case "hangs":
 		return hangs(to)
 	case "up":

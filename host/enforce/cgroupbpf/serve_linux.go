@@ -94,9 +94,13 @@ func swap(port uint16) uint16 {
 // report tells of what the kernel decided. Programs may go on when it ends: what they
 // did until then is told, but no more than the ring holds.
 func (a *Attachment) report(ctx context.Context) {
-	for left := a.events.BufferSize() / binary.Size(bpf.RedirectRecord{}); left > 0; {
+	const some = 1000
+	for n, left := 0, a.events.BufferSize()/binary.Size(bpf.RedirectRecord{}); left > 0; n++ {
 		if ctx.Err() != nil {
 			left--
+		}
+		if n%some == 0 || a.events.AvailableBytes() == 0 {
+			a.tellUntold()
 		}
 		rec, err := a.events.Read()
 		if err != nil {
@@ -120,6 +124,17 @@ func (a *Attachment) report(ctx context.Context) {
 		}
 		a.opts.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: a.why(r, &in)})
 	}
+}
+
+// tellUntold says how many nothing else is said of: who is refused faster than this can be
+// told could hide something among it.
+func (a *Attachment) tellUntold() {
+	var n uint64
+	if err := a.objs.Untold.Lookup(uint32(0), &n); err != nil || n == 0 {
+		return
+	}
+	_ = a.objs.Untold.Put(uint32(0), uint64(0)) // Else they are told again.
+	a.opts.Logf("cgroupbpf: %d connects and datagrams more were refused, or permitted, than could be told", n)
 }
 
 // comes reports whether this process listens where a connection waits for it.

@@ -235,6 +235,25 @@ struct {
 	__uint(max_entries, 1 << 20);
 } events SEC(".maps");
 
+// untold is how many records the events had no room for.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} untold SEC(".maps");
+
+// tell tells user space, or counts what it does not hear of.
+static __always_inline void tell(struct record *r)
+{
+	__u32 zero = 0;
+	if (bpf_ringbuf_output(&events, r, sizeof(*r), 0) == 0)
+		return;
+	__u64 *n = bpf_map_lookup_elem(&untold, &zero);
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
 static __always_inline struct config *config(void)
 {
 	__u32 zero = 0;
@@ -355,7 +374,7 @@ static __always_inline void set_v6(struct bpf_sock_addr *ctx, struct record *r)
 static __always_inline int refuse(struct record *r)
 {
 	r->held = 0;
-	bpf_ringbuf_output(&events, r, sizeof(*r), 0);
+	tell(r);
 	bpf_set_retval(-EACCES);
 	return 0;
 }
@@ -364,7 +383,7 @@ static __always_inline int refuse(struct record *r)
 static __always_inline int permit(struct config *c, struct record *r)
 {
 	if (c->tell)
-		bpf_ringbuf_output(&events, r, sizeof(*r), 0);
+		tell(r);
 	return 1;
 }
 
@@ -379,7 +398,7 @@ static __always_inline int remember(struct bpf_sock_addr *ctx, struct record *r)
 		return 0;
 	*kept = *r;
 	if (r->held)
-		bpf_ringbuf_output(&events, r, sizeof(*r), 0);
+		tell(r);
 	return 1;
 }
 
@@ -947,7 +966,7 @@ static __always_inline int stray(struct __sk_buff *skb)
 	} else {
 		bpf_skb_load_bytes(skb, 24, r.address, 16);
 	}
-	bpf_ringbuf_output(&events, &r, sizeof(r), 0);
+	tell(&r);
 	return 1;
 }
 

@@ -115,6 +115,7 @@ const (
 	RedirectMapStandIns      = "stand_ins"
 	RedirectMapStrangers     = "strangers"
 	RedirectMapStrays        = "strays"
+	RedirectMapUntold        = "untold"
 	RedirectMapUserClasses   = "user_classes"
 	RedirectMapWaiting       = "waiting"
 	RedirectProgConnect4     = "connect4"
@@ -199,6 +200,7 @@ type RedirectMapSpecs struct {
 	StandIns    *ebpf.MapSpec `ebpf:"stand_ins"`
 	Strangers   *ebpf.MapSpec `ebpf:"strangers"`
 	Strays      *ebpf.MapSpec `ebpf:"strays"`
+	Untold      *ebpf.MapSpec `ebpf:"untold"`
 	UserClasses *ebpf.MapSpec `ebpf:"user_classes"`
 	Waiting     *ebpf.MapSpec `ebpf:"waiting"`
 }
@@ -239,6 +241,7 @@ type RedirectMaps struct {
 	StandIns    *ebpf.Map `ebpf:"stand_ins"`
 	Strangers   *ebpf.Map `ebpf:"strangers"`
 	Strays      *ebpf.Map `ebpf:"strays"`
+	Untold      *ebpf.Map `ebpf:"untold"`
 	UserClasses *ebpf.Map `ebpf:"user_classes"`
 	Waiting     *ebpf.Map `ebpf:"waiting"`
 }
@@ -255,6 +258,7 @@ func (m *RedirectMaps) Close() error {
 		m.StandIns,
 		m.Strangers,
 		m.Strays,
+		m.Untold,
 		m.UserClasses,
 		m.Waiting,
 	)
