@@ -58,21 +58,29 @@ func checkCore(wasm []byte) error {
 }
 
 // plain quotes a name of the module's that could be taken for something else: a line of
-// the message, say.
+// the message, say. One as long as the module would be a message as long.
 func plain(name string) string {
+	const most = 100
+	if len(name) > most {
+		return strconv.Quote(name[:most]) + "..."
+	}
 	if q := strconv.Quote(name); q != `"`+name+`"` {
 		return q
 	}
 	return name
 }
 
-// checkImports names everything that is not offered, not the first only.
+// checkImports names what is not offered, not the first only.
 func checkImports(imports []meter.Import, c wazero.CompiledModule) error {
 	var unknown []string
 	for _, i := range imports {
 		if _, known := hostModules[i.Module][i.Name]; i.Kind != "function" || !known {
 			unknown = append(unknown, fmt.Sprintf("%s.%s (%s)", plain(i.Module), plain(i.Name), i.Kind))
 		}
+	}
+	const most = 20
+	if more := len(unknown) - most; more > 0 {
+		unknown = append(unknown[:most], fmt.Sprintf("and %d more", more))
 	}
 	if len(unknown) > 0 {
 		return fmt.Errorf("module imports what this host does not offer: %s", strings.Join(unknown, ", "))

@@ -2,7 +2,10 @@ package guest_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,4 +115,22 @@ func TestWhoGaveUpGetsNoModule(t *testing.T) {
 	require.EqualValues(t, 1, m.Stats().Generation)
 	_, err = ask(m, call(1))
 	require.NoError(t, err)
+}
+
+// What a module imports is named as far as somebody reads it.
+func TestManyImportsAreNotAllNamed(t *testing.T) {
+	rt, err := guest.NewRuntime(t.Context(), guest.Options{})
+	require.NoError(t, err)
+	defer rt.Close(context.Background())
+	vec := func(b []byte) []byte { return append(binary.AppendUvarint(nil, uint64(len(b))), b...) }
+	imports := binary.AppendUvarint(nil, 1000)
+	for n := range 1000 {
+		imports = append(append(append(imports, vec([]byte("env"))...), vec(fmt.Appendf(nil, "%d%s", n, strings.Repeat("x", 1000)))...), 0, 0)
+	}
+	m := append([]byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x02"), vec(imports)...)
+	_, err = rt.Load(t.Context(), "m", m, guest.ModuleOptions{})
+	require.ErrorIs(t, err, guest.ErrABI)
+	require.ErrorContains(t, err, "env.\"19xxx")
+	require.ErrorContains(t, err, "... (function), and 980 more")
+	require.Less(t, len(err.Error()), 5000)
 }

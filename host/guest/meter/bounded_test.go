@@ -133,6 +133,15 @@ func TestChains(t *testing.T) {
 	require.False(t, spent(t, start(t, b.bytes()), "f", 1), "20000 units are less than a slice")
 }
 
+// TestManyLoops has a function of nothing but small loops: it does not become many times
+// as long.
+func TestManyLoops(t *testing.T) {
+	wasm := one(repeat(100_000, 0x03, 0x40, 0x41, 0, 0x0d, 0, 0x0b)...) // loop: br_if never
+	out, err := meter.Rewrite(wasm)
+	require.NoError(t, err)
+	require.Less(t, len(out), 6*len(wasm))
+}
+
 // TestLocals pays for clearing them.
 func TestLocals(t *testing.T) {
 	b := newBuilder()

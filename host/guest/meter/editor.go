@@ -3,9 +3,10 @@ package meter
 // An editor writes the metered code of a function.
 type editor struct {
 	*fuel
-	f    *function
-	cost cost
-	out  []instr
+	f       *function
+	cost    cost
+	out     []instr
+	batches int // loops whose code stands in copies
 	// Locals, added when they are needed, plus one.
 	scratch, rounds uint32
 }
@@ -34,7 +35,7 @@ func (e *editor) loop(k int) int {
 	i := e.f.code[k]
 	r, l := e.cost.regions[i.n], e.f.labels[i.n]
 	last := k
-	if r.leaf && r.peak <= smallLoop && !l.params {
+	if r.leaf && r.peak <= smallLoop && !l.params && e.batches < maxBatches {
 		last = e.f.end(k)
 	}
 	if last == k || size(e.f.code[k:last]) > smallCode {
@@ -44,6 +45,7 @@ func (e *editor) loop(k int) int {
 		return k + 1
 	}
 	e.inserted.Batches++
+	e.batches++
 	rounds := batchFuel / (r.peak * copies)
 	exit, pay := e.f.label(label{op: opBlock, void: l.void}), e.f.label(l)
 	e.open(opBlock, exit, i)

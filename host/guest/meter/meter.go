@@ -25,7 +25,7 @@ const (
 )
 
 // Version changes with what Rewrite makes of a module.
-const Version = 12
+const Version = 13
 
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the
