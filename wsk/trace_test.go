@@ -80,3 +80,39 @@ func accepted(lines []string) string {
 	}
 	return "STATUS_SUCCESS"
 }
+
+// Every call of a socket is in a trace, also one that is not for this socket.
+func TestTraceHasEveryCall(t *testing.T) {
+	w := open(t, wsk.Debug{})
+	s := w.socket(t, wsk.BasicSocket, nil)
+	defer shut(t, s)
+	var out lockedBuffer
+	stop := wsk.Trace(&out, w.Client.Client)
+	var a netip.AddrPort
+	for name, call := range map[string]func(*wsk.IRP) ntstatus.Status{
+		"WskBind":             func(p *wsk.IRP) ntstatus.Status { return s.Bind(loopback, 0, p) },
+		"WskListen":           s.Listen,
+		"WskAccept":           func(p *wsk.IRP) ntstatus.Status { return s.Accept(0, nil, nil, nil, nil, p) },
+		"WskConnect":          func(p *wsk.IRP) ntstatus.Status { return s.Connect(destination, 0, p) },
+		"WskConnectEx":        func(p *wsk.IRP) ntstatus.Status { return s.ConnectEx(destination, nil, 0, p) },
+		"WskSend":             func(p *wsk.IRP) ntstatus.Status { return s.Send(nil, 0, p) },
+		"WskSendEx":           func(p *wsk.IRP) ntstatus.Status { return s.SendEx(nil, 0, nil, p) },
+		"WskReceive":          func(p *wsk.IRP) ntstatus.Status { return s.Receive(nil, 0, p) },
+		"WskReceiveEx":        func(p *wsk.IRP) ntstatus.Status { return s.ReceiveEx(nil, 0, nil, nil, p) },
+		"WskDisconnect":       func(p *wsk.IRP) ntstatus.Status { return s.Disconnect(nil, 0, p) },
+		"WskSendTo":           func(p *wsk.IRP) ntstatus.Status { return s.SendTo(nil, 0, destination, nil, p) },
+		"WskSendMessages":     func(p *wsk.IRP) ntstatus.Status { return s.SendMessages(nil, 0, destination, nil, p) },
+		"WskReceiveFrom":      func(p *wsk.IRP) ntstatus.Status { return s.ReceiveFrom(nil, 0, nil, nil, nil, p) },
+		"WskGetLocalAddress":  func(p *wsk.IRP) ntstatus.Status { return s.GetLocalAddress(&a, p) },
+		"WskGetRemoteAddress": func(p *wsk.IRP) ntstatus.Status { return s.GetRemoteAddress(&a, p) },
+	} {
+		before := len(out.String())
+		st, _ := run(call)
+		require.Equal(t, ntstatus.InvalidDeviceRequest, st.Status, name)
+		line := out.String()[before:]
+		require.Contains(t, line, "s1 "+name+"(irp ")
+		require.Contains(t, line, ") = STATUS_INVALID_DEVICE_REQUEST")
+		require.Equal(t, 1, strings.Count(line, "s1 "), name)
+	}
+	stop()
+}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
@@ -197,6 +198,27 @@ func TestVerifierReports(t *testing.T) {
 			})
 			wait()
 			shut(t, l, a, b)
+		}},
+		{"a buffer that changes while it connects", "WSK-CTL-07", "a buffer was changed while WSK had it", func(t *testing.T, w *world) {
+			l, at := w.listen(t)
+			s := w.socket(t, wsk.ConnectionSocket, nil)
+			must(t, func(p *wsk.IRP) ntstatus.Status { return s.Bind(loopback, 0, p) })
+			data := make([]byte, 10)
+			w.AtConnect(t, func(*fwps.Call, *fwps.Verdict) { data[9] = 1 }) // WSK does not look at it yet.
+			must(t, func(p *wsk.IRP) ntstatus.Status { return s.ConnectEx(at, data, 0, p) })
+			shut(t, accept(t, l), l, s)
+		}},
+		{"a datagram that changes while it is sent", "WSK-CTL-07", "a buffer was changed while WSK had it", func(t *testing.T, w *world) {
+			s := must(t, func(p *wsk.IRP) ntstatus.Status {
+				return w.Socket(wsk.AFInet, wsk.SockDgram, wsk.IPProtoUDP, wsk.DatagramSocket, nil, nil, nil, 0, p)
+			})
+			must(t, func(p *wsk.IRP) ntstatus.Status { return s.Bind(loopback, 0, p) })
+			var at netip.AddrPort
+			must(t, func(p *wsk.IRP) ntstatus.Status { return s.GetLocalAddress(&at, p) })
+			data := make([]byte, 10)
+			w.AtConnect(t, func(*fwps.Call, *fwps.Verdict) { data[9] = 1 })
+			must(t, func(p *wsk.IRP) ntstatus.Status { return s.SendTo(data, 0, at, nil, p) })
+			shut(t, s)
 		}},
 		{"a buffer that changes while it is received into", "WSK-CTL-07", "a buffer was changed while WSK had it", func(t *testing.T, w *world) {
 			l, at := w.listen(t)

@@ -155,3 +155,18 @@ func TestConnectExThatIsCancelledAsItEnds(t *testing.T) {
 	require.Equal(t, ntstatus.FileForcedClosed, st.Status)
 	shut(t, accept(t, l))
 }
+
+// WSK-SEND-01: of a send that is cancelled half-way nobody knows what remains: the stream
+// would have a hole, so it is reset.
+func TestSendThatIsCancelledHalfWayIsAReset(t *testing.T) {
+	w := open(t, wsk.Debug{})
+	near, far := pair(t, w)
+	irp, ended := begin(t, func(p *wsk.IRP) ntstatus.Status { return near.Send(make([]byte, 8<<20), 0, p) })
+	must(t, func(p *wsk.IRP) ntstatus.Status { return far.Receive(make([]byte, 1), 0, p) })
+	irp.Cancel()
+	require.Equal(t, cancelled, <-ended)
+	st, _ := run(func(p *wsk.IRP) ntstatus.Status { return near.Send([]byte("x"), 0, p) })
+	require.Equal(t, ntstatus.FileForcedClosed, st.Status)
+	st, _ = run(func(p *wsk.IRP) ntstatus.Status { return far.Receive(nil, wsk.FlagDrain, p) })
+	require.Equal(t, ntstatus.ConnectionReset, st.Status)
+}
