@@ -10,7 +10,7 @@ const (
 	// Of more small loops than these a function has no copies: code in which there is
 	// nothing else would be fourteen times as long, and take gigabytes to write.
 	maxBatches = 1024
-	batchFuel = 512
+	batchFuel  = 512
 	// leadLimit is the most that a loop at the head of a function pays in every
 	// round so that the function needs no payment of its own.
 	leadLimit = 64
