@@ -31,7 +31,7 @@ type Space struct {
 // Boundaries is the space of what the conditions of policies and the sets, tables
 // and configurations of their callouts name.
 func Boundaries(worlds ...*World) *Space {
-	s := &Space{has: map[netip.Addr]bool{}, programs: []string{"/usr/bin/curl"}, users: []uint32{1000}, protocols: []uint8{fwps.ProtocolTCP, fwps.ProtocolUDP}, inbound: []bool{false}}
+	s := &Space{programs: []string{"/usr/bin/curl"}, users: []uint32{1000}, protocols: []uint8{fwps.ProtocolTCP, fwps.ProtocolUDP}, inbound: []bool{false}}
 	s.address(netip.MustParseAddr("192.0.2.1"))
 	s.address(netip.MustParseAddr("2001:db8::1"))
 	s.port(443, 443)
@@ -69,6 +69,9 @@ func insert[T comparable](list *[]T, v T) {
 
 func (s *Space) insert(a netip.Addr) {
 	if !s.has[a] {
+		if s.has == nil {
+			s.has = map[netip.Addr]bool{}
+		}
 		s.has[a] = true
 		s.addresses = append(s.addresses, a)
 	}
