@@ -23,6 +23,9 @@ type Service struct {
 	listener *wsk.Socket
 	addr     netip.AddrPort
 	wg       sync.WaitGroup
+
+	mu      sync.Mutex // held while the listener is asked for a connection
+	closing bool
 }
 
 // Start makes the service listen on loopback.
@@ -49,6 +52,9 @@ func (p *Service) Addr() netip.AddrPort { return p.addr }
 
 // Stop ends the listener and waits for the connections.
 func (p *Service) Stop() {
+	p.mu.Lock()
+	p.closing = true
+	p.mu.Unlock()
 	shut(p.listener)
 	p.wg.Wait()
 }
@@ -60,16 +66,24 @@ func call(do func(*wsk.IRP)) (ntstatus.Status, int) {
 }
 
 func callFor(do func(*wsk.IRP)) (ntstatus.Status, int, *wsk.Socket) {
+	st, n, s, _ := callUnless(func(irp *wsk.IRP) bool { do(irp); return true })
+	return st, n, s
+}
+
+// callUnless is callFor where the call may not be made: then it is false.
+func callUnless(do func(*wsk.IRP) bool) (ntstatus.Status, int, *wsk.Socket, bool) {
 	irp, done := wsk.AllocateIRP(1), make(chan struct{})
 	defer irp.Free()
 	irp.SetCompletionRoutine(func(*wsk.IRP, any) ntstatus.Status {
 		close(done)
 		return ntstatus.MoreProcessingRequired
 	}, nil, wsk.InvokeAlways)
-	do(irp)
+	if !do(irp) {
+		return 0, 0, nil, false
+	}
 	<-done
 	st := irp.IoStatus()
-	return st.Status, st.Information, irp.Socket()
+	return st.Status, st.Information, irp.Socket(), true
 }
 
 func shut(s *wsk.Socket) { call(func(irp *wsk.IRP) { s.CloseSocket(irp) }) }
@@ -83,8 +97,8 @@ func (p *Service) socket(category wsk.Category) (*wsk.Socket, ntstatus.Status) {
 
 func (p *Service) accept() {
 	for {
-		st, _, s := callFor(func(irp *wsk.IRP) { p.listener.Accept(0, nil, nil, nil, nil, irp) })
-		if st != ntstatus.Success {
+		st, _, s, made := callUnless(p.next)
+		if !made || st != ntstatus.Success {
 			return
 		}
 		p.wg.Go(func() {
@@ -92,6 +106,17 @@ func (p *Service) accept() {
 			p.serve(s)
 		})
 	}
+}
+
+// next asks for a connection, unless the listener is being closed: what is pending then
+// is cancelled, and nothing may be called any more (WSK-CLOSE-01).
+func (p *Service) next(irp *wsk.IRP) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closing {
+		p.listener.Accept(0, nil, nil, nil, nil, irp)
+	}
+	return !p.closing
 }
 
 // serve carries one connection. One that was not redirected, or cannot be
