@@ -187,7 +187,7 @@ func (s *Store) changed(serial uint64) error {
 	if err != nil || s.opts.Durability != Sync {
 		return err
 	}
-	if err := s.queue.wait(context.Background(), change); err != nil {
+	if err := s.queue.wait(context.Background(), change, 0); err != nil {
 		return fmt.Errorf("%w: %w", redirect.ErrUnavailable, err)
 	}
 	return nil
@@ -215,9 +215,11 @@ func (s *Store) Len() int { return s.memory.Len() }
 // Behind is how many changes are not on disk.
 func (s *Store) Behind() int { return s.queue.len() }
 
-// Flush waits until all that happened before is on disk.
+// Flush waits until all that happened before is on disk. It fails if a write fails that
+// began after it was called.
 func (s *Store) Flush(ctx context.Context) error {
-	if err := s.queue.wait(ctx, s.queue.newest()); err != nil {
+	change, begun := s.queue.newest()
+	if err := s.queue.wait(ctx, change, begun); err != nil {
 		return fmt.Errorf("boltstore: %s: %w", s.opts.Path, err)
 	}
 	return nil

@@ -18,3 +18,10 @@ func Read(path string, each func(*redirect.Hop) error) (itself any, err error) {
 
 // Checked is a value of what a file says of itself.
 func Checked(key string, value []byte) []byte { return checked([]byte(key), value) }
+
+// Asked says whether somebody waits for the next write.
+func (s *Store) Asked() bool {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.asked
+}

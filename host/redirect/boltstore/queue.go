@@ -20,6 +20,7 @@ type queue struct {
 	mu      sync.Mutex
 	serials []uint64
 	done    uint64        // changes that are on disk
+	begun   uint64        // writes
 	writes  uint64        // that ended
 	tried   uint64        // changes that the last write was about
 	err     error         // of the last write
@@ -77,11 +78,12 @@ func (q *queue) look() {
 	}
 }
 
-// newest is the last change so far.
-func (q *queue) newest() uint64 {
+// newest is the last change so far, and how many writes have begun: the last of them may
+// be under way.
+func (q *queue) newest() (change, begun uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.newestLocked()
+	return q.newestLocked(), q.begun
 }
 
 // len is how many changes are not on disk.
@@ -93,14 +95,14 @@ func (q *queue) len() int {
 
 func (q *queue) newestLocked() uint64 { return q.done + uint64(len(q.serials)) }
 
-// wait waits until a change is on disk. It returns the error of the first write
-// from now on that is about the change and fails.
-func (q *queue) wait(ctx context.Context, change uint64) error {
+// wait waits until a change is on disk. It returns the error of the first write after so
+// many that is about the change and fails.
+func (q *queue) wait(ctx context.Context, change, after uint64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for from := q.writes; q.done < change; {
+	for q.done < change {
 		switch {
-		case q.err != nil && q.writes > from && q.tried >= change:
+		case q.err != nil && q.writes > after && q.tried >= change:
 			return q.err
 		case q.stopped:
 			return errClosed
@@ -150,6 +152,7 @@ func (q *queue) begin(into []uint64) (serials []uint64, last uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.asked = false
+	q.begun++
 	serials = append(into, q.serials[:min(q.batch, len(q.serials))]...)
 	return serials, q.done + uint64(len(serials))
 }
@@ -159,6 +162,7 @@ func (q *queue) beginAll() (last uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.asked = false
+	q.begun++
 	return q.newestLocked()
 }
 
