@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -164,8 +162,7 @@ func ways(ctx context.Context, world *policytest.World, in fwps.Incoming) []poli
 // casesOf are the connections of the cases beside a policy, but for those that
 // need the records of another.
 func casesOf(p *policyrun.Policy, policy string, world *policytest.World) (out []fwps.Incoming, err error) {
-	ext := filepath.Ext(policy)
-	path := strings.TrimSuffix(policy, ext) + "_test" + ext
+	path := casesBeside(policy)
 	src, err := readCases(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
