@@ -170,8 +170,7 @@ func casesAt(path string) (files []string, err error) {
 	case isCases(path):
 		return []string{path}, nil
 	}
-	ext := filepath.Ext(path)
-	beside := strings.TrimSuffix(path, ext) + "_test" + ext
+	beside := casesBeside(path)
 	if _, err := os.Stat(beside); err != nil {
 		return nil, fmt.Errorf("%s has no cases: %w", path, err)
 	}
