@@ -354,6 +354,47 @@ func TestWhatACalloutLendsIsNotWrittenTo(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() { p.Classify(t.Context(), &in, d) }), "who appends has memory of ours")
 }
 
+// CR-05: what a callout answers with is read and no more, whoever is asked next with the
+// same Decision; and who appends to what it was given allocates nothing.
+func TestWhatACalloutAnswersWithIsNotWrittenTo(t *testing.T) {
+	slots := map[fwpm.CalloutID]*arbitrate.Slot{"lends": {}, "appends": {}}
+	p, err := arbitrate.Compile(&fwpm.Policy{Callouts: []fwpm.Callout{{ID: "lends"}, {ID: "appends"}}, Filters: []fwpm.Filter{
+		{ID: 1, Name: "f", Layer: fwpm.LayerALEConnectRedirectV4, Action: ask, Callout: "lends", Weight: fwpm.Weight{Type: fwp.Uint64, Value: 2}},
+		{ID: 2, Name: "f", Layer: fwpm.LayerALEConnectRedirectV4, Action: ask, Callout: "appends"}}},
+		arbitrate.Options{Lookup: func(id fwpm.CalloutID) *arbitrate.Slot { return slots[id] }})
+	require.NoError(t, err)
+	record, context := []byte("record that is lent"), []byte("context that is lent")
+	appends := func(_ *fwps.Call, v *fwps.Verdict) {
+		v.Action, v.Redirect, v.To = permit, true, netip.MustParseAddrPort("127.0.0.1:2")
+		v.Record, v.Context = append(v.Record, "other"...), append(v.Context, "another"...)
+	}
+	slots["appends"].Set(calloutOf(appends), 1)
+	in, d := incoming(), new(fwps.Decision)
+	in.Layer = fwpm.LayerALEConnectRedirectV4
+	for name, lends := range map[string]calloutFunc{
+		"redirects": func(_ *fwps.Call, v *fwps.Verdict) {
+			v.Redirect, v.To, v.Record, v.Context = true, in.Remote, record, context
+		},
+		"says nothing":      func(_ *fwps.Call, v *fwps.Verdict) { v.Record, v.Context = record, context },
+		"has nothing in it": func(_ *fwps.Call, v *fwps.Verdict) { v.Record, v.Context = record[:0], context[:0] },
+		"fails":             func(_ *fwps.Call, v *fwps.Verdict) { v.Record, v.Context = record, context; panic("boom") },
+	} {
+		slots["lends"].Set(calloutOf(lends), 1)
+		for range 3 {
+			p.Classify(t.Context(), &in, d)
+			require.Equal(t, "record that is lent, context that is lent", string(record)+", "+string(context), name)
+			if name != "fails" {
+				require.Equal(t, "other, another", string(d.Connect.Record)+", "+string(d.Connect.LocalRedirectContext), name)
+			}
+		}
+	}
+	for name, c := range map[string]calloutFunc{"redirects": appends, "permits": func(c *fwps.Call, v *fwps.Verdict) { appends(c, v); v.Redirect = false }} {
+		slots["lends"].Set(calloutOf(c), 1)
+		d = new(fwps.Decision)
+		require.Zero(t, testing.AllocsPerRun(100, func() { p.Classify(t.Context(), &in, d) }), "%s: who appends has memory of ours", name)
+	}
+}
+
 func calloutOf(f calloutFunc) fwps.CalloutFunc {
 	return func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error { f(c, v); return nil }
 }

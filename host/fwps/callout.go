@@ -76,7 +76,8 @@ type Verdict struct {
 	// ReauthorizeIfModifiedByOthers asks the callout again when a later one
 	// changes the request (CH-05).
 	ReauthorizeIfModifiedByOthers bool
-	// Record and Context are appended to from length zero, so their memory is used again.
+	// Record and Context arrive empty, with memory of the engine's to append to. What
+	// a callout puts there instead stays its own and is read only.
 	Record, Context []byte
 
 	Reason string // optional: why, for people

@@ -2,6 +2,7 @@ package fwps
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/fwp"
@@ -48,11 +49,15 @@ type Decision struct {
 	// Cached says that nobody was asked: inputs that were equal got this before.
 	Cached bool
 
-	connects  [MaxVersions]ConnectRequest
-	binds     [MaxVersions]BindRequest
-	nversion  int
-	call      Call
-	verdict   Verdict
+	connects [MaxVersions]ConnectRequest
+	binds    [MaxVersions]BindRequest
+	nversion int
+	call     Call
+	verdict  Verdict
+	// record and context are the memory that verdict is lent for its blobs. What the
+	// callout puts there instead is its own, and never written to.
+	record, context []byte
+
 	acq       acquired
 	pended    *PendedClassify
 	operation *PendedOperation
@@ -105,8 +110,20 @@ func (d *Decision) Question(in *Incoming, f *fwpm.Filter, holds, flows *atomic.I
 	c := &d.call
 	c.In, c.Filter, c.Connect, c.Bind, c.Rights, c.d = in, f, d.Connect, d.Bind, d.Rights, d
 	c.State, c.Hop, c.RedirectHandle, c.FlowContext, c.flows, c.holds = 0, nil, 0, 0, flows, holds
-	d.verdict.Reset()
-	return c, &d.verdict
+	v := &d.verdict
+	if len(v.Record) > cap(d.record) || len(v.Context) > cap(d.context) {
+		d.grow()
+	}
+	v.Record, v.Context = d.record, d.context
+	v.Reset()
+	return c, v
+}
+
+// grow makes room for what the last answer had, however the callout came to it: who
+// appends as much again allocates nothing.
+func (d *Decision) grow() {
+	d.record = slices.Grow(d.record, min(len(d.verdict.Record), redirect.MaxBlob))
+	d.context = slices.Grow(d.context, min(len(d.verdict.Context), redirect.MaxBlob))
 }
 
 // Reauthorize returns a copy of in with IS_REAUTHORIZE, which lives in d.

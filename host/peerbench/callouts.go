@@ -169,6 +169,6 @@ func classifier(ctx context.Context, f fwps.Callout, close func()) (*subject, er
 func verdict(d *fwps.Decision, v *fwps.Verdict) {
 	v.Action, v.Redirect = d.Action, d.Redirected()
 	if v.Redirect {
-		v.To, v.TargetPID, v.Record = d.Connect.Remote, d.Connect.LocalRedirectTargetPID, d.Connect.Record
+		v.To, v.TargetPID, v.Record = d.Connect.Remote, d.Connect.LocalRedirectTargetPID, append(v.Record[:0], d.Connect.Record...)
 	}
 }
