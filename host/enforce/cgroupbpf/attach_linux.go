@@ -20,6 +20,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
+	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 	"github.com/calloutd/calloutd/host/fwpm"
 )
 
@@ -31,6 +32,7 @@ type Attachment struct {
 	links     []link.Link
 	events    *ringbuf.Reader
 	strangers *ringbuf.Reader
+	budget    *carry.Budget
 	prefix    netip.Prefix // of the IPv6 addresses that stand in for others
 	ports     [2]uint16    // of this process's own network namespace, see home.port
 	ctx       context.Context
@@ -72,7 +74,8 @@ func attach(ctx context.Context, opts Options, v version) (_ *Attachment, err er
 		return nil, &enforce.UnsupportedError{Name: "cgroup BPF", Why: err.Error()}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	a := &Attachment{opts: opts, version: v, prefix: newPrefix(), cgroup: nowhere, ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{}}
+	a := &Attachment{opts: opts, version: v, prefix: newPrefix(), cgroup: nowhere, ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{},
+		budget: carry.NewBudget(opts.MaxDatagramBytes, func(format string, args ...any) { opts.Logf("cgroupbpf: "+format, args...) })}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -154,6 +157,9 @@ func (a *Attachment) load() error {
 	}
 	return nil
 }
+
+// Datagrams are the figures of those that it carries.
+func (a *Attachment) Datagrams() enforce.DatagramStats { return a.budget.Stats() }
 
 // Close ends the deciding. Without Options.PinDir the programs are detached; with
 // it they stay, and what needs an answer is refused until the next Attach.

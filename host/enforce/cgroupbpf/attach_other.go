@@ -24,6 +24,9 @@ func (*Attachment) Update(*fwpm.Policy) error { return nil }
 // Drain does nothing.
 func (*Attachment) Drain(context.Context) error { return nil }
 
+// Datagrams are none.
+func (*Attachment) Datagrams() enforce.DatagramStats { return enforce.DatagramStats{} }
+
 // Close does nothing.
 func (*Attachment) Close() error { return nil }
 

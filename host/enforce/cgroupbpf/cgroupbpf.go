@@ -54,6 +54,9 @@ type Options struct {
 	// that its observers hear of it; what ALE then says has no effect. Datagrams that
 	// are sent without connect() are left out.
 	AskPermitted bool
+	// MaxDatagramBytes is what all datagrams together may take of the memory while they wait,
+	// to be decided or for a proxy; more get lost, but for 2 KiB of each flow. Optional: 64 MiB.
+	MaxDatagramBytes int64
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connect and datagram that was refused. Optional.

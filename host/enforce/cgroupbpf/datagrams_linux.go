@@ -5,7 +5,6 @@ package cgroupbpf
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -34,18 +33,13 @@ type datagrams struct {
 	flows map[netip.Addr]*datagramFlow // by what stands in
 }
 
-const (
-	maxFlows  = 1 << 14
-	flowQueue = 32
-)
-
 // A datagramFlow is one socket's datagrams to one address.
 type datagramFlow struct {
+	*carry.Flow
 	standIn netip.Addr
 	from    netip.AddrPort
 	in      fwps.Incoming
 	refused error // before anybody is asked
-	queue   chan []byte
 	sock    *ale.Socket
 	up      carry.Peer
 }
@@ -66,16 +60,13 @@ func (d *datagrams) receive() {
 			d.h.a.opts.Logf("cgroupbpf: datagrams: %v", err)
 			continue
 		}
-		if err := d.give(standIn, plain(from), append([]byte(nil), b[:n]...)); err != nil {
+		if err := d.give(standIn, plain(from), b[:n]); err != nil {
 			d.h.a.opts.Logf("cgroupbpf: a datagram from %s is lost: %v", from, err)
 		}
 	}
 }
 
-var (
-	errTooMany  = fmt.Errorf("there are %d flows", maxFlows)
-	errStranger = errors.New("it was not sent here by the kernel")
-)
+var errStranger = errors.New("it was not sent here by the kernel")
 
 // give queues a datagram for its flow. One of another socket than the flow's came
 // past the kernel's part.
@@ -84,14 +75,15 @@ func (d *datagrams) give(standIn netip.Addr, from netip.AddrPort, b []byte) erro
 	defer d.mu.Unlock()
 	f := d.flows[standIn]
 	if f == nil {
-		if len(d.flows) >= maxFlows {
-			return errTooMany
-		}
 		r := new(bpf.RedirectRecord)
 		if err := d.h.a.objs.Flows.Lookup(standIn.As16(), r); err != nil || r.Netns != d.h.netns {
 			return errStranger
 		}
-		f = &datagramFlow{standIn: standIn, from: from, in: incoming(r), queue: make(chan []byte, flowQueue)}
+		in := d.h.a.budget.Flow()
+		if in == nil {
+			return nil
+		}
+		f = &datagramFlow{Flow: in, standIn: standIn, from: from, in: incoming(r)}
 		f.refused = d.h.a.unknown(r, &f.in)
 		d.flows[standIn] = f
 		d.h.a.wg.Go(func() { d.carry(d.ctx, f) })
@@ -99,10 +91,7 @@ func (d *datagrams) give(standIn netip.Addr, from netip.AddrPort, b []byte) erro
 	if f.from != from {
 		return errStranger
 	}
-	select {
-	case f.queue <- b:
-	default: // Datagrams get lost.
-	}
+	f.Put(b)
 	return nil
 }
 
@@ -128,6 +117,7 @@ func (d *datagrams) carry(ctx context.Context, f *datagramFlow) {
 	d.mu.Lock()
 	delete(d.flows, f.standIn)
 	d.mu.Unlock()
+	f.End()
 	switch { // Not before: what is sent after that is another flow.
 	case blocked:
 		d.tell(f, unreachable.Prohibited)
@@ -174,22 +164,14 @@ func (f *datagramFlow) open(ctx context.Context, d *datagrams) error {
 func (f *datagramFlow) relay(ctx context.Context, d *datagrams) error {
 	source := d.source(f.standIn)
 	return carry.Datagrams(ctx, f.up.Close,
-		func(ctx context.Context, _ []byte) error {
-			select {
-			case b := <-f.queue:
-				if _, _, _, err := f.sock.SendTo(ctx, f.in.Remote); err != nil {
-					return err
-				}
-				return f.up.Send(b)
-			case <-ctx.Done():
-				return ctx.Err()
+		f.Queued(func(ctx context.Context, b []byte) error {
+			if _, _, _, err := f.sock.SendTo(ctx, f.in.Remote); err != nil {
+				return err
 			}
-		},
-		func(_ context.Context, b []byte) error {
-			got, err := f.up.Receive(b)
-			if err == nil {
-				_, _, err = d.udp.WriteMsgUDPAddrPort(got, source, f.from)
-			}
+			return f.up.Send(b)
+		}),
+		f.Answered(f.up, func(_ context.Context, b []byte) error {
+			_, _, err := d.udp.WriteMsgUDPAddrPort(b, source, f.from)
 			return err
-		})
+		}))
 }

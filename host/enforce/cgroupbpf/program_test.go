@@ -97,6 +97,8 @@ func try(network, to string) string {
 		enforcetest.Hammer(strings.Split(to, ",")...)
 	case "hammer":
 		return hammer(to)
+	case "udp-floods":
+		return floodsDatagrams(to)
 	case "floods":
 		return floods(to)
 	case "hangs":

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -18,9 +19,6 @@ type Association struct {
 	control net.Conn
 	relay   *net.UDPConn
 	ended   chan struct{} // the proxy has ended it, or Close
-
-	mu  sync.Mutex
-	out []byte // of WriteTo
 }
 
 // Associate asks the SOCKS5 proxy at an address for an association.
@@ -101,26 +99,35 @@ func (a *Association) Ended() <-chan struct{} { return a.ended }
 // WriteTo sends a datagram to somebody behind the proxy. It may be called by
 // several at once.
 func (a *Association) WriteTo(b []byte, to netip.AddrPort) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.out = append(appendDatagram(a.out[:0], netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())), b...)
-	_, err := a.relay.Write(a.out)
+	out, _ := outs.Get().(*[]byte)
+	if out == nil {
+		out = new([]byte)
+	}
+	defer outs.Put(out)
+	*out = append(appendDatagram((*out)[:0], netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())), b...)
+	_, err := a.relay.Write(*out)
 	return err
 }
 
+// outs are for WriteTo: there may be many associations, and few that write.
+var outs sync.Pool
+
 // ReadFrom waits for a datagram and returns what it carries, in b, and who sent it
-// there. What the proxy should not have sent is passed over.
+// there: not valid of what the proxy should not have sent.
 func (a *Association) ReadFrom(b []byte) ([]byte, netip.AddrPort, error) {
-	for {
-		n, err := a.relay.Read(b)
-		if err != nil {
-			return nil, netip.AddrPort{}, fmt.Errorf("the %s proxy's association has ended: %w", SOCKS5, err)
-		}
-		if from, payload, err := parseDatagram(b[:n]); err == nil {
-			return payload, from, nil
-		}
+	n, err := a.relay.Read(b)
+	if err != nil {
+		return nil, netip.AddrPort{}, fmt.Errorf("the %s proxy's association has ended: %w", SOCKS5, err)
 	}
+	from, payload, err := parseDatagram(b[:n])
+	if err != nil {
+		return nil, netip.AddrPort{}, nil
+	}
+	return payload, from, nil
 }
+
+// SyscallConn is the socket that ReadFrom reads from.
+func (a *Association) SyscallConn() (syscall.RawConn, error) { return a.relay.SyscallConn() }
 
 // appendDatagram adds the header of a datagram (RFC 1928, 7).
 func appendDatagram(b []byte, to netip.AddrPort) []byte {

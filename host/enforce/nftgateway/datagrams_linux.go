@@ -34,18 +34,13 @@ type datagrams struct {
 // ends are those of a flow: who is behind the interface, and whom it sends to.
 type ends struct{ from, to netip.AddrPort }
 
-const (
-	maxFlows  = 1 << 14 // of a family; the newest have to wait
-	flowQueue = 32
-)
-
-// A flow carries datagrams there and back.
+// A flow carries datagrams there and back: what is put to it is from the socket of all.
 type flow struct {
 	ends
-	queue chan []byte // from the socket of all
-	sock  *ale.Socket
-	back  *net.UDPConn // has the address of the one, and is connected to the other
-	up    carry.Peer
+	*carry.Flow
+	sock *ale.Socket
+	back *net.UDPConn // has the address of the one, and is connected to the other
+	up   carry.Peer
 }
 
 func (g *Gateway) serveDatagrams(ctx context.Context, network string) (uint16, error) {
@@ -94,7 +89,7 @@ func (d *datagrams) receive(ctx context.Context) {
 			d.g.opts.Logf("nftgateway: datagram from %s was not sent here by the rules", from)
 			continue
 		}
-		d.give(ctx, ends{plain(from), to}, append([]byte(nil), b[:n]...))
+		d.give(ctx, ends{plain(from), to}, b[:n])
 	}
 }
 
@@ -120,18 +115,15 @@ func (d *datagrams) give(ctx context.Context, e ends, b []byte) {
 	defer d.mu.Unlock()
 	f := d.flows[e]
 	if f == nil {
-		if len(d.flows) >= maxFlows {
-			d.g.opts.Logf("nftgateway: more than %d flows of datagrams: one from %s to %s waits", maxFlows, e.from, e.to)
+		in := d.g.budget.Flow()
+		if in == nil {
 			return
 		}
-		f = &flow{ends: e, queue: make(chan []byte, flowQueue)}
+		f = &flow{ends: e, Flow: in}
 		d.flows[e] = f
 		d.g.wg.Go(func() { d.carry(ctx, f) })
 	}
-	select {
-	case f.queue <- b:
-	default: // Datagrams get lost.
-	}
+	f.Put(b)
 }
 
 // carry decides a flow and carries it until nothing has come for a while. Of one
@@ -150,6 +142,7 @@ func (d *datagrams) carry(ctx context.Context, f *flow) {
 	d.mu.Lock()
 	delete(d.flows, f.ends)
 	d.mu.Unlock()
+	f.End()
 	switch { // Not before: what is sent after that is another flow.
 	case blocked:
 		d.g.refused.Tell(f.from, f.to, unreachable.Prohibited)
@@ -197,28 +190,12 @@ func dial(to netip.AddrPort) (*net.UDPConn, error) {
 // it ended.
 func (f *flow) relay(ctx context.Context) error {
 	return carry.Datagrams(ctx, func() { f.back.Close(); f.up.Close() },
-		func(ctx context.Context, _ []byte) error {
-			select {
-			case b := <-f.queue:
-				return f.forth(ctx, b)
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		},
-		func(ctx context.Context, b []byte) error {
-			n, err := f.back.Read(b)
-			if err != nil {
-				return err
-			}
-			return f.forth(ctx, b[:n])
-		},
-		func(_ context.Context, b []byte) error {
-			got, err := f.up.Receive(b)
-			if err == nil {
-				_, err = f.back.Write(got)
-			}
+		f.Queued(f.forth),
+		f.Received(carry.Socket{UDPConn: f.back}, f.forth),
+		f.Answered(f.up, func(_ context.Context, b []byte) error {
+			_, err := f.back.Write(b)
 			return err
-		})
+		}))
 }
 
 // forth sends one on, if it still may go.

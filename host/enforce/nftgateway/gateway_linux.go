@@ -27,6 +27,7 @@ type Gateway struct {
 	lock    net.Listener // held as long as this gateway runs
 	listen  []*net.TCPListener
 	udp     []*datagrams
+	budget  *carry.Budget
 	refused *unreachable.Teller
 	undo    []func() error // takes back what is changed in the kernel, from its end
 	ports   ports
@@ -58,7 +59,8 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	g := &Gateway{opts: opts, cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff}}
+	g := &Gateway{opts: opts, cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff},
+		budget: carry.NewBudget(opts.MaxDatagramBytes, func(format string, args ...any) { opts.Logf("nftgateway: "+format, args...) })}
 	if g.lock, err = alone(&opts); err != nil {
 		cancel()
 		return nil, err
@@ -219,6 +221,9 @@ func (g *Gateway) wanted(c *net.TCPConn) (netip.AddrPort, error) {
 }
 
 func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// Datagrams are the figures of those that it carries.
+func (g *Gateway) Datagrams() enforce.DatagramStats { return g.budget.Stats() }
 
 // Close removes the rules and ends the connections.
 func (g *Gateway) Close() error {

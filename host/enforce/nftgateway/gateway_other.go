@@ -20,6 +20,9 @@ func Start(_ context.Context, opts Options) (*Gateway, error) {
 	return nil, &enforce.UnsupportedError{Name: "nftables table " + opts.tableName(), Why: "this backend is not built for " + runtime.GOOS + "/" + runtime.GOARCH}
 }
 
+// Datagrams are none.
+func (*Gateway) Datagrams() enforce.DatagramStats { return enforce.DatagramStats{} }
+
 // Close does nothing.
 func (*Gateway) Close() error { return nil }
 

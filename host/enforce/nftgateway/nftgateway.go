@@ -40,6 +40,9 @@ type Options struct {
 	// Handoff returns the proxy of others at an address, nil if there is none.
 	// Optional.
 	Handoff handoff.Finder
+	// MaxDatagramBytes is what all datagrams together may take of the memory while they wait,
+	// to be decided or for a proxy; more get lost, but for 2 KiB of each flow. Optional: 64 MiB.
+	MaxDatagramBytes int64
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connection that was refused. Optional.

@@ -173,7 +173,7 @@ func (r *relay) receive() {
 		l := r.standIns[from]
 		r.mu.Unlock()
 		if l == nil {
-			continue // Nobody asked it.
+			continue // Nobody asked it, or nobody sent it.
 		}
 		_, _ = l.conn.Write(payload) // Datagrams get lost.
 		r.used.Store(time.Now().UnixNano())

@@ -23,9 +23,15 @@ const (
 type Peer interface {
 	// Send does not keep b.
 	Send(b []byte) error
-	// Receive waits for a datagram and returns it, a part of b. Close ends the wait.
-	Receive(b []byte) ([]byte, error)
+	Source
 	Close()
+}
+
+// A Source is a socket.
+type Source interface {
+	syscall.Conn
+	// Receive receives a datagram and returns it, a part of b; nil for one of somebody else.
+	Receive(b []byte) ([]byte, error)
 }
 
 // ErrNobody is what a Peer returns when nobody is where a flow goes.
@@ -54,14 +60,18 @@ func Reach(ctx context.Context, to, wanted netip.AddrPort, find handoff.Finder, 
 	if err != nil {
 		return nil, err
 	}
-	return direct{c}, nil
+	return direct{Socket{c}}, nil
 }
 
-type direct struct{ *net.UDPConn }
+// A Socket is a Source of what comes to it.
+type Socket struct{ *net.UDPConn }
+
+// Receive implements Source.
+func (s Socket) Receive(b []byte) ([]byte, error) { n, err := s.Read(b); return b[:n], err }
+
+type direct struct{ Socket }
 
 func (p direct) Send(b []byte) error { _, err := p.Write(b); return nobody(err) }
-
-func (p direct) Receive(b []byte) ([]byte, error) { n, err := p.Read(b); return b[:n], nobody(err) }
 
 func (p direct) Close() { p.UDPConn.Close() }
 
@@ -73,18 +83,17 @@ type behindProxy struct {
 func (p behindProxy) Send(b []byte) error { return p.WriteTo(b, p.to) }
 
 func (p behindProxy) Receive(b []byte) ([]byte, error) {
-	for {
-		got, from, err := p.ReadFrom(b)
-		if err != nil || from == p.to {
-			return got, err
-		}
+	got, from, err := p.ReadFrom(b)
+	if from != p.to {
+		got = nil
 	}
+	return got, err
 }
 
-// Datagrams carries a flow: it calls each of the functions again and again, with a
-// buffer of its own, until one fails, whose error it returns, none has carried anything
-// for two minutes, or ctx ends. Then it calls end, which makes them return.
-func Datagrams(ctx context.Context, end func(), carry ...func(ctx context.Context, b []byte) error) error {
+// Datagrams carries a flow: it calls each of the functions again and again until one fails,
+// whose error it returns, none has carried anything for two minutes, or ctx ends. Then it
+// calls end, which makes them return.
+func Datagrams(ctx context.Context, end func(), carry ...func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var used atomic.Int64 // Unix nanoseconds
@@ -92,8 +101,8 @@ func Datagrams(ctx context.Context, end func(), carry ...func(ctx context.Contex
 	var wg sync.WaitGroup
 	for _, carry := range carry {
 		wg.Go(func() {
-			for b := make([]byte, MaxDatagram); ; {
-				if err := carry(ctx, b); err != nil {
+			for {
+				if err := carry(ctx); err != nil {
 					cancel(err)
 					return
 				}

@@ -1,0 +1,164 @@
+package carry
+
+import (
+	"fmt"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/calloutd/calloutd/host/enforce"
+)
+
+const (
+	// DefaultBytes is a Budget unless another one is wanted: 32,000 datagrams of the sizes that
+	// networks carry, and little enough for a router.
+	DefaultBytes = 64 << 20
+
+	maxFlows  = 1 << 15
+	flowQueue = 32 // datagrams
+)
+
+// A Budget is what the datagrams of all flows may take of the memory, apart from one small one of
+// each flow. Who floods more loses
+// them, as with a network, and does not end the process that decides.
+type Budget struct {
+	most  int64 // bytes
+	logf  func(format string, args ...any)
+	told  atomic.Int64 // when it last heard, Unix seconds
+	bytes atomic.Int64
+	flows atomic.Int64
+	lost  [len(losses)]atomic.Uint64
+}
+
+// NewBudget returns a budget of so many bytes, zero for DefaultBytes. logf hears that
+// datagrams get lost, once a second.
+func NewBudget(bytes int64, logf func(format string, args ...any)) *Budget {
+	if bytes == 0 {
+		bytes = DefaultBytes
+	}
+	return &Budget{most: bytes, logf: logf}
+}
+
+// A loss is why a datagram got lost.
+type loss int
+
+const (
+	noMemory loss = iota
+	fullQueue
+	tooManyFlows
+)
+
+var losses = [...]struct{ name, why string }{
+	noMemory:     {enforce.LostForMemory, "those that wait take all the memory that there is for them"},
+	fullQueue:    {enforce.LostForQueue, fmt.Sprintf("%d of its flow wait", flowQueue)},
+	tooManyFlows: {enforce.LostForFlows, fmt.Sprintf("there are %d flows", maxFlows)},
+}
+
+func (b *Budget) lose(why loss) {
+	b.lost[why].Add(1)
+	last, now := b.told.Load(), time.Now().Unix()
+	if last == now || !b.told.CompareAndSwap(last, now) {
+		return
+	}
+	n := uint64(0)
+	for i := range b.lost {
+		n += b.lost[i].Load()
+	}
+	b.logf("datagrams get lost, %d up to now: %s", n, losses[why].why)
+}
+
+// Stats are the figures of this moment.
+func (b *Budget) Stats() enforce.DatagramStats {
+	s := enforce.DatagramStats{Flows: b.flows.Load(), Bytes: b.bytes.Load(), MaxBytes: b.most, Lost: map[string]uint64{}}
+	for i, l := range losses {
+		s.Lost[l.name] = b.lost[i].Load()
+	}
+	return s
+}
+
+// A Flow is the datagrams there and back between two.
+type Flow struct {
+	of    *Budget
+	bytes atomic.Int64
+	queue chan *datagram
+}
+
+// Flow returns a new one, nil if there are too many: then a datagram is lost.
+func (b *Budget) Flow() *Flow {
+	if b.flows.Add(1) > maxFlows {
+		b.flows.Add(-1)
+		b.lose(tooManyFlows)
+		return nil
+	}
+	return &Flow{of: b, queue: make(chan *datagram, flowQueue)}
+}
+
+// End ends a flow that nothing is put to and that nobody carries any more.
+func (f *Flow) End() {
+	for {
+		select {
+		case d := <-f.queue:
+			f.free(d)
+		default:
+			f.of.flows.Add(-1)
+			return
+		}
+	}
+}
+
+// A datagram is one in memory.
+type datagram struct {
+	room []byte
+	n    int // bytes of room that it has
+}
+
+// Room for datagrams of 2 KiB and each power of two above.
+const smallest = 11
+
+var rooms [17 - smallest]sync.Pool
+
+// room is memory for a datagram, nil if there is none. One small one of each flow always
+// has it: so that of who comes late, however much others have, something is carried.
+func (f *Flow) room(n int) *datagram {
+	class := max(bits.Len(uint(max(n-1, 0))), smallest) - smallest
+	size := int64(1) << (class + smallest)
+	all, own := f.of.bytes.Add(size), f.bytes.Add(size)
+	if all > f.of.most && own > 1<<smallest {
+		f.give(size)
+		f.of.lose(noMemory)
+		return nil
+	}
+	d, _ := rooms[class].Get().(*datagram)
+	if d == nil {
+		d = &datagram{room: make([]byte, size)}
+	}
+	d.n = n
+	return d
+}
+
+func (f *Flow) free(d *datagram) {
+	size := len(d.room)
+	rooms[bits.Len(uint(size-1))-smallest].Put(d)
+	f.give(int64(size))
+}
+
+func (f *Flow) give(size int64) {
+	f.bytes.Add(-size)
+	f.of.bytes.Add(-size)
+}
+
+// Put queues a copy of a datagram.
+func (f *Flow) Put(b []byte) {
+	d := f.room(len(b))
+	if d == nil {
+		return
+	}
+	copy(d.room, b)
+	select {
+	case f.queue <- d:
+	default:
+		f.free(d)
+		f.of.lose(fullQueue)
+	}
+}
