@@ -88,5 +88,6 @@ func (o *attachOptions) attach(cmd *cobra.Command) error {
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: attached to %s; interrupt to end\n", o.cgroup)
 	<-ctx.Done()
+	defer func() { t.sum.lose(a.Datagrams().Lost) }()
 	return a.Close()
 }

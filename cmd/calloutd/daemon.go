@@ -184,6 +184,10 @@ func (d *daemon) Status() control.Status {
 	for _, px := range p.File.Proxies {
 		s.Proxies = append(s.Proxies, control.Proxy{ID: px.ID, Kind: string(px.Kind), Address: p.Proxies[px.ID].String()})
 	}
+	if d.cgroup != nil {
+		datagrams := d.cgroup.Datagrams()
+		s.Datagrams = &datagrams
+	}
 	if d.remote != nil {
 		s.Remote = &control.Remote{Address: d.o.remote, Stats: d.remote.Stats()}
 	}
@@ -218,6 +222,7 @@ func (d *daemon) Close() {
 		if err := d.cgroup.Close(); err != nil {
 			d.log.Warn("cgroup", "why", err)
 		}
+		d.t.sum.lose(d.cgroup.Datagrams().Lost)
 	}
 	if d.remote != nil {
 		d.remote.Close()

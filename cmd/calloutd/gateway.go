@@ -85,5 +85,6 @@ func (o *gatewayOptions) run(cmd *cobra.Command) error {
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: gateway for %s; interrupt to end\n", strings.Join(o.interfaces, ", "))
 	<-ctx.Done()
+	defer func() { t.sum.lose(g.Datagrams().Lost) }()
 	return g.Close()
 }

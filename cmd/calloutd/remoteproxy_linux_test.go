@@ -238,6 +238,7 @@ func TestServeCgroupWithARemoteProxy(t *testing.T) {
 	require.Equal(t, 1, st.Remote.Sockets)
 	require.Zero(t, st.Remote.Outbound, "the records went with the connection")
 	require.Equal(t, 1, st.Records)
+	require.NotZero(t, st.Datagrams.MaxBytes)
 	require.EqualValues(t, 2, st.Callouts["redirect"].Decisions)
 
 	// Under another policy that lets it the connection goes on, and the proxy begins none that it blocks.

@@ -103,6 +103,9 @@ func printStatus(out io.Writer, s control.Status) error {
 	if s.Cgroup != "" {
 		row("cgroup", "%s", policytrace.Clean(s.Cgroup))
 	}
+	if d := s.Datagrams; d != nil {
+		row("datagrams", "%s, %d bytes wait%s", counted(int(d.Flows), "flow"), d.Bytes, lost(d.Lost))
+	}
 	row("reloads", "%d, of which %d failed; %d policies before have connections still", s.Reload.Attempts, s.Reload.Failures, s.Reload.Retired)
 	for m := range strings.Lines(s.Reload.Error) {
 		row("not taken", "%s", policytrace.Clean(strings.TrimSuffix(m, "\n")))
@@ -115,6 +118,16 @@ func dropped(events uint64) string {
 		return ""
 	}
 	return fmt.Sprintf(", %d events that it was too slow to hear", events)
+}
+
+// lost are the datagrams that were, by the reason.
+func lost(n map[string]uint64) (s string) {
+	for _, why := range slices.Sorted(maps.Keys(n)) {
+		if n[why] > 0 {
+			s += fmt.Sprintf(", %d lost: %s", n[why], why)
+		}
+	}
+	return s
 }
 
 func in(before, s string) string {

@@ -22,6 +22,7 @@ type summary struct {
 	mu   sync.Mutex
 	rows map[row]int
 	more int // connections that got no row
+	lost map[string]uint64
 }
 
 // A row is what is counted as the same.
@@ -143,6 +144,16 @@ func hostOf(s string) string {
 	return s
 }
 
+// lose notes which datagrams got lost, by the reason.
+func (s *summary) lose(lost map[string]uint64) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = lost
+}
+
 // print prints the counts, by program, the most frequent first.
 func (s *summary) print(t *tracer) {
 	s.mu.Lock()
@@ -173,5 +184,10 @@ func (s *summary) print(t *tracer) {
 	}
 	if s.more > 0 {
 		t.print(summaryRow{Event: "summary-row", Count: s.more, Outcome: "not told apart"}, fmt.Sprintf("%7d others, not told apart", s.more))
+	}
+	for _, why := range slices.Sorted(maps.Keys(s.lost)) {
+		if n := s.lost[why]; n > 0 {
+			t.print(summaryRow{Event: "summary-row", Count: int(n), Outcome: "datagrams lost: " + why}, fmt.Sprintf("%7d datagrams lost: %s", n, why))
+		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/cmd/calloutd/internal/control"
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/policytrace"
 )
 
@@ -64,6 +66,20 @@ func TestSummaryIsBounded(t *testing.T) {
 	s.print(newTracer(&out, false, false))
 	require.Contains(t, out.String(), fmt.Sprintf("calloutd: %s by 1 program, %s refused\n", connections(maxRows+5), count(maxRows)))
 	require.Contains(t, out.String(), "\n      5 others, not told apart\n")
+}
+
+// Datagrams that got lost have a row for each reason, and a line of the status.
+func TestLostDatagramsAreShown(t *testing.T) {
+	n := map[string]uint64{enforce.LostForMemory: 3, enforce.LostForQueue: 0, enforce.LostForFlows: 1}
+	var out bytes.Buffer
+	s := &summary{}
+	s.lose(n)
+	s.print(newTracer(&out, false, false))
+	require.Contains(t, out.String(), "\n      1 datagrams lost: flows\n      3 datagrams lost: memory\n")
+	require.NotContains(t, out.String(), "queue")
+	out.Reset()
+	require.NoError(t, printStatus(&out, control.Status{Datagrams: &enforce.DatagramStats{Flows: 7, Bytes: 4096, Lost: n}}))
+	require.Regexp(t, `(?m)^datagrams +7 flows, 4096 bytes wait, 1 lost: flows, 3 lost: memory$`, out.String())
 }
 
 // EVENTS.md names every key of an event.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/wsk/remote"
 )
@@ -29,7 +30,9 @@ type Status struct {
 	Records  int                `json:"records"` // redirects of connections that exist
 	Remote   *Remote            `json:"remote,omitempty"`
 	Cgroup   string             `json:"cgroup,omitempty"`
-	Reload   Reload             `json:"reload"`
+	// Datagrams are those of the cgroup that the daemon carries.
+	Datagrams *enforce.DatagramStats `json:"datagrams,omitempty"`
+	Reload    Reload                 `json:"reload"`
 }
 
 // A Policy is the one that is in force.

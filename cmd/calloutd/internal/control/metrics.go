@@ -63,6 +63,16 @@ func (s Status) daemon() []family {
 			family{"remote_requests_total", "counter", "What it was asked.", one(float64(r.Requests))},
 			family{"remote_refused_total", "counter", "What it refused.", one(float64(r.Refused))})
 	}
+	if d := s.Datagrams; d != nil {
+		lost := family{"datagrams_lost_total", "counter", "Datagrams that got lost, by the reason.", nil}
+		for _, why := range slices.Sorted(maps.Keys(d.Lost)) {
+			lost.figures = append(lost.figures, figure{labels("why", why), float64(d.Lost[why])})
+		}
+		out = append(out,
+			family{"datagram_flows", "gauge", "Flows of datagrams of the cgroup that are carried.", one(float64(d.Flows))},
+			family{"datagram_bytes", "gauge", "Memory that datagrams take that wait.", one(float64(d.Bytes))},
+			family{"datagram_bytes_max", "gauge", "Memory that they may take.", one(float64(d.MaxBytes))}, lost)
+	}
 	return out
 }
 
