@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,8 +25,11 @@ const maxIdle = 4
 // same time have connections of their own. Close must be called.
 type Client struct {
 	path string
-	idle chan *link
 	last atomic.Uint32 // the newest request
+
+	mu     sync.Mutex
+	idle   []*link
+	closed bool
 }
 
 // A link is a connection with room for an answer.
@@ -36,7 +40,7 @@ type link struct {
 
 // Dial connects to the service of a path and waits for its answer.
 func Dial(ctx context.Context, path string) (*Client, error) {
-	c := &Client{path: path, idle: make(chan *link, maxIdle)}
+	c := &Client{path: path}
 	if _, err := c.request(ctx, opPing, nil, nil); err != nil {
 		c.Close()
 		return nil, err
@@ -44,16 +48,17 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	return c, nil
 }
 
-// Close closes the connections that no request uses.
+// Close closes the connections: those that a request uses when it ends. A request that
+// begins later is net.ErrClosed.
 func (c *Client) Close() error {
-	for {
-		select {
-		case conn := <-c.idle:
-			conn.Close()
-		default:
-			return nil
-		}
+	c.mu.Lock()
+	idle := c.idle
+	c.idle, c.closed = nil, true
+	c.mu.Unlock()
+	for _, conn := range idle {
+		conn.Close()
 	}
+	return nil
 }
 
 // RedirectRecords are the records of a connection that was accepted, in the form
@@ -134,10 +139,17 @@ func (c *Client) request(ctx context.Context, op operation, about syscall.RawCon
 }
 
 func (c *Client) connection(ctx context.Context) (conn *link, used bool, err error) {
-	select {
-	case conn = <-c.idle:
+	c.mu.Lock()
+	last, closed := len(c.idle)-1, c.closed
+	if last >= 0 {
+		conn, c.idle = c.idle[last], c.idle[:last]
+	}
+	c.mu.Unlock()
+	switch {
+	case closed:
+		return nil, false, net.ErrClosed
+	case conn != nil:
 		return conn, true, nil
-	default:
 	}
 	var d net.Dialer
 	any, err := d.DialContext(ctx, "unixpacket", c.path)
@@ -148,9 +160,13 @@ func (c *Client) connection(ctx context.Context) (conn *link, used bool, err err
 }
 
 func (c *Client) keep(conn *link) {
-	select {
-	case c.idle <- conn:
-	default:
+	c.mu.Lock()
+	room := !c.closed && len(c.idle) < maxIdle
+	if room {
+		c.idle = append(c.idle, conn)
+	}
+	c.mu.Unlock()
+	if !room {
 		conn.Close()
 	}
 }
