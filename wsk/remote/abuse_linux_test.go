@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -254,4 +255,86 @@ func TestServeRefusesStreams(t *testing.T) {
 	require.ErrorContains(t, s.service.Serve(l), "the listener is unix, a service needs unixpacket (SOCK_SEQPACKET)")
 	_, err = l.Accept()
 	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+// A user is known while it has a client, or would have to wait.
+func TestUsersAreForgotten(t *testing.T) {
+	s := newSite(t, remote.Options{Sweep: time.Millisecond})
+	c := s.client()
+	for range 2 { // One sweep at least begins after the first.
+		require.NoError(t, ping(s, t.Context()))
+		eventually(t, "one client is left", func() bool { return s.service.Stats().Clients == 1 })
+		require.Equal(t, 1, s.service.Users())
+		time.Sleep(2 * time.Millisecond)
+	}
+	c.Close()
+	eventually(t, "the user is forgotten", func() bool { return s.service.Users() == 0 })
+	require.NoError(t, ping(s, t.Context()))
+}
+
+// One who goes and comes again waits no less: the first client leaves when it may ask a
+// second time, and the next may ask a second later.
+func TestUsersWhoMustWaitAreNotForgotten(t *testing.T) {
+	s := newSite(t, remote.Options{Rate: 1, Sweep: time.Millisecond})
+	began := time.Now()
+	require.NoError(t, ping(s, t.Context()))
+	eventually(t, "it is gone", func() bool { return s.service.Stats().Clients == 0 })
+	time.Sleep(10 * time.Millisecond) // There is a sweep.
+	require.NoError(t, ping(s, t.Context()))
+	require.Greater(t, time.Since(began), 1500*time.Millisecond)
+}
+
+// slow is a service that answers a set when it is let, and a client whose set it has.
+func slow(t *testing.T, o remote.Options) (s *site, c *remote.Client, let func(), answer chan error) {
+	s = newSite(t, remote.Options{})
+	_, accepted := s.redirected()
+	sealed, err := s.client().RedirectRecords(t.Context(), accepted)
+	require.NoError(t, err)
+	s.service.Close()
+	asked, may := make(chan struct{}), make(chan struct{})
+	o.MaySetRecords = func(remote.Peer) bool {
+		close(asked)
+		<-may
+		return true
+	}
+	s.serve(o)
+	c = s.client()
+	raw, err := socket(t).SyscallConn()
+	require.NoError(t, err)
+	answer = make(chan error, 1)
+	go func() { answer <- c.SetRedirectRecords(context.Background(), raw, sealed) }()
+	<-asked
+	return s, c, sync.OnceFunc(func() { close(may) }), answer
+}
+
+// A Client that is closed keeps no connection, not that of a request which ends later either.
+func TestClientCloseIsForGood(t *testing.T) {
+	s, c, let, answer := slow(t, remote.Options{})
+	require.NoError(t, c.Close())
+	let()
+	require.NoError(t, <-answer)
+	eventually(t, "the connection is closed", func() bool { return s.service.Stats().Clients == 0 })
+	_, err := c.RedirectRecords(t.Context(), socket(t))
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+// What a request would leave behind, for which Close has not waited, is refused.
+func TestNothingIsKeptAfterClose(t *testing.T) {
+	s, _, let, answer := slow(t, remote.Options{Timeout: time.Millisecond})
+	s.service.Close()
+	let()
+	require.Error(t, <-answer)
+	eventually(t, "it is answered", func() bool { return s.service.Stats().Clients == 0 })
+	require.Zero(t, s.service.Stats().Outbound)
+}
+
+// The service leaves no descriptor of its own.
+func TestCloseClosesItsDescriptors(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	base := descriptors(t)
+	other, err := remote.New(remote.Options{ALE: s.ALE})
+	require.NoError(t, err)
+	require.Greater(t, descriptors(t), base)
+	other.Close()
+	require.Equal(t, base, descriptors(t))
 }

@@ -90,7 +90,7 @@ func failure(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return &StatusError{Status: ntstatus.IOTimeout, Why: "the decision took too long"}
 	case errors.Is(err, context.Canceled):
-		return &StatusError{Status: ntstatus.Cancelled, Why: "the service ends"}
+		return errEnds
 	}
 	return &StatusError{Status: ntstatus.Unsuccessful, Why: err.Error()}
 }

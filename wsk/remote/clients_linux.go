@@ -31,7 +31,7 @@ func (s *Service) admit(c *net.UnixConn) {
 	u := s.users[p.UID]
 	if u == nil {
 		u = &user{pace: rate.NewLimiter(rate.Limit(s.opts.Rate), max(1, s.opts.Rate/10))}
-		s.users[p.UID] = u
+		s.users[p.UID] = u // until forgetUsers
 	}
 	room := !s.closed && len(s.conns) < s.opts.MaxClients && u.clients < max(1, s.opts.MaxClients/2)
 	if room {
@@ -45,13 +45,12 @@ func (s *Service) admit(c *net.UnixConn) {
 	}
 }
 
-// aside turns a client away while others are served: it may have sent descriptors whose
-// close takes as long as it likes (SO_LINGER, a file system of its own).
+// aside turns a client away while others are served: that may last for some of its patience.
 func (s *Service) aside(c *net.UnixConn, p Peer, why *StatusError) {
 	select {
 	case s.parting <- struct{}{}:
 	case <-s.ctx.Done():
-		c.Close()
+		promptly(func() { c.Close() })
 		return
 	}
 	s.wg.Go(func() {
@@ -64,26 +63,28 @@ func (s *Service) aside(c *net.UnixConn, p Peer, why *StatusError) {
 func (s *Service) turnAway(c *net.UnixConn, p Peer, why *StatusError) {
 	s.refused.Add(1)
 	s.complain(p, "was turned away: %s", why.Why)
-	_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // It fails only for a closed one.
+	_ = c.SetWriteDeadline(time.Now().Add(patience)) // It fails only for a closed one.
 	m := answer(message{}, nil, why)
 	_, _ = c.Write(m.appendTo(nil)) // A client that is gone needs no reason.
 	part(c)
 }
 
-// part closes a connection after the client can send nothing more and what it
-// sent was read: it would lose the last answer otherwise.
+// part closes a connection after the client can send nothing more and what it sent was
+// read: it would lose the last answer otherwise. Descriptors are not taken out of what is
+// read: the close of one that this process has is the file system's, which may be the
+// client's own.
 func part(c *net.UnixConn) {
-	defer c.Close()
-	if c.CloseRead() != nil || c.SetReadDeadline(time.Now().Add(time.Second)) != nil {
-		return
-	}
-	for b := make([]byte, maxMessage); ; {
-		n, fds, err := receive(c, b)
-		closeAll(fds)
-		if n == 0 || err != nil {
+	promptly(func() {
+		defer c.Close()
+		if c.CloseRead() != nil || c.SetReadDeadline(time.Now().Add(patience)) != nil {
 			return
 		}
-	}
+		for b := make([]byte, maxMessage); ; {
+			if n, err := c.Read(b); n == 0 || err != nil {
+				return
+			}
+		}
+	})
 }
 
 func (s *Service) complain(p Peer, format string, args ...any) {
@@ -98,4 +99,16 @@ func (s *Service) leave(c *net.UnixConn) {
 	s.users[s.conns[c]].clients--
 	delete(s.conns, c)
 	s.mu.Unlock()
+}
+
+// forgetUsers forgets those who have no client and have waited long enough for their next
+// requests: one who comes again gains nothing by it.
+func (s *Service) forgetUsers(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, u := range s.users {
+		if u.clients == 0 && u.pace.TokensAt(now) >= float64(u.pace.Burst()) {
+			delete(s.users, id)
+		}
+	}
 }

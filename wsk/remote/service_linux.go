@@ -19,7 +19,6 @@ import (
 type Service struct {
 	opts    Options
 	sockets *sockets
-	diag    *diag
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
@@ -52,10 +51,10 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{opts: o, sockets: newSockets(o.ALE, o.MaxSockets), diag: d, conns: map[*net.UnixConn]uint32{}, users: map[uint32]*user{}, parting: make(chan struct{}, o.MaxClients),
+	s := &Service{opts: o, sockets: newSockets(o.ALE, o.MaxSockets), conns: map[*net.UnixConn]uint32{}, users: map[uint32]*user{}, parting: make(chan struct{}, o.MaxClients),
 		complaints: rate.Sometimes{First: 10, Interval: time.Second}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.wg.Go(s.sweep)
+	s.wg.Go(func() { s.sweep(d) })
 	return s, nil
 }
 
@@ -134,14 +133,17 @@ func (s *Service) Stats() Stats {
 	return st
 }
 
-// sweep looks after the sockets while the service lives.
-func (s *Service) sweep() {
+// sweep looks after the sockets and the users while the service lives. The descriptor that
+// it asks about sockets with is its own.
+func (s *Service) sweep(d *diag) {
+	defer d.close()
 	t := time.NewTicker(s.opts.Sweep)
 	defer t.Stop()
 	for {
 		select {
-		case <-t.C:
-			if err := s.sockets.sweep(s.diag, time.Now()); err != nil {
+		case now := <-t.C:
+			s.forgetUsers(now)
+			if err := s.sockets.sweep(d, now); err != nil {
 				s.opts.Logf("remote: closed sockets are not looked for: %v", err)
 			}
 		case <-s.ctx.Done():
@@ -177,6 +179,5 @@ func (s *Service) Close() {
 	}
 	if !again {
 		s.sockets.close()
-		s.diag.close()
 	}
 }

@@ -23,6 +23,7 @@ type sockets struct {
 	mu       sync.Mutex
 	accepted map[uint64]*accepted
 	outbound map[uint64]outbound
+	closed   bool
 }
 
 // An outbound socket has records set on it.
@@ -30,6 +31,9 @@ type outbound struct {
 	records redirect.Records // with the references
 	since   time.Time
 }
+
+// errEnds is for the request of one whom Close has not waited for.
+var errEnds = &StatusError{Status: ntstatus.Cancelled, Why: "the service ends"}
 
 var errFull = &StatusError{Status: ntstatus.InsufficientResources, Why: "too many sockets are known already; Options.MaxSockets bounds them"}
 
@@ -70,7 +74,10 @@ func (s *sockets) add(t *tcpSocket) (*accepted, error) {
 	if a := s.accepted[t.cookie]; a != nil { // Somebody else was faster.
 		return a, nil
 	}
-	if len(s.accepted) >= s.max {
+	switch {
+	case s.closed:
+		return nil, errEnds
+	case len(s.accepted) >= s.max:
 		return nil, errFull
 	}
 	a := &accepted{tcpSocket: *t}
@@ -110,17 +117,18 @@ func (s *sockets) set(t *tcpSocket, sealed []byte, now time.Time) error {
 	}
 	s.mu.Lock()
 	old, there := s.outbound[t.cookie]
-	full := !there && len(s.outbound) >= s.max
-	if !full {
+	switch {
+	case s.closed:
+		err = errEnds
+	case !there && len(s.outbound) >= s.max:
+		err = errFull
+	default:
 		s.outbound[t.cookie] = outbound{rs, now}
+		rs = old.records
 	}
 	s.mu.Unlock()
-	if full {
-		s.ale.Release(rs)
-		return errFull
-	}
-	s.ale.Release(old.records)
-	return nil
+	s.ale.Release(rs)
+	return err
 }
 
 // take returns the records that were set on a socket. The caller owes a Release.
@@ -177,7 +185,7 @@ func (s *sockets) forget(a *accepted) {
 func (s *sockets) close() {
 	s.mu.Lock()
 	all, set := s.accepted, s.outbound
-	s.accepted, s.outbound = map[uint64]*accepted{}, map[uint64]outbound{}
+	s.accepted, s.outbound, s.closed = nil, nil, true
 	s.mu.Unlock()
 	for _, a := range all {
 		a.end()
