@@ -37,7 +37,7 @@ const contrasts = `(() => {
 })()`
 
 // legible checks the contrast of all text that is seen, in light and in dark, and that
-// a phone shows all of it without scrolling aside.
+// screens of every width show all of it, beside each other.
 func (p *page) legible(when string) {
 	p.t.Helper()
 	grounds := map[string]string{}
@@ -49,12 +49,20 @@ func (p *page) legible(when string) {
 	}
 	require.NotEqual(p.t, grounds["light"], grounds["dark"])
 	p.emulate("light")
-	for _, width := range []int64{1280, 800, 360} {
+	for _, width := range []int64{1280, 1265, 1000, 900, 720, 360} {
 		require.NoError(p.t, chromedp.Do(p.ctx, chromedp.EmulateViewport(width, 740)))
 		require.LessOrEqual(p.t, run[int64](p, `document.scrollingElement.scrollWidth`), width, "%s, %d wide", when, width)
+		require.Empty(p.t, run[[]string](p, overlaps), "%s, %d wide", when, width)
+		require.Empty(p.t, run[[]string](p, `[...document.querySelectorAll("form input, form select")].filter((e) => e.offsetHeight > 60).map((e) => e.id)`), "fields higher than a line; %s, %d wide", when, width)
 	}
 	require.NoError(p.t, chromedp.Do(p.ctx, chromedp.EmulateViewport(1280, 900)))
 }
+
+// overlaps is the names of stations that lie over another one's.
+const overlaps = `(() => {
+	const names = [...document.querySelectorAll(".station .name")].map((e) => [e.textContent, e.getBoundingClientRect()]);
+	return names.filter(([, a], i) => names.some(([, b], j) => i !== j && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)).map(([name]) => name);
+})()`
 
 func testExploreLegible(t *testing.T, tabs context.Context) {
 	conditions := "../../examples/conditions/policy.yaml"

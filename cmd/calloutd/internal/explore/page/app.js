@@ -1,8 +1,12 @@
 // The page's state is in the address behind #: the policy, the connection and the
 // step. Everything else follows from it and from what the server says.
 import { drawCases, firstCase, markCase } from "./cases.js";
+import { drawDetail } from "./detail.js";
+import { h } from "./element.js";
 import { journey } from "./journey.js";
-import { drawDetail, drawMap, drawMistake, drawOutcome, drawProblems, drawStale, h, markMap } from "./view.js";
+import { drawMap, markMap } from "./map.js";
+import { drawMistake, drawOutcome, drawProblems, drawStale } from "./said.js";
+import { beginTheme } from "./theme.js";
 
 const $ = (id) => document.getElementById(id);
 const fields = ["to", "from", "protocol", "program", "user", "pid", "groups", "host_name", "peer_name"];
@@ -174,22 +178,6 @@ function onKey(e) {
   go(to, Boolean(e.target.closest(".station")));
 }
 
-// Light and dark.
-
-const themes = ["system", "light", "dark"];
-
-function setTheme(name) {
-  const theme = themes.includes(name) ? name : "system";
-  document.documentElement.dataset.theme = theme;
-  $("theme").textContent = `Theme: ${theme}`;
-}
-
-function nextTheme() {
-  const next = themes[(themes.indexOf(document.documentElement.dataset.theme) + 1) % themes.length];
-  setTheme(next);
-  localStorage.setItem("theme", next);
-}
-
 async function share() {
   write();
   try {
@@ -227,7 +215,7 @@ function alive(state, text) {
 }
 
 async function begin() {
-  setTheme(localStorage.getItem("theme"));
+  beginTheme($("theme"));
   await learn();
   $("policy").replaceChildren(...policies.map((p) => h("option", { value: p.name }, p.name)));
   read();
@@ -246,11 +234,11 @@ async function begin() {
   $("next").addEventListener("click", () => go(at + 1));
   $("last").addEventListener("click", () => go(shown.stops.length - 1));
   $("slider").addEventListener("input", () => go(Number($("slider").value) - 1));
-  $("theme").addEventListener("click", nextTheme);
   $("share").addEventListener("click", share);
   $("skip").addEventListener("click", (e) => {
     e.preventDefault(); // The address behind # is the state.
-    $("journey").focus();
+    $("journey").focus({ preventScroll: true }); // Which would show its middle.
+    $("journey").scrollIntoView();
   });
   document.addEventListener("keydown", onKey);
   addEventListener("hashchange", () => {

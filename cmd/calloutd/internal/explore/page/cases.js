@@ -1,6 +1,6 @@
 // The cases of a policy, one of which can be chosen. Which one it is follows from the
 // connection that is shown, so a link needs no name of it.
-import { h } from "./view.js";
+import { h } from "./element.js";
 
 // firstCase is what there is to see before anybody asks: a redirect or a block, since a
 // permit shows little.

@@ -1,123 +1,7 @@
-// What is drawn of a journey. All text is set as text: nothing that a policy or a
-// callout says becomes markup.
-import { outcome, sublayers } from "./journey.js";
+// What there is to know of one stop.
+import { h } from "./element.js";
+import { sublayers } from "./journey.js";
 import { control, count, layer, states, weight } from "./words.js";
-
-// h makes an element: attributes, then children; text becomes a text node.
-export function h(tag, attrs = {}, ...children) {
-  const el = document.createElement(tag);
-  for (const [k, v] of Object.entries(attrs)) {
-    if (v === true) {
-      el.setAttribute(k, "");
-    } else if (v !== false && v !== null && v !== undefined) {
-      el.setAttribute(k, v);
-    }
-  }
-  el.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false && c !== ""));
-  return el;
-}
-
-const base = (path) => (path ?? "").split(/[\\/]/).at(-1) || "a program";
-
-// drawOutcome says what became of the connection.
-export function drawOutcome(el, j) {
-  const o = outcome(j);
-  el.dataset.action = o.action;
-  el.querySelector("p").textContent = o.text;
-  return o.text;
-}
-
-// drawStale says that what is shown is not what is asked for.
-export function drawStale(el, mistakes, shown) {
-  el.dataset.action = "none";
-  el.querySelector("p").textContent = `${mistakes === 1 ? "There is a mistake" : `There are ${mistakes} mistakes`}. ${shown ? "Below is the connection before." : ""}`;
-}
-
-// drawMap draws the legs. go is called with the number of a stop.
-export function drawMap(el, j, go) {
-  el.replaceChildren(...j.legs.map((leg) => drawLeg(leg, go)), h("ul", { class: "legend", "aria-label": "What the marks mean" },
-    [["permit", "permitted"], ["redirect", "redirected"], ["ask", "Winsock Kernel is asked"], ["block", "blocked"]].map(([action, word]) => h("li", { "data-action": action }, mark(action), word))));
-}
-
-const marks = { block: "✕", redirect: "↳", ask: "?" };
-
-function mark(action) {
-  return h("span", { class: "mark", "aria-hidden": "true" }, marks[action] ?? "");
-}
-
-function drawLeg(leg, go) {
-  const id = `leg-${leg.number}`;
-  return h("section", { class: "leg", "aria-labelledby": id },
-    leg.number > 1 ? h("div", { class: "turn", "aria-hidden": "true" }) : "",
-    h("h2", { id }, h("span", { class: "number", "aria-hidden": "true" }, String(leg.number)), leg.title),
-    h("div", { class: "track" },
-      h("div", { class: "end" }, h("strong", {}, source(leg)), h("span", {}, sourceNote(leg))),
-      h("ol", { class: "stations" }, leg.stations.map((s) => drawStation(s, go))),
-      target(leg)));
-}
-
-// source is who has the turn: the program, the proxy, or who comes in.
-function source(leg) {
-  if (leg.accepts && leg.number === 1) {
-    return leg.stations[0].event.from ?? "somebody";
-  }
-  return leg.number > 1 && leg.proxy ? leg.proxy : base(leg.program);
-}
-
-function sourceNote(leg) {
-  if (leg.accepts) {
-    return leg.number === 1 ? "comes in" : `proxy, at ${leg.stations[0].event.to}`;
-  }
-  return leg.number > 1 && leg.proxy ? "proxy" : leg.pid ? `process ${leg.pid}` : "";
-}
-
-function target(leg) {
-  const e = leg.blocked ?? leg.end;
-  const asked = leg.stations.map((s) => s.event).find((x) => x.event === "query" && x.original_destination);
-  if (asked && !leg.blocked) {
-    return h("div", { class: "end", "data-action": "ask" }, h("span", {}, "learns: it was for"), h("strong", {}, asked.original_destination));
-  }
-  if (!e) {
-    return h("div", { class: "end" }, h("strong", {}, "…"));
-  }
-  if (leg.blocked) {
-    return h("div", { class: "end", "data-action": "block" }, h("strong", {}, e.event === "loop" ? "✕ loop" : "✕ blocked"), h("span", {}, e.to || e.from || ""));
-  }
-  const moved = e.original_destination ? [h("del", { title: "where it wanted to go" }, e.original_destination)] : [];
-  return h("div", { class: "end", "data-action": moved.length ? "redirect" : "permit" }, h("strong", {}, e.to), e.proxy ? h("span", {}, `proxy ${e.proxy}`) : "", ...moved);
-}
-
-function drawStation(s, go) {
-  const ticks = s.stops > 1 ? h("span", { class: "ticks", "aria-hidden": "true" }, "•".repeat(Math.min(s.stops, 9))) : "";
-  const button = h("button", { type: "button", class: "station", "data-action": s.action, "data-first": s.first, "data-stops": s.stops, tabindex: "-1",
-    "aria-label": `${s.short}: ${said(s.action)}${s.stops > 1 ? `, ${s.stops} steps` : ""}` },
-  mark(s.action),
-  h("span", { class: "name" }, s.short), ticks);
-  button.addEventListener("click", () => go(s.first));
-  return h("li", {}, button);
-}
-
-function said(action) {
-  return { permit: "permitted", block: "blocked", redirect: "redirected", ask: "answered", none: "" }[action];
-}
-
-// markMap shows where in the map a stop is.
-export function markMap(el, at, focus) {
-  for (const b of el.querySelectorAll(".station")) {
-    const first = Number(b.dataset.first);
-    const here = at >= first && at < first + Number(b.dataset.stops);
-    b.dataset.when = here ? "now" : at < first ? "later" : "before";
-    b.tabIndex = here ? 0 : -1;
-    if (here) {
-      b.setAttribute("aria-current", "step");
-      if (focus) {
-        b.focus();
-      }
-    } else {
-      b.removeAttribute("aria-current");
-    }
-  }
-}
 
 // drawDetail draws one stop and returns it in a sentence, for who does not see it.
 export function drawDetail(el, stop) {
@@ -268,7 +152,7 @@ function drawBlocked(e) {
 }
 
 function drawEnd(e) {
-  const to = e.proxy ? `${e.to}, proxy ${e.proxy}` : e.to;
+  const to = e.proxy ? `${e.to} (proxy ${e.proxy})` : e.to;
   const title = e.event === "accept" ? "It is accepted" : "It is let go";
   const text = e.event === "accept" ? `Accepted at ${to} from ${e.from}.` : `The connection goes to ${to}${e.original_destination ? ` instead of ${e.original_destination}` : ""}.`;
   return { title, text, action: e.original_destination ? "redirect" : "permit", body: [h("p", { class: "says" }, text), facts(e)] };
@@ -277,22 +161,4 @@ function drawEnd(e) {
 function drawNote(e) {
   const text = [e.callout && `callout ${e.callout}`, e.action, e.why].filter(Boolean).join(": ");
   return { title: "A note", text, body: [h("p", { class: "says" }, text)] };
-}
-
-// drawProblems shows what is wrong with a policy, each with its place.
-export function drawProblems(el, problems) {
-  el.hidden = problems.length === 0;
-  el.replaceChildren(h("h2", {}, "This policy cannot be asked"), h("ul", {}, problems.map((p) => h("li", {}, p.file ? h("code", {}, `${p.file}:${p.line}:${p.column}`) : "", ` ${p.message}`, p.did_you_mean ? ` (did you mean “${p.did_you_mean}”?)` : ""))), h("p", {}, "The page looks again when the file changes."));
-}
-
-// drawMistake shows which part of a field is wrong.
-export function drawMistake(el, text, m) {
-  if (!m) {
-    el.replaceChildren();
-    return;
-  }
-  const chars = Array.from(text);
-  const bad = chars.slice(m.at, m.at + m.length).join("");
-  const shown = text ? h("code", {}, chars.slice(0, m.at).join(""), h("mark", {}, bad || "▯"), chars.slice(m.at + m.length).join("")) : "";
-  el.replaceChildren(shown, h("span", {}, m.message));
 }
