@@ -65,7 +65,7 @@ func (c *compilers) compileModule(ctx context.Context, wasm []byte) (*source, er
 	compiled, err := c.cached.CompileModule(ctx, wasm)
 	switch {
 	case err == nil:
-		return &source{rt: c.cached, compiled: compiled}, nil
+		return &source{rt: c.cached, compiled: compiled, covered: new(coverage)}, nil
 	case c.cache == nil || ctx.Err() != nil:
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (c *compilers) compileModule(ctx context.Context, wasm []byte) (*source, er
 	if compiled, err = rt.CompileModule(ctx, wasm); err != nil {
 		return nil, err
 	}
-	return &source{rt: rt, compiled: compiled}, nil
+	return &source{rt: rt, compiled: compiled, covered: new(coverage)}, nil
 }
 
 func (c *compilers) without(ctx context.Context) (_ wazero.Runtime, err error) {

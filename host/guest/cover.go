@@ -10,7 +10,8 @@ import (
 	"github.com/calloutd/calloutd/host/guest/meter"
 )
 
-// Coverage is what of a guest ran since it was loaded, in all its instances.
+// Coverage is what of a guest's live version ran since it was loaded, in all its
+// instances.
 type Coverage struct {
 	// Blocks are those of the module, Ran says which of them ran. Empty without
 	// ModuleOptions.Cover.
@@ -27,7 +28,7 @@ type Counter struct {
 	Len    int
 }
 
-// coverage adds up what instances ran.
+// coverage adds up what the instances of one version ran.
 type coverage struct {
 	blocks []meter.Block
 
@@ -36,16 +37,10 @@ type coverage struct {
 	counted [][]bool
 }
 
-// reset begins with another version.
-func (c *coverage) reset(blocks []meter.Block) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.blocks, c.words, c.counted = blocks, nil, nil
-}
-
 // probes are where an instance keeps what it ran.
 type probes struct {
-	counts bool // at its end they are gathered
+	of     *coverage // of its version
+	counts bool      // at its end they are gathered
 	words  []api.Global
 	arrays []uint32
 }
@@ -53,8 +48,8 @@ type probes struct {
 // probe finds the probes of a new instance.
 func (m *Module) probe(i *instance, src *source) error {
 	// Of the self-test of a module that is loaded nobody said what it should do.
-	i.probes.counts = !i.trial || src.counts
-	for n := range (len(src.blocks) + meter.CoverWord - 1) / meter.CoverWord {
+	i.probes.of, i.probes.counts = src.covered, !i.trial || src.counts
+	for n := range (len(src.covered.blocks) + meter.CoverWord - 1) / meter.CoverWord {
 		g := i.mod.ExportedGlobal(fmt.Sprint(meter.CoverPrefix, n))
 		if g == nil {
 			return errors.New("the covered module lost its counters")
@@ -105,12 +100,12 @@ func (m *Module) Coverage() Coverage {
 			s := &g.slots[k]
 			s.mu.Lock()
 			if s.inst != nil {
-				m.coverage.gather(s.inst)
+				s.inst.probes.of.gather(s.inst)
 			}
 			s.mu.Unlock()
 		}
 	}
-	c := &m.coverage
+	c := m.coverage.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := Coverage{Blocks: c.blocks, Ran: make([]bool, len(c.blocks)), Counted: make([][]bool, len(m.opts.Counters))}

@@ -39,6 +39,18 @@ func TestCoverageIsOfAllInstances(t *testing.T) {
 	require.True(t, lineRan(t, m, 15))
 }
 
+// Each version is covered for itself: what is refused, and what ends, is not mixed in.
+func TestCoverageIsOfWhatIsLive(t *testing.T) {
+	m := load(t, "lines", guest.ModuleOptions{Cover: true, Slots: 1, MaxFailures: -1})
+	require.NoError(t, m.Classify(t.Context(), call(9), new(fwps.Verdict)))
+	ran := ranBlocks(m)
+	require.Error(t, m.Reload(t.Context(), wasm(t, "trapping"), nil))
+	require.Equal(t, ran, ranBlocks(m))
+	require.True(t, lineRan(t, m, 21))
+	require.NoError(t, m.Reload(t.Context(), wasm(t, "lines"), nil))
+	require.False(t, lineRan(t, m, 21), "it ran in the version before")
+}
+
 func TestWithoutTheOptionNothingIsCovered(t *testing.T) {
 	c := load(t, "lines", guest.ModuleOptions{}).Coverage()
 	require.Empty(t, c.Blocks)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
-	"github.com/calloutd/calloutd/host/guest/meter"
 )
 
 // A source is what instances are made of.
@@ -19,9 +18,9 @@ type source struct {
 	rt       wazero.Runtime // where it was compiled
 	compiled wazero.CompiledModule
 	config   []byte
-	needs    uint32        // the capabilities of what it imports
-	blocks   []meter.Block // of the covered form
-	counts   bool          // what an instance does that is only tried is covered
+	needs    uint32 // the capabilities of what it imports
+	covered  *coverage
+	counts   bool // what an instance does that is only tried is covered
 }
 
 func (s *source) close() {

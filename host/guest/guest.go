@@ -142,7 +142,7 @@ func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (*sou
 	if err != nil {
 		return nil, err
 	}
-	src.blocks = blocks
+	src.covered.blocks = blocks
 	if f == guarded {
 		r.metered.put(r.pages, wasm, metered)
 	}

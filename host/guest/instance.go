@@ -200,7 +200,7 @@ func (i *instance) ask(c *fwps.Call, v *fwps.Verdict) (slices uint64, err error)
 
 func (i *instance) close() {
 	if i.probes.counts {
-		i.m.coverage.gather(i)
+		i.probes.of.gather(i)
 	}
 	_ = i.mod.Close(context.Background())
 }

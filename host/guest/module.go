@@ -18,20 +18,20 @@ var _ fwps.Callout = (*Module)(nil)
 
 // A Module is a callout. It is a fwps.Callout, and safe for concurrent use.
 type Module struct {
-	name     string
-	rt       *Runtime
-	opts     ModuleOptions
-	log      limiter
-	store    store
-	metrics  metrics
-	coverage coverage
-	filters  filters
-	notices  notices
-	hearing  sync.Mutex // one event at a time, in their order
-	sets     []*bart.Lite
-	tables   []*bart.Table[int32]
+	name    string
+	rt      *Runtime
+	opts    ModuleOptions
+	log     limiter
+	store   store
+	metrics metrics
+	filters filters
+	notices notices
+	hearing sync.Mutex // one event at a time, in their order
+	sets    []*bart.Lite
+	tables  []*bart.Table[int32]
 
 	live       atomic.Pointer[generation] // nil: closed
+	coverage   atomic.Pointer[coverage]   // of what is live, or was
 	quarantine atomic.Pointer[QuarantineError]
 	epoch      *fwps.Epoch // ends with what was live, and with what it was told
 	turn       sync.Mutex  // a failure is of what is live, or of what was
@@ -76,6 +76,7 @@ func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o Modu
 		return nil, err
 	}
 	m.live.Store(g)
+	m.coverage.Store(g.src.covered)
 	m.wg.Go(m.watch)
 	m.wg.Go(m.hearken)
 	return m, nil

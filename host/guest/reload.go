@@ -11,7 +11,6 @@ func (m *Module) build(ctx context.Context, wasm, config []byte) (*generation, e
 	if err != nil {
 		return nil, err
 	}
-	m.coverage.reset(src.blocks)
 	src.config = config
 	g, err := newGeneration(m, src, m.count+1)
 	switch {
@@ -59,6 +58,7 @@ func (m *Module) Reload(ctx context.Context, wasm, config []byte) error {
 func (m *Module) swap(g *generation) {
 	m.turn.Lock()
 	old := m.live.Swap(g)
+	m.coverage.Store(g.src.covered)
 	m.breaker.reset()
 	m.quarantine.Store(nil)
 	m.turn.Unlock()
