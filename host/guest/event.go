@@ -57,7 +57,6 @@ func (m *Module) notice(event uint64, e *fwps.Event) {
 // observe makes the module hear of what the guest decided, if the guest wants to.
 func (i *instance) observe(c *fwps.Call, v *fwps.Verdict) {
 	switch {
-	case i.trial:
 	case v.Redirect:
 		v.Observer = i.m
 	case c.In.Flow != nil && c.In.Layer.CanPendOperation() && c.Filter != nil && v.Action == fwp.ActionPermit: // It authorizes.

@@ -53,6 +53,18 @@ func TestAGuestHearsOfItsFlowsInTheirOrder(t *testing.T) {
 	require.Eventually(t, func() bool { return heard(t, m) == 2*established+deleted }, time.Minute, time.Millisecond)
 }
 
+// An answer that is refused leaves nothing behind: the instance that would know its
+// cookie, and be told of the flow, is gone.
+func TestARefusedAnswerIsNotHeeded(t *testing.T) {
+	m := load(t, "notify", guest.ModuleOptions{Slots: 1})
+	c := call(6)
+	c.In.Layer, c.In.Flow, c.Filter, c.Connect = fwpm.LayerALEAuthConnectV4, new(fwps.Flow), &fwpm.Filter{ID: 7, Callout: "n"}, nil
+	_, err := ask(m, c)
+	require.ErrorContains(t, err, "reason is not UTF-8")
+	require.False(t, c.In.Flow.Associated())
+	require.False(t, c.In.Flow.Observed())
+}
+
 func TestAGuestHearsThatItsRedirectIsDone(t *testing.T) {
 	m := load(t, "notify", guest.ModuleOptions{Slots: 1})
 	v, err := ask(m, call(2))

@@ -166,6 +166,7 @@ func (m *Module) classify(s *slot, j *journal.Journal, c *fwps.Call, v *fwps.Ver
 	if err != nil {
 		return m.failed(s, err)
 	}
+	i.heed(c, v)
 	s.decisions++
 	s.slices += slices
 	if i.calls++; i.calls >= idleEvery && i.idle != nil {

@@ -42,12 +42,6 @@ func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 	default:
 		return fmt.Errorf("the guest answered with unknown action %d", action)
 	}
-	if c.In.Flow != nil {
-		i.associate(c)
-	}
-	if i.notify != nil {
-		i.observe(c, v)
-	}
 	if le.Uint32(b[abi.ResponseOffset+abi.RespReason+4:]) == 0 {
 		return nil
 	}
@@ -56,10 +50,24 @@ func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 	return err
 }
 
+// heed does what an answer asks for beyond itself. It is for one that is not refused
+// any more: the instance of one that is goes, and its cookie means nothing then.
+func (i *instance) heed(c *fwps.Call, v *fwps.Verdict) {
+	if c.In.Flow != nil {
+		i.associate(c)
+	}
+	if i.notify != nil {
+		i.observe(c, v)
+	}
+}
+
+// cookie is the one of the answer that is in the block.
+func (i *instance) cookie() uint64 { return le.Uint64(i.block[abi.ResponseOffset+abi.RespCookie:]) }
+
 // associate makes the guest's cookie the context of the flow, the first time.
 func (i *instance) associate(c *fwps.Call) {
-	cookie := le.Uint64(i.block[abi.ResponseOffset+abi.RespCookie:])
-	if cookie == 0 || i.trial || c.Filter == nil || c.FlowContext != 0 {
+	cookie := i.cookie()
+	if cookie == 0 || c.Filter == nil || c.FlowContext != 0 {
 		return
 	}
 	if err := c.FlowAssociateContext(cookie, i.m); err != nil {

@@ -18,7 +18,7 @@ var errUnsteady = errors.New("it says that its answer is cacheable, and gives an
 // steady asks a guest again that said its answer is cacheable: neither the clock nor
 // the connection's number may matter to it. The answer is in the block, and v.
 func (i *instance) steady(c *fwps.Call, v *fwps.Verdict) error {
-	if c.State != 0 || c.FlowContext != 0 || le.Uint64(i.block[abi.ResponseOffset+abi.RespCookie:]) != 0 {
+	if c.State != 0 || c.FlowContext != 0 || i.cookie() != 0 {
 		return nil // Nobody keeps that one.
 	}
 	in, again := *c.In, *c
@@ -31,7 +31,7 @@ func (i *instance) steady(c *fwps.Call, v *fwps.Verdict) error {
 	if _, err := i.ask(&again, &w); err != nil {
 		return err
 	}
-	if w.Action != v.Action || w.ClearActionRight != v.ClearActionRight || w.Redirect != v.Redirect || w.To != v.To || w.TargetPID != v.TargetPID ||
+	if i.cookie() != 0 || w.Action != v.Action || w.ClearActionRight != v.ClearActionRight || w.Redirect != v.Redirect || w.To != v.To || w.TargetPID != v.TargetPID ||
 		w.NoHandle != v.NoHandle || w.Reason != v.Reason || !bytes.Equal(w.Record, v.Record) || !bytes.Equal(w.Context, v.Context) {
 		return errUnsteady
 	}

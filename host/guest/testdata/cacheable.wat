@@ -33,5 +33,8 @@
     (if (call $port (i32.const 14)) (then
       (global.set $asked (i32.add (global.get $asked) (i32.const 1)))
       (return (i64.add (i64.const 0x8000000000001) (i64.extend_i32_u (i32.and (global.get $asked) (i32.const 1)))))))
+    (if (call $port (i32.const 15)) (then
+      (global.set $asked (i32.add (global.get $asked) (i32.const 1)))
+      (i64.store (i32.const 9272) (i64.extend_i32_u (i32.sub (global.get $asked) (i32.const 1))))))
     (if (call $port (i32.const 99)) (then unreachable))
     (i64.const 0x8000000000001)))

@@ -3,6 +3,7 @@
 ;; back right: destination port 2 redirects with the count as its record. A flow
 ;; that is established with its cookie counts 256, a redirect of connection 9 whose
 ;; record has 8 bytes 65536. Port 5 is an endless loop of an event.
+;; At port 6 the answer has a cookie and a reason that is not UTF-8.
 (module
   (memory (export "memory") 1)
   (global $flows (mut i64) (i64.const 0))
@@ -37,5 +38,10 @@
       (i32.store (i32.const 9256) (i32.const 8256))
       (return (i64.const 0x800000003))))
     (i64.store (i32.const 9272) (i64.const 77))
+    (if (i32.eq (i32.load16_u (i32.const 1068)) (i32.const 6)) (then
+      (i32.store (i32.const 9264) (i32.const 8256))
+      (i32.store (i32.const 9268) (i32.const 1))
+      (i32.store8 (i32.const 9280) (i32.const 0xff))
+      (return (i64.const 1))))
     (if (i32.eq (i32.load16_u (i32.const 1068)) (i32.const 1)) (then (return (i64.const 1))))
     (i64.extend_i32_u (i32.sub (i32.const 2) (i32.load8_u (call $known (i64.load (i32.const 1048))))))))
