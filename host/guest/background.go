@@ -33,11 +33,20 @@ func (g *generation) background() {
 			g.fill()
 		case s := <-g.housed:
 			s.mu.Lock()
-			g.housekeep(s)
+			bad := g.housekeep(s)
 			s.mu.Unlock()
+			g.afterwards(bad)
 		case <-tick.C:
-			g.idle()
+			g.afterwards(g.idle())
 		}
+	}
+}
+
+// afterwards goes on after housekeeping at which the guest may have failed.
+func (g *generation) afterwards(bad bool) {
+	if bad {
+		g.fill()
+		g.m.slow(g.stop)
 	}
 }
 
@@ -54,8 +63,8 @@ func (g *generation) fill() {
 }
 
 // idle does the housekeeping of slots that were asked something, and nothing
-// since the last time.
-func (g *generation) idle() {
+// since the last time. It reports whether the guest failed at it.
+func (g *generation) idle() (bad bool) {
 	for k := range g.slots {
 		s := &g.slots[k]
 		if !s.mu.TryLock() {
@@ -63,25 +72,28 @@ func (g *generation) idle() {
 		}
 		if i := s.inst; i != nil && i.calls > 0 {
 			if i.calls == i.seen {
-				g.housekeep(s)
+				bad = g.housekeep(s) || bad
 				i.calls = 0
 			}
 			i.seen = i.calls
 		}
 		s.mu.Unlock()
 	}
+	return bad
 }
 
 // housekeep lets the guest collect garbage: a Go guest that is never given the
-// time keeps a collection open and its memory grows. The slot is locked.
-func (g *generation) housekeep(s *slot) {
+// time keeps a collection open and its memory grows. It reports whether the guest
+// failed. The slot is locked.
+func (g *generation) housekeep(s *slot) (bad bool) {
 	if s.inst == nil || s.inst.idle == nil {
-		return
+		return false
 	}
 	i := s.inst
 	i.refill(g.m.opts.InitFuelSlices)
 	const milliseconds = 10
 	if _, err := i.idle.Call(&i.ctx, milliseconds); err != nil {
-		g.discard(s, fmt.Errorf("housekeeping: %w", i.cause(err)))
+		return faulty(g.m.lost(s, fmt.Errorf("housekeeping: %w", i.cause(err))))
 	}
+	return false
 }

@@ -72,18 +72,21 @@ func (m *Module) hearken() {
 			return
 		case <-m.notices.some:
 			m.hearing.Lock()
-			m.catchUp()
+			bad := m.catchUp()
 			m.hearing.Unlock()
+			if bad {
+				m.slow(nil)
+			}
 		}
 	}
 }
 
-// deliver tells the guest of an event. What it says to it does not count. The caller
-// holds m.hearing.
-func (m *Module) deliver(n *notice) {
+// deliver tells the guest of an event, and reports whether the guest failed. What it
+// says to it does not count. The caller holds m.hearing.
+func (m *Module) deliver(n *notice) (bad bool) {
 	if m.quarantine.Load() != nil {
 		m.notices.dropped.Add(1)
-		return
+		return false
 	}
 	err := m.with(func(s *slot) error {
 		i := s.inst
@@ -102,11 +105,17 @@ func (m *Module) deliver(n *notice) {
 	case err != nil:
 		m.log.printf("%v", err)
 	}
+	return faulty(err)
 }
 
-// catchUp delivers the events that wait. The caller holds m.hearing.
-func (m *Module) catchUp() {
+// catchUp delivers the events that wait, up to one at which the guest fails. The caller
+// holds m.hearing.
+func (m *Module) catchUp() (bad bool) {
 	for range len(m.notices.queue) {
-		m.deliver(<-m.notices.queue)
+		if m.deliver(<-m.notices.queue) {
+			signal(m.notices.some)
+			return true
+		}
 	}
+	return false
 }

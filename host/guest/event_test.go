@@ -141,6 +141,28 @@ func TestAnEndlessEventIsStopped(t *testing.T) {
 	require.Zero(t, m.Stats().Failures, "no decision failed")
 }
 
+// A guest that fails at what is no decision is as untrustworthy as one that fails at
+// one: it forgets what it counted each time. It is put in quarantine as well.
+func TestFailuresOfEventsAndHousekeepingCount(t *testing.T) {
+	for name, fails := range map[string]func(m *guest.Module){
+		"a flow is established": func(m *guest.Module) { m.FlowEstablished(&fwps.Event{In: call(5).In}) },
+		"a flow ends":           func(m *guest.Module) { m.FlowDelete(fwpm.LayerALEAuthConnectV4, "n", 66) },
+		"housekeeping":          func(m *guest.Module) { _, _ = ask(m, call(8)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := load(t, "notify", guest.Hasty(guest.ModuleOptions{Slots: 1}))
+			require.Eventually(t, func() bool { fails(m); return m.Stats().Quarantined != "" }, time.Minute, 5*time.Millisecond)
+			require.GreaterOrEqual(t, m.Stats().Replaced, uint64(5))
+			require.Zero(t, m.Stats().Failures, "no decision failed")
+			_, err := ask(m, call(1))
+			require.ErrorContains(t, err, "in quarantine after 5 failures")
+			replaced := m.Stats().Replaced
+			m.FlowDelete(fwpm.LayerALEAuthConnectV4, "n", 66)
+			require.Equal(t, replaced, m.Stats().Replaced, "who is in quarantine hears of nothing")
+		})
+	}
+}
+
 // What a module has not heard when it is closed is no failure of it.
 func TestClosingWithEventsInTheQueueSaysNothing(t *testing.T) {
 	var said atomic.Int32

@@ -105,8 +105,8 @@ func (m *Module) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) er
 
 // failure is the answer where there is none.
 func (m *Module) failure(ctx context.Context, err error, v *fwps.Verdict) error {
-	if trap, failed := err.(*TrapError); failed && trap.Err != ErrClosed {
-		m.slow(ctx)
+	if faulty(err) {
+		m.slow(ctx.Done())
 	}
 	v.Reset()
 	if m.opts.OnFailure != FailContinue {
@@ -175,12 +175,17 @@ func (m *Module) classify(s *slot, j *journal.Journal, c *fwps.Call, v *fwps.Ver
 	return nil
 }
 
-// failed replaces the instance, and puts the callout in quarantine when it was
-// one failure too many.
+// failed is a decision that failed.
 func (m *Module) failed(s *slot, err error) error {
+	m.failures.Add(1)
+	return m.lost(s, err)
+}
+
+// lost replaces the instance, and puts the callout in quarantine when it was one
+// failure too many, whatever the guest failed at.
+func (m *Module) lost(s *slot, err error) error {
 	g := s.g
 	trap := &TrapError{m.name, err}
-	m.failures.Add(1)
 	if s.inst != nil {
 		g.discard(s, err)
 	}

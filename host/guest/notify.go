@@ -66,9 +66,21 @@ func (m *Module) Notify(t fwps.NotifyType, f *fwpm.Filter) error {
 // FlowDelete is the flowDeleteFn: the guest gets its cookie back, after it heard
 // that the flow was established.
 func (m *Module) FlowDelete(layer fwpm.LayerID, _ fwpm.CalloutID, cookie uint64) {
+	if m.end(layer, cookie) {
+		m.slow(nil)
+	}
+}
+
+// end tells the guest that its flow ended, and reports whether the guest failed.
+func (m *Module) end(layer fwpm.LayerID, cookie uint64) (bad bool) {
 	m.hearing.Lock()
 	defer m.hearing.Unlock()
-	m.catchUp()
+	for m.catchUp() {
+		bad = true
+	}
+	if m.quarantine.Load() != nil { // No instance of it is asked again.
+		return bad
+	}
 	err := m.with(func(s *slot) error {
 		i := s.inst
 		if i.notify == nil {
@@ -81,6 +93,7 @@ func (m *Module) FlowDelete(layer fwpm.LayerID, _ fwpm.CalloutID, cookie uint64)
 	if err != nil {
 		m.log.printf("%v", err)
 	}
+	return bad || faulty(err)
 }
 
 // with runs f on a ready slot.
@@ -105,10 +118,7 @@ func (m *Module) with(f func(*slot) error) error {
 		case !isTrap(err):
 			err = fmt.Errorf("callout %q: %w", m.name, err)
 		default:
-			if s.inst != nil {
-				g.discard(s, err)
-			}
-			err = &TrapError{m.name, err}
+			err = m.lost(s, err)
 		}
 		s.mu.Unlock()
 		return err

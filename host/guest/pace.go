@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"context"
 	"sync"
 	"time"
 )
@@ -35,8 +34,9 @@ func (p *pace) wait(now time.Time) time.Duration {
 	return max(0, ahead-paceBurst*paceEvery)
 }
 
-// slow has the one who met a failure wait, who holds nothing that others need.
-func (m *Module) slow(ctx context.Context) {
+// slow has the one who met a failure wait, who holds nothing that others need, but
+// not longer than until gone.
+func (m *Module) slow(gone <-chan struct{}) {
 	long := m.pace.wait(time.Now())
 	if long == 0 || m.opts.unpaced {
 		return
@@ -45,7 +45,7 @@ func (m *Module) slow(ctx context.Context) {
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-ctx.Done():
+	case <-gone:
 	case <-m.stop:
 	}
 }

@@ -73,6 +73,12 @@ func (i *instance) cause(err error) error {
 	return fmt.Errorf("%w\nwasm stack trace:\n%s", errFuel, lines[1])
 }
 
+// faulty tells what a guest failed at from what was not asked, or not any more.
+func faulty(err error) bool {
+	trap, is := err.(*TrapError)
+	return is && trap.Err != ErrClosed
+}
+
 // isTrap tells a guest that failed from one that said no.
 func isTrap(err error) bool {
 	var no *refusal

@@ -3,6 +3,7 @@
 ;; back right: destination port 2 redirects with the count as its record. A flow
 ;; that is established with its cookie counts 256, a redirect of connection 9 whose
 ;; record has 8 bytes 65536. Port 5 is an endless loop of an event.
+;; A cookie of 66 that comes back is a trap, and so is housekeeping after port 8.
 ;; At port 6 the answer has a cookie and a reason that is not UTF-8.
 (module
   (memory (export "memory") 1)
@@ -18,6 +19,7 @@
     (if (i32.eq (local.get $event) (i32.const 2)) (then
       (i32.store8 (call $known (i64.load (i32.const 1048))) (i32.const 0))))
     (if (i32.eq (local.get $event) (i32.const 4)) (then
+      (if (i64.eq (i64.load (i32.const 9272)) (i64.const 66)) (then unreachable))
       (if (i64.eq (i64.load (i32.const 9272)) (i64.const 77)) (then
         (global.set $flows (i64.add (global.get $flows) (i64.const 1)))))))
     (if (i32.eq (local.get $event) (i32.const 3)) (then
@@ -27,6 +29,9 @@
     (if (i32.eq (local.get $event) (i32.const 5)) (then
       (if (i32.and (i64.eq (i64.load (i32.const 1040)) (i64.const 9)) (i32.eq (i32.load (i32.const 1124)) (i32.const 8))) (then
         (global.set $flows (i64.add (global.get $flows) (i64.const 65536)))))))
+    (i32.const 0))
+  (func (export "callout_idle") (param i32) (result i32)
+    (if (i32.eq (i32.load16_u (i32.const 1068)) (i32.const 8)) (then unreachable))
     (i32.const 0))
   (func (export "callout_classify") (result i64)
     (if (i32.eq (i32.load16_u (i32.const 1068)) (i32.const 2)) (then
