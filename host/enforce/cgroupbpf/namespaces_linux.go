@@ -3,6 +3,7 @@
 package cgroupbpf
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +25,11 @@ import (
 
 // settle listens in the network namespaces that programs of the cgroup are in.
 func (a *Attachment) settle() {
-	for _, pid := range a.processes() {
+	pids, err := a.processes()
+	if err != nil {
+		a.opts.Logf("cgroupbpf: what needs an answer is refused in network namespaces of its own at first: %v", err)
+	}
+	for _, pid := range pids {
 		if err := a.enter(pid, 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			a.opts.Logf("cgroupbpf: what needs an answer is refused in the network namespace of process %d: %v", pid, err)
 		}
@@ -85,7 +91,8 @@ var errNowhere = errors.New("no process of the cgroup is in it")
 // find listens in the namespace of a record: of a thread of its process, or of another
 // one of the cgroup.
 func (a *Attachment) find(r *bpf.RedirectRecord) error {
-	for _, pid := range append([]int{int(r.Process)}, a.processes()...) {
+	pids, unread := a.processes()
+	for _, pid := range append([]int{int(r.Process)}, pids...) {
 		err := a.enter(pid, r.Netns)
 		if a.homeOf(r.Netns) != nil {
 			return nil
@@ -94,16 +101,24 @@ func (a *Attachment) find(r *bpf.RedirectRecord) error {
 			return err
 		}
 	}
+	if unread != nil {
+		return unread
+	}
 	return errNowhere
 }
 
 // enter listens in the namespaces of a process's threads that are not known yet: in
 // that with the cookie, in all if that is 0.
 func (a *Attachment) enter(pid int, netns uint64) error {
-	spaces, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/ns/net", pid)) // The pattern is right.
+	tasks := fmt.Sprintf("/proc/%d/task", pid)
+	threads, err := os.ReadDir(tasks)
+	if err != nil {
+		return err
+	}
 	tried := map[uint64]bool{}
 	var errs []error
-	for _, path := range spaces {
+	for _, thread := range threads {
+		path := filepath.Join(tasks, thread.Name(), "ns/net")
 		inode, err := inodeOf(path)
 		if err != nil || tried[inode] || a.known(inode) {
 			continue
@@ -137,14 +152,22 @@ func (a *Attachment) join(path string, pid int, inode, netns uint64) error {
 }
 
 // stay leaves the namespace, which lives as long as somebody is in it, when no process of
-// the cgroup is any more.
+// the cgroup is any more. It stays as long as nobody knows, as without descriptors.
 func (h *home) stay(pid int) {
 	for pid != 0 {
-		ended(h.a.ctx, pid)
-		if h.a.ctx.Err() != nil {
+		next, err := pid, ended(h.a.ctx, pid)
+		if err == nil {
+			next, err = h.a.inhabitant(h.inode)
+		}
+		if err == nil {
+			pid = next
+			continue
+		}
+		select {
+		case <-time.After(again):
+		case <-h.a.ctx.Done():
 			return
 		}
-		pid = h.a.inhabitant(h.inode)
 	}
 	if h.a.leaves(h) {
 		if err := h.close(); err != nil {
@@ -162,50 +185,108 @@ func (a *Attachment) leaves(h *home) bool {
 	return there
 }
 
-// ended returns when a process has ended, or ctx.
-func ended(ctx context.Context, pid int) {
+// ended returns when a process has ended; with an error, if that cannot be waited for or
+// ctx has.
+func ended(ctx context.Context, pid int) error {
 	fd, err := unix.PidfdOpen(pid, unix.O_NONBLOCK)
+	if err == unix.ESRCH {
+		return nil
+	}
 	if err != nil {
-		return // It has.
+		return os.NewSyscallError("pidfd_open", err)
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
 	defer f.Close()
 	defer context.AfterFunc(ctx, func() { f.Close() })()
 	raw, err := f.SyscallConn()
 	if err != nil {
-		return
+		return err
 	}
-	_ = raw.Read(func(fd uintptr) bool { // It fails when f is closed.
+	return raw.Read(func(fd uintptr) bool { // It fails when f is closed.
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 		return err == nil && n > 0
 	})
 }
 
 // inhabitant is a process of the cgroup that is in a namespace, 0 if there is none.
-func (a *Attachment) inhabitant(inode uint64) int {
-	for _, pid := range a.processes() {
+func (a *Attachment) inhabitant(inode uint64) (int, error) {
+	pids, err := a.processes()
+	for _, pid := range pids {
 		if at, err := inodeOf(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil && at == inode {
-			return pid
+			return pid, nil
 		}
 	}
-	return 0
+	return 0, err
 }
 
-// processes are those of the cgroup and of what is below it.
-func (a *Attachment) processes() (pids []int) {
-	_ = filepath.WalkDir(a.opts.Cgroup, func(path string, d fs.DirEntry, err error) error { // What goes away meanwhile has no processes.
+// processes are those of the cgroup and of what is below it; with an error, if not all
+// of them.
+func (a *Attachment) processes() (pids []int, err error) {
+	var errs []error
+	unread := func(err error) {
+		if err != nil && !gone(err) { // What goes away meanwhile has no processes.
+			errs = append(errs, err)
+		}
+	}
+	unread(filepath.WalkDir(a.opts.Cgroup, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
+			unread(err)
 			return nil
 		}
-		b, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		for _, word := range strings.Fields(string(b)) {
-			if pid, err := strconv.Atoi(word); err == nil && pid != 0 {
-				pids = append(pids, pid)
-			}
-		}
+		some, err := processesIn(path)
+		unread(err)
+		pids = append(pids, some...)
 		return nil
-	})
-	return pids
+	}))
+	return pids, errors.Join(errs...)
+}
+
+// processesIn are those of one cgroup. A threaded one has threads only, of processes that
+// may have others elsewhere.
+func processesIn(dir string) ([]int, error) {
+	pids, err := numbers(filepath.Join(dir, "cgroup.procs"))
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		return pids, err
+	}
+	threads, err := numbers(filepath.Join(dir, "cgroup.threads"))
+	for _, thread := range threads {
+		pid, err := processOf(thread)
+		if err != nil && !gone(err) {
+			return pids, err
+		}
+		if err == nil && !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, err
+}
+
+// processOf is the process of a thread.
+func processOf(thread int) (pid int, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
+	if err != nil {
+		return 0, err
+	}
+	_, b, _ = bytes.Cut(b, []byte("\nTgid:"))
+	_, err = fmt.Sscan(string(b), &pid)
+	return pid, err
+}
+
+// numbers are those in a file; zeros, which stand for processes that cannot be named here,
+// are left out.
+func numbers(file string) (all []int, err error) {
+	b, err := os.ReadFile(file)
+	for _, word := range strings.Fields(string(b)) {
+		if n, err := strconv.Atoi(word); err == nil && n != 0 {
+			all = append(all, n)
+		}
+	}
+	return all, err
+}
+
+// gone reports whether what was to be read is there no more.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ESRCH)
 }
 
 func inodeOf(path string) (uint64, error) {
