@@ -52,6 +52,7 @@ func TestFloodOfDatagramsIsBounded(t *testing.T) {
 	before := enforcetest.Heap()
 	h := s.start(t, 0, "udp-floods/20")
 	require.Equal(t, "sent", h.line())
+	enforcetest.IsRead(t, own(a).datagrams[ip4].udp)
 	require.Equal(t, []string{"two from 198.51.100.7:53"}, s.run(t, "udp/198.51.100.7:53"))
 	stats := a.Datagrams()
 	require.LessOrEqual(t, stats.Bytes, int64(budget+floodedFlows*small))

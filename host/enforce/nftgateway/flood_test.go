@@ -47,6 +47,7 @@ func TestFloodOfDatagramsIsBounded(t *testing.T) {
 				require.LessOrEqual(t, g.Datagrams().Bytes, int64(budget+flows*small))
 			}
 		}
+		enforcetest.IsRead(t, g.udp[0].conn)
 		require.Equal(t, "one heard hello from 198.18.1.1", n.ask(n.client("198.18.0.2:0"), one, "hello"))
 		require.LessOrEqual(t, enforcetest.Heap()-before, int64(budget+flows<<14), "the flows themselves take some")
 		require.Greater(t, g.Datagrams().Flows, int64(flows/2))
