@@ -78,7 +78,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 
 // CloseWrite tells the peer that nothing more comes.
 func (c *Conn) CloseWrite() error {
-	return c.control("shutdown", func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+	return c.control("close", func(fd int) error { return os.NewSyscallError("shutdown", unix.Shutdown(fd, unix.SHUT_WR)) })
 }
 
 // Close closes the connection. Who reads or writes gets net.ErrClosed.
@@ -103,7 +103,9 @@ func (c *Conn) SetLinger(seconds int) error {
 	if seconds < 0 {
 		l = unix.Linger{}
 	}
-	return c.control("set", func(fd int) error { return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &l) })
+	return c.control("set", func(fd int) error {
+		return os.NewSyscallError("setsockopt", unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &l))
+	})
 }
 
 // SetNoDelay sends at once what is written.
@@ -164,15 +166,15 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) { return (*rawConn)(c), ni
 type rawConn Conn
 
 func (r *rawConn) Control(f func(uintptr)) error {
-	return (*Conn)(r).failed("control", r.raw.Control(f))
+	return (*Conn)(r).failed("raw-control", r.raw.Control(f))
 }
 
 func (r *rawConn) Read(f func(uintptr) bool) error {
-	return (*Conn)(r).failed("read", r.raw.Read(f))
+	return (*Conn)(r).failed("raw-read", r.raw.Read(f))
 }
 
 func (r *rawConn) Write(f func(uintptr) bool) error {
-	return (*Conn)(r).failed("write", r.raw.Write(f))
+	return (*Conn)(r).failed("raw-write", r.raw.Write(f))
 }
 
 // failed makes an error of a file what package net has for it.
@@ -192,7 +194,7 @@ func cause(op string, err error, closed *atomic.Bool) error {
 	if closed.Load() && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return net.ErrClosed
 	}
-	if no := syscall.Errno(0); errors.As(err, &no) {
+	if no, ok := err.(syscall.Errno); ok {
 		return os.NewSyscallError(op, no)
 	}
 	return err

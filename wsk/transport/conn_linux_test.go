@@ -23,6 +23,7 @@ type tcp interface {
 	SetKeepAlive(bool) error
 	SetNoDelay(bool) error
 	SetReadBuffer(int) error
+	SetWriteBuffer(int) error
 }
 
 // kinds are connections of package net, connections of ours that were accepted, and
@@ -102,15 +103,60 @@ func TestConnsFailAsThoseOfPackageNet(t *testing.T) {
 			require.NoError(t, err)
 		})
 	})
+	t.Run("one deadline", func(t *testing.T) {
+		eachKind(t, func(t *testing.T, c, peer tcp) {
+			require.NoError(t, c.SetReadDeadline(time.Unix(1, 0)))
+			_, err := c.Write(b[:])
+			require.NoError(t, err)
+			_, err = c.Read(b[:])
+			isOf(t, err, c, "read", os.ErrDeadlineExceeded)
+			require.NoError(t, c.SetWriteDeadline(time.Unix(1, 0)))
+			_, err = c.Write(b[:])
+			isOf(t, err, c, "write", os.ErrDeadlineExceeded)
+			require.NoError(t, c.SetReadDeadline(time.Time{}))
+			_, err = peer.Write(b[:])
+			require.NoError(t, err)
+			_, err = c.Read(b[:])
+			require.NoError(t, err)
+		})
+	})
+	t.Run("an option that the system refuses", func(t *testing.T) {
+		eachKind(t, func(t *testing.T, c, peer tcp) {
+			err := c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Count: 1000})
+			isOf(t, err, c, "set", syscall.EINVAL)
+			require.ErrorContains(t, err, ": setsockopt: invalid argument")
+		})
+	})
+	t.Run("an end that is said after a reset", func(t *testing.T) {
+		eachKind(t, func(t *testing.T, c, peer tcp) {
+			require.NoError(t, peer.SetLinger(0))
+			require.NoError(t, peer.Close())
+			_, err := c.Read(b[:])
+			require.ErrorIs(t, err, syscall.ECONNRESET)
+			err = c.CloseWrite()
+			isOf(t, err, c, "close", syscall.ENOTCONN)
+			require.ErrorContains(t, err, ": shutdown: transport endpoint is not connected")
+		})
+	})
 	t.Run("a close", func(t *testing.T) {
 		eachKind(t, func(t *testing.T, c, peer tcp) {
+			raw, err := c.SyscallConn()
+			require.NoError(t, err)
 			read := make(chan error)
 			go func() { _, err := c.Read(b[:]); read <- err }()
 			require.NoError(t, c.Close())
 			isOf(t, <-read, c, "read", net.ErrClosed)
-			_, err := c.Write(b[:])
+			_, err = c.Write(b[:])
 			isOf(t, err, c, "write", net.ErrClosed)
-			for _, err := range []error{c.Close(), c.CloseWrite(), c.SetDeadline(time.Time{}), c.SetLinger(0), c.SetNoDelay(true)} {
+			isOf(t, c.CloseWrite(), c, "close", net.ErrClosed)
+			for _, err := range []error{c.Close(), c.SetDeadline(time.Time{}), c.SetReadDeadline(time.Time{}), c.SetWriteDeadline(time.Time{}),
+				c.SetLinger(0), c.SetNoDelay(true), c.SetKeepAlive(true), c.SetReadBuffer(1 << 16), c.SetWriteBuffer(1 << 16)} {
+				require.ErrorIs(t, err, net.ErrClosed)
+			}
+			for op, err := range map[string]error{"raw-control": raw.Control(nil), "raw-read": raw.Read(nil), "raw-write": raw.Write(nil)} {
+				var o *net.OpError
+				require.ErrorAs(t, err, &o)
+				require.Equal(t, op, o.Op)
 				require.ErrorIs(t, err, net.ErrClosed)
 			}
 		})
@@ -144,15 +190,34 @@ func TestConnsTakeTheOptionsOfPackageNet(t *testing.T) {
 		require.Equal(t, 2, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
 		require.Equal(t, 15, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL))
 		require.Equal(t, 3, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPCNT))
+		require.NoError(t, c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second + 1, Interval: time.Second, Count: -1}))
+		require.Equal(t, 2, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
+		require.Equal(t, 1, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL))
+		require.Equal(t, 3, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPCNT))
 		require.NoError(t, c.SetKeepAliveConfig(net.KeepAliveConfig{}))
 		require.Zero(t, option(t, c, unix.SOL_SOCKET, unix.SO_KEEPALIVE))
 		require.Equal(t, 15, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
+		require.Equal(t, 15, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL))
+		require.Equal(t, 9, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPCNT))
 		require.NoError(t, c.SetKeepAlive(true))
 		require.Equal(t, 1, option(t, c, unix.SOL_SOCKET, unix.SO_KEEPALIVE))
 		require.NoError(t, c.SetNoDelay(false))
 		require.Zero(t, option(t, c, unix.IPPROTO_TCP, unix.TCP_NODELAY))
 		require.NoError(t, c.SetReadBuffer(1<<16))
 		require.Equal(t, 1<<17, option(t, c, unix.SOL_SOCKET, unix.SO_RCVBUF), "Linux counts its own overhead too")
+		require.NoError(t, c.SetWriteBuffer(1<<16))
+		require.Equal(t, 1<<17, option(t, c, unix.SOL_SOCKET, unix.SO_SNDBUF))
+		for seconds, want := range map[int]unix.Linger{7: {Onoff: 1, Linger: 7}, -1: {}} {
+			require.NoError(t, c.SetLinger(seconds))
+			raw, err := c.SyscallConn()
+			require.NoError(t, err)
+			require.NoError(t, raw.Control(func(fd uintptr) {
+				got, err := unix.GetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER)
+				require.NoError(t, err)
+				require.Equal(t, want.Onoff, got.Onoff)
+				require.True(t, got.Onoff == 0 || got.Linger == want.Linger)
+			}))
+		}
 	})
 }
 
