@@ -17,6 +17,7 @@ func TestOkIsNTSuccess(t *testing.T) {
 	for st, ok := range map[ntstatus.Status]bool{
 		ntstatus.Success: true, ntstatus.Pending: true, ntstatus.EventPending: true, ntstatus.ObjectNameExists: true,
 		ntstatus.BufferOverflow: false, ntstatus.DeviceBusy: false, ntstatus.NotFound: false, 0xDEADBEEF: false,
+		0x7FFFFFFF: true, 0x80000000: false,
 	} {
 		require.Equal(t, ok, st.Ok(), "%v", st)
 		require.Equal(t, ok, st.Err() == nil, "%v", st)
@@ -38,7 +39,8 @@ func TestNames(t *testing.T) {
 	require.True(t, ok)
 	require.EqualValues(t, 0xC0000023, st)
 	require.Equal(t, "STATUS_BUFFER_TOO_SMALL", st.Error())
-	_, ok = ntstatus.Parse("STATUS_FINE")
+	st, ok = ntstatus.Parse("STATUS_FINE")
 	require.False(t, ok)
+	require.Zero(t, st)
 	require.Equal(t, "NTSTATUS 0xDEADBEEF", ntstatus.Status(0xDEADBEEF).Error())
 }

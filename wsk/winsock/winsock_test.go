@@ -152,6 +152,85 @@ func TestOverlappedRoutines(t *testing.T) {
 	wsktest.Must(t, s.CloseSocket)
 }
 
+// RED-UM-01, AMB-13: records of a length that none can have, or a place for an answer, are
+// refused before the engine is asked, which refuses what it has not sealed.
+func TestRecordsThatCannotBeSet(t *testing.T) {
+	w := wsktest.Open(t, wsk.Debug{})
+	s := wsktest.Must(t, func(p *wsk.IRP) ntstatus.Status {
+		return w.Socket(wsk.AFInet, wsk.SockStream, wsk.IPProtoTCP, wsk.ConnectionSocket, nil, nil, nil, 0, p)
+	})
+	defer wsktest.Must(t, s.CloseSocket)
+	set := func(n, room int) winsock.Error {
+		var returned uint32
+		return winsock.Socket{WSK: s}.WSAIoctl(wsk.SIOSetWFPConnectionRedirectRecords, make([]byte, n), make([]byte, room), &returned, nil, nil)
+	}
+	for _, hops := range []int{1, redirect.MaxHops} {
+		n := redirect.SealedLen(hops)
+		require.Equal(t, winsock.WSAEAcces, set(n, 0))
+		require.Equal(t, winsock.WSAEInval, set(n, 1))
+		require.Equal(t, winsock.WSAEInval, set(n+1, 0))
+	}
+	require.Equal(t, winsock.WSAEInval, set(redirect.SealedLen(0), 0))
+	require.Equal(t, winsock.WSAEInval, set(redirect.SealedLen(redirect.MaxHops+1), 0))
+}
+
+// What a call that waits says of its result: how long it is, and, of the redirect queries
+// only, that there is no connection (SC-16). AMB-21: NOT_FOUND is what the owner wants.
+func TestWaitedCalls(t *testing.T) {
+	w := wsktest.Open(t, wsk.Debug{})
+	open := func(c wsk.Category, d wsk.Dispatch) winsock.Socket {
+		typ, protocol := wsk.SockStream, wsk.IPProtoTCP
+		if c == wsk.DatagramSocket {
+			typ, protocol = wsk.SockDgram, wsk.IPProtoUDP
+		}
+		s := wsktest.Must(t, func(p *wsk.IRP) ntstatus.Status {
+			return w.Socket(wsk.AFInet, typ, protocol, c, nil, d, nil, 0, p)
+		})
+		t.Cleanup(func() { wsktest.Must(t, s.CloseSocket) })
+		return winsock.Socket{WSK: s, NotFound: winsock.ErrorNotFound}
+	}
+	ask := func(s winsock.Socket, code uint32) winsock.Error {
+		var n uint32
+		return s.WSAIoctl(code, nil, make([]byte, 64), &n, nil, nil)
+	}
+	for _, code := range []uint32{wsk.SIOQueryWFPConnectionRedirectRecords, wsk.SIOQueryWFPConnectionRedirectContext} {
+		require.Equal(t, winsock.WSAENotConn, ask(open(wsk.ConnectionSocket, nil), code))
+		require.Equal(t, winsock.WSAENotConn, ask(open(wsk.ListenSocket, nil), code))
+		require.Equal(t, winsock.FromStatus(ntstatus.InvalidDeviceRequest), ask(open(wsk.BasicSocket, nil), code))
+		require.Equal(t, winsock.ErrorNotFound, ask(open(wsk.DatagramSocket, nil), code))
+	}
+	require.Equal(t, winsock.FromStatus(ntstatus.InvalidDeviceRequest), ask(open(wsk.ConnectionSocket, nil), 0x12345))
+
+	var n uint32
+	require.Equal(t, winsock.Success, open(wsk.ConnectionSocket, nil).WSAIoctl(wsk.SIOQueryWFPALEEndpointHandle, nil, make([]byte, 64), &n, nil, nil))
+	require.EqualValues(t, 8, n)
+}
+
+// RED-UM-12: the messages of a buffer, and what is none. Each begins at a multiple of 8.
+func TestControl(t *testing.T) {
+	want := []wsk.ControlMessage{{Level: 1, Type: 2, Data: []byte("records")}, {Level: 3, Type: 4, Data: []byte{}}}
+	b := winsock.AppendControl(nil, want...)
+	require.Len(t, b, 24+16)
+	got, err := winsock.ParseControl(b)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	got, err = winsock.ParseControl(nil)
+	require.NoError(t, err)
+	require.Empty(t, got)
+	for _, c := range []struct {
+		b   []byte
+		why string
+	}{
+		{b[:15], "winsock: control data: 15 bytes at 0, a header has 16"},
+		{b[:39], "winsock: control data: 15 bytes at 24, a header has 16"},
+		{append([]byte{15}, make([]byte, 15)...), "winsock: control data: the message at 0 says 15 bytes of 16"},
+		{append([]byte{17}, make([]byte, 15)...), "winsock: control data: the message at 0 says 17 bytes of 16"},
+	} {
+		_, err := winsock.ParseControl(c.b)
+		require.EqualError(t, err, c.why)
+	}
+}
+
 // What ParseControl takes it gives back the same; what it refuses it explains.
 func FuzzParseControl(f *testing.F) {
 	f.Add(winsock.AppendControl(nil, wsk.ControlMessage{Type: 60, Data: []byte("records")}, wsk.ControlMessage{Level: 41, Type: 70}))
