@@ -20,7 +20,7 @@ const maxAliases = 16
 // read takes the addresses of the name that was asked for out of a message, which
 // may call it by aliases. Records of other names say nothing about it.
 func read(query, m *dns.Msg) (a answer, ok bool) {
-	if !m.Response || m.Id != query.Id || m.Rcode != dns.RcodeSuccess || len(query.Question) != 1 || len(m.Question) != 1 {
+	if query.Opcode != dns.OpcodeQuery || m.Opcode != dns.OpcodeQuery || !m.Response || m.Id != query.Id || m.Rcode != dns.RcodeSuccess || len(query.Question) != 1 || len(m.Question) != 1 {
 		return a, false
 	}
 	q := query.Question[0]

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,6 +179,50 @@ func TestAnswersFitTheProgram(t *testing.T) {
 		require.Equal(t, c.comes < c.sent, r.Truncated, what)
 		s.proxy.Close()
 	}
+}
+
+// A NOTIFY asks for no address: nothing is believed of what comes back, whatever it looks like.
+func TestOnlyAQueryTeaches(t *testing.T) {
+	for name, change := range map[string]func(asked, answered *dns.Msg){
+		"asked":    func(asked, _ *dns.Msg) { asked.Opcode = dns.OpcodeNotify },
+		"answered": func(_, answered *dns.Msg) { answered.Opcode = dns.OpcodeNotify },
+	} {
+		var answered dns.Msg
+		q := new(dns.Msg).SetQuestion("app.example.", dns.TypeA)
+		change(q, &answered)
+		to := raw(t, func(q *dns.Msg, send func([]byte)) {
+			send(reply(q, func(m *dns.Msg) { m.Opcode = answered.Opcode }, "app.example. 60 IN A 198.51.100.7"))
+		})
+		s := newSite(t, Options{Resolver: to, Logf: t.Logf}, false)
+		r, _, err := (&dns.Client{Timeout: time.Minute}).Exchange(q, s.proxy.Addr().String())
+		require.NoError(t, err)
+		require.Len(t, r.Answer, 1, name)
+		require.Empty(t, s.names.Name(web), name)
+		s.proxy.Close()
+	}
+}
+
+// What cannot be carried is logged, but not without end: the rest is counted.
+func TestComplaintsAreBounded(t *testing.T) {
+	const queries = 200
+	var lines, counted atomic.Int64
+	s := newSite(t, Options{Logf: func(format string, args ...any) {
+		if n, ok := args[0].(int); ok {
+			counted.Add(int64(n))
+		} else {
+			lines.Add(1)
+		}
+	}}, false)
+	began := time.Now()
+	for range queries {
+		r, err := s.askItself("app.example.")
+		require.NoError(t, err)
+		require.Equal(t, dns.RcodeRefused, r.Rcode)
+	}
+	seconds := int64(time.Since(began)/time.Second) + 2
+	s.proxy.Close()
+	require.LessOrEqual(t, lines.Load(), seconds*complaintsASecond)
+	require.EqualValues(t, queries, lines.Load()+counted.Load())
 }
 
 // A program that floods the proxy with queries to a resolver that never answers has a

@@ -51,6 +51,7 @@ type Proxy struct {
 	waiting chan struct{}
 	slots   chan struct{}
 	flooded sync.Once
+	refused complaints
 	ctx     context.Context
 	cancel  context.CancelFunc
 	serving sync.WaitGroup
@@ -62,7 +63,7 @@ func Start(ctx context.Context, opts Options) (*Proxy, error) {
 	if opts.Logf == nil {
 		opts.Logf = func(string, ...any) {}
 	}
-	p := &Proxy{opts: opts, waiting: make(chan struct{}, maxWaiting), slots: make(chan struct{}, maxQueries)}
+	p := &Proxy{opts: opts, waiting: make(chan struct{}, maxWaiting), slots: make(chan struct{}, maxQueries), refused: complaints{logf: opts.Logf}}
 	udp, tcp, err := listen(ctx, opts.Listen)
 	if err != nil {
 		return nil, err
@@ -72,7 +73,9 @@ func Start(ctx context.Context, opts Options) (*Proxy, error) {
 	in := fwps.Incoming{ProcessID: opts.ProcessID, AppID: opts.AppID, Local: p.Addr(), Protocol: fwps.ProtocolUDP}
 	p.socket = opts.ALE.NewSocket(in)
 	in.Protocol = fwps.ProtocolTCP
-	p.tcp = &listener{TCPListener: tcp, socket: opts.ALE.NewSocket(in), ctx: p.ctx, logf: opts.Logf}
+	p.tcp = &listener{TCPListener: tcp, socket: opts.ALE.NewSocket(in), ctx: p.ctx, logf: opts.Logf,
+		deciding: make(chan struct{}, maxDeciding), decided: make(chan net.Conn)}
+	p.serving.Go(p.tcp.serve)
 	handler := dns.HandlerFunc(p.answer)
 	p.servers = []*dns.Server{{PacketConn: udp, Handler: handler, UDPSize: dns.MaxMsgSize}, {Listener: p.tcp, Handler: handler}}
 	for _, s := range p.servers {
@@ -121,6 +124,7 @@ func (p *Proxy) Close() {
 		p.serving.Wait() // They have waited for all queries then.
 		p.socket.Close()
 		p.tcp.socket.Close()
+		p.refused.close()
 	})
 }
 
@@ -138,7 +142,7 @@ func (p *Proxy) answer(w dns.ResponseWriter, q *dns.Msg) {
 	defer cancel()
 	r, err := p.carry(ctx, w, q)
 	if err != nil {
-		p.opts.Logf("dns: query of %s: %v", w.RemoteAddr(), err)
+		p.refused.tell("dns: query of %s: %v", w.RemoteAddr(), err)
 		rcode := dns.RcodeServerFailure
 		if b := (*ale.BlockedError)(nil); errors.As(err, &b) || errors.Is(err, errNowhere) {
 			rcode = dns.RcodeRefused

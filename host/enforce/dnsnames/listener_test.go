@@ -1,0 +1,80 @@
+package dnsnames
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host"
+	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
+)
+
+// Who connects is answered also while a callout takes its time with others; of whom there
+// are so many, and no more.
+func TestSlowDecisionsHoldNobody(t *testing.T) {
+	var slow, deciding atomic.Int64
+	release, begun := make(chan struct{}), make(chan struct{}, 2*maxDeciding)
+	slow.Store(2 * maxDeciding)
+	e := host.New(host.Options{})
+	_, _, err := e.RegisterCallout("c", fwps.CalloutFunc(func(ctx context.Context, _ *fwps.Call, v *fwps.Verdict) error {
+		v.Action = fwp.ActionPermit
+		if slow.Add(-1) < 0 {
+			return nil
+		}
+		deciding.Add(1)
+		defer deciding.Add(-1)
+		begun <- struct{}{}
+		<-release
+		return nil
+	}))
+	require.NoError(t, err)
+	require.NoError(t, e.Update(func(p *fwpm.Policy) error {
+		p.Callouts = []fwpm.Callout{{ID: "c", Name: "c"}}
+		p.Filters = []fwpm.Filter{{ID: 1, Name: "slow", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionCalloutTerminating, Callout: "c",
+			Conditions: []fwpm.Condition{{Field: fwpm.ConditionIPProtocol, Match: fwp.MatchEqual, Value: fwp.U8(fwps.ProtocolTCP)}}}}
+		return nil
+	}))
+	names := &Names{}
+	p, err := Start(t.Context(), Options{ALE: ale.New(ale.Options{Classifier: e, Store: memstore.New(0), PeerName: names.Name}), Names: names,
+		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Resolver: resolver(t, false), ProcessID: 1, AppID: "/proxy", Logf: t.Logf})
+	require.NoError(t, err)
+	defer p.Close()
+	over := sync.OnceFunc(func() { close(release) })
+	defer over()
+	connect := func() {
+		c, err := net.Dial("tcp", p.Addr().String())
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+	}
+	ask := func() {
+		r, _, err := (&dns.Client{Net: "tcp", Timeout: time.Minute}).Exchange(new(dns.Msg).SetQuestion("app.example.", dns.TypeA), p.Addr().String())
+		require.NoError(t, err)
+		require.Len(t, r.Answer, 1)
+	}
+	for range maxDeciding - 1 {
+		connect()
+		<-begun
+	}
+	slow.Store(0)
+	ask()
+
+	slow.Store(maxDeciding)
+	for range maxDeciding {
+		connect()
+	}
+	<-begun
+	require.Never(t, func() bool { return deciding.Load() > maxDeciding }, 200*time.Millisecond, time.Millisecond)
+	over()
+	ask()
+}
