@@ -24,7 +24,7 @@ import (
 func newLearn() *cobra.Command {
 	var o learnOptions
 	cmd := &cobra.Command{
-		Use:   "learn --out FILE [flags] [-- COMMAND [ARGS...]]",
+		Use:   "learn {--out FILE | --extend FILE} [flags] [-- COMMAND [ARGS...]]",
 		Short: "Watch a command and draft the policy that permits what it did",
 		Long: `Learn runs a command with everything permitted (Linux), or reads a flight file (every
 system), and writes a policy that permits the connections there were and blocks all

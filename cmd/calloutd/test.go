@@ -172,7 +172,7 @@ func casesAt(path string) (files []string, err error) {
 	}
 	beside := casesBeside(path)
 	if _, err := os.Stat(beside); err != nil {
-		return nil, fmt.Errorf("%s has no cases: %w", path, err)
+		return nil, fmt.Errorf("%s has no cases, which would be in %s: %w", path, beside, errors.Unwrap(err))
 	}
 	return []string{beside}, nil
 }

@@ -97,7 +97,8 @@ func TestAPolicyThatIsWrongLeavesTheOneBeforeInForce(t *testing.T) {
 	for text, want := range map[string]string{
 		"version: 1\nfilters: [{layer: NOWHERE}]\n":                                            "policy.yaml:2:",
 		"version: 1\ncallouts: [{id: x, wasm: x.wasm}]\n":                                      "policy.yaml:2:26: open",
-		"version: 1\nproxies: [{id: x, listen: '192.0.2.1:1', kind: peek}]\n":                  "policy.yaml:2:",
+		"version: 1\nproxies: [{id: x, listen: '192.0.2.1:1', kind: peek}]\n":                  "this system has no address 192.0.2.1",
+		"version: 1\nproxies: [{id: x, listen: '192.0.2.1:1', kind: dns}]\n":                   "this system has no address 192.0.2.1",
 		"version: 1\nproxies: [{id: x, listen: '" + busy.Addr().String() + "', kind: peek}]\n": "something else listens at " + busy.Addr().String(),
 		"version: 1\nproxies: [{id: x, listen: '" + busy.Addr().String() + "', kind: dns}]\n":  "something else listens at " + busy.Addr().String(),
 		"version: 1\ncallouts: [{id: x, go: x}]\n":                                             "is not a folder with Go source",

@@ -66,8 +66,11 @@ func (r *Runner) startProxies(p *Policy) error {
 		}
 		local, err := r.proxy(px)
 		if err != nil {
-			if errors.Is(err, ntstatus.AddressAlreadyExists) || errors.Is(err, syscall.EADDRINUSE) {
+			switch {
+			case errors.Is(err, ntstatus.AddressAlreadyExists), errors.Is(err, syscall.EADDRINUSE):
 				err = fmt.Errorf("%w: something else listens at %s; port 0 is one that is free", err, px.Listen)
+			case errors.Is(err, ntstatus.InvalidAddressComponent), errors.Is(err, syscall.EADDRNOTAVAIL):
+				err = fmt.Errorf("%w: this system has no address %s", err, px.Listen.Addr())
 			}
 			errs = append(errs, p.File.At("proxy", px.ID, "listen", err))
 			continue

@@ -74,7 +74,7 @@ func (p *policy) Configure(b []byte) error {
 	if err := d.Decode(&c); err == io.EOF {
 		return errors.New("there is none: expected rules")
 	} else if err != nil {
-		return err
+		return errors.New(strings.Replace(err.Error(), "json: unknown field", "the configuration has no key", 1))
 	}
 	switch c.Otherwise {
 	case "", "permit":

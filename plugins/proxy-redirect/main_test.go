@@ -50,7 +50,7 @@ func TestClassify(t *testing.T) {
 func TestConfigureRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		``:                      "there is none: expected rules",
-		`{"ruls":[]}`:           "unknown field",
+		`{"ruls":[]}`:           `the configuration has no key "ruls"`,
 		`{"otherwise":"maybe"}`: "otherwise:",
 		`{"rules":[{"destinations":["x"],"proxy":"127.0.0.1:9","proxy_pid":7}]}`:                         "rules[0].destinations[0]:",
 		`{"rules":[{"destinations":["0.0.0.0/0"],"proxy":"127.0.0.1:9"}]}`:                               "rules[0].proxy_pid:",

@@ -132,8 +132,8 @@ func (a *Attachment) load() error {
 	}
 	var o ebpf.CollectionOptions
 	if dir := a.pinDir(); dir != "" {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("cgroupbpf: %w", err)
+		if err := makePinDir(dir, a.opts.PinDir); err != nil {
+			return err
 		}
 		o.Maps.PinPath = dir
 		for _, m := range spec.Maps {

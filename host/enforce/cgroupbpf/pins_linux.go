@@ -43,6 +43,21 @@ func (a *Attachment) pinDir() string {
 	return filepath.Join(a.opts.PinDir, "calloutd-"+hex.EncodeToString(h.Sum(nil))[:16])
 }
 
+// makePinDir makes the folder, where the kernel can keep what is pinned.
+func makePinDir(dir, parent string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("cgroupbpf: %w", err)
+	}
+	var at unix.Statfs_t
+	if err := unix.Statfs(dir, &at); err != nil {
+		return fmt.Errorf("cgroupbpf: %w", &os.PathError{Op: "pin", Path: dir, Err: err})
+	}
+	if at.Type != unix.BPF_FS_MAGIC {
+		return errors.Join(fmt.Errorf("cgroupbpf: %s is in no BPF file system, which is what keeps programs: `mount -t bpf bpf /sys/fs/bpf` mounts one", parent), os.Remove(dir))
+	}
+	return nil
+}
+
 // A pin is a link that is pinned.
 type pin struct {
 	link.Link
@@ -183,7 +198,10 @@ func exists(id uint64, path string) bool {
 // cgroupID is what the kernel calls a cgroup. Of other folders it is an error.
 func cgroupID(dir string) (uint64, error) {
 	var at unix.Statfs_t
-	if err := unix.Statfs(dir, &at); err != nil {
+	switch err := unix.Statfs(dir, &at); {
+	case errors.Is(err, unix.ENOENT):
+		return 0, fmt.Errorf("%w: mkdir in a cgroup makes one", &os.PathError{Op: "cgroup", Path: dir, Err: err})
+	case err != nil:
 		return 0, &os.PathError{Op: "cgroup", Path: dir, Err: err}
 	}
 	if at.Type != unix.CGROUP2_SUPER_MAGIC {

@@ -92,6 +92,17 @@ func TestPinned(t *testing.T) {
 	require.ErrorContains(t, Detach(s.cgroup, s.opts.PinDir), "nothing of calloutd is pinned in "+s.opts.PinDir+" for "+s.cgroup)
 }
 
+// What is no BPF file system keeps nothing, and is left as it was.
+func TestOnlyBPFFileSystemsKeepPins(t *testing.T) {
+	opts := pinned(t, new(fwpm.Policy), nil).opts
+	opts.PinDir = t.TempDir()
+	_, err := Attach(t.Context(), opts)
+	require.EqualError(t, err, "cgroupbpf: "+opts.PinDir+" is in no BPF file system, which is what keeps programs: `mount -t bpf bpf /sys/fs/bpf` mounts one")
+	left, err := os.ReadDir(opts.PinDir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
 // Who detaches does so although a daemon is there that has the links open.
 func TestDetachWhileAttached(t *testing.T) {
 	s := pinned(t, &fwpm.Policy{Filters: []fwpm.Filter{filter(1, authConnect, fwp.ActionBlock)}}, nil)
