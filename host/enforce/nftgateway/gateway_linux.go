@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -24,7 +25,7 @@ import (
 type Gateway struct {
 	opts    Options
 	carrier carry.Carrier
-	lock    net.Listener // held as long as this gateway runs
+	lock    io.Closer // held as long as this gateway runs
 	listen  []*net.TCPListener
 	udp     []*datagrams
 	budget  *carry.Budget
@@ -98,24 +99,13 @@ func (g *Gateway) takeOver(ctx context.Context) (err error) {
 	return install(&g.opts, g.ports, g.site)
 }
 
-// alone makes sure that no other process is the gateway of that name: the name of
-// an abstract socket belongs to the network namespace, as the table does, and goes
-// with its process.
-func alone(o *Options) (net.Listener, error) {
-	l, err := net.Listen("unix", "@calloutd-gateway-"+o.tableName())
-	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, fmt.Errorf("nftgateway: another gateway with the table %s is running here; give this one another name", o.tableName())
-	}
-	return l, err
-}
-
 // supported says what is missing when the kernel refused.
 func supported(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
 		return &enforce.UnsupportedError{Name: "a gateway of this user", Why: err.Error() + ": " + enforce.MoreRights("CAP_NET_ADMIN")}
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ENOENT):
-		return &enforce.UnsupportedError{Name: "nftables", MinimumKernel: "5.2", Why: err.Error() + ": it needs " + remedyKernel}
+		return &enforce.UnsupportedError{Name: "nftables", MinimumKernel: "5.12", Why: err.Error() + ": it needs " + remedyKernel}
 	}
 	return err
 }

@@ -31,6 +31,6 @@ func Remove(string) error { return nil }
 
 // Probe asks the running kernel for what Start needs.
 func Probe() []enforce.Capability {
-	return []enforce.Capability{{Name: "nftables", Command: enforce.CommandGateway, Need: enforce.Required, MinimumKernel: "5.2",
+	return []enforce.Capability{{Name: "nftables", Command: enforce.CommandGateway, Need: enforce.Required, MinimumKernel: "5.12",
 		Detail: "sends connections to calloutd", Why: "only Linux has it"}}
 }

@@ -19,8 +19,8 @@ const remedyKernel = "a kernel with nft_redir, nft_tproxy, nft_fib_inet, nft_rej
 // with rules for an interface that there is not, and removes it at once.
 func Probe() []enforce.Capability {
 	cs := []enforce.Capability{
-		{Name: "nftables with redirect", MinimumKernel: "5.2", Need: enforce.Required, Detail: "sends connections to calloutd"},
-		{Name: "nftables with tproxy", MinimumKernel: "5.2", Need: enforce.Optional, Detail: "does so without address translation, and takes UDP (--transparent)"},
+		{Name: "nftables with redirect", MinimumKernel: "5.12", Need: enforce.Required, Detail: "sends connections to calloutd"},
+		{Name: "nftables with tproxy", MinimumKernel: "5.12", Need: enforce.Optional, Detail: "does so without address translation, and takes UDP (--transparent)"},
 		{Name: "forwarding", Need: enforce.Optional, Detail: "answers of connections that come from elsewhere go through"},
 	}
 	errs := []error{probeRules(false), probeRules(true), forwarding()}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -205,6 +206,10 @@ func install(o *Options, p ports, s *site) error {
 	return nil
 }
 
+// numbering is held while sets are made: the library numbers those of all gateways by one
+// variable.
+var numbering sync.Mutex
+
 func (t *table) install() error {
 	c, err := nftables.New()
 	if err != nil {
@@ -213,6 +218,8 @@ func (t *table) install() error {
 	c.AddTable(&t.Table) // So that there is one to delete.
 	c.DelTable(&t.Table)
 	c.AddTable(&t.Table)
+	numbering.Lock()
+	defer numbering.Unlock()
 	for _, s := range t.sets {
 		s.Table = &t.Table
 		if err := c.AddSet(&s.Set, s.elements); err != nil {

@@ -1,0 +1,47 @@
+//go:build linux
+
+package nftgateway
+
+import (
+	"net"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/stretchr/testify/require"
+)
+
+// One gateway of a name runs in a network, however it is looked for: another one is refused
+// until the first has ended. Somebody without rights cannot have the name.
+func TestOneGatewayOfAName(t *testing.T) {
+	router(t, func(n *network) {
+		squatter, err := net.Listen("unix", "@calloutd-gateway-calloutd") // Who may do that is anybody.
+		require.NoError(t, err)
+		defer squatter.Close()
+		o := Options{Interfaces: []string{"in"}, ALE: permitAll(), Logf: t.Logf}
+		first, err := Start(t.Context(), o)
+		require.NoError(t, err)
+		_, err = Start(t.Context(), o)
+		require.EqualError(t, err, "nftgateway: another gateway with the table calloutd is running here; give this one another name")
+		require.EqualError(t, Remove(""), err.Error())
+		c, err := nftables.New()
+		require.NoError(t, err)
+		c.FlushRuleset() // It does not take the lock away.
+		require.NoError(t, c.Flush())
+		_, err = Start(t.Context(), o)
+		require.ErrorContains(t, err, "another gateway")
+		other := o
+		other.Name, other.Interfaces = "other", []string{"out"}
+		second, err := Start(t.Context(), other)
+		require.NoError(t, err)
+		require.NoError(t, second.Close())
+		n.at(n.inside, func() { // Another network.
+			lock, err := alone(&o)
+			require.NoError(t, err)
+			require.NoError(t, lock.Close())
+		})
+		require.NoError(t, first.Close())
+		again, err := Start(t.Context(), o)
+		require.NoError(t, err)
+		require.NoError(t, again.Close())
+	})
+}
