@@ -122,7 +122,7 @@ func rows(seen []*flight.Entry, inbound bool) (out []string) {
 		if e.Inbound != inbound {
 			continue
 		}
-		user, program := "unknown", "~"
+		user, program := "unknown", "unknown"
 		if e.UserKnown {
 			user = strconv.Itoa(int(e.User))
 		}
