@@ -130,12 +130,15 @@ func TestExtendAddsToTheEndOfTheFiltersAndChangesNothingElse(t *testing.T) {
 }
 
 func TestWhatCannotBeExtended(t *testing.T) {
+	fs := policydraft.Filters(to("/bin/a", "192.0.2.1:443"))
 	for src, want := range map[string]string{
-		"version: 1\nfilters: [{name: a, layer: ALE_AUTH_CONNECT, action: block}]\n": "filters: [...] on one line cannot be extended",
+		"version: 1\nfilters:\n  - {name: a, layer: ALE_AUTH_CONNECT, action: block}\n...\n":             "they do not end where its text seems to say",
+		"version: 1\nfilters:\n  - {name: a, layer: ALE_AUTH_CONNECT, action: block}\n---\nversion: 1\n": "they do not end where its text seems to say",
+		"version: 1\nfilters: [{name: a, layer: ALE_AUTH_CONNECT, action: block}]\n":                     "filters: [...] on one line cannot be extended",
 		"- a\n":  "it is no policy",
 		"a: [\n": "",
 	} {
-		_, err := policydraft.Extend([]byte(src), nil)
+		_, err := policydraft.Extend([]byte(src), fs)
 		require.ErrorContains(t, err, want)
 	}
 }
