@@ -25,6 +25,15 @@ var (
 	ErrClosed = errors.New("the module is closed")
 )
 
+// A ConfigError is a guest's no to a configuration, when it gets it or in its self-test.
+// A guest that traps has not said no.
+type ConfigError struct {
+	Why  string // in the guest's own words, if it was asked
+	when string
+}
+
+func (e *ConfigError) Error() string { return e.when + e.Why }
+
 // An unfit error has its own text, and is of a kind.
 type unfit struct {
 	error
