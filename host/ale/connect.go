@@ -98,7 +98,7 @@ func (s *Socket) connect(ctx context.Context, remote netip.AddrPort, connect Con
 // outgoing is what is known about a connection that the socket makes.
 func (s *Socket) outgoing(remote netip.AddrPort) fwps.Incoming {
 	in := s.incoming()
-	in.Remote = remote
+	in.Remote = numbered(remote)
 	if in.Local.Addr().Is4() != remote.Addr().Is4() || !in.Local.IsValid() {
 		in.Local = netip.AddrPortFrom(unspecified(remote.Addr()), in.Local.Port())
 	}

@@ -29,7 +29,7 @@ type Options struct {
 	// PeerName says what an address is called: FWPM_CONDITION_PEER_NAME of the
 	// connections that go there, unless their owner has said it. Optional.
 	PeerName func(netip.Addr) string
-	// IsLocal tells what counts as this host (AMB-41). Optional: loopback and
+	// IsLocal tells what counts as this host (AMB-41), without zones. Optional: loopback and
 	// the unspecified address.
 	IsLocal func(netip.Addr) bool
 	// BlockAtRedirect makes a block at CONNECT_REDIRECT and BIND_REDIRECT fail the
@@ -151,7 +151,7 @@ func (e *Enforcer) tell(ev RedirectEvent) {
 }
 
 // local reports whether an address is this host's.
-func (e *Enforcer) local(a netip.AddrPort) bool { return e.opts.IsLocal(a.Addr().Unmap()) }
+func (e *Enforcer) local(a netip.AddrPort) bool { return e.opts.IsLocal(a.Addr().Unmap().WithZone("")) }
 
 func layer(v4 fwpm.LayerID, a netip.AddrPort) fwpm.LayerID { return v4.ForFamily(!a.Addr().Is4()) }
 

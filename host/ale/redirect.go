@@ -101,7 +101,7 @@ func (e *Enforcer) plan(ctx context.Context, s *scratch, keep plan) (plan, error
 	}
 	r := d.Connect
 	if r.Remote != in.Remote {
-		r.Remote = arrives(r.Remote, in.Local)
+		r.Remote = sameLink(numbered(arrives(r.Remote, in.Local)), in.Remote)
 	}
 	ev := RedirectEvent{Layer: in.Layer, Original: in.Remote, Target: r.Remote, Filter: r.ModifierFilterID, Callout: r.ModifierCallout,
 		ProcessID: in.ProcessID, AppID: in.AppID}

@@ -5,6 +5,7 @@ package seccomp
 import (
 	"encoding/binary"
 	"net/netip"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,13 +43,25 @@ func parse(domain int32, sa []byte) (netip.AddrPort, unix.Errno) {
 	return address(sa), 0
 }
 
-// address reads a sockaddr_in or sockaddr_in6. A v4-mapped address stays one.
+// address reads a sockaddr_in or sockaddr_in6. A v4-mapped address stays one. One of a
+// link is in the zone that the scope numbers; of others the kernel does not read it.
 func address(sa []byte) netip.AddrPort {
 	port := binary.BigEndian.Uint16(sa[2:])
 	if family(sa) == unix.AF_INET {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(sa[4:8])), port)
 	}
-	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(sa[8:24])), port)
+	a := netip.AddrFrom16([16]byte(sa[8:24]))
+	if len(sa) >= sockaddr6Len && ofLink(a) {
+		if scope := binary.NativeEndian.Uint32(sa[24:]); scope != 0 {
+			a = a.WithZone(strconv.FormatUint(uint64(scope), 10))
+		}
+	}
+	return netip.AddrPortFrom(a, port)
+}
+
+// ofLink reports whether an address means something on one link only.
+func ofLink(a netip.Addr) bool {
+	return !a.Is4In6() && (a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() || a.IsInterfaceLocalMulticast())
 }
 
 // putSockaddr writes an address for a socket of the given domain into b, which
@@ -65,6 +78,8 @@ func putSockaddr(b []byte, domain int32, to netip.AddrPort) []byte {
 		b = b[:sockaddr6Len]
 		clear(b)
 		copy(b[8:], a16[:])
+		scope, _ := strconv.ParseUint(a.Zone(), 10, 32) // ale has made numbers of names.
+		binary.NativeEndian.PutUint32(b[24:], uint32(scope))
 		binary.NativeEndian.PutUint16(b, unix.AF_INET6)
 	}
 	binary.BigEndian.PutUint16(b[2:], to.Port())

@@ -1,0 +1,32 @@
+package ale
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+)
+
+// numbered is an address whose zone is a number, as in a SOCKADDR_IN6 and as both ends of
+// a connection see it. The zone of an interface that there is not stays as it is.
+func numbered(a netip.AddrPort) netip.AddrPort {
+	zone := a.Addr().Zone()
+	if zone == "" || zone[0] >= '0' && zone[0] <= '9' {
+		return a
+	}
+	i, err := net.InterfaceByName(zone)
+	if err != nil {
+		return a
+	}
+	return netip.AddrPortFrom(a.Addr().WithZone(strconv.Itoa(i.Index)), a.Port())
+}
+
+// sameLink is where a callout sends a connection to a link-local address: on the link of
+// the original destination, unless it says which. A wasm callout cannot: its answer has
+// no scope.
+func sameLink(to, original netip.AddrPort) netip.AddrPort {
+	a, zone := to.Addr(), original.Addr().Zone()
+	if zone == "" || a.Zone() != "" || a.Is4In6() || !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast() {
+		return to
+	}
+	return netip.AddrPortFrom(a.WithZone(zone), to.Port())
+}
