@@ -38,10 +38,10 @@ LANGUAGE is one of ` + strings.Join(project.Names(), ", ") + `.`,
 				return err
 			}
 			name := args[1]
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), `%s/%s is a policy in %s. Next:
-  calloutd build %s
-  calloutd test %s
-`, name, l.Main, l.Title, name, name)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), `%[1]s is a policy, and %[1]s/%[2]s its callout in %[3]s. Next:
+  calloutd build %[1]s
+  calloutd test %[1]s
+`, name, l.Main, l.Title)
 			return err
 		},
 	}

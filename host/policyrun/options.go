@@ -15,7 +15,8 @@ import (
 // Options configure a Runner or a described policy. The zero value works. The
 // functions may be called on many goroutines at a time, before Load returns, too.
 type Options struct {
-	// Store keeps redirect records and is the caller's to close. Optional: in memory.
+	// Store keeps redirect records and is the caller's to close, after the Runner.
+	// Optional: in memory.
 	Store redirect.Store
 	// SealKey makes redirect records and handles good after a restart with the same
 	// key. Optional: those of this Runner are its own.

@@ -189,7 +189,7 @@ func (r *Runner) Drain(ctx context.Context) {
 // Close ends the proxies, the policies and what they stand on. It waits for the
 // connections of the Dialer: whoever has them closes them before, those that an
 // http.Transport keeps idle with CloseIdleConnections. What the Dialer is asked later
-// fails.
+// fails. A Store of the Options stays open: whoever made it closes it, after the Runner.
 func (r *Runner) Close() {
 	r.changing.Lock()
 	defer r.changing.Unlock()
