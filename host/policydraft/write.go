@@ -57,7 +57,7 @@ func Extend(src []byte, fs []Filter) ([]byte, error) {
 		return nil, errors.New("it is no policy")
 	}
 	top := doc.Content[0].Content
-	at, indent, had := -1, "  ", 0
+	at, indent := -1, "  "
 	lines := strings.SplitAfter(strings.TrimRight(string(src), "\n")+"\n", "\n")
 	lines = lines[:len(lines)-1]
 	for i := 0; i+1 < len(top); i += 2 {
@@ -69,7 +69,7 @@ func Extend(src []byte, fs []Filter) ([]byte, error) {
 			return nil, errFlow
 		}
 		indent = strings.Repeat(" ", max(0, v.Column-1))
-		at, had = len(lines), len(v.Content)
+		at = len(lines)
 		if i+2 < len(top) {
 			at = top[i+2].Line - 1
 		}
@@ -85,18 +85,7 @@ func Extend(src []byte, fs []Filter) ([]byte, error) {
 	for i := range fs {
 		b.WriteString(fs[i].yaml(indent))
 	}
-	out := []byte(strings.Join(lines[:at], "") + b.String() + strings.Join(lines[at:], ""))
-	if n, err := filtersIn(out); err != nil || n != had+len(fs) {
-		return nil, errors.New("its filters cannot be extended: they do not end where its text seems to say")
-	}
-	return out, nil
-}
-
-// filtersIn is how many filters a policy has.
-func filtersIn(src []byte) (int, error) {
-	var p struct{ Filters []yaml.Node }
-	err := yaml.Unmarshal(src, &p)
-	return len(p.Filters), err
+	return []byte(strings.Join(lines[:at], "") + b.String() + strings.Join(lines[at:], "")), nil
 }
 
 // between reports whether a line is blank, or a comment at its beginning: such
@@ -133,7 +122,7 @@ func rows(seen []*flight.Entry, inbound bool) (out []string) {
 		if e.Inbound != inbound {
 			continue
 		}
-		user, program := "unknown", "unknown"
+		user, program := "unknown", "~"
 		if e.UserKnown {
 			user = strconv.Itoa(int(e.User))
 		}

@@ -25,7 +25,7 @@ const (
 )
 
 // Version changes with what Rewrite makes of a module.
-const Version = 13
+const Version = 14
 
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the
@@ -67,16 +67,13 @@ func Strip(wasm []byte) (_ []byte, err error) {
 
 // Rewrite returns the metered form of a core module. Of its custom sections only
 // the names of functions and the source lines are left, for traps.
-// The original must have been validated; what is malformed is an *Error all the
-// same. Entries are names of exported functions that get an Entry.
+// What is malformed is an *Error, what the compiler could take too long for an
+// *EffortError; but the original must be validated besides.
+// Entries are names of functions that get an Entry if they are exported.
 func Rewrite(wasm []byte, entries ...string) (_ []byte, err error) {
 	defer guard(&err)
 	m := parse(wasm)
-	p, err := m.passes(entries)
-	if err != nil {
-		return nil, err
-	}
-	return m.write(p.all()...), nil
+	return m.write(m.passes(entries).all()...), nil
 }
 
 // Unmetered is what Rewrite makes of a module but for the metering, for
@@ -95,14 +92,12 @@ type passes struct {
 	depth  *depth
 }
 
-func (m *module) passes(entries []string) (p passes, err error) {
-	p = passes{m, new(thread), newFuel(m), newDepth(m)}
+func (m *module) passes(entries []string) passes {
+	p := passes{m, new(thread), newFuel(m), newDepth(m)}
 	for _, name := range entries {
-		if err := p.fuel.addEntry(name); err != nil {
-			return p, err
-		}
+		p.fuel.addEntry(name)
 	}
-	return p, nil
+	return p
 }
 
 // all are in their order. Those that look at the guest's own code come before

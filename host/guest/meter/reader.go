@@ -19,6 +19,8 @@ func guard(err *error) {
 	case nil:
 	case *Error:
 		*err = e
+	case *EffortError:
+		*err = e
 	default:
 		panic(e)
 	}
