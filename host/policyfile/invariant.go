@@ -58,6 +58,12 @@ func (r *reader) invariant(n *yaml.Node) {
 	if f.keys["must"] != nil && f.vals["must"] != nil && len(v.Must) == 0 {
 		r.fail(at(f.vals["must"]), "", "must: the list is empty, so nothing could be right")
 	}
+	for _, k := range []struct{ key, so string }{{"to", "it is about every destination"}, {"not_to", "nothing is left out"}, {"ports", "it is about every port"},
+		{"proxies", "a redirect may go anywhere"}} {
+		if n := f.vals[k.key]; n != nil && n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+			r.notes = append(r.notes, note{at(n), k.key + ": the list is empty, which is the same as none: " + k.so})
+		}
+	}
 	r.Invariants = append(r.Invariants, v)
 }
 

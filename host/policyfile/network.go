@@ -2,6 +2,7 @@ package policyfile
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"strconv"
@@ -31,7 +32,21 @@ func (r *reader) set(n *yaml.Node) {
 			all = append(all, p)
 		}
 	})
+	if len(all) == 0 {
+		r.noteEmpty(f, "set", id, "prefixes", "no address is in it")
+	}
 	r.sets[id] = all
+}
+
+// noteEmpty notes that a list has nothing in it.
+func (r *reader) noteEmpty(f fields, kind, id, key, so string) {
+	v := f.vals["file"]
+	if v == nil {
+		v = f.vals[key]
+	}
+	if v != nil {
+		r.notes = append(r.notes, note{at(v), fmt.Sprintf("%s %q is empty: %s", kind, id, so)})
+	}
 }
 
 func (r *reader) table(n *yaml.Node) {
@@ -69,6 +84,9 @@ func (r *reader) table(n *yaml.Node) {
 			add(file, words[0].place, Row{p, int32(v)})
 		}
 	})
+	if len(all) == 0 {
+		r.noteEmpty(f, "table", id, "rows", "no address has a number in it")
+	}
 	r.tables[id] = all
 }
 

@@ -142,6 +142,7 @@ type reader struct {
 	open     func(path string) ([]byte, error)
 	sets     map[string][]netip.Prefix
 	tables   map[string][]Row
+	notes    []note
 	replaced []string // what stands for something in the configuration that is read
 
 	noun, keys string // what the file is and holds, for messages

@@ -11,9 +11,15 @@ import (
 )
 
 // Warnings are what the engine takes and hardly anybody means, in the order of their
-// places: objects that nothing uses, and callouts that know a proxy where nothing can be
+// places: objects that nothing uses, lists with nothing in them, and callouts that know a proxy where nothing can be
 // redirected. Those of policies beside this one (Beside) are not among them.
 func (f *File) Warnings() []Problem { return f.warnings }
+
+// A note is a warning for which the reader sees the reason.
+type note struct {
+	place
+	text string
+}
 
 // warn looks for them in a policy without mistakes.
 func (r *reader) warn() {
@@ -21,6 +27,9 @@ func (r *reader) warn() {
 	w.unused()
 	w.redirectsNowhere()
 	w.namesNobodyHears()
+	for _, n := range r.notes {
+		w.fail(n.place, "", "%s", n.text)
+	}
 	for _, p := range w.sorted() {
 		p.Warning = true
 		r.warnings = append(r.warnings, p)
