@@ -89,6 +89,9 @@ func (d *datagrams) receive(ctx context.Context) {
 			d.g.opts.Logf("nftgateway: datagram from %s was not sent here by the rules", from)
 			continue
 		}
+		if from.Port() == 0 || to.Port() == 0 { // Nobody's; and a socket that is connected to it is to all ports.
+			continue
+		}
 		d.give(ctx, ends{plain(from), to}, b[:n])
 	}
 }
