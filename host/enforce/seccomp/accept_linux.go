@@ -71,6 +71,9 @@ func (w *worker) acceptOne(listening *ale.Socket, fd, flags int) unix.Errno {
 // waitAccept accepts a connection and leaves the peer's address in w.sa.
 func (w *worker) waitAccept(flags int) (int, unix.Errno) {
 	for blocking := w.sock.blocking(); ; {
+		if w.t.full() { // Who waits stays with the kernel.
+			return -1, unix.EMFILE
+		}
 		if blocking && !readable(w.fd) {
 			if e := w.park(unix.EPOLLIN, unix.SO_RCVTIMEO); e != 0 {
 				if e == unix.EINPROGRESS {
@@ -128,5 +131,5 @@ func (w *worker) install(fd, flags int) unix.Errno {
 	case unix.ENOTTY:
 		return w.fail("give it a socket", &enforce.UnsupportedError{Name: "SECCOMP_IOCTL_NOTIF_ADDFD", MinimumKernel: "5.9"})
 	}
-	return e // EMFILE: the program has too many.
+	return e // EMFILE: another thread was faster.
 }

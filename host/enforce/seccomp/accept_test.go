@@ -46,6 +46,7 @@ func init() {
 		say(netip.AddrPortFrom(netip.AddrFrom4(peer.Addr), uint16(peer.Port)), flags == unix.FD_CLOEXEC)
 	}
 	programs["accept errnos"] = acceptErrnos
+	programs["accept at its limit"] = acceptsAtItsLimit
 	programs["accept signalled"] = func(args []string) {
 		l := listenRaw()
 		var e error
@@ -58,6 +59,41 @@ func init() {
 		_, _, e = unix.Accept4(l, 0)
 		say(name(errno(e)))
 	}
+}
+
+// acceptsAtItsLimit accepts while it may have no more descriptors, with nobody there and
+// with somebody, and afterwards.
+func acceptsAtItsLimit([]string) {
+	l := listenRaw()
+	_, addr, _ := getName(l)
+	accept := func() int {
+		fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
+		say("accept", name(errno(err)))
+		return fd
+	}
+	limited := func(f func() int, more uint64) {
+		var old unix.Rlimit
+		check(unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+		free, err := unix.Dup(l)
+		check(err)
+		unix.Close(free)
+		check(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free) + more, Max: old.Max}))
+		f()
+		check(unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	}
+	limited(accept, 0)
+	c, e := dial(addr)
+	say(name(e))
+	limited(accept, 0)
+	_, err := unix.Write(accept(), []byte("hello"))
+	check(err)
+	b := make([]byte, 5)
+	n, err := unix.Read(c, b)
+	say(string(b[:max(n, 0)]), name(errno(err)))
+	_, e = dial(addr)
+	say(name(e))
+	check(unix.Dup3(l, 500, unix.O_CLOEXEC))
+	limited(accept, 1) // It has as many as it may, and one of them above the limit.
 }
 
 func acceptErrnos([]string) {
@@ -102,6 +138,13 @@ func TestAcceptErrnosAreNative(t *testing.T) {
 	require.Equal(t, native(t, "accept errnos"), out)
 	require.Contains(t, out, "no address ok 0 true\n")
 	require.Contains(t, out, "fault EFAULT\n")
+}
+
+// As without a supervisor, a program that may have no more descriptors hears so at once, and
+// who has connected to it waits.
+func TestAcceptAtTheProgramsLimit(t *testing.T) {
+	require.Equal(t, "accept EMFILE\nok\naccept EMFILE\naccept ok\nhello ok\nok\naccept ok\n", native(t, "accept at its limit"))
+	require.Equal(t, native(t, "accept at its limit"), run(t, permit, "accept at its limit"))
 }
 
 func TestAcceptGivesWayToSignalsAndTimeouts(t *testing.T) {

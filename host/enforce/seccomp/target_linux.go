@@ -4,6 +4,7 @@ package seccomp
 
 import (
 	"errors"
+	"os"
 	"strconv"
 	"sync/atomic"
 
@@ -130,6 +131,30 @@ func (t *target) getFD(fd int32) (int, error) {
 		return -1, e
 	}
 	return int(own), nil
+}
+
+// full reports whether the process may have no more descriptors. The kernel says how many
+// it has since Linux 6.2; only where these are as many as it may have are they looked at.
+func (t *target) full() bool {
+	var limit unix.Rlimit
+	var st unix.Stat_t
+	if unix.Prlimit(int(t.tid), unix.RLIMIT_NOFILE, nil, &limit) != nil || unix.Fstatat(t.dir, "fd", &st, 0) != nil || uint64(st.Size) < limit.Cur {
+		return false
+	}
+	dir, err := unix.Openat(t.dir, "fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	f := os.NewFile(uintptr(dir), "fd")
+	defer f.Close()
+	names, _ := f.Readdirnames(-1)
+	below := uint64(0)
+	for _, name := range names { // A limit that was lowered leaves those above it.
+		if n, err := strconv.ParseUint(name, 10, 64); err == nil && n < limit.Cur {
+			below++
+		}
+	}
+	return below >= limit.Cur
 }
 
 // sharesRoot reports whether paths of the thread end where those of this process do.
