@@ -1,0 +1,74 @@
+//go:build linux && (amd64 || arm64)
+
+package seccomp
+
+import (
+	"bufio"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
+)
+
+func init() {
+	// dials when told: connects at each line, and says what came of it.
+	programs["dials when told"] = func(args []string) {
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			_, e := dial(netip.MustParseAddrPort(args[0]))
+			say(name(e))
+		}
+	}
+}
+
+// A supervisor that has no descriptors left lets nothing go on undecided: it refuses, says
+// why, and decides again when there are some.
+func TestSupervisorWithoutDescriptors(t *testing.T) {
+	l := listenRaw()
+	defer unix.Close(l)
+	_, addr, _ := getName(l)
+	in, tell, err := os.Pipe()
+	require.NoError(t, err)
+	said, out, err := os.Pipe()
+	require.NoError(t, err)
+	var mu sync.Mutex
+	var logged []string
+	cmd := helper("dials when told", addr.String())
+	cmd.Stdin, cmd.Stdout = in, out
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		supervise(t, Options{ALE: permit, Logf: func(format string, args ...any) {
+			mu.Lock()
+			defer mu.Unlock()
+			logged = append(logged, fmt.Sprintf(format, args...))
+		}}, cmd)
+	}()
+	answers := bufio.NewScanner(said)
+	dials := func() string {
+		_, err := tell.WriteString("go\n")
+		require.NoError(t, err)
+		require.True(t, answers.Scan())
+		return answers.Text()
+	}
+	require.Equal(t, "ok", dials())
+	restore := enforcetest.WithoutDescriptors()
+	defer func() { restore() }()
+	require.Equal(t, "EACCES", dials())
+	restore()
+	require.Equal(t, "ok", dials())
+	require.NoError(t, tell.Close())
+	<-ended
+	for _, f := range []*os.File{in, said, out} {
+		require.NoError(t, f.Close())
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	require.Contains(t, strings.Join(logged, "\n"), "too many open files")
+}
