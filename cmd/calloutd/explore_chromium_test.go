@@ -32,7 +32,11 @@ func TestExplore(t *testing.T) {
 		"by keyboard": testExploreByKeyboard, "mistakes stand beside their fields": testExploreMistakes, "links show the same": testExploreLinks, "cases": testExploreCases,
 		"follows the policy": testExploreFollows, "legible in light and dark, on screens and phones": testExploreLegible, "themes": testExploreThemes,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, tabs) })
+		t.Run(name, func(t *testing.T) {
+			tabs, end := context.WithTimeout(tabs, 10*time.Minute) // A browser may stop to answer.
+			defer end()
+			test(t, tabs)
+		})
 	}
 }
 

@@ -44,13 +44,33 @@ func exploring(t *testing.T, tabs context.Context, policies ...string) *page {
 	t.Cleanup(func() { _ = cmd.Wait() }) // The context has killed it.
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	ctx, end := chromedp.NewContext(tabs, chromedp.WithNewBrowserContext())
-	t.Cleanup(end)
-	p := &page{t: t, ctx: ctx, address: strings.TrimSpace(line)}
+	p := &page{t: t, ctx: tab(t, tabs, chromedp.WithNewBrowserContext()), address: strings.TrimSpace(line)}
 	p.listen()
 	p.emulate("light")
 	p.show(p.address)
 	return p
+}
+
+// tab opens a tab. Now and then a browser on a busy machine starts one that never answers:
+// then another one is opened.
+func tab(t *testing.T, tabs context.Context, options ...chromedp.ContextOption) context.Context {
+	t.Helper()
+	for range 3 {
+		ctx, end := chromedp.NewContext(tabs, options...)
+		opened := make(chan error, 1)
+		go func() { opened <- chromedp.Do(ctx) }()
+		select {
+		case err := <-opened:
+			require.NoError(t, err)
+			t.Cleanup(end)
+			return ctx
+		case <-time.After(time.Minute):
+			end()
+			t.Logf("a tab did not answer: %v", <-opened)
+		}
+	}
+	require.FailNow(t, "the browser opens no tab that answers")
+	return nil
 }
 
 // listen notes what the tab asks for and what it complains about.
@@ -87,9 +107,7 @@ func (p *page) permit(names ...string) {
 
 // another is a new tab that shows an address.
 func (p *page) another(address string) *page {
-	ctx, end := chromedp.NewContext(p.ctx)
-	p.t.Cleanup(end)
-	q := &page{t: p.t, ctx: ctx, address: p.address}
+	q := &page{t: p.t, ctx: tab(p.t, p.ctx), address: p.address}
 	q.listen()
 	q.show(address)
 	return q
