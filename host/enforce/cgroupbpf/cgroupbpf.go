@@ -55,7 +55,7 @@ type Options struct {
 	// are sent without connect() are left out.
 	AskPermitted bool
 	// MaxDatagramBytes is what all datagrams together may take of the memory while they wait,
-	// to be decided or for a proxy; more get lost, but for 2 KiB of each flow. Optional: 64 MiB.
+	// to be decided or for a proxy; more get lost, but for 2 KiB each way of each flow. Optional: 64 MiB.
 	MaxDatagramBytes int64
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)

@@ -19,9 +19,9 @@ const (
 	flowQueue = 32 // datagrams
 )
 
-// A Budget is what the datagrams of all flows may take of the memory, apart from one small one of
-// each flow. Who floods more loses
-// them, as with a network, and does not end the process that decides.
+// A Budget is what the datagrams of all flows may take of the memory, apart from a small one
+// each way of each flow. Who floods more loses them, as with a network, and does not end
+// the process that decides.
 type Budget struct {
 	most  int64 // bytes
 	logf  func(format string, args ...any)
@@ -79,9 +79,9 @@ func (b *Budget) Stats() enforce.DatagramStats {
 
 // A Flow is the datagrams there and back between two.
 type Flow struct {
-	of    *Budget
-	bytes atomic.Int64
-	queue chan *datagram
+	of     *Budget
+	queued atomic.Int64 // bytes
+	queue  chan *datagram
 }
 
 // Flow returns a new one, nil if there are too many: then a datagram is lost.
@@ -110,7 +110,8 @@ func (f *Flow) End() {
 // A datagram is one in memory.
 type datagram struct {
 	room []byte
-	n    int // bytes of room that it has
+	n    int           // bytes of room that it has
+	way  *atomic.Int64 // where room is counted
 }
 
 // Room for datagrams of 2 KiB and each power of two above.
@@ -118,14 +119,15 @@ const smallest = 11
 
 var rooms [17 - smallest]sync.Pool
 
-// room is memory for a datagram, nil if there is none. One small one of each flow always
-// has it: so that of who comes late, however much others have, something is carried.
-func (f *Flow) room(n int) *datagram {
+// room is memory for a datagram that goes one way, whose bytes are counted, nil if there is
+// none. A small one that is alone there always has it: so that of who comes late, however
+// much others have, something is carried, and answered before it is forgotten.
+func (f *Flow) room(n int, way *atomic.Int64) *datagram {
 	class := max(bits.Len(uint(max(n-1, 0))), smallest) - smallest
 	size := int64(1) << (class + smallest)
-	all, own := f.of.bytes.Add(size), f.bytes.Add(size)
+	all, own := f.of.bytes.Add(size), way.Add(size)
 	if all > f.of.most && own > 1<<smallest {
-		f.give(size)
+		f.give(size, way)
 		f.of.lose(noMemory)
 		return nil
 	}
@@ -133,24 +135,24 @@ func (f *Flow) room(n int) *datagram {
 	if d == nil {
 		d = &datagram{room: make([]byte, size)}
 	}
-	d.n = n
+	d.n, d.way = n, way
 	return d
 }
 
 func (f *Flow) free(d *datagram) {
-	size := len(d.room)
+	size, way := len(d.room), d.way
 	rooms[bits.Len(uint(size-1))-smallest].Put(d)
-	f.give(int64(size))
+	f.give(int64(size), way)
 }
 
-func (f *Flow) give(size int64) {
-	f.bytes.Add(-size)
+func (f *Flow) give(size int64, way *atomic.Int64) {
+	way.Add(-size)
 	f.of.bytes.Add(-size)
 }
 
 // Put queues a copy of a datagram.
 func (f *Flow) Put(b []byte) {
-	d := f.room(len(b))
+	d := f.room(len(b), &f.queued)
 	if d == nil {
 		return
 	}

@@ -3,6 +3,7 @@ package carry
 import (
 	"context"
 	"os"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,7 @@ func (f *Flow) Received(s Source, use func(ctx context.Context, b []byte) error)
 	raw, err := s.SyscallConn()
 	var size int
 	var errno syscall.Errno
+	way := new(atomic.Int64)
 	receive := func(flags uintptr) func(uintptr) bool {
 		return func(fd uintptr) bool {
 			n, _, e := unix.Syscall6(unix.SYS_RECVFROM, fd, 0, 0, flags|unix.MSG_DONTWAIT, 0, 0)
@@ -54,7 +56,7 @@ func (f *Flow) Received(s Source, use func(ctx context.Context, b []byte) error)
 		if err := wait(peek); err != nil {
 			return err
 		}
-		d := f.room(size)
+		d := f.room(size, way)
 		if d == nil {
 			return wait(discard)
 		}
