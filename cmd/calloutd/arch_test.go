@@ -49,7 +49,7 @@ var imports = map[string]string{
 	"host/flight/recorder":              "host/flight host/fwp host/fwpm host/fwps host/journal",
 	"host/flight/importer":              "host/flight host/fwps",
 	"host/policydraft":                  "host/flight host/fwps",
-	"host/policyfuzz":                   "host/fwps host/policytest",
+	"host/policyfuzz":                   "host/fwpm host/fwps host/policytest",
 	"host/guest/meter":                  "",
 	"host/guest":                        "host/fwp host/fwpm host/fwps host/guest/meter host/journal sdk/abi",
 	"host":                              "host/arbitrate host/fwp host/fwpm host/fwps host/internal/trie host/redirect wsk/ntstatus",

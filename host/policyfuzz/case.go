@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -24,7 +25,11 @@ func (f *Finding) Case() string {
 		to = in.Local
 	}
 	fmt.Fprintf(&b, "    to: %q\n", to)
-	if in.AppID != ordinaryProgram {
+	switch in.AppID {
+	case ordinaryProgram:
+	case "":
+		b.WriteString("    program: unknown\n")
+	default:
 		fmt.Fprintf(&b, "    program: %s\n", strconv.Quote(in.AppID))
 	}
 	switch {
@@ -39,6 +44,12 @@ func (f *Finding) Case() string {
 		b.WriteString("    protocol: udp\n")
 	default:
 		fmt.Fprintf(&b, "    protocol: %d\n", in.Protocol)
+	}
+	if name := in.Other[fwpm.ConditionPeerName].Text; name != "" {
+		fmt.Fprintf(&b, "    peer_name: %s\n", strconv.Quote(name))
+	}
+	if luid, known := in.Other[fwpm.ConditionIPLocalInterface]; known {
+		fmt.Fprintf(&b, "    interface: %d\n", luid.Uint)
 	}
 	b.WriteString("    expect: {sound: true}\n")
 	return b.String()

@@ -85,7 +85,7 @@ func (s *searcher) mutate(in fwps.Incoming) fwps.Incoming {
 	if other.Inbound != in.Inbound {
 		return other // Their ends stand elsewhere.
 	}
-	switch s.random.IntN(8) {
+	switch s.random.IntN(9) {
 	case 0:
 		in.AppID = other.AppID
 	case 1:
@@ -102,6 +102,8 @@ func (s *searcher) mutate(in fwps.Incoming) fwps.Incoming {
 		in.Remote = netip.AddrPortFrom(flip(in.Remote.Addr(), s.random), in.Remote.Port())
 	case 7:
 		in.UserKnown = !in.UserKnown
+	case 8:
+		in.Other = other.Other
 	}
 	if in.Inbound && in.Local.Addr().Is4() != in.Remote.Addr().Is4() {
 		return other

@@ -168,6 +168,23 @@ func TestConstantsOfTheCodeAreTried(t *testing.T) {
 	require.Equal(t, "203.0.113.77:31337", found[0].In.Remote.String())
 }
 
+// What a name or an interface makes of a connection is found too, and its case has it.
+func TestNamesAndInterfacesAreTried(t *testing.T) {
+	for field, value := range map[fwpm.ConditionID]string{fwpm.ConditionPeerName: "b.example", fwpm.ConditionIPLocalInterface: "7"} {
+		w := world(t, func(context.Context, *fwps.Call, *fwps.Verdict) error { return nil },
+			"  - {name: f, layer: ALE_AUTH_CONNECT, action: block, conditions: [{field: "+field.String()+", value: "+value+"}]}\n"+
+				"invariants:\n  - {name: the web is open, ports: [443], must: [permit]}\n")
+		found, err := policyfuzz.Search(t.Context(), policyfuzz.Options{World: w, Seed: 1, Limit: 2000})
+		require.NoError(t, err)
+		require.Len(t, found, 1, "%v", field)
+		require.Len(t, found[0].In.Other, 1)
+		require.Contains(t, found[0].In.Other, field)
+		s, err := policytest.Parse("p_fuzz_test.yaml", []byte(policyfuzz.Begin("policy.yaml")+found[0].Case()))
+		require.NoError(t, err)
+		require.Equal(t, found[0].In.Other, s.Cases[0].Steps[0].Incoming.Other)
+	}
+}
+
 func TestASearchCanBeEnded(t *testing.T) {
 	w := world(t, func(context.Context, *fwps.Call, *fwps.Verdict) error { return nil }, "")
 	ctx, stop := context.WithCancel(t.Context())

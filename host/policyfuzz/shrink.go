@@ -2,6 +2,7 @@ package policyfuzz
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -49,7 +50,7 @@ func simpler(in fwps.Incoming) (out []fwps.Incoming) {
 		next := in
 		change(&next)
 		same := next.Remote == in.Remote && next.Local == in.Local && next.AppID == in.AppID && next.UserID == in.UserID && next.UserKnown == in.UserKnown &&
-			next.Protocol == in.Protocol && next.Inbound == in.Inbound
+			next.Protocol == in.Protocol && next.Inbound == in.Inbound && len(next.Other) == len(in.Other)
 		if !same {
 			out = append(out, next)
 		}
@@ -62,6 +63,12 @@ func simpler(in fwps.Incoming) (out []fwps.Incoming) {
 	add(func(n *fwps.Incoming) { n.AppID = ordinaryProgram })
 	add(func(n *fwps.Incoming) { n.UserID, n.UserKnown = ordinaryUser, true })
 	add(func(n *fwps.Incoming) { n.UserKnown = true })
+	for _, field := range slices.Sorted(maps.Keys(in.Other)) { // The same order each time.
+		add(func(n *fwps.Incoming) {
+			n.Other = maps.Clone(in.Other)
+			delete(n.Other, field)
+		})
+	}
 	if in.Protocol != fwps.ProtocolTCP {
 		add(func(n *fwps.Incoming) { n.Protocol = fwps.ProtocolTCP })
 	}

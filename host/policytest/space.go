@@ -26,12 +26,15 @@ type Space struct {
 	ports     []uint16
 	protocols []uint8
 	inbound   []bool
+	// What most connections do not have; the first is without.
+	names      []string
+	interfaces []uint64
 }
 
 // Boundaries is the space of what the conditions of policies and the sets, tables
 // and configurations of their callouts name.
 func Boundaries(worlds ...*World) *Space {
-	s := &Space{programs: []string{"/usr/bin/curl"}, users: []uint32{1000}, protocols: []uint8{fwps.ProtocolTCP, fwps.ProtocolUDP}, inbound: []bool{false}}
+	s := &Space{programs: []string{"/usr/bin/curl"}, users: []uint32{1000}, protocols: []uint8{fwps.ProtocolTCP, fwps.ProtocolUDP}, inbound: []bool{false}, names: []string{""}, interfaces: []uint64{0}}
 	s.address(netip.MustParseAddr("192.0.2.1"))
 	s.address(netip.MustParseAddr("2001:db8::1"))
 	s.port(443, 443)
@@ -97,6 +100,12 @@ func (s *Space) filter(f *fwpm.Filter) {
 			insert(&s.protocols, uint8(low.Uint))
 		case c.Field == fwpm.ConditionALEAppID:
 			s.program(c)
+		case c.Field == fwpm.ConditionPeerName:
+			s.name(c)
+		case c.Field == fwpm.ConditionIPLocalInterface:
+			for _, n := range []uint64{low.Uint - 1, low.Uint, high.Uint, high.Uint + 1} {
+				insert(&s.interfaces, n)
+			}
 		case c.Field == fwpm.ConditionALEUserID && c.Value.SD != nil:
 			for _, a := range c.Value.SD.ACEs {
 				if id, group, ok := a.SID.Unix(); ok && !group {
@@ -115,6 +124,15 @@ func (s *Space) program(c *fwpm.Condition) {
 	if p != "" {
 		insert(&s.programs, p)
 	}
+}
+
+// name takes the name of a peer, and of one that ends in it.
+func (s *Space) name(c *fwpm.Condition) {
+	n := strings.ToLower(c.Value.Text) // As proxies learn it.
+	if c.Match == fwp.MatchPrefix || c.Match == fwp.MatchNotPrefix {
+		n = "a." + strings.TrimPrefix(n, ".") // The end of a name (AMB-34).
+	}
+	insert(&s.names, n)
 }
 
 func (s *Space) addressValue(v fwp.Value) {
@@ -217,7 +235,7 @@ func (s *Space) word(w string) {
 
 // Size is how many connections the space has.
 func (s *Space) Size() int {
-	return len(s.inbound) * len(s.protocols) * len(s.programs) * len(s.users) * len(s.addresses) * len(s.ports)
+	return len(s.inbound) * len(s.protocols) * len(s.programs) * len(s.users) * len(s.addresses) * len(s.ports) * len(s.names) * len(s.interfaces)
 }
 
 // At is one of the connections, from 0 to Size.
@@ -230,6 +248,12 @@ func (s *Space) At(i int) fwps.Incoming {
 	in := fwps.Incoming{Remote: to, ProcessID: 1000, UserKnown: true}
 	in.Protocol, in.AppID = s.protocols[take(len(s.protocols))], s.programs[take(len(s.programs))]
 	in.UserID = s.users[take(len(s.users))]
+	if name := s.names[take(len(s.names))]; name != "" {
+		in.Other = Called(in.Other, name)
+	}
+	if luid := s.interfaces[take(len(s.interfaces))]; luid != 0 {
+		in.Other = OnInterface(in.Other, luid)
+	}
 	if in.Inbound = s.inbound[take(len(s.inbound))]; in.Inbound {
 		// Who connects has the address, and the program the port.
 		in.Local, in.Remote = netip.AddrPortFrom(sourceFor(netip.AddrPort{}, to).Addr(), to.Port()), netip.AddrPortFrom(to.Addr(), ephemeral)
