@@ -2,9 +2,14 @@ package ale
 
 import (
 	"context"
+	"errors"
 
 	"github.com/calloutd/calloutd/host/fwps"
 )
+
+// ErrAborted is a connection that was let go and that a callout aborted meanwhile
+// (FwpsFlowAbort0): whoever let it go ends it.
+var ErrAborted = errors.New("ale: a callout aborted the flow")
 
 // A Carrier takes the connects of TCP sockets that live elsewhere through the
 // layers, one after the other. Nobody says when such a connection closes: all
@@ -26,12 +31,16 @@ func (e *Enforcer) NewCarrier() *Carrier { return &Carrier{e: e, f: new(Flow)} }
 // not bound (Socket.OnImplicitBind), nil if it cannot be bound here.
 //
 // If the error wraps ErrInProgress the Flow is the caller's, who owes Established
-// when it is, and Detach in any case. There is none otherwise.
+// when it is, and Detach in any case. There is none otherwise. ErrAborted says that the
+// caller has to end the connection.
 func (c *Carrier) Connect(ctx context.Context, in fwps.Incoming, bind BindFunc, connect ConnectFunc) (*Flow, error) {
 	c.s.begins(c.e, in)
 	c.s.implicit, c.s.spare = bind, c.f
 	f, err := c.s.connect(ctx, in.Remote, connect)
-	if f != nil && err == nil {
+	if f != nil && (err == nil || f.Aborted()) {
+		if f.Aborted() {
+			err = ErrAborted
+		}
 		f.Detach()
 		f = nil
 	}

@@ -100,6 +100,21 @@ func TestCarrierGivesAwayWhatIsInProgress(t *testing.T) {
 	require.Equal(t, []netip.AddrPort{other.Remote, origin}, established)
 }
 
+// CO-FLW-03: nobody hears of a flow's abort later, so who let it go is told now.
+func TestCarrierTellsOfAnAbort(t *testing.T) {
+	for _, at := range []fwpm.LayerID{fwpm.LayerALEAuthConnectV4, fwpm.LayerALEFlowEstablishedV4} {
+		p := &policy{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){at: func(in *fwps.Incoming, _ *fwps.Decision) { in.Flow.Abort() }}}
+		e, _, _ := enforcer(p)
+		c := e.NewCarrier()
+		require.Equal(t, ale.ErrAborted, carry(c, app().in, nil, fromClient))
+		delete(p.at, at)
+		require.NoError(t, carry(c, app().in, nil, fromClient), "the next is not")
+	}
+	p := &policy{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEAuthConnectV4: func(in *fwps.Incoming, _ *fwps.Decision) { in.Flow.Abort() }}}
+	e, _, _ := enforcer(p)
+	require.Equal(t, ale.ErrAborted, carry(e.NewCarrier(), app().in, nil, func(context.Context, ale.Target) (netip.AddrPort, error) { return client, ale.ErrInProgress }))
+}
+
 // keeper is a callout that keeps the flows it sees.
 type keeper struct{ flows []*fwps.Flow }
 

@@ -66,6 +66,10 @@ func (f *Flow) Accepted() bool { return f.in.Inbound }
 // flow (FwpsFlowAbort0). One that did so already has it called at once.
 func (f *Flow) OnAbort(abort func()) { f.fwps.OnAbort(abort) }
 
+// Aborted reports whether a callout has aborted the flow already, for who cannot end its
+// connection later.
+func (f *Flow) Aborted() bool { return f.fwps.Aborted() }
+
 // Abort is FwpsFlowAbort0: it ends the connection.
 func (f *Flow) Abort() { f.fwps.Abort() }
 

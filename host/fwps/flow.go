@@ -180,6 +180,14 @@ func (f *Flow) End() {
 	tell(gone)
 }
 
+// Aborted reports whether a callout aborted the flow, for who has no function that ends
+// its connection later.
+func (f *Flow) Aborted() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.aborted
+}
+
 // Abort is FwpsFlowAbort0: it ends the flow's connection.
 func (f *Flow) Abort() {
 	f.mu.Lock()

@@ -53,6 +53,10 @@ func (w *worker) acceptOne(listening *ale.Socket, fd, flags int) unix.Errno {
 	local := w.in.Local
 	w.in.Remote, w.in.Local, w.in.Protocol = remote, unmapped(s.local), fwps.ProtocolTCP
 	flow, err := listening.Accept(w.s.ctx, w.in.Local, unmapped(remote))
+	if err == nil && flow.Aborted() { // By a callout; the program has not seen it.
+		flow.Close()
+		err = ale.ErrAborted
+	}
 	if err != nil {
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		if e := w.denied(err); e == nobody {

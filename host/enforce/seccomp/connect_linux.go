@@ -63,6 +63,9 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 	w.in.Remote = w.concrete(sa, remote)
 	w.pending = 0
 	flow, err := w.carrier.Connect(w.s.ctx, w.in, w.bindTo, w.connectTo)
+	if err == ale.ErrAborted {
+		return w.reset()
+	}
 	if flow != nil {
 		w.s.underway.follow(w.fd, w.sock.cookie, flow)
 	}
@@ -70,6 +73,16 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 		return e
 	}
 	return w.pending
+}
+
+// reset ends the connection that a callout aborted. The program hears what it would of
+// one that is reset as soon as it is there.
+func (w *worker) reset() unix.Errno {
+	if e := w.sysConnect(disconnect); e != 0 {
+		return e
+	}
+	_, _ = unix.GetsockoptInt(w.fd, unix.SOL_SOCKET, unix.SO_ERROR) // It is told now, and once.
+	return unix.ECONNRESET
 }
 
 // perform is the ale.ConnectFunc of TCP. It waits if the socket is a blocking one.

@@ -1,0 +1,59 @@
+//go:build linux && (amd64 || arm64)
+
+package seccomp
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
+)
+
+func abortIf(which func(in *fwps.Incoming) bool) func(*fwps.Incoming, *fwps.Decision) {
+	return func(in *fwps.Incoming, _ *fwps.Decision) {
+		if which(in) {
+			in.Flow.Abort()
+		}
+	}
+}
+
+// CO-FLW-03: a flow that a callout aborts while its program connects is reset, at both ends.
+func TestConnectThatIsAborted(t *testing.T) {
+	for _, at := range []fwpm.LayerID{fwpm.LayerALEAuthConnectV4, fwpm.LayerALEFlowEstablishedV4} {
+		for program, want := range map[string]string{"dial": "ECONNRESET \n", "nonblocking": "ECONNRESET\n\nECONNRESET\nECONNRESET\n"} {
+			t.Run(at.String()+" "+program, func(t *testing.T) {
+				l := listen(t)
+				policy := &layers{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){at: abortIf(func(*fwps.Incoming) bool { return true })}}
+				require.Equal(t, want, run(t, policy.enforcer(), program, l.addr.String()))
+				fd, _, err := unix.Accept(l.fd)
+				require.NoError(t, err)
+				defer unix.Close(fd)
+				_, err = unix.Read(fd, make([]byte, 1))
+				require.ErrorIs(t, err, unix.ECONNRESET)
+			})
+		}
+	}
+}
+
+// One that is aborted while it connects to another host is given up.
+func TestConnectInProgressThatIsAborted(t *testing.T) {
+	policy := &layers{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEAuthConnectV4: abortIf(func(*fwps.Incoming) bool { return true })}}
+	l, _, _ := full(t)
+	require.Equal(t, "ECONNRESET\n\nECONNRESET\nECONNRESET\n", run(t, policy.enforcer(), "nonblocking", l.String()))
+}
+
+// One that is aborted while it is accepted is reset, and the program gets the next.
+func TestAcceptThatIsAborted(t *testing.T) {
+	policy := &layers{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){
+		fwpm.LayerALEAuthRecvAcceptV4: abortIf(func(in *fwps.Incoming) bool { return in.Remote.Addr() == netip.MustParseAddr("127.0.0.7") })}}
+	watched(t, Options{ALE: policy.enforcer()}, helper("server", "blocking"), func(line string) {
+		if addr, err := netip.ParseAddrPort(line); err == nil {
+			require.Contains(t, client("127.0.0.7", addr), "connection reset by peer")
+			require.Equal(t, "hello", client("127.0.0.8", addr))
+		}
+	})
+}
