@@ -39,8 +39,7 @@ type coverage struct {
 
 // probes are where an instance keeps what it ran.
 type probes struct {
-	of     *coverage // of its version
-	counts bool      // at its end they are gathered
+	of     *coverage // of its version; nil: what it runs does not count
 	words  []api.Global
 	arrays []uint32
 }
@@ -48,7 +47,9 @@ type probes struct {
 // probe finds the probes of a new instance.
 func (m *Module) probe(i *instance, src *source) error {
 	// Of the self-test of a module that is loaded nobody said what it should do.
-	i.probes.of, i.probes.counts = src.covered, !i.trial || src.counts
+	if !i.trial || src.counts {
+		i.probes.of = src.covered
+	}
 	for n := range (len(src.covered.blocks) + meter.CoverWord - 1) / meter.CoverWord {
 		g := i.mod.ExportedGlobal(fmt.Sprint(meter.CoverPrefix, n))
 		if g == nil {
@@ -99,7 +100,7 @@ func (m *Module) Coverage() Coverage {
 		for k := range g.slots {
 			s := &g.slots[k]
 			s.mu.Lock()
-			if s.inst != nil {
+			if s.inst != nil && s.inst.probes.of != nil {
 				s.inst.probes.of.gather(s.inst)
 			}
 			s.mu.Unlock()

@@ -199,7 +199,7 @@ func (i *instance) ask(c *fwps.Call, v *fwps.Verdict) (slices uint64, err error)
 }
 
 func (i *instance) close() {
-	if i.probes.counts {
+	if i.probes.of != nil {
 		i.probes.of.gather(i)
 	}
 	_ = i.mod.Close(context.Background())

@@ -166,7 +166,14 @@ func (m *Module) classify(s *slot, j *journal.Journal, c *fwps.Call, v *fwps.Ver
 	if err != nil {
 		return m.failed(s, err)
 	}
-	i.heed(c, v)
+	// What the answer asks for beyond itself waits until it is not refused any more: the
+	// instance of one that is goes, and its cookie means nothing then.
+	if c.In.Flow != nil {
+		i.associate(c)
+	}
+	if i.notify != nil {
+		i.observe(c, v)
+	}
 	s.decisions++
 	s.slices += slices
 	if i.calls++; i.calls >= idleEvery && i.idle != nil {

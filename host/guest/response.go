@@ -50,17 +50,6 @@ func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 	return err
 }
 
-// heed does what an answer asks for beyond itself. It is for one that is not refused
-// any more: the instance of one that is goes, and its cookie means nothing then.
-func (i *instance) heed(c *fwps.Call, v *fwps.Verdict) {
-	if c.In.Flow != nil {
-		i.associate(c)
-	}
-	if i.notify != nil {
-		i.observe(c, v)
-	}
-}
-
 // cookie is the one of the answer that is in the block.
 func (i *instance) cookie() uint64 { return le.Uint64(i.block[abi.ResponseOffset+abi.RespCookie:]) }
 
