@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -141,21 +142,25 @@ func (m *measured) code() policytest.Code {
 	return out
 }
 
-// configure tries a configuration with a callout.
-func (cs *codes) configure(_ context.Context, r *policytest.Refusal) error {
+// configure tries a configuration with a callout, and returns why that refuses it.
+func (cs *codes) configure(_ context.Context, r *policytest.Refusal) (why string, err error) {
 	for _, m := range cs.all {
 		if string(m.callout) == r.Callout {
 			config, err := r.Of(m.config)
 			if err != nil {
-				return err
+				return "", err
 			}
 			if m.reconfigure != nil {
 				config = m.reconfigure(config)
 			}
-			return m.guest.Try(config)
+			err = m.guest.Try(config)
+			if no, refused := errors.AsType[*guest.ConfigError](err); refused {
+				return no.Why, nil
+			}
+			return "", err
 		}
 	}
-	return fmt.Errorf("the policy has no callout %q", r.Callout)
+	return "", fmt.Errorf("the policy has no callout %q", r.Callout)
 }
 
 // nearPath is a path as people here would write it.

@@ -25,6 +25,9 @@ func checkSize(wasm []byte) error {
 // check refuses what is no callout, in words that say what to do. The original
 // is validated, not the metered form: what the rewriter reads is well formed.
 func check(ctx context.Context, wasm []byte, maxPages uint32) error {
+	if err := checkCore(wasm); err != nil {
+		return err
+	}
 	core, err := meter.Strip(wasm)
 	if err != nil {
 		return fmt.Errorf("not a valid module: %w", err)

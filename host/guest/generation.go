@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -93,6 +94,9 @@ func (m *Module) try(src *source) error {
 		return err
 	}
 	if _, err := i.ask(&canned, new(fwps.Verdict)); err != nil {
+		if said, ok := errors.AsType[*guestError](err); ok {
+			return &ConfigError{said.why, "self-test: guest error: "}
+		}
 		return fmt.Errorf("self-test: %w", err)
 	}
 	return nil

@@ -24,7 +24,6 @@ const (
 	defaultMemoryPages = 256
 	maxWasmPages       = 65536
 	compileTimeout     = 2 * time.Minute
-	maxWorkers         = 4
 )
 
 // Options configure a Runtime. The zero value works.
@@ -101,9 +100,8 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, f form) (_ *source, 
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, as(ErrCompileTime, fmt.Errorf("compiling took longer than %v", r.timeout)))
 	defer cancel()
-	// With workers the compiler looks at the context between functions. Each may take the
-	// memory that a function may.
-	ctx = experimental.WithCompilationWorkers(ctx, min(max(2, runtime.GOMAXPROCS(0)), maxWorkers))
+	// With workers the compiler looks at the context between functions.
+	ctx = experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0)))
 	src, err := r.compileMetered(ctx, wasm, f)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -133,15 +131,11 @@ func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (*sou
 			return src, nil
 		} // What is in the cache is damaged.
 	}
-	if err := checkCore(wasm); err != nil {
+	if err := check(ctx, wasm, r.pages); err != nil {
 		return nil, err
 	}
-	// First, since it bounds what any compiler has to do, also one that only validates.
 	metered, blocks, err := rewrite(wasm, f)
 	if err != nil {
-		return nil, ofMeter(err)
-	}
-	if err := check(ctx, wasm, r.pages); err != nil {
 		return nil, err
 	}
 	src, err := r.compileModule(ctx, metered)

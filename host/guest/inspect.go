@@ -45,7 +45,7 @@ func Inspect(ctx context.Context, wasm, config []byte, o Options) (*Report, erro
 	}
 	summary, err := meter.Inspect(wasm)
 	if err != nil {
-		return nil, ofMeter(err)
+		return nil, as(ErrInvalid, err)
 	}
 	r := &Report{Summary: summary, Size: len(wasm), Language: language(wasm, summary)}
 	rt, err := NewRuntime(ctx, o)

@@ -131,7 +131,7 @@ const initHeader = 12
 func (i *instance) configure(config []byte) error {
 	if i.mod.ExportedFunction(abi.ExportInit) == nil {
 		if len(config) > 0 {
-			return as(ErrConfig, fmt.Errorf("the module takes no configuration (it has no %s)", abi.ExportInit))
+			return as(ErrConfig, &ConfigError{"the module takes no configuration (it has no " + abi.ExportInit + ")", ""})
 		}
 		return nil
 	}
@@ -151,7 +151,7 @@ func (i *instance) configure(config []byte) error {
 			return err
 		}
 		if code := int32(answer); code != 0 {
-			return as(ErrConfig, fmt.Errorf("%s refused the configuration: %s", abi.ExportInit, i.refusal(code)))
+			return as(ErrConfig, &ConfigError{i.refusal(code), abi.ExportInit + " refused the configuration: "})
 		}
 	}
 	return nil

@@ -38,7 +38,7 @@ func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 	case abi.ActionPend:
 		return errors.New("the guest asked to pend, which this host does not offer")
 	case abi.ActionGuestError:
-		return fmt.Errorf("guest error: %s", reason(b[:], -1))
+		return &guestError{reason(b[:], -1)}
 	default:
 		return fmt.Errorf("the guest answered with unknown action %d", action)
 	}
@@ -52,6 +52,11 @@ func (i *instance) decode(packed uint64, c *fwps.Call, v *fwps.Verdict) error {
 
 // cookie is the one of the answer that is in the block.
 func (i *instance) cookie() uint64 { return le.Uint64(i.block[abi.ResponseOffset+abi.RespCookie:]) }
+
+// A guestError is an answer that is none, and says why.
+type guestError struct{ why string }
+
+func (e *guestError) Error() string { return "guest error: " + e.why }
 
 // associate makes the guest's cookie the context of the flow, the first time.
 func (i *instance) associate(c *fwps.Call) {

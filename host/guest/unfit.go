@@ -1,11 +1,6 @@
 package guest
 
-import (
-	"errors"
-	"fmt"
-
-	"github.com/calloutd/calloutd/host/guest/meter"
-)
+import "errors"
 
 // Why a module did not become a callout. What Load, Reload and Inspect say of a module
 // wraps one of them, or several where more is wrong at once; what they say of the
@@ -13,8 +8,7 @@ import (
 var (
 	// ErrInvalid is no WebAssembly, or uses what this host does not run.
 	ErrInvalid = errors.New("not a valid module")
-	// ErrTooLarge is over MaxModuleSize, starts with more memory than an instance may have,
-	// or has code that the compiler could take too long for.
+	// ErrTooLarge is over MaxModuleSize, or starts with more memory than an instance may have.
 	ErrTooLarge = errors.New("module is too large")
 	// ErrCompileTime was not compiled within Options.CompileTimeout.
 	ErrCompileTime = errors.New("compiling took too long")
@@ -31,6 +25,15 @@ var (
 	ErrClosed = errors.New("the module is closed")
 )
 
+// A ConfigError is a guest's no to a configuration, when it gets it or in its self-test.
+// A guest that traps has not said no.
+type ConfigError struct {
+	Why  string // in the guest's own words, if it was asked
+	when string
+}
+
+func (e *ConfigError) Error() string { return e.when + e.Why }
+
 // An unfit error has its own text, and is of a kind.
 type unfit struct {
 	error
@@ -38,14 +41,6 @@ type unfit struct {
 }
 
 func (e *unfit) Unwrap() []error { return []error{e.error, e.kind} }
-
-// ofMeter says why a module could not be rewritten.
-func ofMeter(err error) error {
-	if _, large := errors.AsType[*meter.EffortError](err); large {
-		return as(ErrTooLarge, err)
-	}
-	return as(ErrInvalid, fmt.Errorf("not a valid module: %w", err))
-}
 
 // as says of what kind an error is that does not say so itself.
 func as(kind, err error) error {

@@ -1,12 +1,10 @@
 package guest_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,8 +45,6 @@ func TestWhyAModuleIsUnfit(t *testing.T) {
 		{guest.ErrInvalid, wasm(t, "reserved")},
 		{guest.ErrTooLarge, make([]byte, guest.MaxModuleSize+1)},
 		{guest.ErrTooLarge, wasm(t, "bigmemory")},
-		{guest.ErrTooLarge, functions(1, slices.Concat([]byte{0}, bytes.Repeat([]byte{2, 0x40}, 60000), bytes.Repeat([]byte{0x0b}, 60001))...)},
-		{guest.ErrTooLarge, functions(100, 1, 0x80, 0x80, 3, 0x7f, 0x0b)}, // Each has 49152 locals.
 		{guest.ErrABI, wasm(t, "command")},
 		{guest.ErrABI, wasm(t, "empty")},
 		{guest.ErrABI, wasm(t, "imports")},
@@ -68,14 +64,6 @@ func TestWhyAModuleIsUnfit(t *testing.T) {
 		}
 		require.Equal(t, c.kind, kindOf(t, err), "%v", err)
 	}
-}
-
-// functions is a module of so many with the same body.
-func functions(n byte, body ...byte) []byte {
-	vec := func(b []byte) []byte { return append(binary.AppendUvarint(nil, uint64(len(b))), b...) }
-	section := func(id byte, b []byte) []byte { return append([]byte{id}, vec(b)...) }
-	return slices.Concat([]byte("\x00asm\x01\x00\x00\x00"), section(1, []byte{1, 0x60, 0, 0}),
-		section(3, append([]byte{n}, make([]byte, n)...)), section(10, append([]byte{n}, bytes.Repeat(vec(body), int(n))...)))
 }
 
 func TestWhyAFitModuleIsRefused(t *testing.T) {

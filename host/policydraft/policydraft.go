@@ -148,7 +148,9 @@ func (f *Filter) yaml(indent string) string {
 	line("  layer: %s", layer)
 	line("  action: permit")
 	line("  conditions:")
-	if f.Program != "" {
+	if f.Program == "" { // Without a condition it would hold for every program.
+		line("    - {field: ALE_APP_ID, value: FWP_EMPTY}")
+	} else {
 		line("    - {field: ALE_APP_ID%s, value: %q}", asItIs(f.Program), f.Program)
 	}
 	line("    - {field: IP_PROTOCOL, value: %s}", protocol(f.Protocol))

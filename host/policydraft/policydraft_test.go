@@ -9,7 +9,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/calloutd/calloutd/host/arbitrate"
 	"github.com/calloutd/calloutd/host/flight"
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policydraft"
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policytest"
@@ -52,6 +56,24 @@ func TestADraftIsAPolicyAndItsCasesAreCases(t *testing.T) {
 	s, err := policytest.Parse("p_test.yaml", policydraft.Cases("make", "p.yaml", seen, true))
 	require.NoError(t, err)
 	require.Len(t, s.Cases, 6)
+}
+
+// What is permitted of a program that nobody knew is not permitted of all the others.
+func TestAnUnknownProgramIsNotEveryProgram(t *testing.T) {
+	seen := to("", "192.0.2.1:443")
+	fs := policydraft.Filters(seen)
+	require.Equal(t, "unknown programs to 443 (tcp)", fs[0].Name())
+	f, err := policyfile.Parse("p.yaml", policydraft.Policy("make", fs))
+	require.NoError(t, err)
+	p, err := arbitrate.Compile(&f.Policy, arbitrate.Options{})
+	require.NoError(t, err)
+	s, err := policytest.Parse("p_test.yaml", policydraft.Cases("make", "p.yaml", seen, false))
+	require.NoError(t, err)
+	for program, want := range map[string]fwp.Action{s.Cases[0].Steps[0].Incoming.AppID: fwp.ActionPermit, "/bin/a": fwp.ActionBlock} {
+		var d fwps.Decision
+		p.Classify(t.Context(), &fwps.Incoming{Layer: fwpm.LayerALEAuthConnectV4, AppID: program, Protocol: 6, Remote: seen[0].Remote}, &d)
+		require.Equal(t, want, d.Action, "%q", program)
+	}
 }
 
 // Of whom the file does not say who it was, a case says that too: it is decided by
@@ -108,12 +130,15 @@ func TestExtendAddsToTheEndOfTheFiltersAndChangesNothingElse(t *testing.T) {
 }
 
 func TestWhatCannotBeExtended(t *testing.T) {
+	fs := policydraft.Filters(to("/bin/a", "192.0.2.1:443"))
 	for src, want := range map[string]string{
-		"version: 1\nfilters: [{name: a, layer: ALE_AUTH_CONNECT, action: block}]\n": "filters: [...] on one line cannot be extended",
+		"version: 1\nfilters:\n  - {name: a, layer: ALE_AUTH_CONNECT, action: block}\n...\n":             "they do not end where its text seems to say",
+		"version: 1\nfilters:\n  - {name: a, layer: ALE_AUTH_CONNECT, action: block}\n---\nversion: 1\n": "they do not end where its text seems to say",
+		"version: 1\nfilters: [{name: a, layer: ALE_AUTH_CONNECT, action: block}]\n":                     "filters: [...] on one line cannot be extended",
 		"- a\n":  "it is no policy",
 		"a: [\n": "",
 	} {
-		_, err := policydraft.Extend([]byte(src), nil)
+		_, err := policydraft.Extend([]byte(src), fs)
 		require.ErrorContains(t, err, want)
 	}
 }

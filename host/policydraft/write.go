@@ -57,7 +57,7 @@ func Extend(src []byte, fs []Filter) ([]byte, error) {
 		return nil, errors.New("it is no policy")
 	}
 	top := doc.Content[0].Content
-	at, indent := -1, "  "
+	at, indent, had := -1, "  ", 0
 	lines := strings.SplitAfter(strings.TrimRight(string(src), "\n")+"\n", "\n")
 	lines = lines[:len(lines)-1]
 	for i := 0; i+1 < len(top); i += 2 {
@@ -69,7 +69,7 @@ func Extend(src []byte, fs []Filter) ([]byte, error) {
 			return nil, errFlow
 		}
 		indent = strings.Repeat(" ", max(0, v.Column-1))
-		at = len(lines)
+		at, had = len(lines), len(v.Content)
 		if i+2 < len(top) {
 			at = top[i+2].Line - 1
 		}
@@ -85,7 +85,18 @@ func Extend(src []byte, fs []Filter) ([]byte, error) {
 	for i := range fs {
 		b.WriteString(fs[i].yaml(indent))
 	}
-	return []byte(strings.Join(lines[:at], "") + b.String() + strings.Join(lines[at:], "")), nil
+	out := []byte(strings.Join(lines[:at], "") + b.String() + strings.Join(lines[at:], ""))
+	if n, err := filtersIn(out); err != nil || n != had+len(fs) {
+		return nil, errors.New("its filters cannot be extended: they do not end where its text seems to say")
+	}
+	return out, nil
+}
+
+// filtersIn is how many filters a policy has.
+func filtersIn(src []byte) (int, error) {
+	var p struct{ Filters []yaml.Node }
+	err := yaml.Unmarshal(src, &p)
+	return len(p.Filters), err
 }
 
 // between reports whether a line is blank, or a comment at its beginning: such
@@ -122,7 +133,7 @@ func rows(seen []*flight.Entry, inbound bool) (out []string) {
 		if e.Inbound != inbound {
 			continue
 		}
-		user, program := "unknown", "~"
+		user, program := "unknown", "unknown"
 		if e.UserKnown {
 			user = strconv.Itoa(int(e.User))
 		}

@@ -132,7 +132,7 @@ func (r *Reason) get(w *Want) string {
 }
 
 func (w *Want) meets(got string) bool {
-	return got == w.Text || w.Key == "reason" && w.Text != None && strings.Contains(got, w.Text)
+	return got == w.Text || w.Key == "reason" && w.Text != None && got != None && strings.Contains(got, w.Text)
 }
 
 func (w *Want) compareBytes(d *Difference) {

@@ -9,7 +9,7 @@ type key struct {
 
 // connectionKeys describe a connection.
 var connectionKeys = []key{
-	{"program", "path of the program (default: /usr/bin/curl)", (*reader).program},
+	{"program", "path of the program, or unknown (default: /usr/bin/curl)", (*reader).program},
 	{"user", "the program's user: a number, a name of this system or unknown (default: 1000)", (*reader).user},
 	{"groups", "numbers of the user's groups", (*reader).groups},
 	{"pid", "number of the process (default: 1000)", (*reader).pid},

@@ -130,6 +130,7 @@ func TestEachExpectationCanFail(t *testing.T) {
 		{"a layer of one family", "'[2001:db8::1]:25'", "action: block, layer: ALE_AUTH_CONNECT_V6", "action: block, layer: ALE_AUTH_CONNECT_V4", "layer"},
 		{"a rule", "192.0.2.1:25", "action: block, rule: ARB-01", "action: block, rule: ARB-06", "rule"},
 		{"a part of the reason", "192.0.2.1:25", "action: block, reason: blocks", "action: block, reason: permits", "reason"},
+		{"no reason", "192.0.2.1:9", "action: permit, reason: none", "action: permit, reason: no", "reason"},
 		{"a redirect state", "192.0.2.1:80", "action: redirect, redirect_state: not-redirected", "action: redirect, redirect_state: redirected-by-self", "redirect_state"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -22,9 +22,10 @@ type World struct {
 	Classifier fwps.Classifier
 	Proxies    map[string]netip.AddrPort
 	Handles    map[fwpm.CalloutID]redirect.Handle
-	// Configure tries a configuration with its callout: why it is refused is the error.
+	// Configure tries a configuration with its callout, and returns why that refuses it,
+	// empty if it takes it. A callout that does neither is an error.
 	// Optional: refusals cannot be tested without it.
-	Configure func(context.Context, *Refusal) error
+	Configure func(context.Context, *Refusal) (why string, err error)
 	// NewTrace makes what writes down one connection.
 	NewTrace func() Trace
 }

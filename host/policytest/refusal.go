@@ -126,15 +126,19 @@ func (w *World) refuse(ctx context.Context, s *Suite, c *Case) Result {
 		res.Err = errors.New("callouts cannot be configured here")
 		return res
 	}
-	err := w.Configure(ctx, c.Refusal)
+	why, err := w.Configure(ctx, c.Refusal)
 	res.Took = time.Since(began)
+	if err != nil {
+		res.Err = err
+		return res
+	}
 	want := &c.Steps[0].Want[0]
 	d := Difference{Key: want.Key, Line: want.Place.Line, Want: want.Text, Got: "the callout takes it", want: want}
-	if err != nil {
-		if strings.Contains(err.Error(), want.Text) {
+	if why != "" {
+		if strings.Contains(why, want.Text) {
 			return res
 		}
-		d.Got = err.Error()
+		d.Got = why
 	}
 	res.Differences = []StepDifferences{{&c.Steps[0], []Difference{d}}}
 	return res

@@ -1,6 +1,8 @@
 package policytest_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -37,4 +39,27 @@ func TestARefusalsConfiguration(t *testing.T) {
 	require.Equal(t, "{}", string(whole))
 	_, err = (&policytest.Refusal{Change: []byte("{}")}).Of([]byte("key=value"))
 	require.Error(t, err)
+}
+
+// A refusal is what the callout says itself. One that fails has not refused, whatever the
+// error says.
+func TestARefusalIsTheCalloutsOwn(t *testing.T) {
+	s, err := policytest.Parse("p_test.yaml", []byte(`version: 1
+refusals:
+- {name: a part of why, callout: sends, config: {}, reason: required}
+- {name: not why, callout: sends, config: {}, reason: refused}
+`))
+	require.NoError(t, err)
+	w := world(t)
+	refuse := func(why string, err error) []policytest.Result {
+		w.Configure = func(context.Context, *policytest.Refusal) (string, error) { return why, err }
+		return policytest.Run(t.Context(), w, s, []*policytest.Case{&s.Cases[0], &s.Cases[1]}, 1, policytest.NewCoverage(w.Policy))
+	}
+	rs := refuse("port: required", nil)
+	require.True(t, rs[0].Passed(), rs[0].Explain())
+	require.Equal(t, []string{"reason"}, wrong(&rs[1]))
+	rs = refuse("", errors.New("refused: the budget is spent, which is required"))
+	require.False(t, rs[0].Passed() || rs[1].Passed())
+	rs = refuse("", nil)
+	require.Equal(t, []string{"reason"}, wrong(&rs[0]))
 }

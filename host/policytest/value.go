@@ -31,12 +31,19 @@ func (r *reader) number(v value, bits int, want string) (uint64, bool) {
 	return n, err == nil
 }
 
-func (r *reader) program(v value, s *Step) { s.Incoming.AppID, _ = r.text(v) }
+func (r *reader) program(v value, s *Step) {
+	if s.Incoming.AppID, _ = r.text(v); v.Value == unknown {
+		s.Incoming.AppID = ""
+	}
+}
+
+// unknown is the word for a program or a user that nobody knows.
+const unknown = "unknown"
 
 // user is looked up on this system when it is a name, as the policy's is.
 func (r *reader) user(v value, s *Step) {
 	in := &s.Incoming
-	in.UserKnown = v.Value != "unknown"
+	in.UserKnown = v.Value != unknown
 	if !in.UserKnown {
 		return
 	}

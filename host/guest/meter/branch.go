@@ -22,5 +22,5 @@ func (p *branch) function(f *function) {
 // bare reports whether a branch to a label takes no values along.
 func (f *function) bare(n uint32) bool {
 	l := f.labels[n]
-	return l.void || l.op == opLoop && l.params == 0
+	return l.void || l.op == opLoop && !l.params
 }

@@ -39,7 +39,11 @@ func Cover(wasm []byte, entries ...string) (_ []byte, _ []Block, err error) {
 	for _, n := range m.names {
 		c.names[n.index] = string(n.name)
 	}
-	return m.write(m.passes(entries).all(c)...), c.blocks, nil
+	p, err := m.passes(entries)
+	if err != nil {
+		return nil, nil, err
+	}
+	return m.write(p.all(c)...), c.blocks, nil
 }
 
 // cover is the pass that counts blocks. A block begins where a branch can lead to

@@ -34,7 +34,7 @@ func (p *depth) function(f *function) {
 	}
 	p.counted++
 	results := f.m.types[f.m.funcs[f.index]].results
-	body := f.label(label{op: opBlock, void: len(results) == 0, values: len(results), ends: len(results)})
+	body := f.label(label{op: opBlock, void: len(results) == 0})
 	out := []instr{p.enter(f), {op: opBlock, n: body, raw: append([]byte{opBlock}, p.blockType(results)...)}}
 	for k, i := range f.code {
 		switch i.op {

@@ -35,7 +35,7 @@ func (e *editor) loop(k int) int {
 	i := e.f.code[k]
 	r, l := e.cost.regions[i.n], e.f.labels[i.n]
 	last := k
-	if r.leaf && r.peak <= smallLoop && l.params == 0 && e.batches < maxBatches {
+	if r.leaf && r.peak <= smallLoop && !l.params && e.batches < maxBatches {
 		last = e.f.end(k)
 	}
 	if last == k || size(e.f.code[k:last]) > smallCode {
@@ -47,7 +47,7 @@ func (e *editor) loop(k int) int {
 	e.inserted.Batches++
 	e.batches++
 	rounds := batchFuel / (r.peak * copies)
-	exit, pay := e.f.label(label{op: opBlock, void: l.void, values: l.ends, ends: l.ends}), e.f.label(l)
+	exit, pay := e.f.label(label{op: opBlock, void: l.void}), e.f.label(l)
 	e.open(opBlock, exit, i)
 	e.open(opLoop, pay, i)
 	e.pay(rounds * copies * r.peak)

@@ -6,11 +6,11 @@ package meter
 // the host need not set and read the global.
 func Entry(name string) string { return Prefix + "enter_" + name }
 
-// addEntry adds the entry of a function, if it is exported.
-func (p *fuel) addEntry(name string) {
+// addEntry adds the entry of an exported function.
+func (p *fuel) addEntry(name string) error {
 	index, ok := p.m.functions[name]
 	if !ok {
-		return
+		return &Error{0, "no function " + name + " is exported"}
 	}
 	s := p.m.types[p.m.funcs[index]]
 	t := append(uleb([]byte{0x60}, uint32(len(s.params)+1)), typeI32)
@@ -24,4 +24,5 @@ func (p *fuel) addEntry(name string) {
 	entry := p.m.addFunc(append(t, typeI32), append(b, opEnd))
 	p.m.addExport(Entry(name), kindFunc, entry)
 	p.m.names = append(p.m.names, functionName{entry, []byte(Entry(name))}) // The last, so in order.
+	return nil
 }

@@ -32,32 +32,3 @@ func Counted(wasm []byte) (_ []byte, err error) {
 
 // Slack is what a function may run that pays for nothing.
 const Slack = leafLimit
-
-// Effort is the most that a function of the metered form can take of the compiler, as
-// parts of what is refused.
-func Effort(wasm []byte, covered bool) (time, space float64, err error) {
-	defer guard(&err)
-	m := parse(wasm)
-	w := &watch{}
-	var look []pass
-	if covered {
-		look = append(look, &cover{m: m, names: map[uint32]string{}})
-	}
-	m.write(append(m.passes(nil).all(look...), w)...)
-	return w.time / (maxSeconds * 1e9), w.space / maxSpace, nil
-}
-
-type watch struct {
-	effort
-	time, space float64
-}
-
-func (w *watch) function(f *function) {
-	w.walk(f)
-	w.time, w.space = max(w.time, w.effort.time), max(w.space, w.effort.space)
-}
-
-const (
-	MaxSpace   = maxSpace
-	MaxSeconds = maxSeconds
-)

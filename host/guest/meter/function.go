@@ -4,7 +4,7 @@ package meter
 type label struct {
 	op     byte // opBlock for the function itself
 	void   bool // the block has neither parameters nor results
-	params int  // how many values a block takes
+	params bool // the block has parameters
 	values int  // how many a branch to it takes along
 	ends   int  // how many are there at its end
 	used   bool // some branch names it
@@ -103,12 +103,14 @@ func (f *function) open(r *reader, i instr) uint32 {
 	if !l.void {
 		l.ends = 1
 	}
+	params := 0
 	if t := int32(i.n); t >= 0 {
 		f.m.has(r, "type", uint32(t), len(f.m.types))
-		l.params, l.ends = len(f.m.types[t].params), len(f.m.types[t].results)
+		params, l.ends = len(f.m.types[t].params), len(f.m.types[t].results)
+		l.params = params > 0
 	}
 	if l.values = l.ends; i.op == opLoop {
-		l.values = l.params
+		l.values = params
 	}
 	return f.label(l)
 }

@@ -64,7 +64,7 @@ var sectionNames = []string{"custom", "type", "import", "function", "table", "me
 func Inspect(wasm []byte) (_ *Summary, err error) {
 	defer guard(&err)
 	m := parse(wasm)
-	p := m.passes(nil)
+	p, _ := m.passes(nil)
 	s := &Summary{Imports: m.imports, Functions: len(m.funcs) - m.imported, Globals: int(m.globals), Names: len(m.names) > 0}
 	s.Inserted.Bytes = len(m.write(p.all()...))
 	s.Lines = len(m.lines.old) > 0

@@ -136,8 +136,3 @@ func (i *instr) moved(by uint32) instr {
 	load.at = i.at
 	return load
 }
-
-// accesses reports whether an instruction reads or writes an address.
-func (i *instr) accesses() bool {
-	return i.op >= 0x28 && i.op <= 0x3e || i.op == opVector && (i.n <= vecStore || i.n >= 84 && i.n <= vecLoad64Zero)
-}

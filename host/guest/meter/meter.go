@@ -25,7 +25,7 @@ const (
 )
 
 // Version changes with what Rewrite makes of a module.
-const Version = 14
+const Version = 13
 
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the
@@ -67,13 +67,16 @@ func Strip(wasm []byte) (_ []byte, err error) {
 
 // Rewrite returns the metered form of a core module. Of its custom sections only
 // the names of functions and the source lines are left, for traps.
-// What is malformed is an *Error, what the compiler could take too long for an
-// *EffortError; but the original must be validated besides.
-// Entries are names of functions that get an Entry if they are exported.
+// The original must have been validated; what is malformed is an *Error all the
+// same. Entries are names of exported functions that get an Entry.
 func Rewrite(wasm []byte, entries ...string) (_ []byte, err error) {
 	defer guard(&err)
 	m := parse(wasm)
-	return m.write(m.passes(entries).all()...), nil
+	p, err := m.passes(entries)
+	if err != nil {
+		return nil, err
+	}
+	return m.write(p.all()...), nil
 }
 
 // Unmetered is what Rewrite makes of a module but for the metering, for
@@ -92,12 +95,14 @@ type passes struct {
 	depth  *depth
 }
 
-func (m *module) passes(entries []string) passes {
-	p := passes{m, new(thread), newFuel(m), newDepth(m)}
+func (m *module) passes(entries []string) (p passes, err error) {
+	p = passes{m, new(thread), newFuel(m), newDepth(m)}
 	for _, name := range entries {
-		p.fuel.addEntry(name)
+		if err := p.fuel.addEntry(name); err != nil {
+			return p, err
+		}
 	}
-	return p
+	return p, nil
 }
 
 // all are in their order. Those that look at the guest's own code come before

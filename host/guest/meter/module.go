@@ -47,7 +47,6 @@ type module struct {
 	funcs     []uint32 // type of each function, imports first
 	imported  int
 	globals   uint32
-	mutable   int // globals
 	memory    bool
 	pages     uint64            // that the memory has from the start
 	ownMemory bool              // it is not imported

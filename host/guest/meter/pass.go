@@ -29,7 +29,6 @@ func (m *module) add(section byte, item []byte) uint32 {
 // addGlobal adds a mutable i32.
 func (m *module) addGlobal(value int32) uint32 {
 	item := append(sleb([]byte{typeI32, 1, opI32Const}, value), opEnd)
-	m.mutable++
 	return m.globals + m.add(secGlobal, item)
 }
 
@@ -104,7 +103,6 @@ func (m *module) code(passes []pass) (out, debug []byte) {
 	m.lines.read()
 	m.lines.out = make([][]row, len(bodies))
 	var f function
-	var e effort
 	g := newGraph(m, bodies, &f)
 	for _, index := range g.up {
 		k := int(index) - m.imported
@@ -115,7 +113,6 @@ func (m *module) code(passes []pass) (out, debug []byte) {
 		for _, p := range passes {
 			p.function(&f)
 		}
-		e.function(&f)
 		m.lines.rows = nil
 		done[k] = f.encode(nil)
 		m.lines.out[k] = m.lines.rows

@@ -19,8 +19,6 @@ func guard(err *error) {
 	case nil:
 	case *Error:
 		*err = e
-	case *EffortError:
-		*err = e
 	default:
 		panic(e)
 	}

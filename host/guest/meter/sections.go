@@ -1,7 +1,6 @@
 package meter
 
 import (
-	"fmt"
 	"strings"
 )
 
@@ -39,7 +38,7 @@ func (m *module) read(s section) {
 		each(&r, m.readElement)
 	case secCode:
 		m.lines.code = r.off
-		m.readCode(&r)
+		each(&r, func(r *reader) { readLocals(r.sub(r.u32())) })
 	case secStart:
 		m.has(&r, "function", r.u32(), len(m.funcs))
 	case secData:
@@ -51,21 +50,6 @@ func (m *module) readFunc(r *reader) {
 	t := r.u32()
 	m.has(r, "type", t, len(m.types))
 	m.funcs = append(m.funcs, t)
-}
-
-// readCode bounds what the locals of all functions are written out to. Some bytes of each
-// say how many there are, or its type does.
-func (m *module) readCode(r *reader) {
-	var all uint64
-	for k := range r.count() {
-		if f := m.imported + int(k); f < len(m.funcs) {
-			all += uint64(len(m.types[m.funcs[f]].params))
-		}
-		_, n := readLocals(r.sub(r.u32()))
-		if all += n; all > maxAllLocals {
-			panic(&EffortError{fmt.Sprintf("the functions have more than %d locals", maxAllLocals)})
-		}
-	}
 }
 
 func (m *module) readMemory(r *reader) {
@@ -112,7 +96,7 @@ func (m *module) readImport(r *reader) {
 		m.readMemory(r)
 	case kindGlobal:
 		i.Kind = "global"
-		m.mutable += int(r.take(2)[1])
+		r.take(2)
 		m.globals++
 	default:
 		r.fail("import kind %d is not supported", k)
@@ -121,7 +105,7 @@ func (m *module) readImport(r *reader) {
 }
 
 func (m *module) readGlobal(r *reader) {
-	m.mutable += int(r.take(2)[1])
+	r.take(2)
 	m.constant(r)
 	m.globals++
 }
@@ -187,9 +171,6 @@ func (m *module) readData(r *reader) {
 	}
 	r.take(r.u32())
 }
-
-// maxAllLocals is what all functions together may have.
-const maxAllLocals = 1 << 22
 
 // maxLocals leaves room for the locals that passes add (wazero allows 50000).
 const maxLocals = 50000 - 8 - maxBases
