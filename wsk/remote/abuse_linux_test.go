@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -137,6 +138,26 @@ func TestDescriptorFloods(t *testing.T) {
 	}
 	eventually(t, "no descriptor is left", func() bool { return descriptors(t) <= base })
 	eventually(t, "others are served", func() bool { return ping(s, t.Context()) == nil })
+}
+
+// An empty packet cannot be told from the end of a connection. What comes with it is closed.
+func TestAnEmptyPacketLeavesNoDescriptor(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	base := descriptors(t)
+	raw := s.raw()
+	rights := unix.UnixRights(0, 0)
+	sys, err := raw.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, sys.Control(func(fd uintptr) { // Packages put a byte in where there is none.
+		m := unix.Msghdr{Control: &rights[0]}
+		m.SetControllen(len(rights))
+		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&m)), 0)
+		require.Zero(t, errno)
+	}))
+	ended(t, raw)
+	raw.Close()
+	eventually(t, "the client is gone", func() bool { return s.service.Stats().Clients == 0 })
+	require.Equal(t, base, descriptors(t))
 }
 
 // ping asks as a new client.

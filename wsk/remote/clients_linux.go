@@ -80,7 +80,7 @@ func part(c *net.UnixConn) {
 			return
 		}
 		for b := make([]byte, maxMessage); ; {
-			if n, err := c.Read(b); n == 0 || err != nil {
+			if _, err := c.Read(b); err != nil {
 				return
 			}
 		}

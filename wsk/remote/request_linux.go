@@ -87,15 +87,14 @@ func (s *Service) set(p Peer, fd int, sealed []byte) error {
 	return s.sockets.set(&t, sealed, time.Now())
 }
 
-// receive reads a packet with its descriptors. The kernel closes those for which
+// receive reads a packet with its descriptors, which the caller closes, also when there is an
+// error: an empty packet, which is the end, may have some. The kernel closes those for which
 // there is no room: there is room for two, one more than a request has.
 func receive(c *net.UnixConn, b []byte) (n int, fds []int, err error) {
 	oob := make([]byte, unix.CmsgSpace(2*4))
 	n, oobn, flags, _, err := c.ReadMsgUnix(b, oob)
-	if err != nil {
-		return 0, nil, err
-	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	messages, perr := unix.ParseSocketControlMessage(oob[:oobn])
+	err = errors.Join(err, perr)
 	for i := range messages {
 		if rights, rerr := unix.ParseUnixRights(&messages[i]); rerr == nil {
 			fds = append(fds, rights...)

@@ -105,7 +105,7 @@ func (s *Service) serve(c *net.UnixConn, p Peer, u *user) {
 		}
 		_ = c.SetReadDeadline(time.Now().Add(s.opts.Idle)) // It fails only for a closed one, as the read does then.
 		n, fds, err := receive(c, in)
-		if err != nil || n == 0 { // Zero is the end: no message is empty.
+		if err != nil {
 			closeAll(fds)
 			return
 		}
