@@ -77,7 +77,7 @@ func goOn(client *remote.Client, l *net.TCPListener) string {
 	if client, err = remote.Dial(context.Background(), os.Args[1]); err != nil {
 		panic(err)
 	}
-	d := net.Dialer{Control: client.Control(records)}
+	d := net.Dialer{ControlContext: client.Control(records)}
 	d.SetMultipathTCP(false)
 	out, err := d.Dial("tcp", to.String())
 	if err != nil {
@@ -97,7 +97,7 @@ func carry(client *remote.Client, in *remote.Conn) error {
 	if err != nil {
 		return err
 	}
-	d := net.Dialer{Control: client.Control(records)}
+	d := net.Dialer{ControlContext: client.Control(records)}
 	d.SetMultipathTCP(false)
 	out, err := d.Dial("tcp", to.String())
 	if err != nil {

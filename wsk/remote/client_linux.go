@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -89,11 +88,11 @@ func (c *Client) SetRedirectRecords(ctx context.Context, raw syscall.RawConn, re
 	return err
 }
 
-// Control is for the Control member of a net.Dialer: it sets records on each
-// socket that is dialed.
-func (c *Client) Control(records []byte) func(network, address string, raw syscall.RawConn) error {
-	return func(network, address string, raw syscall.RawConn) error {
-		if err := c.SetRedirectRecords(context.Background(), raw, records); err != nil {
+// Control is for the ControlContext member of a net.Dialer: it sets records on each
+// socket that is dialed. The dial's context ends it.
+func (c *Client) Control(records []byte) func(ctx context.Context, network, address string, raw syscall.RawConn) error {
+	return func(ctx context.Context, network, address string, raw syscall.RawConn) error {
+		if err := c.SetRedirectRecords(ctx, raw, records); err != nil {
 			return fmt.Errorf("redirect records for %s %s: %w", network, address, err)
 		}
 		return nil
@@ -174,10 +173,11 @@ func (c *Client) keep(conn *link) {
 // exchange sends a request, with the descriptor of about if that is not nil, and
 // reads the answer. The end of ctx ends it.
 func exchange(ctx context.Context, conn *link, req *message, about syscall.RawConn) ([]byte, error) {
-	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
+	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
+	// Not by the deadline of ctx: the connection's clock may be the faster one, and nobody could
+	// tell why it ended.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // It fails only for a closed one.
 	defer stop()
 	// A service that turns clients away has said why before.
@@ -187,9 +187,6 @@ func exchange(ctx context.Context, conn *link, req *message, about syscall.RawCo
 	n, err := conn.Read(conn.answer[:])
 	if err != nil {
 		return nil, err
-	}
-	if n == 0 {
-		return nil, io.ErrUnexpectedEOF
 	}
 	m, err := parse(conn.answer[:n])
 	switch {

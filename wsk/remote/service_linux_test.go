@@ -258,7 +258,8 @@ func TestRecordsThatCannotBeSet(t *testing.T) {
 		{"SC-38 random bytes", "AMB-13", make([]byte, 16), ntstatus.AccessDenied},
 		{"AMB-13 a seal that does not fit", "AMB-13", forged, ntstatus.AccessDenied},
 		{"SC-40 none", "SC-40", nil, ntstatus.InvalidParameter},
-		{"more than a message has", "", make([]byte, 1<<20), ntstatus.InvalidParameter},
+		{"as much as a message has", "AMB-13", make([]byte, redirect.MaxBlob), ntstatus.AccessDenied},
+		{"more than a message has", "", make([]byte, redirect.MaxBlob+1), ntstatus.InvalidParameter},
 	} {
 		var st *remote.StatusError
 		require.ErrorAs(t, c.SetRedirectRecords(t.Context(), raw, x.records), &st, x.name)
