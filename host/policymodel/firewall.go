@@ -3,8 +3,10 @@ package policymodel
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
+
+	"github.com/calloutd/calloutd/host/internal/oneline"
+	"github.com/calloutd/calloutd/host/policyfile"
 )
 
 // A profile is the kind of network that a rule is for.
@@ -26,6 +28,9 @@ var firewallFilters = []string{
 	`{name: Default Inbound, layer: ALE_AUTH_RECV_ACCEPT, sublayer: mpssvc-wf, weight: 0, action: block}`,
 }
 
+// room is how much of a policy the rules can be: the rest is for what is always there.
+const room = policyfile.MaxSize - 2048
+
 // A firewall is made of rules.
 type firewall struct {
 	reader  netshReader // for mistakes
@@ -33,6 +38,7 @@ type firewall struct {
 	left    map[string][]int // lines of rules that are left out, by why
 	reasons []string         // in their order
 	filters []placedFilter
+	size    int // of their texts, with the ends of lines
 }
 
 type placedFilter struct {
@@ -48,7 +54,10 @@ func newFirewall(file string, src []byte, p profile) (*firewall, error) {
 	}
 	f := &firewall{reader: netshReader{file: file}, profile: p, left: map[string][]int{}}
 	for _, r := range rules {
-		f.rule(r)
+		if f.rule(r); f.full(r) {
+			f.reader.fail(r.line, 1, "", "the rules up to this one make a larger policy than there can be (%d bytes)", policyfile.MaxSize)
+			break
+		}
 	}
 	if len(f.reader.errs) > 0 {
 		return nil, f.reader.errs
@@ -121,26 +130,22 @@ func (f *firewall) rule(r *rule) {
 		rows = []icmpRow{{-1, -1}}
 	}
 	for _, row := range rows {
-		f.add(r, c.icmp(row), c.family)
+		if f.add(r, c.icmp(row), c.family); f.full(r) { // One rule can have many rows, and long lists.
+			return
+		}
 	}
 }
+
+func (f *firewall) full(r *rule) bool { return f.size+r.line > room }
 
 // Blocks go before permits, whatever they say.
 var firewallActions = map[string]string{"Block": "weight: 12, action: block", "Allow": "weight: 8, action: permit"}
 
 func (f *firewall) add(r *rule, conditions []string, family string) {
 	layer := map[string]string{"In": "ALE_AUTH_RECV_ACCEPT", "Out": "ALE_AUTH_CONNECT"}[r.values["Direction"]]
-	name, _ := json.Marshal(printable(r.name))
-	f.filters = append(f.filters, placedFilter{r.line, fmt.Sprintf("{name: %s, layer: %s%s, sublayer: mpssvc-wf, %s, conditions: [%s]}",
-		name, layer, family, firewallActions[r.values["Action"]], strings.Join(conditions, ", "))})
-}
-
-// printable replaces what a name in a policy may not have.
-func printable(s string) string {
-	return strings.Map(func(c rune) rune {
-		if !strconv.IsPrint(c) {
-			return '?'
-		}
-		return c
-	}, s)
+	name, _ := json.Marshal(oneline.Clean(r.name)) // A name in a policy can be printed.
+	text := fmt.Sprintf("{name: %s, layer: %s%s, sublayer: mpssvc-wf, %s, conditions: [%s]}",
+		name, layer, family, firewallActions[r.values["Action"]], strings.Join(conditions, ", "))
+	f.filters = append(f.filters, placedFilter{r.line, text})
+	f.size += len(text) + len(",\n")
 }

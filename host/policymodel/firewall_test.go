@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -102,6 +103,10 @@ func TestFirewallMistakes(t *testing.T) {
 		"no key":            {aRule + "what is this\n", `rules.txt:6:1: expected a key and its value, found "what is this"`},
 		"a line of nothing": {aRule + "   more\n", `rules.txt:6:1: expected a key and its value, found "more"`},
 		"address":           {aRule + "RemoteIP: 10.0.0.0/33\n", `rules.txt:6:1: RemoteIP: expected an address, a network or a range such as 192.0.2.0/24, found "10.0.0.0/33"`},
+		"wide mask":         {aRule + "RemoteIP: 2001:db8::1/255.0.0.0\n", `found "2001:db8::1/255.0.0.0"`},
+		"two programs":      {aRule + "Program: C:\\a.exe\n    C:\\b.exe\n", `rules.txt:7:1: expected a key and its value, found "C:\\b.exe"`},
+		"too many":          {strings.Repeat(strings.Replace(aRule, "x", strings.Repeat("x", 100), 1), 5000), `make a larger policy than there can be (1048576 bytes)`},
+		"many of many":      {aRule + "Protocol: ICMPv4\n" + strings.Repeat(" 8 0\n", 100_000) + "RemoteIP: 192.0.2.1\n" + strings.Repeat(" 192.0.2.1\n", 100_000), `rules.txt:1:1: the rules up to this one`},
 		"mask":              {aRule + "RemoteIP: 10.0.0.0/255.0.255.0\n", `found "10.0.0.0/255.0.255.0"`},
 		"backwards":         {aRule + "LocalIP: 10.0.0.9-10.0.0.1\n", `found "10.0.0.9-10.0.0.1"`},
 		"port":              {aRule + "Protocol: TCP\nLocalPort: 70000\n", `rules.txt:7:1: LocalPort: expected ports such as 80 or 5000-5010, found "70000"`},
@@ -122,6 +127,20 @@ func TestFirewallMistakes(t *testing.T) {
 			require.ErrorAs(t, err, &es)
 			require.LessOrEqual(t, len(es), policyfile.MaxProblems+1)
 		})
+	}
+}
+
+// A list, or a description, can have as many lines as the file: they are joined once.
+func TestLongListsAreReadAtOnce(t *testing.T) {
+	addresses := strings.Repeat("    192.0.2.1\n", 20_000)
+	for name, text := range map[string]string{"list": aRule + "RemoteIP: 192.0.2.1,\n" + addresses, "description": aRule + "Description: x\n" + addresses} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		rules, err := readNetsh("rules.txt", []byte(text))
+		runtime.ReadMemStats(&after)
+		require.NoError(t, err)
+		require.Len(t, listed(rules[0].values["RemoteIP"]), map[string]int{"list": 20_001}[name])
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(100*len(text)), "%s of %d bytes", name, len(text))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,7 +77,7 @@ func (f *firewall) protocol(r *rule, c *conditions) string {
 	switch {
 	case v == "Any":
 	case !ok:
-		f.reader.fail(r.lines["Protocol"], 1, policyfile.Nearest(v, known(netshProtocols)), "Protocol: expected a protocol of netsh such as TCP, or a number up to 255, found %q", short(v))
+		f.reader.fail(r.lines["Protocol"], 1, policyfile.Nearest(v, slices.Sorted(maps.Keys(netshProtocols))), "Protocol: expected a protocol of netsh such as TCP, or a number up to 255, found %q", short(v))
 	default:
 		c.add("IP_PROTOCOL", "", int(n))
 		c.family = map[uint8]string{1: "_V4", 58: "_V6"}[n]
@@ -85,14 +86,6 @@ func (f *firewall) protocol(r *rule, c *conditions) string {
 		f.reader.fail(r.lines["Protocol"], 1, "", "Protocol: %q has no ICMP types", short(v))
 	}
 	return ""
-}
-
-func known(m map[string]uint8) (out []string) {
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // A netshList is a key with a list of values, and the field that they are of.

@@ -17,7 +17,8 @@ type rule struct {
 	line   int
 	name   string
 	values map[string]string
-	lines  map[string]int // of the values
+	lines  map[string]int      // of the values
+	rest   map[string][]string // of lists, in further lines
 	icmp   []icmpRow
 }
 
@@ -119,8 +120,7 @@ func (r *netshReader) line(n int, line string) {
 		r.fail(n, 1, "", "expected Rule Name: and a name, found %q: this is not what netsh advfirewall firewall show rule name=all prints on an English system", short(line))
 	case known:
 		r.value(rule, n, key, value)
-	case r.last == "Description":
-		rule.values[r.last] += " " + strings.TrimSpace(line) // A description may have lines.
+	case r.last == "Description": // It may have lines, and nobody reads it.
 	case line[0] == ' ':
 		r.more(rule, n, strings.Fields(line))
 	case isKey && r.last != "":
@@ -136,7 +136,7 @@ func (r *netshReader) begin(n int, name string) {
 		r.fail(n, 1, "", "Rule Name: the rule has no name")
 		name = "a rule"
 	}
-	r.rules = append(r.rules, &rule{line: n, name: name, values: map[string]string{}, lines: map[string]int{}})
+	r.rules = append(r.rules, &rule{line: n, name: name, values: map[string]string{}, lines: map[string]int{}, rest: map[string][]string{}})
 }
 
 func (r *netshReader) value(rule *rule, n int, key, value string) {
@@ -162,8 +162,8 @@ func (r *netshReader) more(rule *rule, n int, words []string) {
 			return
 		}
 		rule.icmp = append(rule.icmp, row)
-	case "LocalIP", "RemoteIP", "LocalPort", "RemotePort", "Profiles", "Grouping", "Program", "InterfaceTypes":
-		rule.values[r.last] = strings.TrimSuffix(rule.values[r.last], ",") + "," + strings.Join(words, "")
+	case "LocalIP", "RemoteIP", "LocalPort", "RemotePort", "Profiles", "Grouping", "InterfaceTypes":
+		rule.rest[r.last] = append(rule.rest[r.last], strings.TrimSuffix(strings.Join(words, ""), ","))
 	default:
 		r.fail(n, 1, "", "expected a key and its value, found %q", short(strings.Join(words, " ")))
 	}
@@ -187,8 +187,11 @@ func parseICMP(words []string) (row icmpRow, ok bool) {
 	return row, true
 }
 
-// complete finds what a rule must have and has not, and words that are none.
+// complete joins lists, and finds what a rule must have and has not, and words that are none.
 func (r *netshReader) complete(rule *rule) {
+	for key, rest := range rule.rest {
+		rule.values[key] = strings.Join(append([]string{strings.TrimSuffix(rule.values[key], ",")}, rest...), ",")
+	}
 	for _, k := range []struct {
 		key   string
 		words []string

@@ -41,7 +41,7 @@ func address(s string) (any, bool) {
 	if ok && strings.Contains(mask, ".") {
 		m, err := netip.ParseAddr(mask)
 		n, contiguous := maskBits(m)
-		if err != nil || !contiguous {
+		if err != nil || !contiguous || strings.Contains(host, ":") {
 			return "", false
 		}
 		s = fmt.Sprintf("%s/%d", host, n)
