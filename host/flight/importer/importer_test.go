@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -60,6 +62,46 @@ func TestStrace(t *testing.T) {
 		{Program: "/usr/bin/sh", Process: 29270, Protocol: 17, Remote: addr("127.0.0.1:514")},
 		{Program: "/usr/bin/sh", Process: 29270, Protocol: 6, Remote: addr("192.0.2.1:25")},
 	}, got)
+}
+
+// Its number is not said while a process is the only one, and another may have it later.
+func TestStraceOfAProcessWithAThread(t *testing.T) {
+	const to = `connect(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("192.0.2.1")}, 16) = 0` + "\n"
+	got, err := read("strace", []byte(`execve("/usr/bin/curl", ["curl"], 0x1) = 0
+socket(AF_INET, SOCK_DGRAM, IPPROTO_UDP) = 3
+clone3({flags=CLONE_VM|CLONE_THREAD}, 88strace: Process 8 attached
+ <unfinished ...>
+[pid     8] `+to+`[pid     7] <... clone3 resumed> => {parent_tid=[8]}, 88) = 8
+[pid     7] `+to+`[pid     7] fork() = 9
+[pid     9] execve("/bin/a", ["a"], 0x1) = 0
+[pid     9] +++ exited with 0 +++
+[pid     7] fork( <unfinished ...>
+[pid     9] `+to+`[pid     7] <... fork resumed>) = 9
+[pid     9] `+to))
+	require.NoError(t, err)
+	var programs []string
+	for _, e := range got {
+		programs = append(programs, e.Program)
+		require.EqualValues(t, 17, e.Protocol)
+	}
+	require.Equal(t, slices.Repeat([]string{"/usr/bin/curl"}, 4), programs)
+}
+
+// Every child has the sockets of its parent: a small log must not make them very many.
+func TestStraceOfManySocketsAndChildren(t *testing.T) {
+	var log strings.Builder
+	for fd := range 5000 {
+		fmt.Fprintf(&log, "1 socket(AF_INET, SOCK_STREAM, 0) = %d\n", fd)
+	}
+	for child := range 2000 {
+		fmt.Fprintf(&log, "1 fork() = %d\n", child+2)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := read("strace", []byte(log.String()))
+	runtime.ReadMemStats(&after)
+	require.NoError(t, err)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(256<<20))
 }
 
 const conntrackTable = `tcp      6 431999 ESTABLISHED src=10.0.0.2 dst=192.0.2.7 sport=34567 dport=443 src=192.0.2.7 dst=10.0.0.2 sport=443 dport=34567 [ASSURED] mark=0 use=1

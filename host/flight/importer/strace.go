@@ -3,6 +3,7 @@ package importer
 import (
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"regexp"
 	"strconv"
@@ -16,17 +17,23 @@ import (
 // A process is what the calls before said of it.
 type process struct {
 	program string
+	own     bool             // it began its program itself: it is not its parent's
 	exec    string           // that was begun and not yet seen to succeed
 	sockets map[string]uint8 // protocols, by descriptor
 }
 
-// maxProcesses bounds what is remembered of a log.
-const maxProcesses = 1 << 16
+// These bound what is remembered of a log. A child has the sockets of its parent.
+const (
+	maxProcesses = 1 << 16
+	maxSockets   = 1 << 18
+	maxOfProcess = 1 << 12 // sockets of one process: with each child they are copied
+)
 
 // A strace reads the log of strace -f.
 type strace struct {
 	found     func(*flight.Entry) error
 	processes map[string]*process
+	sockets   int // of all processes
 }
 
 var (
@@ -42,20 +49,43 @@ var (
 )
 
 func readStrace(in io.Reader, found func(*flight.Entry) error) error {
-	s := strace{found, map[string]*process{}}
+	s := strace{found: found, processes: map[string]*process{}}
 	return lines(in, "of strace -f", s.line)
 }
 
 func (s *strace) of(pid string) *process {
 	p := s.processes[pid]
 	if p == nil {
-		if len(s.processes) >= maxProcesses {
+		if len(s.processes) >= maxProcesses || s.sockets >= maxSockets {
 			clear(s.processes)
+			s.sockets = 0
 		}
 		p = &process{sockets: map[string]uint8{}}
 		s.processes[pid] = p
+		if only := s.processes[""]; only != nil { // strace does not number a process while it is the only one.
+			s.inherit(p, only)
+		}
 	}
 	return p
+}
+
+// inherit gives a process what its parent has.
+func (s *strace) inherit(child, parent *process) {
+	if !child.own {
+		child.program = parent.program
+	}
+	if len(child.sockets) == 0 {
+		maps.Copy(child.sockets, parent.sockets)
+		s.sockets += len(child.sockets)
+	}
+}
+
+// forget makes room for another process of the same number.
+func (s *strace) forget(pid string) {
+	if p := s.processes[pid]; p != nil {
+		delete(s.processes, pid)
+		s.sockets -= len(p.sockets)
+	}
 }
 
 func (s *strace) line(line string) (known bool, err error) {
@@ -68,6 +98,9 @@ func (s *strace) line(line string) (known bool, err error) {
 	}
 	m := straceCall.FindStringSubmatch(rest)
 	if m == nil {
+		if strings.HasPrefix(rest, "+++ exited") || strings.HasPrefix(rest, "+++ killed") {
+			s.forget(pid)
+		}
 		return strings.HasPrefix(rest, "+++") || strings.HasPrefix(rest, "---"), nil
 	}
 	call, args := m[1], m[2]
@@ -78,7 +111,7 @@ func (s *strace) line(line string) (known bool, err error) {
 	case "clone", "clone3", "fork", "vfork":
 		s.resumed(p, call, result(args))
 	case "socket":
-		p.socket(args)
+		s.socket(p, args)
 	case "connect", "sendto", "sendmsg":
 		return true, s.connects(p, pid, prefix[3], call, args)
 	}
@@ -116,27 +149,23 @@ func quoted(args string) string {
 func (s *strace) resumed(p *process, call string, result int64) {
 	switch {
 	case call == "execve" && result == 0:
-		p.program, p.exec = p.exec, ""
+		p.program, p.exec, p.own = p.exec, "", true
 	case result > 0 && (strings.HasPrefix(call, "clone") || strings.HasSuffix(call, "fork")):
-		child := s.of(strconv.FormatInt(result, 10))
-		if child.program == "" {
-			child.program = p.program
-		}
-		for fd, protocol := range p.sockets {
-			child.sockets[fd] = protocol
-		}
+		s.inherit(s.of(strconv.FormatInt(result, 10)), p)
 	}
 }
 
-func (p *process) socket(args string) {
-	fd := result(args)
+// socket remembers one that was made.
+func (s *strace) socket(p *process, args string) {
+	fd, before := result(args), len(p.sockets)
 	switch {
-	case fd < 0 || len(p.sockets) >= maxProcesses:
+	case fd < 0 || before >= maxOfProcess:
 	case strings.Contains(args, "SOCK_STREAM"):
 		p.sockets[strconv.FormatInt(fd, 10)] = fwps.ProtocolTCP
 	case strings.Contains(args, "SOCK_DGRAM"):
 		p.sockets[strconv.FormatInt(fd, 10)] = fwps.ProtocolUDP
 	}
+	s.sockets += len(p.sockets) - before
 }
 
 // connects is a call with an address. It counts whatever it returned: what a
