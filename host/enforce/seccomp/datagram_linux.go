@@ -8,13 +8,27 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
 	"golang.org/x/sys/unix"
 )
 
-// A datagram is a datagram socket of the tree, whose flows the ALE remembers.
+// A sender is a datagram socket of the tree and who uses it: one that was bound or used by
+// somebody else, before an exec or in another process, does not act for that one.
+type sender struct {
+	cookie          uint64
+	process, user   uint32
+	program, groups string
+}
+
+func (w *worker) sender() sender {
+	g := w.in.Groups // Nobody changes them.
+	return sender{w.sock.cookie, w.in.ProcessID, w.in.UserID, w.in.AppID, unsafe.String((*byte)(unsafe.Pointer(unsafe.SliceData(g))), len(g)*int(unsafe.Sizeof(g[0])))}
+}
+
+// A datagram is what the ALE remembers of a sender: its flows.
 type datagram struct {
 	ale *ale.Socket
 
@@ -29,14 +43,14 @@ type datagram struct {
 	used  time.Time
 }
 
-// datagrams finds them by cookie. Nobody tells when a program closes a socket,
+// datagrams has them by sender. Nobody tells when a program closes a socket,
 // so those that are not used for a while are forgotten: their flows have idled
 // out by then (ALE-LAY-11), and a datagram begins a new one. So are any that are not in
 // use when there are too many, or a program that makes sockets as fast as it can would
 // fill the memory.
 type datagrams struct {
 	mu       sync.Mutex
-	byCookie map[uint64]*datagram
+	bySender map[sender]*datagram
 	kept     int // sockets and flows
 	swept    time.Time
 }
@@ -46,14 +60,15 @@ const (
 	maxKept      = 1 << 17 // 2 kB each
 )
 
-// take returns the datagram of w's socket. give must follow.
+// take returns the datagram of the call of w. give must follow.
 func (ds *datagrams) take(w *worker) *datagram {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	if ds.kept >= maxKept {
 		ds.makeRoom(time.Now())
 	}
-	d := ds.byCookie[w.sock.cookie]
+	of := w.sender()
+	d := ds.bySender[of]
 	if d == nil {
 		ds.sweep(time.Now())
 		in := w.in
@@ -62,7 +77,7 @@ func (ds *datagrams) take(w *worker) *datagram {
 		d.ale.OnImplicitBind(func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error) {
 			return d.w.performBind(ctx, want)
 		})
-		ds.byCookie[w.sock.cookie] = d
+		ds.bySender[of] = d
 		ds.kept++
 	}
 	d.users++
@@ -96,9 +111,9 @@ func (ds *datagrams) makeRoom(now time.Time) {
 // forget forgets those that are in use by nobody.
 func (ds *datagrams) forget(now time.Time, which func(*datagram) bool) {
 	var old []*datagram
-	for cookie, d := range ds.byCookie {
+	for of, d := range ds.bySender {
 		if d.users == 0 && d.relay.idle(now) && which(d) {
-			delete(ds.byCookie, cookie)
+			delete(ds.bySender, of)
 			ds.kept -= 1 + d.flows
 			old = append(old, d)
 		}
@@ -115,7 +130,7 @@ func (ds *datagrams) forget(now time.Time, which func(*datagram) bool) {
 
 // close ends all flows.
 func (ds *datagrams) close() {
-	for _, d := range ds.byCookie {
+	for _, d := range ds.bySender {
 		d.close()
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,6 +51,28 @@ func init() {
 			_, err := unix.Write(fd, []byte("ping"))
 			say(name(errno(err)), read(fd))
 		}
+	}
+	// udp lent: a socket that this program has bound, and sent on, sends for others: a thread
+	// that has become another user, another program, and a child that is another process.
+	programs["udp lent"] = func(args []string) {
+		fd := newSocket(unix.AF_INET, unix.SOCK_DGRAM)
+		check(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+		send := senders["sendto"]
+		say("itself", name(send(fd, sockaddrOf(must(args[0])))), read(fd))
+		_, done := thread(func() {
+			_, _, e := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), nobodyID, ^uintptr(0))
+			check(callErr(e))
+			_, _, e = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1, 0)
+			check(callErr(e))
+			say("another user", name(send(fd, sockaddrOf(must(args[0])))), name(send(fd, sockaddrOf(must(args[1])))))
+		})
+		<-done
+		c := exec.Command(args[2], args[:2]...)
+		c.Env, c.Stdout, c.ExtraFiles = append(os.Environ(), programEnv+"=udp borrowed"), os.Stdout, []*os.File{os.NewFile(uintptr(fd), "socket")}
+		check(c.Run())
+	}
+	programs["udp borrowed"] = func(args []string) {
+		say("another program", name(senders["sendto"](3, sockaddrOf(must(args[0])))), name(senders["sendto"](3, sockaddrOf(must(args[1])))))
 	}
 	programs["udp errnos"] = datagramErrnos
 	programs["udp flip"] = func(args []string) {
@@ -305,10 +329,26 @@ func TestBypassSwappedDatagramAddress(t *testing.T) {
 	require.Empty(t, got())
 }
 
+// What decides is who sends, and not who has bound the socket or was there first.
+func TestBypassByALentSocket(t *testing.T) {
+	asRoot(t)
+	a, _ := udpServer(t, "a")
+	b, got := udpServer(t, "b")
+	other := copyBinary(t, "other")
+	p := policy(func(in fwps.Incoming) netip.AddrPort {
+		if in.UserID == nobodyID || in.AppID == other {
+			return netip.AddrPort{}
+		}
+		return in.Remote
+	})
+	require.Equal(t, "itself ok a ping\nanother user EACCES EACCES\nanother program EACCES EACCES\n", run(t, deciding(p), "udp lent", a.String(), b.String(), other))
+	require.Empty(t, got())
+}
+
 // A program that makes sockets, or sends to addresses, as fast as it can fills no memory;
 // what is in use stays.
 func TestDatagramsAreBounded(t *testing.T) {
-	s := &supervisor{opts: Options{ALE: permit}, datagrams: datagrams{byCookie: map[uint64]*datagram{}}}
+	s := &supervisor{opts: Options{ALE: permit}, datagrams: datagrams{bySender: map[sender]*datagram{}}}
 	w := &worker{s: s}
 	used := s.datagrams.take(w)
 	for cookie := range uint64(1000) {
@@ -320,5 +360,5 @@ func TestDatagramsAreBounded(t *testing.T) {
 	}
 	w.sock.cookie = 0
 	require.Same(t, used, s.datagrams.take(w))
-	require.NotEmpty(t, s.datagrams.byCookie)
+	require.NotEmpty(t, s.datagrams.bySender)
 }

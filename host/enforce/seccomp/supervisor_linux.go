@@ -69,7 +69,7 @@ func newSupervisor(ctx context.Context, opts Options) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{opts: opts, home: home, rights: r, monitor: m, datagrams: datagrams{byCookie: map[uint64]*datagram{}}, watched: make(chan struct{}),
+	s := &supervisor{opts: opts, home: home, rights: r, monitor: m, datagrams: datagrams{bySender: map[sender]*datagram{}}, watched: make(chan struct{}),
 		threads: map[*worker]struct{}{}, parked: map[int64]*worker{}, holders: map[uint32]int{}}
 	s.targets.noThread.Store(opts.without.pidfdThread)
 	s.tick.Store(1)
