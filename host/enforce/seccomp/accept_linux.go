@@ -97,9 +97,11 @@ func (w *worker) waitAccept(flags int) (int, unix.Errno) {
 	}
 }
 
+// readable reports whether an accept does not wait: also where it has no descriptor for what
+// has come, and says so.
 func readable(fd int) bool {
 	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-	return err == nil && n == 1
+	return err == unix.EINVAL || n == 1
 }
 
 // writeSockaddr writes an address as the calls do that return one: cut to the

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,23 @@ func init() {
 			say(name(e))
 		}
 	}
+	// limits its supervisor: takes its right to descriptors away, and connects.
+	programs["limits its supervisor"] = func(args []string) {
+		say("limit", name(errno(unix.Prlimit(os.Getppid(), unix.RLIMIT_NOFILE, &unix.Rlimit{}, nil))))
+		_, e := dial(must(args[0]))
+		say(name(e))
+	}
+}
+
+// Whoever has its user can set the limits of a supervisor. One that may have no descriptors
+// at all refuses, and ends with its program.
+func TestProgramLimitsItsSupervisor(t *testing.T) {
+	l := listen(t)
+	cmd := unprivileged(t, "protected", "permit", "limits its supervisor", l.addr.String())
+	defer time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() }).Stop()
+	out := output(t, cmd)
+	require.Regexp(t, "(?s)^limit ok\n(log: .*too many open files\n)+EACCES\n", out)
+	require.Empty(t, l.reached())
 }
 
 // A supervisor that has no descriptors left lets nothing go on undecided: it refuses, says

@@ -41,7 +41,8 @@ type response struct { // struct seccomp_notif_resp
 
 // A listener is where the trapped system calls of one tree arrive.
 type listener struct {
-	fd int
+	fd  int
+	set int // an epoll set, for poll
 	// killable: once received, a call is only interrupted by a signal that kills
 	// (WAIT_KILLABLE_RECV, Linux 5.19).
 	killable bool
@@ -77,12 +78,21 @@ func install(prog []bpf.RawInstruction, killable bool) (listener, error) {
 	default:
 		return listener{}, fmt.Errorf("install the seccomp filter: %w", e)
 	}
-	l := listener{int(fd), killable}
-	if err := l.syncWakeUp(); err != nil {
-		unix.Close(l.fd)
-		return listener{}, err
+	l := listener{fd: int(fd), set: -1, killable: killable}
+	err := l.syncWakeUp()
+	if err == nil {
+		l.set, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	}
-	return l, nil
+	if err == nil {
+		return l, nil
+	}
+	unix.Close(l.fd)
+	return listener{}, err
+}
+
+func (l listener) close() {
+	unix.Close(l.fd)
+	unix.Close(l.set)
 }
 
 // syncWakeUp makes the kernel hand its CPU from the program to the supervisor
@@ -124,10 +134,25 @@ func (l listener) pending() bool { return l.poll(unix.POLLIN, 0)&unix.POLLIN != 
 
 func (l listener) poll(events int16, ms int) int16 {
 	p := []unix.PollFd{{Fd: int32(l.fd), Events: events}}
-	if n, err := unix.Poll(p, ms); err != nil || n == 0 {
+	switch n, err := unix.Poll(p, ms); {
+	case err == unix.EINVAL:
+		return l.pollWithoutLimit(ms) & (events | unix.POLLHUP)
+	case err != nil || n == 0:
 		return 0
 	}
 	return p[0].Revents
+}
+
+// pollWithoutLimit is poll where this process may have no descriptors at all, which any
+// program of its user can bring about (prlimit): poll refuses then, and epoll does not.
+func (l listener) pollWithoutLimit(ms int) int16 {
+	err := unix.EpollCtl(l.set, unix.EPOLL_CTL_ADD, l.fd, &unix.EpollEvent{Events: unix.EPOLLIN})
+	if got := make([]unix.EpollEvent, 1); err == nil || err == unix.EEXIST {
+		if n, err := unix.EpollWait(l.set, got, ms); err == nil && n > 0 {
+			return int16(got[0].Events)
+		}
+	}
+	return 0
 }
 
 // retry repeats an ioctl that a signal interrupted. A reply that is lost to

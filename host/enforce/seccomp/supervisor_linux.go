@@ -130,7 +130,7 @@ func (s *supervisor) close() {
 	s.datagrams.close()
 	s.targets.close()
 	s.monitor.close()
-	unix.Close(s.l.fd)
+	s.l.close()
 }
 
 const stopTime = time.Second
