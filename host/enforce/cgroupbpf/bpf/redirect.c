@@ -127,10 +127,12 @@ struct source {
 	__u32 pad2;
 };
 
-// A sending is a socket that sends datagrams to an address.
+// A sending is who sends datagrams by a socket to an address. Another process or user that
+// has the socket is decided for itself.
 struct sending {
 	__u64 cookie;
 	__u8 address[16];
+	__u32 process, user;
 	__u16 port; // network order
 	__u16 pad[3];
 };
@@ -493,13 +495,13 @@ static __always_inline void announce(struct config *c, struct record *r)
 	bpf_ringbuf_output(&strangers, r, sizeof(*r), BPF_RB_FORCE_WAKEUP);
 }
 
-// same reports whether a record is of the socket and the destination of another one.
+// same reports whether a record is of the socket, the sender and the destination of another one.
 static __always_inline int same(struct record *a, struct record *b)
 {
 	__u64 x[2], y[2];
 	__builtin_memcpy(x, a->address, 16);
 	__builtin_memcpy(y, b->address, 16);
-	return a->cookie == b->cookie && a->port == b->port && x[0] == y[0] && x[1] == y[1];
+	return a->cookie == b->cookie && a->process == b->process && a->user == b->user && a->port == b->port && x[0] == y[0] && x[1] == y[1];
 }
 
 // draw draws an address of those that stand in.
@@ -517,7 +519,7 @@ static __always_inline void draw(struct config *c, struct record *r, struct addr
 	to->words[3] = bpf_htonl(0x7f800000 | (bpf_get_prandom_u32() & 0x3fffff));
 }
 
-// stand_in finds the address that a socket's datagrams are to be sent to, and returns
+// stand_in finds the address that a sender's datagrams are to be sent to, and returns
 // the port, 0 if there is none. A socket that connects gets a new one: its own port may
 // be another.
 static __always_inline __u16 stand_in(struct config *c, struct record *r, int fresh, struct address *to)
@@ -525,7 +527,7 @@ static __always_inline __u16 stand_in(struct config *c, struct record *r, int fr
 	__u16 port = r->verdict == CALLOUT && r->protocol == IPPROTO_UDP ? listening(c, r) : 0;
 	if (!port)
 		return 0;
-	struct sending k = {.cookie = r->cookie, .port = r->port};
+	struct sending k = {.cookie = r->cookie, .process = r->process, .user = r->user, .port = r->port};
 	__builtin_memcpy(k.address, r->address, 16);
 	struct address *known = fresh ? 0 : bpf_map_lookup_elem(&stand_ins, &k);
 	if (known && (r->family != V6 || (known->words[0] == c->prefix[0] && known->words[1] == c->prefix[1]))) {

@@ -82,6 +82,8 @@ type RedirectSending struct {
 	_       structs.HostLayout
 	Cookie  uint64
 	Address [16]uint8
+	Process uint32
+	User    uint32
 	Port    uint16
 	Pad     [3]uint16
 }
