@@ -234,17 +234,19 @@ func TestSocketsThatAreConnectedAnew(t *testing.T) {
 	require.Equal(t, []string{"ok ok ok true"}, s.run(t, "stale/"+origin.String()))
 }
 
-// A socket belongs to the cgroup that it was made in: outside it is decided like
-// inside, and one that somebody outside gave to a program is not the cgroup's.
+// A socket belongs to the cgroup that it was made in, also before: outside it is decided
+// like inside, and one that somebody outside gave to a program is not the cgroup's.
 func TestSocketsBelongToTheirCgroup(t *testing.T) {
 	at, count := reached(t, unix.SOCK_STREAM)
 	s := blocking(t, at.Port(), false)
-	defer s.attach(t).Close()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
 	defer ours.Close()
 	defer theirs.Close()
+	require.Equal(t, []string{"ok"}, s.with(t, theirs, "passes/"+at.String()))
+	defer s.attach(t).Close()
+	require.Equal(t, "EACCES", native(t, "passed/"+at.String(), ours), "made inside, before")
 
 	require.Equal(t, []string{"ok"}, s.with(t, theirs, "passes/"+at.String()))
 	require.Equal(t, "EACCES", native(t, "passed/"+at.String(), ours), "made inside")
