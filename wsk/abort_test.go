@@ -56,6 +56,17 @@ func TestFlowThatIsAbortedWhenItIsEstablishedIsReset(t *testing.T) {
 		require.Equal(t, wsk.IoStatus{Status: ntstatus.ConnectionAborted}, st)
 		require.Nil(t, s)
 	})
+	t.Run("of datagrams", func(t *testing.T) {
+		s := must(t, func(p *wsk.IRP) ntstatus.Status {
+			return w.Socket(wsk.AFInet, wsk.SockDgram, wsk.IPProtoUDP, wsk.DatagramSocket, nil, nil, nil, 0, p)
+		})
+		defer shut(t, s)
+		must(t, func(p *wsk.IRP) ntstatus.Status { return s.Bind(loopback, 0, p) })
+		st, _ := run(func(p *wsk.IRP) ntstatus.Status {
+			return s.SendTo([]byte("x"), 0, netip.MustParseAddrPort("127.0.0.1:9"), nil, p)
+		})
+		require.Equal(t, wsk.IoStatus{Status: ntstatus.ConnectionAborted}, st)
+	})
 	t.Run("that is accepted", func(t *testing.T) {
 		l, at := w.listen(t)
 		defer shut(t, l)

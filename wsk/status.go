@@ -21,6 +21,8 @@ func status(err error) ntstatus.Status {
 		return ntstatus.AccessDenied
 	case errors.Is(err, net.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, os.ErrDeadlineExceeded):
 		return ntstatus.Cancelled // Only cancelling sets deadlines.
+	case errors.Is(err, ale.ErrAborted):
+		return ntstatus.ConnectionAborted
 	}
 	return systemStatus(err)
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // ErrAborted is a connection that was let go and that a callout aborted meanwhile
-// (FwpsFlowAbort0): whoever let it go ends it.
+// (FwpsFlowAbort0): whoever let it go ends it. Of a flow of datagrams it is the one that
+// was decided on, which goes nowhere.
 var ErrAborted = errors.New("ale: a callout aborted the flow")
 
 // A Carrier takes the connects of TCP sockets that live elsewhere through the

@@ -34,14 +34,45 @@ func (s *Socket) keepFlow(p peer, f *Flow) (*Flow, bool, error) {
 	err := s.check()
 	kept := s.flows.byRemote[p]
 	if err == nil && kept == nil {
+		f.of, f.peer = s, p
 		s.flows.add(p, f, s.e.opts.Now())
 		kept = f
 	}
 	s.mu.Unlock()
 	if kept != f || err != nil {
 		f.Close()
+		return kept, false, err
 	}
-	return kept, kept == f, err
+	f.OnAbort(nil)
+	return f, true, f.goesOn(nil)
+}
+
+// leave ends the flow of a datagram socket, which stays: the peer's next datagram begins
+// another flow. Only who takes it out of the table ends it. One that the policy refuses
+// stays there, and refused.
+func (f *Flow) leave() {
+	if f.refused.Load() != nil {
+		return
+	}
+	s := f.of
+	s.mu.Lock()
+	mine := s.flows.byRemote[f.peer] == f
+	if mine {
+		s.flows.remove(f.peer, f)
+	}
+	s.mu.Unlock()
+	if mine {
+		f.Close()
+	}
+}
+
+// goesOn says whether a datagram of the flow may pass that has been asked about: a callout
+// may have aborted the flow, too.
+func (f *Flow) goesOn(err error) error {
+	if err == nil && f.fwps.Aborted() {
+		return ErrAborted
+	}
+	return err
 }
 
 // authorizes notes that the socket owes an ENDPOINT_CLOSURE, whatever the answer.
@@ -71,9 +102,9 @@ func (s *Socket) send(ctx context.Context, remote netip.AddrPort, m *ICMPMessage
 	}
 	if f != nil {
 		if f.in.Inbound {
-			return remote, f, false, f.Reauthorize(ctx)
+			return remote, f, false, f.goesOn(f.Reauthorize(ctx))
 		}
-		return f.Remote, f, false, f.Reauthorize(ctx)
+		return f.Remote, f, false, f.goesOn(f.Reauthorize(ctx))
 	}
 	op, err := s.begin(ctx)
 	if err != nil {
@@ -146,13 +177,13 @@ func (s *Socket) ReceiveFrom(ctx context.Context, from netip.AddrPort) (source n
 func (s *Socket) receive(ctx context.Context, from netip.AddrPort, m *ICMPMessage) (source netip.AddrPort, f *Flow, created bool, err error) {
 	p := newPeer(from, m)
 	if f := s.answered(p); f != nil {
-		return f.Original, f, false, f.Reauthorize(ctx)
+		return f.Original, f, false, f.goesOn(f.Reauthorize(ctx))
 	}
 	if f, err = s.find(p); err != nil {
 		return from, nil, false, err
 	}
 	if f != nil {
-		return from, f, false, f.Reauthorize(ctx)
+		return from, f, false, f.goesOn(f.Reauthorize(ctx))
 	}
 	op, err := s.begin(ctx)
 	if err != nil {

@@ -108,3 +108,99 @@ func TestAClosedSocketHearsNoAnswer(t *testing.T) {
 	require.Nil(t, f)
 	require.Equal(t, 1, store.Len(), "what the proxy did not take yet")
 }
+
+// CO-FLW-03: an abort ends a flow of datagrams, with what callouts keep of it and its
+// record. The datagram that was decided on goes nowhere; the next one begins another flow.
+func TestAnAbortEndsADatagramFlow(t *testing.T) {
+	other := netip.MustParseAddrPort("198.51.100.8:53")
+	p := redirecting()
+	store := memstore.New(0)
+	e := ale.New(ale.Options{Classifier: p, Store: store})
+	s := e.NewSocket(datagrams())
+	ways := map[string]func() (*ale.Flow, bool, error){
+		"out": func() (*ale.Flow, bool, error) {
+			_, f, created, err := s.SendTo(t.Context(), origin)
+			return f, created, err
+		},
+		"in": func() (*ale.Flow, bool, error) {
+			_, f, created, err := s.ReceiveFrom(t.Context(), other)
+			return f, created, err
+		},
+	}
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) {
+			for _, at := range []fwpm.LayerID{fwpm.LayerALEAuthConnectV4, fwpm.LayerALEAuthRecvAcceptV4, fwpm.LayerALEFlowEstablishedV4} {
+				aborts := at != fwpm.LayerALEAuthConnectV4 && name == "in" || at != fwpm.LayerALEAuthRecvAcceptV4 && name == "out"
+				p.at[at] = func(in *fwps.Incoming, _ *fwps.Decision) { in.Flow.Abort() }
+				f, created, err := way()
+				delete(p.at, at)
+				if aborts {
+					require.ErrorIs(t, err, ale.ErrAborted, at)
+					require.Nil(t, f)
+				} else {
+					require.NoError(t, err)
+					require.True(t, created)
+					f.Abort()
+				}
+			}
+			first, created, err := way()
+			require.NoError(t, err)
+			require.True(t, created, "the former one has ended")
+			again, created, err := way()
+			require.NoError(t, err)
+			require.False(t, created)
+			require.Same(t, first, again)
+			told := 0
+			first.OnAbort(func() { told++ })
+			first.Abort() // By its handle.
+			require.Equal(t, 1, told)
+			next, created, err := way()
+			require.NoError(t, err)
+			require.True(t, created)
+			require.NotSame(t, first, next)
+			first.Abort()
+			_, created, err = way()
+			require.NoError(t, err)
+			require.False(t, created, "the former's end is over")
+
+			// By a policy that changes, which does not refuse it.
+			p.generation++
+			p.at[fwpm.LayerALEAuthConnectV4] = func(in *fwps.Incoming, _ *fwps.Decision) { in.Flow.Abort() }
+			p.at[fwpm.LayerALEAuthRecvAcceptV4] = p.at[fwpm.LayerALEAuthConnectV4]
+			_, _, err = way()
+			require.ErrorIs(t, err, ale.ErrAborted)
+			delete(p.at, fwpm.LayerALEAuthConnectV4)
+			delete(p.at, fwpm.LayerALEAuthRecvAcceptV4)
+			_, created, err = way()
+			require.NoError(t, err)
+			require.True(t, created)
+		})
+	}
+	s.Close()
+	require.LessOrEqual(t, store.Len(), 1, "what the proxy did not take yet")
+}
+
+// keeps aborts the flow again when its context goes.
+type keeps struct{ flow *fwps.Flow }
+
+func (k *keeps) FlowDelete(fwpm.LayerID, fwpm.CalloutID, uint64) { k.flow.Abort() }
+
+// CO-FLW-03: who hears that a flow ends may abort it.
+func TestAFlowIsAbortedWhileItEnds(t *testing.T) {
+	p := &policy{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEFlowEstablishedV4: func(in *fwps.Incoming, _ *fwps.Decision) {
+		require.NoError(t, in.Flow.Associate(in.Layer, "test", 1, &keeps{in.Flow}, nil))
+	}}}
+	e, _, _ := enforcer(p)
+	for name, end := range map[string]func(*ale.Socket, *ale.Flow){
+		"the socket is closed": func(s *ale.Socket, _ *ale.Flow) { s.Close() },
+		"it is aborted":        func(_ *ale.Socket, f *ale.Flow) { f.Abort() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := e.NewSocket(datagrams())
+			defer s.Close()
+			_, f, _, err := s.SendTo(t.Context(), origin)
+			require.NoError(t, err)
+			end(s, f)
+		})
+	}
+}

@@ -30,6 +30,8 @@ type Flow struct {
 	generation atomic.Uint64 // of the layer that authorized it
 	refused    atomic.Pointer[BlockedError]
 	last       time.Time // datagrams: the newest, under the socket's lock
+	of         *Socket   // datagrams: whose table has it, by its peer
+	peer       peer
 	datagram   bool
 	detached   bool // from the beginning: a Carrier's
 }
@@ -63,8 +65,20 @@ func (f *Flow) EndpointID() uint64 { return f.in.EndpointID }
 func (f *Flow) Accepted() bool { return f.in.Inbound }
 
 // OnAbort gives the function that ends the connection when a callout aborts the
-// flow (FwpsFlowAbort0). One that did so already has it called at once.
-func (f *Flow) OnAbort(abort func()) { f.fwps.OnAbort(abort) }
+// flow (FwpsFlowAbort0). One that did so already has it called at once. A flow of a
+// datagram socket ends without it.
+func (f *Flow) OnAbort(abort func()) {
+	if f.of == nil {
+		f.fwps.OnAbort(abort)
+		return
+	}
+	f.fwps.OnAbort(func() {
+		f.leave()
+		if abort != nil {
+			abort()
+		}
+	})
+}
 
 // Aborted reports whether a callout has aborted the flow already, for who cannot end its
 // connection later.

@@ -1,7 +1,9 @@
 package ale
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -26,11 +28,10 @@ type flowTable struct {
 	any      bool // AUTH_CONNECT or AUTH_RECV_ACCEPT was asked, which owes an ENDPOINT_CLOSURE
 }
 
-func (t *flowTable) all() []*Flow {
-	out := make([]*Flow, 0, len(t.byRemote))
-	for _, f := range t.byRemote {
-		out = append(out, f)
-	}
+// empty takes all flows out.
+func (t *flowTable) empty() []*Flow {
+	out := slices.Collect(maps.Values(t.byRemote))
+	t.byRemote, t.byTarget = nil, nil
 	return out
 }
 

@@ -171,7 +171,7 @@ func (s *Socket) Close() {
 // teardown is the end of a closed socket that nobody uses any more.
 func (s *Socket) teardown() {
 	s.mu.Lock()
-	in, flows, records := s.in, s.flows.all(), s.records
+	in, flows, records := s.in, s.flows.empty(), s.records
 	closure := s.listening || s.flows.any || s.abandoned.IsValid()
 	release := s.assigned
 	in.Remote, s.records = s.abandoned, nil

@@ -27,7 +27,7 @@ type Flow struct {
 	observed  atomic.Bool // there are some
 
 	abort   func()
-	aborted bool
+	aborted atomic.Bool
 }
 
 type flowContext struct {
@@ -43,7 +43,7 @@ type flowContext struct {
 func (f *Flow) OnAbort(abort func()) {
 	f.mu.Lock()
 	f.abort = abort
-	aborted := f.aborted
+	aborted := f.aborted.Load()
 	f.mu.Unlock()
 	if aborted {
 		abort()
@@ -182,17 +182,13 @@ func (f *Flow) End() {
 
 // Aborted reports whether a callout aborted the flow, for who has no function that ends
 // its connection later.
-func (f *Flow) Aborted() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.aborted
-}
+func (f *Flow) Aborted() bool { return f.aborted.Load() }
 
 // Abort is FwpsFlowAbort0: it ends the flow's connection.
 func (f *Flow) Abort() {
 	f.mu.Lock()
 	abort := f.abort
-	f.aborted = true
+	f.aborted.Store(true)
 	f.mu.Unlock()
 	if abort != nil {
 		abort()

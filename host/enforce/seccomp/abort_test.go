@@ -57,3 +57,21 @@ func TestAcceptThatIsAborted(t *testing.T) {
 		}
 	})
 }
+
+// A datagram whose flow is aborted is not sent.
+func TestDatagramThatIsAborted(t *testing.T) {
+	for how := range senders {
+		t.Run(how, func(t *testing.T) {
+			to, got := udpServer(t, "server")
+			aborts := true
+			policy := &layers{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEFlowEstablishedV4: abortIf(func(*fwps.Incoming) bool {
+				was := aborts
+				aborts = false
+				return was
+			})}}
+			require.Equal(t, "ECONNRESET\n", run(t, policy.enforcer(), "udp", how, to.String()))
+			require.Empty(t, got())
+			require.Equal(t, "ok server ping\n", run(t, policy.enforcer(), "udp", how, to.String()))
+		})
+	}
+}

@@ -5,6 +5,7 @@ package seccomp
 import (
 	"errors"
 
+	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,9 @@ func (w *worker) done(err error) unix.Errno {
 	}
 	if e, ok := errors.AsType[*callError](err); ok {
 		return e.errno
+	}
+	if err == ale.ErrAborted {
+		return unix.ECONNRESET
 	}
 	return w.denied(err)
 }

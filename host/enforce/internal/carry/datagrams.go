@@ -1,6 +1,7 @@
 package carry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
 )
 
@@ -36,6 +38,28 @@ type Source interface {
 
 // ErrNobody is what a Peer returns when nobody is where a flow goes.
 var ErrNobody = errors.New("the port is closed")
+
+// An Elsewhere is what ends a flow that is decided anew, and goes somewhere else from this
+// datagram on.
+type Elsewhere struct{ Datagram []byte }
+
+func (*Elsewhere) Error() string { return "the flow goes elsewhere now" }
+
+// SameWay asks about another datagram of the flow to remote, which goes to to. One that was
+// idle for a while, or aborted, begins again, and is not always let go to where it went
+// before. abort ends what is carried when a callout aborts the new one.
+func SameWay(ctx context.Context, s *ale.Socket, remote, to netip.AddrPort, abort func(), b []byte) error {
+	now, f, created, err := s.SendTo(ctx, remote)
+	switch {
+	case err != nil:
+		return err
+	case now != to:
+		return &Elsewhere{bytes.Clone(b)}
+	case created:
+		f.OnAbort(abort)
+	}
+	return nil
+}
 
 func nobody(err error) error {
 	if errors.Is(err, syscall.ECONNREFUSED) {
