@@ -41,7 +41,9 @@ type datagramFlow struct {
 	in      fwps.Incoming
 	refused error // before anybody is asked
 	sock    *ale.Socket
+	way     netip.AddrPort // where it may go
 	up      carry.Peer
+	abort   func() // ends it, for a callout
 }
 
 // receive gives each datagram to its flow, until the socket is closed.
@@ -97,7 +99,10 @@ func (d *datagrams) give(standIn netip.Addr, from netip.AddrPort, b []byte) erro
 
 // carry decides a flow and carries it until it is idle. Of one that is blocked the
 // next datagram is decided anew.
-func (d *datagrams) carry(ctx context.Context, f *datagramFlow) {
+func (d *datagrams) carry(all context.Context, f *datagramFlow) {
+	ctx, abort := context.WithCancel(all)
+	defer abort()
+	f.abort = abort
 	opts := &d.h.a.opts
 	if opts.Records != nil {
 		f.in.Records = opts.Records(f.in.EndpointID)
@@ -108,7 +113,7 @@ func (d *datagrams) carry(ctx context.Context, f *datagramFlow) {
 	if err == nil {
 		err = f.open(ctx, d)
 	}
-	blocked := err != nil && ctx.Err() == nil
+	blocked := err != nil && all.Err() == nil
 	if blocked {
 		opts.OnBlocked(enforce.Denial{PID: f.in.ProcessID, AppID: f.in.AppID, Local: f.from, Remote: f.in.Remote, Err: err})
 	} else if err == nil {
@@ -118,6 +123,11 @@ func (d *datagrams) carry(ctx context.Context, f *datagramFlow) {
 	delete(d.flows, f.standIn)
 	d.mu.Unlock()
 	f.End()
+	if e := (*carry.Elsewhere)(nil); errors.As(err, &e) {
+		if err := d.give(f.standIn, f.from, e.Datagram); err != nil {
+			opts.Logf("cgroupbpf: a datagram from %s is lost: %v", f.from, err)
+		}
+	}
 	switch { // Not before: what is sent after that is another flow.
 	case blocked:
 		d.tell(f, unreachable.Prohibited)
@@ -144,9 +154,11 @@ func (f *datagramFlow) open(ctx context.Context, d *datagrams) error {
 		}
 		return out.LocalAddr().(*net.UDPAddr).AddrPort(), nil
 	})
-	to, _, _, err := f.sock.SendTo(ctx, f.in.Remote)
+	to, decided, _, err := f.sock.SendTo(ctx, f.in.Remote)
 	used := false
 	if err == nil {
+		decided.OnAbort(f.abort)
+		f.way = to
 		f.up, err = carry.Reach(ctx, plain(to), plain(f.in.Remote), d.h.a.opts.Handoff, func(at netip.AddrPort) (*net.UDPConn, error) {
 			if d.h.space != nil && to == f.in.Remote {
 				return d.h.dialUDP(f.in.Local, at)
@@ -165,7 +177,7 @@ func (f *datagramFlow) relay(ctx context.Context, d *datagrams) error {
 	source := d.source(f.standIn)
 	return carry.Datagrams(ctx, f.up.Close,
 		f.Queued(func(ctx context.Context, b []byte) error {
-			if _, _, _, err := f.sock.SendTo(ctx, f.in.Remote); err != nil {
+			if err := carry.SameWay(ctx, f.sock, f.in.Remote, f.way, f.abort, b); err != nil {
 				return err
 			}
 			return f.up.Send(b)

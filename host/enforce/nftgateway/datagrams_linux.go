@@ -38,9 +38,11 @@ type ends struct{ from, to netip.AddrPort }
 type flow struct {
 	ends
 	*carry.Flow
-	sock *ale.Socket
-	back *net.UDPConn // has the address of the one, and is connected to the other
-	up   carry.Peer
+	sock  *ale.Socket
+	way   netip.AddrPort // where it may go
+	back  *net.UDPConn   // has the address of the one, and is connected to the other
+	up    carry.Peer
+	abort func() // ends it, for a callout
 }
 
 func (g *Gateway) serveDatagrams(ctx context.Context, network string) (uint16, error) {
@@ -131,12 +133,15 @@ func (d *datagrams) give(ctx context.Context, e ends, b []byte) {
 
 // carry decides a flow and carries it until nothing has come for a while. Of one
 // that is blocked the next datagram is decided anew.
-func (d *datagrams) carry(ctx context.Context, f *flow) {
+func (d *datagrams) carry(all context.Context, f *flow) {
 	in := fwps.Incoming{Protocol: fwps.ProtocolUDP, Local: f.from, Remote: f.to}
 	f.sock = d.g.opts.ALE.NewSocket(in)
 	defer f.sock.Close()
+	ctx, abort := context.WithCancel(all)
+	defer abort()
+	f.abort = abort
 	err := f.open(ctx, d.g.opts.Handoff)
-	blocked := err != nil && ctx.Err() == nil
+	blocked := err != nil && all.Err() == nil
 	if blocked {
 		d.g.opts.OnBlocked(enforce.Denial{Local: f.from, Remote: f.to, Err: err})
 	} else if err == nil {
@@ -146,6 +151,9 @@ func (d *datagrams) carry(ctx context.Context, f *flow) {
 	delete(d.flows, f.ends)
 	d.mu.Unlock()
 	f.End()
+	if e := (*carry.Elsewhere)(nil); errors.As(err, &e) {
+		d.give(all, f.ends, e.Datagram)
+	}
 	switch { // Not before: what is sent after that is another flow.
 	case blocked:
 		d.g.refused.Tell(f.from, f.to, unreachable.Prohibited)
@@ -156,10 +164,12 @@ func (d *datagrams) carry(ctx context.Context, f *flow) {
 
 // open decides a flow and makes its two sockets.
 func (f *flow) open(ctx context.Context, find handoff.Finder) error {
-	to, _, _, err := f.sock.SendTo(ctx, f.to)
+	to, decided, _, err := f.sock.SendTo(ctx, f.to)
 	if err != nil {
 		return err
 	}
+	decided.OnAbort(f.abort)
+	f.way = to
 	if f.back, err = answering(ctx, f.ends); err != nil {
 		return err
 	}
@@ -203,7 +213,7 @@ func (f *flow) relay(ctx context.Context) error {
 
 // forth sends one on, if it still may go.
 func (f *flow) forth(ctx context.Context, b []byte) error {
-	if _, _, _, err := f.sock.SendTo(ctx, f.to); err != nil {
+	if err := carry.SameWay(ctx, f.sock, f.to, f.way, f.abort, b); err != nil {
 		return err
 	}
 	return f.up.Send(b)
