@@ -3,7 +3,9 @@
 package seccomp
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -72,6 +74,40 @@ func TestDatagramThatIsAborted(t *testing.T) {
 			require.Equal(t, "ECONNRESET\n", run(t, policy.enforcer(), "udp", how, to.String()))
 			require.Empty(t, got())
 			require.Equal(t, "ok server ping\n", run(t, policy.enforcer(), "udp", how, to.String()))
+		})
+	}
+}
+
+// CO-FLW-03: a flow that is aborted after its connect() has returned is reset: before it is
+// established, by its handle, and when it is.
+func TestFlowUnderWayThatIsAborted(t *testing.T) {
+	need(t)
+	for _, where := range []string{"in progress", "established", "moved"} {
+		t.Run(where, func(t *testing.T) {
+			to, drain, closeIt := full(t)
+			flows := make(chan *fwps.Flow, 1)
+			policy := &layers{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){
+				fwpm.LayerALEAuthConnectV4:     func(in *fwps.Incoming, _ *fwps.Decision) { flows <- in.Flow },
+				fwpm.LayerALEFlowEstablishedV4: abortIf(func(*fwps.Incoming) bool { return where == "established" }),
+			}}
+			var logged strings.Builder
+			watched(t, Options{ALE: policy.enforcer(), Logf: func(format string, a ...any) { fmt.Fprintf(&logged, format, a...) }},
+				helper("underway reads", to.String(), where), func(line string) {
+					switch {
+					case line != "goes on":
+					case where == "established":
+						drain()
+					case where == "moved":
+						(<-flows).Abort()
+						closeIt()
+					default:
+						(<-flows).Abort()
+					}
+					if line != "EINPROGRESS" && line != "goes on" {
+						require.Equal(t, map[bool]string{false: "ECONNRESET", true: "ECONNREFUSED"}[where == "moved"], line)
+					}
+				})
+			require.Equal(t, where == "moved", strings.Contains(logged.String(), "it goes on where another has it"), logged.String())
 		})
 	}
 }

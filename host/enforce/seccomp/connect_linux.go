@@ -68,6 +68,7 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 	}
 	if flow != nil {
 		w.s.underway.follow(w.fd, w.sock.cookie, flow)
+		w.s.resettable(w, flow)
 	}
 	if e := w.done(err); e != 0 {
 		return e
@@ -83,6 +84,36 @@ func (w *worker) reset() unix.Errno {
 	}
 	_, _ = unix.GetsockoptInt(w.fd, unix.SOL_SOCKET, unix.SO_ERROR) // It is told now, and once.
 	return unix.ECONNRESET
+}
+
+// resettable has a connection reset that a callout aborts while it is in progress, or as soon
+// as it is established: the program has the socket, by the number that it had in the call.
+func (s *supervisor) resettable(w *worker, f *ale.Flow) {
+	threads, fd, cookie, local := [...]uint32{w.t.tid, w.t.pid}, int32(w.n.Data.Args[0]), w.sock.cookie, f.Local
+	f.OnAbort(func() {
+		for _, tid := range threads { // One that is gone leaves the other.
+			if s.resetOf(tid, fd, cookie, local) {
+				return
+			}
+		}
+		s.opts.Logf("seccomp: process %d: a callout aborted its connection to %s, whose socket it has no longer by the number %d: it goes on where another has it", threads[1], f.Remote, fd)
+	})
+}
+
+// resetOf resets a connection of a thread's, if it is the one.
+func (s *supervisor) resetOf(tid uint32, fd int32, cookie uint64, local netip.AddrPort) bool {
+	t, err := s.targets.open(tid)
+	if err != nil {
+		return false
+	}
+	defer t.close()
+	own, err := t.getFD(fd)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(own)
+	var its socket
+	return its.look(own) == 0 && its.cookie == cookie && unmapped(its.local) == local && sysConnect(own, disconnect) == 0
 }
 
 // perform is the ale.ConnectFunc of TCP. It waits if the socket is a blocking one.

@@ -60,6 +60,22 @@ func init() {
 		}
 		_, _ = io.Copy(io.Discard, os.Stdin)
 	}
+	// underway reads: begin to connect without waiting, by a number that is not the
+	// socket's any more if "moved"; then wait for what comes, and say it.
+	programs["underway reads"] = func(args []string) {
+		fd := newSocket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
+		say(name(sysConnect(fd, sockaddrOf(must(args[0])))))
+		if args[1] == "moved" {
+			moved, err := unix.Dup(fd)
+			check(err)
+			check(unix.Close(fd))
+			fd = moved
+		}
+		say("goes on")
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		_, err := unix.Read(fd, make([]byte, 1))
+		say(name(errno(err)))
+	}
 	// elsewhere: begin to connect to the first address without waiting, and think better
 	// of it: to the second.
 	programs["elsewhere"] = func(args []string) {

@@ -16,7 +16,8 @@ import (
 // A socket stays in an epoll set after the descriptor that put it there is
 // closed, and leaves it when the program closes it. So nothing of ours keeps a
 // connection going that the program has given up; what it has closed before its
-// event was seen is not told.
+// event was seen is not told. What a callout aborts is reset by the descriptor that the
+// program has, if it has it still.
 type underway struct {
 	mu       sync.Mutex
 	watched  *monitor      // nil: there was none yet
@@ -53,10 +54,17 @@ func (u *underway) follow(fd int, cookie uint64, f *ale.Flow) {
 	u.mu.Unlock()
 	if err != nil {
 		f.Detach()
+		return
 	}
 	if former != nil {
-		former.Detach()
+		leave(former)
 	}
+}
+
+// leave is the end of a flow: who aborts it from now on meets another connection.
+func leave(f *ale.Flow) {
+	f.OnAbort(func() {})
+	f.Detach()
 }
 
 // watch has the events of a socket reported as those of a new attempt. u.mu is held.
@@ -139,7 +147,7 @@ func (u *underway) settled(n uint64, events uint32) {
 	if events&(unix.EPOLLHUP|unix.EPOLLERR) == 0 {
 		f.Established()
 	}
-	f.Detach()
+	leave(f)
 }
 
 // forget ends attempts of which nothing will be heard: their sockets are closed, or
@@ -154,7 +162,7 @@ func (u *underway) forget(now time.Time) {
 	}
 	u.mu.Unlock()
 	for _, f := range old {
-		f.Detach()
+		leave(f)
 	}
 }
 
