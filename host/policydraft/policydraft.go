@@ -72,7 +72,7 @@ func Filters(seen []*flight.Entry) []Filter {
 	}
 	slices.SortFunc(fs, func(a, b Filter) int {
 		return cmp.Or(cmp.Compare(a.Program, b.Program), compareBool(a.Inbound, b.Inbound), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Ports[0], b.Ports[0]),
-			strings.Compare(fmt.Sprint(a.Networks), fmt.Sprint(b.Networks)))
+			slices.CompareFunc(a.Networks, b.Networks, netip.Prefix.Compare))
 	})
 	return fs
 }
@@ -102,12 +102,12 @@ func networksOf(as map[netip.Addr]bool) (out []netip.Prefix) {
 		if len(as) > many {
 			bits = networkBits[a.Is4()]
 		}
-		if p, err := a.Prefix(bits); err == nil && !slices.Contains(out, p) {
+		if p, err := a.Prefix(bits); err == nil {
 			out = append(out, p)
 		}
 	}
-	slices.SortFunc(out, func(a, b netip.Prefix) int { return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits()) })
-	return out
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
 }
 
 // Name is what denials and traces call the filter.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -84,6 +85,22 @@ func TestACaseSaysWhoItWas(t *testing.T) {
 	src := string(policydraft.Cases("make", "p.yaml", seen, false))
 	require.Contains(t, src, `- ["/bin/a", unknown, "192.0.2.1:443", tcp, permit]`)
 	require.Contains(t, src, `- ["/bin/a", 1000, "192.0.2.1:80", tcp, permit]`)
+}
+
+// What was seen of very many addresses takes time in proportion.
+func TestVeryMuchThatWasSeen(t *testing.T) {
+	var seen []*flight.Entry
+	for i := range 100_000 {
+		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		seen = append(seen, &flight.Entry{Program: "/bin/a", Protocol: 6, Remote: netip.AddrPortFrom(a, 443)},
+			&flight.Entry{Program: "/bin/b", Protocol: 6, Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 8), byte(i), byte(i >> 16)}), 443)})
+	}
+	begin := time.Now()
+	fs := policydraft.Filters(seen)
+	require.Len(t, fs[0].Networks, 391)
+	require.Len(t, fs[1].Networks, 1<<16)
+	require.Equal(t, 200_000, strings.Count(string(policydraft.Cases("make", "p.yaml", append(seen, seen...), false)), "permit]"))
+	require.Less(t, time.Since(begin), time.Minute) // Where each is compared with all it takes hours.
 }
 
 const existing = `# Who wrote this has reasons.

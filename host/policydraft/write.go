@@ -6,11 +6,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"go.yaml.in/yaml/v4"
 
 	"github.com/calloutd/calloutd/host/flight"
+	"github.com/calloutd/calloutd/host/internal/oneline"
 )
 
 // Policy is a policy of the filters, which blocks everything else. What it is of is
@@ -31,13 +31,7 @@ func Policy(of string, fs []Filter) []byte {
 // oneLine is a text for a comment.
 func oneLine(s string) string {
 	const most = 100
-	s = strings.Map(func(c rune) rune {
-		if unicode.IsPrint(c) && c < 0x2028 { // what YAML takes for text on a line
-			return c
-		}
-		return '?'
-	}, strings.Join(strings.Fields(s), " "))
-	r := []rune(s)
+	r := []rune(oneline.Clean(strings.Join(strings.Fields(s), " ")))
 	if len(r) > most {
 		return string(r[:most]) + "..."
 	}
@@ -144,10 +138,8 @@ func rows(seen []*flight.Entry, inbound bool) (out []string) {
 		if inbound {
 			row = fmt.Sprintf("      - [%s, %s, %q, %q, %s, true, permit]\n", program, user, e.Local.String(), e.Remote.String(), protocol(e.Protocol))
 		}
-		if !slices.Contains(out, row) {
-			out = append(out, row)
-		}
+		out = append(out, row)
 	}
 	slices.Sort(out)
-	return out
+	return slices.Compact(out)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/internal/oneline"
 )
 
 // Begin is how a file of cases for a policy begins.
@@ -19,7 +20,7 @@ func Begin(policy string) string {
 func (f *Finding) Case() string {
 	in, to := f.In, f.In.Remote
 	var b strings.Builder
-	fmt.Fprintf(&b, "  - name: %s\n    # %s\n", strconv.Quote(f.Title()), strings.ReplaceAll(f.Fault.String(), "\n", " "))
+	fmt.Fprintf(&b, "  - name: %s\n    # %s\n", strconv.Quote(f.Title()), oneline.Clean(f.Fault.String()))
 	if in.Inbound {
 		fmt.Fprintf(&b, "    inbound: true\n    from: %q\n", in.Remote)
 		to = in.Local

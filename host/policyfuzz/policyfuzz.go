@@ -1,6 +1,7 @@
 // Package policyfuzz searches for connections that a policy decides in a way that
-// cannot be meant: a callout fails, does not end or redirects where it cannot, a proxy's connection comes
-// back to the proxy, the same question has two answers, an invariant is broken.
+// cannot be meant: a callout fails, does not end or redirects where it cannot, a
+// proxy's connection comes back to the proxy, the same question has two answers, an
+// invariant is broken.
 package policyfuzz
 
 import (

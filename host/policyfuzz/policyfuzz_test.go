@@ -214,3 +214,14 @@ func TestAFindingIsACaseThatFails(t *testing.T) {
 		require.Equal(t, fault.String(), rs[0].Differences[0].Differences[0].Got)
 	}
 }
+
+// A callout's words stay in the comment: a line of their own would be a key.
+func TestWhatACalloutSaysIsNoKey(t *testing.T) {
+	for _, end := range []string{"\n", "\r", "\u0085", "\u2028", "\x00"} {
+		f := policyfuzz.Finding{Fault: policytest.Fault{Kind: policytest.FaultFails, Who: "c", Why: "no" + end + "    user: 0"},
+			In: fwps.Incoming{AppID: "/usr/bin/curl", Protocol: fwps.ProtocolTCP, UserID: 7, UserKnown: true, Remote: netip.MustParseAddrPort("192.0.2.1:25")}}
+		s, err := policytest.Parse("p_fuzz_test.yaml", []byte(policyfuzz.Begin("policy.yaml")+f.Case()))
+		require.NoError(t, err, "%q", end)
+		require.EqualValues(t, 7, s.Cases[0].Steps[0].Incoming.UserID)
+	}
+}
