@@ -20,7 +20,8 @@ func newWhy() *cobra.Command {
 		Long: `Why takes the connection you describe through the engine and says what happens, which
 filter at which layer decided because of which conditions, and what its callout said.
 Then it tries what would decide otherwise: the policy without that filter, and the
-filters that come nearest to matching. Nothing is connected.
+filters that come nearest to matching. Nothing is connected. It is about one connection:
+sim follows it through proxies, and knows what one of kind peek learns (--peer-name).
 
 With --with it stands beside policies of other providers, or models of them, and why says
 who stands where: whose filter in which sublayer decided, and what became of the others.`,

@@ -1,6 +1,7 @@
 package policytest_test
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -118,4 +119,14 @@ func FuzzParseConnection(f *testing.F) {
 		require.True(t, ok)
 		require.Equal(t, in, back)
 	})
+}
+
+// What a connection has besides follows: one that differs in it alone reads differently.
+func TestALineSaysWhatElseThereIs(t *testing.T) {
+	in, _, err := policytest.ParseConnection("f", 1, "/a 192.0.2.1:443")
+	require.NoError(t, err)
+	in.Other = policytest.OnInterface(policytest.Called(nil, "app.example"), 7)
+	require.Equal(t, "/a 192.0.2.1:443 tcp, called app.example, interface 7", policytest.Describe(&in))
+	in.Inbound, in.UserKnown, in.Other, in.Local = true, false, nil, netip.MustParseAddrPort("127.0.0.1:80")
+	require.Equal(t, "/a 127.0.0.1:80 tcp, an unknown user, inbound from 192.0.2.1:443", policytest.Describe(&in))
 }

@@ -7,25 +7,39 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/policyfile"
 )
 
-// Describe is a connection in a line of the form that ParseConnection reads.
+// Describe is a connection in a line. One that has nothing more is of the form that
+// ParseConnection reads; the rest follows after commas.
 func Describe(in *fwps.Incoming) string {
 	app := strconv.Quote(in.AppID)
 	if len(app) == len(in.AppID)+2 && in.AppID != "" && !strings.ContainsAny(in.AppID, " #") {
 		app = in.AppID
 	}
+	to := in.Remote
 	if in.Inbound {
-		return fmt.Sprintf("%s %s %s, user %d, inbound from %s", app, in.Local, protocolWords(uint64(in.Protocol)), in.UserID, in.Remote)
+		to = in.Local
 	}
-	s := fmt.Sprintf("%s %s %s", app, in.Remote, protocolWords(uint64(in.Protocol)))
+	s := fmt.Sprintf("%s %s %s", app, to, protocolWords(uint64(in.Protocol)))
 	switch {
 	case !in.UserKnown:
 		s += ", an unknown user"
+	case in.Inbound:
+		s += fmt.Sprintf(", user %d", in.UserID)
 	case in.UserID != ordinary().Incoming.UserID:
 		s += fmt.Sprintf(" %d", in.UserID)
+	}
+	if in.Inbound {
+		s += ", inbound from " + in.Remote.String()
+	}
+	if name := in.Other[fwpm.ConditionPeerName].Text; name != "" {
+		s += ", called " + name
+	}
+	if luid, known := in.Other[fwpm.ConditionIPLocalInterface]; known {
+		s += fmt.Sprintf(", interface %d", luid.Uint)
 	}
 	return s
 }
