@@ -289,26 +289,73 @@ func TestClosedSocketsAreForgotten(t *testing.T) {
 	eventually(t, "its record goes", func() bool { return s.Store.Len() == 0 })
 }
 
-// A proxy that listens on one device only keeps its connections: the kernel finds such
-// sockets, and those with link-local addresses, by the device.
-func TestSocketsOfADeviceAreNotForgotten(t *testing.T) {
-	s := newSite(t, remote.Options{Sweep: time.Millisecond})
-	raw, err := s.proxy.SyscallConn()
-	require.NoError(t, err)
-	require.NoError(t, raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "lo") }))
-	require.NoError(t, err)
-	c := s.client()
-	_, kept := s.redirected()
-	_, err = c.RedirectRecords(t.Context(), kept)
-	require.NoError(t, err)
-	for range 2 { // One sweep at least begins after the first.
-		_, closed := s.redirected()
-		_, err = c.RedirectRecords(t.Context(), closed)
+// Only the sockets that no process has are forgotten. The kernel finds those of a proxy that
+// listens on one device, as it does those with link-local addresses, by the device.
+func TestSocketsThatLiveAreNotForgotten(t *testing.T) {
+	for _, device := range []string{"", "lo"} {
+		s := newSite(t, remote.Options{Sweep: time.Hour})
+		raw, err := s.proxy.SyscallConn()
 		require.NoError(t, err)
-		require.NoError(t, closed.Close())
-		eventually(t, "the one that is closed is forgotten", func() bool { return s.service.Stats().Sockets <= 1 })
+		require.NoError(t, raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), device) }))
+		require.NoError(t, err)
+		c := s.client()
+		known := func(n int) {
+			require.NoError(t, s.service.Sweep(time.Now()))
+			require.Equal(t, n, s.service.Stats().Sockets, "device %q", device)
+		}
+		var all []*net.TCPConn
+		for range 3 {
+			_, accepted := s.redirected()
+			_, err = c.RedirectRecords(t.Context(), accepted)
+			require.NoError(t, err)
+			all = append(all, accepted)
+		}
+		known(3)
+		require.NoError(t, all[0].Close())
+		known(2)
+		require.NoError(t, all[1].SetLinger(0))
+		require.NoError(t, all[1].Close()) // A reset: the kernel has nothing of it any more.
+		known(1)
 	}
-	require.Equal(t, 1, s.service.Stats().Sockets)
+}
+
+// Records that were set wait two minutes for the connect of their socket.
+func TestRecordsThatNobodyConnectsWithAreForgotten(t *testing.T) {
+	s := newSite(t, remote.Options{Sweep: time.Hour})
+	c := s.client()
+	app, accepted := s.redirected()
+	sealed, err := c.RedirectRecords(t.Context(), accepted)
+	require.NoError(t, err)
+	raw, err := socket(t).SyscallConn()
+	require.NoError(t, err)
+	began := time.Now()
+	require.NoError(t, c.SetRedirectRecords(t.Context(), raw, sealed))
+	app.Abort()
+	require.NoError(t, accepted.Close())
+	require.NoError(t, s.service.Sweep(began.Add(2*time.Minute-time.Millisecond)))
+	require.Equal(t, 1, s.service.Stats().Outbound)
+	require.Equal(t, 1, s.Store.Len())
+	require.NoError(t, s.service.Sweep(time.Now().Add(2*time.Minute)))
+	require.Zero(t, s.service.Stats().Outbound)
+	require.Zero(t, s.Store.Len())
+}
+
+// SC-41: what was set before is let go of.
+func TestRecordsThatAreReplacedAreLetGo(t *testing.T) {
+	s := newSite(t, remote.Options{Sweep: time.Hour})
+	c := s.client()
+	raw, err := socket(t).SyscallConn()
+	require.NoError(t, err)
+	for range 2 {
+		app, accepted := s.redirected()
+		sealed, err := c.RedirectRecords(t.Context(), accepted)
+		require.NoError(t, err)
+		require.NoError(t, c.SetRedirectRecords(t.Context(), raw, sealed))
+		app.Abort()
+		require.NoError(t, accepted.Close())
+		require.NoError(t, s.service.Sweep(time.Now()))
+		require.Equal(t, 1, s.Store.Len())
+	}
 }
 
 // A dual-stack proxy sees v4-mapped addresses; the connection is the same.
