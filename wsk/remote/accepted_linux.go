@@ -17,7 +17,7 @@ type accepted struct {
 
 	mu      sync.Mutex // one goes through the layers at a time
 	flow    *ale.Flow
-	refused error  // *ale.BlockedError: for good
+	refused error  // for good: its records are gone
 	sealed  []byte // once asked for
 	gone    bool
 }
@@ -36,13 +36,9 @@ func (a *accepted) authorize(ctx context.Context, e *ale.Enforcer, p Peer) (*ale
 	case a.flow != nil:
 		return a.flow, a.flow.Reauthorize(ctx)
 	}
-	f, err := e.Accept(ctx, fwps.Incoming{Protocol: fwps.ProtocolTCP, Local: a.local, Remote: a.remote, EndpointID: a.cookie,
+	a.flow, a.refused = e.Accept(ctx, fwps.Incoming{Protocol: fwps.ProtocolTCP, Local: a.local, Remote: a.remote, EndpointID: a.cookie,
 		ProcessID: p.PID, AppID: p.AppID, UserID: p.UID, UserKnown: true})
-	if b := (*ale.BlockedError)(nil); errors.As(err, &b) {
-		a.refused = err
-	}
-	a.flow = f
-	return f, err
+	return a.flow, a.refused
 }
 
 func (a *accepted) end() {

@@ -208,6 +208,30 @@ func TestThePolicyRefusesTheAccept(t *testing.T) {
 		_, err = c.RedirectContext(t.Context(), before)
 		require.ErrorIs(t, err, fs.ErrPermission, "ALE-LAY-12")
 	}
+	require.NoError(t, s.Engine.Update(func(p *fwpm.Policy) error { p.Filters = p.Filters[:1]; return nil }))
+	_, err = c.RedirectContext(t.Context(), accepted)
+	require.ErrorIs(t, err, fs.ErrPermission, "for good, as where the system refuses it")
+}
+
+// A connection whose decision took too long is refused for good too, and for that reason: its
+// records are gone, and who asked again would hear that it was not redirected.
+func TestADecisionThatTakesTooLong(t *testing.T) {
+	s := newSite(t, remote.Options{Timeout: 10 * time.Millisecond})
+	wait := func(ctx context.Context) { <-ctx.Done() }
+	_, _, err := s.Engine.RegisterCallout("slow", fwps.CalloutFunc(func(ctx context.Context, _ *fwps.Call, v *fwps.Verdict) error {
+		v.Action = fwp.ActionPermit
+		wait(ctx)
+		wait = func(context.Context) {}
+		return nil
+	}))
+	require.NoError(t, err)
+	s.Add(t, fwpm.Filter{ID: 9, Name: "slow", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionCalloutUnknown, Callout: "slow"})
+	_, accepted := s.redirected()
+	for range 2 {
+		_, err = s.client().RedirectContext(t.Context(), accepted)
+		require.ErrorIs(t, err, ntstatus.IOTimeout)
+		require.ErrorContains(t, err, "the decision took too long")
+	}
 }
 
 // SC-30: the proxy's own socket has the records, and its connect is the callout's.
@@ -338,6 +362,24 @@ func TestRecordsThatNobodyConnectsWithAreForgotten(t *testing.T) {
 	require.NoError(t, s.service.Sweep(time.Now().Add(2*time.Minute)))
 	require.Zero(t, s.service.Stats().Outbound)
 	require.Zero(t, s.Store.Len())
+}
+
+// What a service does is counted. That a connection was not redirected is no refusal.
+func TestFigures(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	c := s.client()
+	_, err := c.RedirectContext(t.Context(), socket(t))
+	require.ErrorIs(t, err, ntstatus.NotFound)
+	require.Equal(t, remote.Stats{Clients: 1, Requests: 2}, s.service.Stats())
+	raw, err := socket(t).SyscallConn()
+	require.NoError(t, err)
+	require.Error(t, c.SetRedirectRecords(t.Context(), raw, []byte("forged")))
+	require.Equal(t, remote.Stats{Clients: 1, Requests: 3, Refused: 1}, s.service.Stats())
+	no := s.raw()
+	_, err = no.Write([]byte("HTTP"))
+	require.NoError(t, err)
+	status(t, no)
+	require.EqualValues(t, 2, s.service.Stats().Refused)
 }
 
 // SC-41: what was set before is let go of.
