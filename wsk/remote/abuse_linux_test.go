@@ -242,6 +242,22 @@ func TestBounds(t *testing.T) {
 		one.Close()
 		eventually(t, "there is room again", func() bool { _, err := c.RedirectRecords(t.Context(), two); return err == nil })
 	})
+	t.Run("sockets with records", func(t *testing.T) {
+		s := newSite(t, remote.Options{MaxSockets: 1})
+		c := s.client()
+		_, accepted := s.redirected()
+		sealed, err := c.RedirectRecords(t.Context(), accepted)
+		require.NoError(t, err)
+		set := func(f *os.File) error {
+			raw, err := f.SyscallConn()
+			require.NoError(t, err)
+			return c.SetRedirectRecords(t.Context(), raw, sealed)
+		}
+		one := socket(t)
+		require.NoError(t, set(one))
+		require.ErrorIs(t, set(socket(t)), ntstatus.InsufficientResources)
+		require.NoError(t, set(one), "SC-41: it is known")
+	})
 	t.Run("requests of a user wait", func(t *testing.T) {
 		s := newSite(t, remote.Options{Rate: 1})
 		refused := 0
@@ -276,6 +292,35 @@ func TestServeRefusesStreams(t *testing.T) {
 	require.ErrorContains(t, s.service.Serve(l), "the listener is unix, a service needs unixpacket (SOCK_SEQPACKET)")
 	_, err = l.Accept()
 	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+// Nor does it begin when it has ended.
+func TestServeAfterClose(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	s.service.Close()
+	l, err := remote.Listen("unixpacket", t.TempDir()+"/late", 0o600)
+	require.NoError(t, err)
+	require.ErrorIs(t, s.service.Serve(l), net.ErrClosed)
+	_, err = l.Accept()
+	require.ErrorIs(t, err, net.ErrClosed, "the listener was its own")
+}
+
+// A client whose socket the service could not take, for want of a descriptor, is let go. It does
+// not hear that it sent none.
+func TestAServiceWithoutDescriptors(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	raw := s.raw()
+	eventually(t, "it is served", func() bool { return s.service.Stats().Clients == 1 })
+	free, err := unix.Dup(0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Close(free))
+	var limit unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: limit.Max}))
+	defer func() { require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)) }()
+	_, _, err = raw.WriteMsgUnix(packet(1, ""), unix.UnixRights(0), nil)
+	require.NoError(t, err)
+	ended(t, raw)
 }
 
 // A user is known while it has a client, or would have to wait.
