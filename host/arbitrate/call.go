@@ -97,6 +97,11 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 	d := r.d
 	step := a.step
 	changed, late := d.Applied()
+	why := d.Misuse()
+	if why == "AMB-29: "+fwps.ChangedTooOften {
+		r.fault(a, why[:6], why[8:])
+		return false
+	}
 	if changed {
 		d.Stamp(f.Filter, f.calls().provider)
 	}
@@ -109,13 +114,13 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 			step.Rule, step.Why = "CH-15", "a heavier sublayer decided hard: the request may not be changed"
 		default:
 			if !d.Push(v, h, f.Filter, f.calls().provider) {
-				r.fault(a, "AMB-29", "the request was changed too often")
+				r.fault(a, "AMB-29", fwps.ChangedTooOften)
 				return false
 			}
 			changed, late = true, v.ReauthorizeIfModifiedByOthers
 		}
 	}
-	if why := d.Misuse(); why != "" {
+	if why != "" {
 		step.Rule, step.Why = why[:6], why[8:]
 	}
 	if changed {

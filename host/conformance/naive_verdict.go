@@ -35,7 +35,7 @@ func (q *question) call(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handle,
 	}
 	late, ok := q.request(s, f, h, v, writable)
 	if !ok {
-		return q.fail(s, st, writable, "AMB-29", "the request was changed too often")
+		return q.fail(s, st, writable, "AMB-29", fwps.ChangedTooOften)
 	}
 	if late {
 		q.wantsToHear(s, f)
@@ -82,6 +82,9 @@ func (q *question) request(s *fwps.Step, f *fwpm.Filter, h redirect.Handle, v *f
 	changed, late := d.Applied()
 	if changed {
 		d.Stamp(f, "")
+	}
+	if strings.HasPrefix(d.Misuse(), "AMB-29") {
+		return false, false
 	}
 	s.Action = v.Action // Applied takes back a block that acquire left (AMB-22).
 	switch {

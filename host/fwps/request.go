@@ -56,3 +56,6 @@ type BindRequest struct {
 
 // MaxVersions bounds the versions of one request, the original included.
 const MaxVersions = 12
+
+// ChangedTooOften is why no other version is made (AMB-29).
+const ChangedTooOften = "the request was changed 11 times already, which is the most: let fewer filters change one request"

@@ -30,7 +30,7 @@ func (d *Decision) apply() {
 	default:
 		return
 	}
-	d.misuse = "AMB-29: the request was changed too often"
+	d.misuse = "AMB-29: " + ChangedTooOften
 }
 
 // room is memory of ours for as much, so that who appends as much again allocates nothing.
