@@ -55,7 +55,7 @@ func (g *generation) fill() {
 	for len(g.spares) < cap(g.spares) {
 		i, err := g.m.start(g.src, false)
 		if err != nil {
-			g.m.log.printf("callout %q: no spare instance: %v", g.m.name, err)
+			g.m.log.Printf("callout %q: no spare instance: %v", g.m.name, err)
 			return
 		}
 		g.spares <- i

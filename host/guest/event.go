@@ -103,7 +103,7 @@ func (m *Module) deliver(n *notice) (bad bool) {
 	case errors.Is(err, ErrClosed): // Nothing failed: it ends with events in its queue.
 		m.notices.dropped.Add(1)
 	case err != nil:
-		m.log.printf("%v", err)
+		m.log.Printf("%v", err)
 	}
 	return faulty(err)
 }

@@ -154,7 +154,7 @@ func (g *generation) ready(s *slot) (err error) {
 // takes its place if there is one.
 func (g *generation) discard(s *slot, err error) {
 	g.m.replaced.Add(1)
-	g.m.log.printf("%v; its instance is replaced", &TrapError{g.m.name, err})
+	g.m.log.Printf("%v; its instance is replaced", &TrapError{g.m.name, err})
 	s.inst.close()
 	s.inst = nil
 	select {

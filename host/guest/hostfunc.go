@@ -132,17 +132,16 @@ func (i *instance) bytes(mem api.Memory, at, n uint64) ([]byte, bool) {
 	return b, inside
 }
 
-var levels = []string{"debug", "info", "warning", "error"}
+// logFormats are by level, and so each level has a limit of its own.
+var logFormats = [...]string{"callout %q: debug: %s", "callout %q: info: %s", "callout %q: warning: %s", "callout %q: error: %s"}
 
 func hostLog(i *instance, mem api.Memory, s []uint64) uint64 {
-	level, n := min(uint32(s[0]), uint32(len(levels)-1)), uint32(s[2])
+	level, n := min(uint32(s[0]), uint32(len(logFormats)-1)), uint32(s[2])
 	text, inside := mem.Read(uint32(s[1]), n)
 	if !inside {
 		return failed(abi.ErrPointer)
 	}
-	if i.m.log.pass() {
-		i.m.opts.Logf("callout %q: %s: %s", i.m.name, levels[level], strings.ToValidUTF8(string(text[:min(n, maxPrint)]), "?"))
-	}
+	i.m.log.Printf(logFormats[level], i.m.name, strings.ToValidUTF8(string(text[:min(n, maxPrint)]), "?"))
 	return 0
 }
 

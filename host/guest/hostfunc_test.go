@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
@@ -85,6 +86,21 @@ func TestHostFunctions(t *testing.T) {
 	_, a := tell(t, m, 4)
 	_, b := tell(t, m, 4)
 	assert.NotEqual(t, a, b, "random bytes")
+}
+
+// What a module logs at each connection does not fill a disk, at any level, and what is left
+// out is counted.
+func TestLogIsBounded(t *testing.T) {
+	const calls = 200
+	var lines enforcetest.Lines
+	o := full()
+	o.Logf = lines.Logf
+	m := load(t, "host", o)
+	for range calls {
+		tell(t, m, 3)
+	}
+	require.NoError(t, m.Close(t.Context()))
+	lines.Bounded(t, 1, calls)
 }
 
 // A value outlives the version of the callout that wrote it, and its instances

@@ -9,6 +9,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest/meter"
+	"github.com/calloutd/calloutd/host/loglimit"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
@@ -74,7 +75,7 @@ func (r *Report) try(ctx context.Context, rt *Runtime, wasm, config []byte) erro
 	}
 	defer src.close()
 	src.config = config
-	m := &Module{name: "module", rt: rt, opts: o, log: limiter{logf: o.Logf}, breaker: breaker{last: make([]time.Time, 1)}}
+	m := &Module{name: "module", rt: rt, opts: o, log: loglimit.New(o.Logf), breaker: breaker{last: make([]time.Time, 1)}}
 	i, err := m.begin(src, true)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/journal"
+	"github.com/calloutd/calloutd/host/loglimit"
 )
 
 var _ fwps.Callout = (*Module)(nil)
@@ -21,7 +22,7 @@ type Module struct {
 	name    string
 	rt      *Runtime
 	opts    ModuleOptions
-	log     limiter
+	log     *loglimit.Log
 	store   store
 	metrics metrics
 	filters filters
@@ -51,7 +52,7 @@ type Module struct {
 
 // newModule makes the first generation live.
 func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o ModuleOptions) (*Module, error) {
-	m := &Module{name: name, epoch: new(fwps.Epoch), rt: r, opts: o, log: limiter{logf: o.Logf}, notices: newNotices(), tripped: make(chan *generation, 1),
+	m := &Module{name: name, epoch: new(fwps.Epoch), rt: r, opts: o, log: loglimit.New(o.Logf), notices: newNotices(), tripped: make(chan *generation, 1),
 		stop:    make(chan struct{}),
 		breaker: breaker{last: make([]time.Time, o.MaxFailures)}}
 	for _, prefixes := range o.Sets {
@@ -252,5 +253,6 @@ func (m *Module) Close(context.Context) error {
 	}
 	m.mu.Unlock()
 	m.wg.Wait()
+	m.log.Close()
 	return nil
 }

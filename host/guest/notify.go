@@ -91,7 +91,7 @@ func (m *Module) end(layer fwpm.LayerID, cookie uint64) (bad bool) {
 		return i.hear(abi.EventFlowDeleted)
 	})
 	if err != nil {
-		m.log.printf("%v", err)
+		m.log.Printf("%v", err)
 	}
 	return bad || faulty(err)
 }

@@ -107,9 +107,6 @@ func (o *ModuleOptions) defaults() error {
 			return fmt.Errorf("module option %d is out of range", n)
 		}
 	}
-	if o.Logf == nil {
-		o.Logf = func(string, ...any) {}
-	}
 	if o.OnEvent == nil {
 		o.OnEvent = func(Event) {}
 	}

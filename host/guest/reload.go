@@ -91,7 +91,7 @@ func (m *Module) restore(bad *generation) {
 	}
 	g, err := newGeneration(m, m.good, m.count+1)
 	if err != nil {
-		m.log.printf("callout %q: the version before does not start: %v", m.name, err)
+		m.log.Printf("callout %q: the version before does not start: %v", m.name, err)
 		return
 	}
 	m.count++

@@ -65,7 +65,7 @@ func (i *instance) associate(c *fwps.Call) {
 		return
 	}
 	if err := c.FlowAssociateContext(cookie, i.m); err != nil {
-		i.m.log.printf("callout %q: %v", i.m.name, err)
+		i.m.log.Printf("callout %q: %v", i.m.name, err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/calloutd/calloutd/host/loglimit"
 	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/sdk/go/sockaddr"
 	"github.com/calloutd/calloutd/wsk/wsknet"
@@ -64,10 +65,10 @@ func Inspect(ctx context.Context, o Options) (*Proxy, error) {
 			_ = json.NewEncoder(w).Encode(rep)
 		}),
 	}
-	p := &Proxy{ln: ln, stop: func() { stopped.Store(true); srv.Close() }, drain: srv.Shutdown}
+	p := &Proxy{ln: ln, log: loglimit.New(o.Logf), stop: func() { stopped.Store(true); srv.Close() }, drain: srv.Shutdown}
 	p.wg.Go(func() {
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			o.logf("inspect: %v", err)
+			p.log.Printf("inspect: %v", err)
 		}
 	})
 	return p, nil

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/calloutd/calloutd/host/loglimit"
 	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/wsknet"
@@ -42,16 +43,11 @@ func (o *Options) listen(ctx context.Context, kind string) (*wsknet.Listener, er
 	return ln, nil
 }
 
-func (o *Options) logf(format string, args ...any) {
-	if o.Logf != nil {
-		o.Logf(format, args...)
-	}
-}
-
 // A Proxy is a proxy that listens.
 type Proxy struct {
 	ln    *wsknet.Listener
 	stop  func()
+	log   *loglimit.Log
 	drain func(context.Context) error // waits for what wg does not count; optional
 	wg    sync.WaitGroup
 
@@ -67,6 +63,7 @@ func (p *Proxy) Close() {
 	p.stop()
 	p.ln.Abort()
 	p.wg.Wait()
+	p.log.Close()
 }
 
 // Shutdown stops listening and waits for what is being served to end in order. The
@@ -97,10 +94,10 @@ func (o *Options) serve(ctx context.Context, kind string, carry func(context.Con
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	p := &Proxy{ln: ln, stop: cancel}
+	p := &Proxy{ln: ln, stop: cancel, log: loglimit.New(o.Logf)}
 	p.serve(func(conn *wsknet.Conn) {
 		if err := carry(ctx, conn); err != nil {
-			o.logf("%s: %v", kind, err)
+			p.log.Printf("%s: %v", kind, err)
 			conn.Abort() // The client must not take it for an orderly end.
 		}
 		conn.Close()

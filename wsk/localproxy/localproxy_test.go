@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -151,6 +152,25 @@ func TestForward(t *testing.T) {
 }
 
 // What cannot be carried on is reset, and said why.
+// Who connects to a proxy itself is not served, and fills no disk with that.
+func TestStrangersFillNoLog(t *testing.T) {
+	const strangers = 200
+	w := open(t)
+	var lines enforcetest.Lines
+	p, err := localproxy.Forward(t.Context(), localproxy.Options{Client: w.Client.Client, Listen: loopback, Logf: lines.Logf})
+	require.NoError(t, err)
+	for range strangers {
+		c, err := net.Dial("tcp", p.Addr().String())
+		if err == nil { // Else it was reset at once.
+			_, err = io.ReadAll(c)
+			c.Close()
+		}
+		require.Error(t, err)
+	}
+	p.Close()
+	lines.Bounded(t, 1, strangers)
+}
+
 func TestForwardFailures(t *testing.T) {
 	for name, c := range map[string]struct {
 		context bool

@@ -88,9 +88,7 @@ func part(c *net.UnixConn) {
 }
 
 func (s *Service) complain(p Peer, format string, args ...any) {
-	s.complaints.Do(func() {
-		s.opts.Logf("remote: process %d (%s) "+format, append([]any{p.PID, p.AppID}, args...)...)
-	})
+	s.log.Printf("remote: process %d (%s) "+format, append([]any{p.PID, p.AppID}, args...)...)
 }
 
 func (s *Service) leave(c *net.UnixConn) {

@@ -59,9 +59,6 @@ func (o *Options) defaults() {
 	if o.MaySetRecords == nil {
 		o.MaySetRecords = func(Peer) bool { return true }
 	}
-	if o.Logf == nil {
-		o.Logf = func(string, ...any) {}
-	}
 	number(&o.MaxClients, 256)
 	number(&o.MaxSockets, 16384)
 	number(&o.Rate, 50000)

@@ -9,9 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/loglimit"
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
@@ -31,7 +30,7 @@ type Service struct {
 	parting   chan struct{} // those that are being turned away
 
 	requests, refused atomic.Uint64
-	complaints        rate.Sometimes // clients cannot fill a log
+	log               *loglimit.Log
 }
 
 // New returns a service for Serve. It fails where the kernel cannot tell about
@@ -52,7 +51,7 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{opts: o, sockets: newSockets(o.ALE, o.MaxSockets), conns: map[*net.UnixConn]uint32{}, users: map[uint32]*user{}, parting: make(chan struct{}, o.MaxClients),
-		complaints: rate.Sometimes{First: 10, Interval: time.Second}}
+		log: loglimit.New(o.Logf)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wg.Go(func() { s.sweep(d) })
 	return s, nil
@@ -85,7 +84,7 @@ func (s *Service) Serve(l *net.UnixListener) error {
 			return net.ErrClosed
 		}
 		// Such as a lack of descriptors, which passes.
-		s.opts.Logf("remote: accept: %v", err)
+		s.log.Printf("remote: accept: %v", err)
 		select {
 		case <-time.After(wait):
 			wait = min(2*wait, longest)
@@ -144,7 +143,7 @@ func (s *Service) sweep(d *diag) {
 		case now := <-t.C:
 			s.forgetUsers(now)
 			if err := s.sockets.sweep(d, now); err != nil {
-				s.opts.Logf("remote: closed sockets are not looked for: %v", err)
+				s.log.Printf("remote: closed sockets are not looked for: %v", err)
 			}
 		case <-s.ctx.Done():
 			return
@@ -175,9 +174,10 @@ func (s *Service) Close() {
 	select {
 	case <-ended:
 	case <-time.After(s.opts.Timeout):
-		s.opts.Logf("remote: descriptors that clients sent are being closed yet; they are not waited for")
+		s.log.Printf("remote: descriptors that clients sent are being closed yet; they are not waited for")
 	}
 	if !again {
 		s.sockets.close()
+		s.log.Close()
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
 	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/loglimit"
 )
 
 // An Attachment is a cgroup whose connections are decided.
@@ -33,6 +34,8 @@ type Attachment struct {
 	events    *ringbuf.Reader
 	strangers *ringbuf.Reader
 	budget    *carry.Budget
+	log       *loglimit.Log // what a program can cause
+	untold    loglimit.Kind
 	prefix    netip.Prefix // of the IPv6 addresses that stand in for others
 	ports     [2]uint16    // of this process's own network namespace, see home.port
 	ctx       context.Context
@@ -74,7 +77,7 @@ func attach(ctx context.Context, opts Options, v version) (_ *Attachment, err er
 		return nil, &enforce.UnsupportedError{Name: "cgroup BPF", Why: err.Error()}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	a := &Attachment{opts: opts, version: v, prefix: newPrefix(), cgroup: nowhere, ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{},
+	a := &Attachment{opts: opts, log: loglimit.New(opts.Logf), version: v, prefix: newPrefix(), cgroup: nowhere, ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{},
 		budget: carry.NewBudget(opts.MaxDatagramBytes, func(format string, args ...any) { opts.Logf("cgroupbpf: "+format, args...) })}
 	defer func() {
 		if err != nil {
@@ -185,6 +188,7 @@ func (a *Attachment) Close() error {
 		errs = append(errs, a.events.Flush()) // What was refused up to now is told.
 	}
 	a.wg.Wait()
+	a.log.Close()
 	if a.events != nil {
 		errs = append(errs, a.events.Close())
 	}

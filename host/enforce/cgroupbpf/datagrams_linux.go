@@ -59,11 +59,11 @@ func (d *datagrams) receive() {
 			err = errStranger
 		}
 		if err != nil {
-			d.h.a.opts.Logf("cgroupbpf: datagrams: %v", err)
+			d.h.a.log.Printf("cgroupbpf: datagrams: %v", err)
 			continue
 		}
 		if err := d.give(standIn, plain(from), b[:n]); err != nil {
-			d.h.a.opts.Logf("cgroupbpf: a datagram from %s is lost: %v", from, err)
+			d.h.a.log.Printf("cgroupbpf: a datagram from %s is lost: %v", from, err)
 		}
 	}
 }

@@ -32,7 +32,7 @@ func (d *datagrams) here(standIn netip.Addr) netip.AddrPort {
 
 // newDatagrams listens for those of this host: nothing from outside is carried.
 func (h *home) newDatagrams(ctx context.Context, family int) (*datagrams, error) {
-	d := &datagrams{h: h, ctx: ctx, family: family, refused: unreachable.New(h.a.opts.Logf), flows: map[netip.Addr]*datagramFlow{}}
+	d := &datagrams{h: h, ctx: ctx, family: family, refused: unreachable.New(h.a.log.Printf), flows: map[netip.Addr]*datagramFlow{}}
 	network, listen := "udp4", net.ListenConfig{Control: onLoopback}
 	if family == ip6 {
 		var err error

@@ -67,7 +67,7 @@ func (a *Attachment) newHome(space *os.File, netns uint64) (_ *home, err error) 
 			return err
 		}
 		if err := h.open(ctx, ip6); err != nil {
-			a.opts.Logf("cgroupbpf: no IPv6: %v", err)
+			a.log.Printf("cgroupbpf: no IPv6: %v", err)
 		}
 		return h.tell(true)
 	})

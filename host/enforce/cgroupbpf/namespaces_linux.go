@@ -45,7 +45,7 @@ func (a *Attachment) meet() {
 		}
 		r := new(bpf.RedirectRecord)
 		if _, err := binary.Decode(rec.RawSample, binary.NativeEndian, r); err != nil {
-			a.opts.Logf("cgroupbpf: event: %v", err)
+			a.log.Printf("cgroupbpf: event: %v", err)
 			continue
 		}
 		_ = a.visit(r) // Who is refused is told why.
@@ -171,7 +171,7 @@ func (h *home) stay(pid int) {
 	}
 	if h.a.leaves(h) {
 		if err := h.close(); err != nil {
-			h.a.opts.Logf("cgroupbpf: leaving a network namespace: %v", err)
+			h.a.log.Printf("cgroupbpf: leaving a network namespace: %v", err)
 		}
 	}
 }

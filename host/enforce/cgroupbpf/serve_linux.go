@@ -43,7 +43,7 @@ func (a *Attachment) serve() error {
 
 func (h *home) accept(l *net.TCPListener) {
 	a := h.a
-	carry.Accept(a.ctx, l, func(err error) { a.opts.Logf("cgroupbpf: %v", err) }, func(c *net.TCPConn) {
+	carry.Accept(a.ctx, l, func(err error) { a.log.Printf("cgroupbpf: %v", err) }, func(c *net.TCPConn) {
 		a.carried.Add(1)
 		a.wg.Go(func() {
 			defer a.carried.Add(-1)
@@ -61,7 +61,7 @@ func (h *home) answer(ctx context.Context, c *net.TCPConn) {
 	r, err := h.take(c.RemoteAddr().(*net.TCPAddr).AddrPort())
 	if err != nil {
 		if carry.Established(c) { // Else its program is gone, and its record with it.
-			a.opts.Logf("cgroupbpf: connection from %s was not sent here by the kernel: %v", c.RemoteAddr(), err)
+			a.log.Printf("cgroupbpf: connection from %s was not sent here by the kernel: %v", c.RemoteAddr(), err)
 		}
 		carry.Reset(c)
 		return
@@ -108,7 +108,7 @@ func (a *Attachment) report(ctx context.Context) {
 		}
 		r := new(bpf.RedirectRecord)
 		if _, err := binary.Decode(rec.RawSample, binary.NativeEndian, r); err != nil {
-			a.opts.Logf("cgroupbpf: event: %v", err)
+			a.log.Printf("cgroupbpf: event: %v", err)
 			continue
 		}
 		if r.Held != 0 && a.comes(r) {
@@ -132,6 +132,9 @@ func (a *Attachment) tellUntold() {
 	var n uint64
 	if err := a.objs.Untold.Lookup(uint32(0), &n); err != nil || n == 0 {
 		return
+	}
+	if _, ok := a.untold.Pass(1); !ok && a.ctx.Err() == nil {
+		return // They are counted until then.
 	}
 	_ = a.objs.Untold.Put(uint32(0), uint64(0)) // Else they are told again.
 	a.opts.Logf("cgroupbpf: %d connects and datagrams more were refused, or permitted, than could be told", n)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/loglimit"
 )
 
 // maxDeciding is how many connections are decided at a time: a decision may wait for a
@@ -19,7 +20,7 @@ type listener struct {
 	*net.TCPListener
 	socket   *ale.Socket
 	ctx      context.Context
-	logf     func(format string, args ...any)
+	log      *loglimit.Log
 	deciding chan struct{}
 	decided  chan net.Conn // closed when there are no more
 	flows    sync.Map      // netip.AddrPort of the client: *ale.Flow
@@ -52,7 +53,7 @@ func (l *listener) serve() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		l.logf("dns: %v", err)
+		l.log.Printf("dns: %v", err)
 		select {
 		case <-time.After(wait):
 			wait = min(2*wait, longest)

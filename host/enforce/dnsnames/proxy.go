@@ -13,6 +13,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/loglimit"
 )
 
 // Options configure a Proxy.
@@ -51,7 +52,7 @@ type Proxy struct {
 	waiting chan struct{}
 	slots   chan struct{}
 	flooded sync.Once
-	refused complaints
+	log     *loglimit.Log
 	ctx     context.Context
 	cancel  context.CancelFunc
 	serving sync.WaitGroup
@@ -60,10 +61,7 @@ type Proxy struct {
 
 // Start starts a proxy.
 func Start(ctx context.Context, opts Options) (*Proxy, error) {
-	if opts.Logf == nil {
-		opts.Logf = func(string, ...any) {}
-	}
-	p := &Proxy{opts: opts, waiting: make(chan struct{}, maxWaiting), slots: make(chan struct{}, maxQueries), refused: complaints{logf: opts.Logf}}
+	p := &Proxy{opts: opts, waiting: make(chan struct{}, maxWaiting), slots: make(chan struct{}, maxQueries), log: loglimit.New(opts.Logf)}
 	udp, tcp, err := listen(ctx, opts.Listen)
 	if err != nil {
 		return nil, err
@@ -73,7 +71,7 @@ func Start(ctx context.Context, opts Options) (*Proxy, error) {
 	in := fwps.Incoming{ProcessID: opts.ProcessID, AppID: opts.AppID, Local: p.Addr(), Protocol: fwps.ProtocolUDP}
 	p.socket = opts.ALE.NewSocket(in)
 	in.Protocol = fwps.ProtocolTCP
-	p.tcp = &listener{TCPListener: tcp, socket: opts.ALE.NewSocket(in), ctx: p.ctx, logf: opts.Logf,
+	p.tcp = &listener{TCPListener: tcp, socket: opts.ALE.NewSocket(in), ctx: p.ctx, log: p.log,
 		deciding: make(chan struct{}, maxDeciding), decided: make(chan net.Conn)}
 	p.serving.Go(p.tcp.serve)
 	handler := dns.HandlerFunc(p.answer)
@@ -83,7 +81,7 @@ func Start(ctx context.Context, opts Options) (*Proxy, error) {
 		s.NotifyStartedFunc = func() { close(started) }
 		p.serving.Go(func() {
 			if err := s.ActivateAndServe(); err != nil && p.ctx.Err() == nil {
-				opts.Logf("dns: %v", err)
+				p.log.Printf("dns: %v", err)
 			}
 		})
 		<-started
@@ -124,7 +122,7 @@ func (p *Proxy) Close() {
 		p.serving.Wait() // They have waited for all queries then.
 		p.socket.Close()
 		p.tcp.socket.Close()
-		p.refused.close()
+		p.log.Close()
 	})
 }
 
@@ -142,7 +140,7 @@ func (p *Proxy) answer(w dns.ResponseWriter, q *dns.Msg) {
 	defer cancel()
 	r, err := p.carry(ctx, w, q)
 	if err != nil {
-		p.refused.tell("dns: query of %s: %v", w.RemoteAddr(), err)
+		p.log.Printf("dns: query of %s: %v", w.RemoteAddr(), err)
 		rcode := dns.RcodeServerFailure
 		if b := (*ale.BlockedError)(nil); errors.As(err, &b) || errors.Is(err, errNowhere) {
 			rcode = dns.RcodeRefused
@@ -173,7 +171,7 @@ func (p *Proxy) enter() bool {
 		defer func() { <-p.waiting }()
 	default:
 		p.flooded.Do(func() {
-			p.opts.Logf("dns: %d queries wait for resolvers that do not answer; more are refused, and this is told once", maxWaiting)
+			p.log.Printf("dns: %d queries wait for resolvers that do not answer; more are refused, and this is told once", maxWaiting)
 		})
 		return false
 	}

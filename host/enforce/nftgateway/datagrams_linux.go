@@ -83,12 +83,12 @@ func (d *datagrams) receive(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			d.g.opts.Logf("nftgateway: datagrams: %v", err)
+			d.g.log.Printf("nftgateway: datagrams: %v", err)
 			continue
 		}
 		to, ok := sentTo(control[:nc])
 		if !ok || to.Port() == d.port && ours(to.Addr()) {
-			d.g.opts.Logf("nftgateway: datagram from %s was not sent here by the rules", from)
+			d.g.log.Printf("nftgateway: datagram from %s was not sent here by the rules", from)
 			continue
 		}
 		if from.Port() == 0 || to.Port() == 0 { // Nobody's; and a socket that is connected to it is to all ports.

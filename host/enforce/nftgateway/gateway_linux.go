@@ -19,6 +19,7 @@ import (
 	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 	"github.com/calloutd/calloutd/host/enforce/internal/unreachable"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/loglimit"
 )
 
 // A Gateway decides connections until it is closed.
@@ -29,6 +30,7 @@ type Gateway struct {
 	listen  []*net.TCPListener
 	udp     []*datagrams
 	budget  *carry.Budget
+	log     *loglimit.Log // what those who send here can cause
 	refused *unreachable.Teller
 	undo    []func() error // takes back what is changed in the kernel, from its end
 	ports   ports
@@ -60,7 +62,7 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	g := &Gateway{opts: opts, cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff},
+	g := &Gateway{opts: opts, log: loglimit.New(opts.Logf), cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff},
 		budget: carry.NewBudget(opts.MaxDatagramBytes, func(format string, args ...any) { opts.Logf("nftgateway: "+format, args...) })}
 	if g.lock, err = alone(&opts); err != nil {
 		cancel()
@@ -154,7 +156,7 @@ func transparent(network, _ string, c syscall.RawConn) error {
 
 func (g *Gateway) accept(ctx context.Context, l *net.TCPListener) {
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-	carry.Accept(ctx, l, func(err error) { g.opts.Logf("nftgateway: %v", err) }, func(c *net.TCPConn) {
+	carry.Accept(ctx, l, func(err error) { g.log.Printf("nftgateway: %v", err) }, func(c *net.TCPConn) {
 		g.wg.Go(func() { g.answer(ctx, c, port) })
 	})
 }
@@ -169,7 +171,7 @@ func (g *Gateway) answer(ctx context.Context, c *net.TCPConn, port uint16) {
 	here := c.LocalAddr().(*net.TCPAddr).AddrPort()
 	if err != nil || to == plain(here) && to.Port() == port && ours(to.Addr()) {
 		if carry.Established(c) { // Else connection tracking may have forgotten it.
-			g.opts.Logf("nftgateway: connection from %s to %s was not sent here by the rules", c.RemoteAddr(), here)
+			g.log.Printf("nftgateway: connection from %s to %s was not sent here by the rules", c.RemoteAddr(), here)
 		}
 		carry.Reset(c)
 		return
@@ -232,6 +234,7 @@ func (g *Gateway) Close() error {
 		errs = append(errs, d.conn.Close())
 	}
 	g.wg.Wait()
+	g.log.Close()
 	return errors.Join(append(errs, g.lock.Close())...)
 }
 

@@ -59,7 +59,7 @@ func (w *worker) fail(what string, err error) unix.Errno {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		hint = " (is the program non-dumpable, or another user's?)"
 	}
-	w.s.opts.Logf("seccomp: thread %d: refused: cannot %s: %v%s", w.n.TID, what, err, hint)
+	w.s.log.Printf("seccomp: thread %d: refused: cannot %s: %v%s", w.n.TID, what, err, hint)
 	return unix.EACCES
 }
 

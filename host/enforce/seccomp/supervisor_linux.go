@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/calloutd/calloutd/host/enforce/internal/carry"
+	"github.com/calloutd/calloutd/host/loglimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,6 +29,7 @@ type supervisor struct {
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 	opts      Options
+	log       *loglimit.Log // what a program can cause
 	l         listener
 	home      uint64 // the network namespace of this process
 	targets   targets
@@ -69,7 +71,7 @@ func newSupervisor(ctx context.Context, opts Options) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{opts: opts, home: home, rights: r, monitor: m, datagrams: datagrams{bySender: map[sender]*datagram{}}, watched: make(chan struct{}),
+	s := &supervisor{opts: opts, log: loglimit.New(opts.Logf), home: home, rights: r, monitor: m, datagrams: datagrams{bySender: map[sender]*datagram{}}, watched: make(chan struct{}),
 		threads: map[*worker]struct{}{}, parked: map[int64]*worker{}, holders: map[uint32]int{}}
 	s.targets.noThread.Store(opts.without.pidfdThread)
 	s.tick.Store(1)
@@ -123,6 +125,7 @@ func (s *supervisor) stop() {
 	case <-late.Done():
 		s.opts.Logf("seccomp: a callout that was told of a connection did not end")
 	}
+	s.log.Close()
 }
 
 // close is called when no worker is left.

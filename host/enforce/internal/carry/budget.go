@@ -5,9 +5,9 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/loglimit"
 )
 
 const (
@@ -25,14 +25,16 @@ const (
 type Budget struct {
 	most  int64 // bytes
 	logf  func(format string, args ...any)
-	told  atomic.Int64 // when it last heard, Unix seconds
 	bytes atomic.Int64
 	flows atomic.Int64
-	lost  [len(losses)]atomic.Uint64
+	lost  [len(losses)]struct {
+		atomic.Uint64
+		told loglimit.Kind
+	}
 }
 
 // NewBudget returns a budget of so many bytes, zero for DefaultBytes. logf hears that
-// datagrams get lost, once a second.
+// datagrams get lost, and for each reason how many, once a second.
 func NewBudget(bytes int64, logf func(format string, args ...any)) *Budget {
 	if bytes == 0 {
 		bytes = DefaultBytes
@@ -57,15 +59,9 @@ var losses = [...]struct{ name, why string }{
 
 func (b *Budget) lose(why loss) {
 	b.lost[why].Add(1)
-	last, now := b.told.Load(), time.Now().Unix()
-	if last == now || !b.told.CompareAndSwap(last, now) {
-		return
+	if _, ok := b.lost[why].told.Pass(1); ok {
+		b.logf("datagrams get lost, %d up to now: %s", b.lost[why].Load(), losses[why].why)
 	}
-	n := uint64(0)
-	for i := range b.lost {
-		n += b.lost[i].Load()
-	}
-	b.logf("datagrams get lost, %d up to now: %s", n, losses[why].why)
 }
 
 // Stats are the figures of this moment.
