@@ -26,7 +26,7 @@ func (b *books) open(t, out *tracer) (end func(), err error) {
 		return nil, err
 	}
 	t.tape, t.store = &b.tape, store
-	return func() { closeStore(); endAccount() }, nil
+	return func() { closeStore(); t.end(); endAccount() }, nil
 }
 
 // putInForce opens the books and puts the policy of a file into force; the function

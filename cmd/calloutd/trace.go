@@ -13,6 +13,7 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
+	"github.com/calloutd/calloutd/host/loglimit"
 	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytrace"
 	"github.com/calloutd/calloutd/host/redirect"
@@ -31,6 +32,8 @@ type tracer struct {
 	sum *summary         // of --summary; nil likewise
 
 	logger *slog.Logger // of a daemon, in place of out
+
+	refusals loglimit.Kinds // by refusalKind
 
 	tape *tape // of --record; nil likewise
 
@@ -105,18 +108,53 @@ func (t *tracer) redirect(ev ale.RedirectEvent) {
 	e, text := t.read().Redirect(ev)
 	t.record(e)
 	if text != "" || t.all && t.json { // The text of one that was applied has the callout's answer.
-		t.print(e, signed(text))
+		t.refusal(e, text)
 	}
+}
+
+// A refusalKind is what a program can have printed as often as it likes: what is refused by
+// one filter.
+type refusalKind struct{ event, layer, filter, place string }
+
+// refusal prints one. Who wants each has a trace, JSON, or --events.
+func (t *tracer) refusal(e policytrace.Event, text string) {
+	if !t.all && !t.json {
+		left, ok := t.refusals.Of(refusalKind{e.Event, e.Family(), e.Name, e.Place}).Pass(loglimit.Burst)
+		if !ok {
+			return
+		}
+		if e.LeftOut = left; left > 0 {
+			text += fmt.Sprintf(" (%d more like it are not printed; --events has them)", left)
+		}
+	}
+	t.print(e, signed(text))
+}
+
+// end prints how many refusals were not printed.
+func (t *tracer) end() {
+	t.refusals.Left(func(kind any, left uint64) {
+		k := kind.(refusalKind)
+		e := policytrace.Event{Event: k.event, Layer: k.layer, Name: k.filter, Place: k.place, LeftOut: left}
+		text := fmt.Sprintf("%d more are not printed: %s", left, t.paint.word(k.event))
+		if k.filter != "" {
+			text += fmt.Sprintf(" by filter %q (%s)", k.filter, k.place)
+		}
+		t.print(e, signed(text+"; --events has them"))
+	})
 }
 
 // blocked prints one denial. local is where a bind or listen was meant to be.
 func (t *tracer) blocked(b *ale.BlockedError, local netip.AddrPort) {
-	t.notice(t.read().Blocked(b, local))
+	e, text := t.read().Blocked(b, local)
+	t.record(e)
+	t.refusal(e, text)
 }
 
 // denied is blocked for a denial that is not the policy's.
 func (t *tracer) denied(app string, pid uint32, to netip.AddrPort, err error) {
-	t.notice(t.read().Denied(app, pid, to, err))
+	e, text := t.read().Denied(app, pid, to, err)
+	t.record(e)
+	t.refusal(e, text)
 }
 
 func (t *tracer) callout(ev guest.Event) { t.notice(policytrace.Callout(ev)) }

@@ -58,6 +58,16 @@ func (k *Kinds) Of(name any) *Kind {
 	return kind.(*Kind)
 }
 
+// Left tells of each that has lines which were left out, and had no next one, how many.
+func (k *Kinds) Left(tell func(name any, lines uint64)) {
+	k.all.Range(func(name, kind any) bool {
+		if lines := kind.(*Kind).left.Swap(0); lines > 0 {
+			tell(name, lines)
+		}
+		return true
+	})
+}
+
 // A Log limits lines by their format, each of which is a kind: none of them can hide another.
 type Log struct {
 	logf  func(format string, args ...any)
@@ -87,10 +97,7 @@ var verb = regexp.MustCompile(`%[+#]?[a-z]`)
 
 // Close tells of what was left out and had no next line.
 func (l *Log) Close() {
-	l.kinds.all.Range(func(format, kind any) bool {
-		if left := kind.(*Kind).left.Swap(0); left > 0 {
-			l.logf("%s (%d more like it were not logged)", verb.ReplaceAllLiteralString(format.(string), "…"), left)
-		}
-		return true
+	l.kinds.Left(func(format any, lines uint64) {
+		l.logf("%s (%d more like it were not logged)", verb.ReplaceAllLiteralString(format.(string), "…"), lines)
 	})
 }

@@ -35,6 +35,7 @@ type Event struct {
 	Callout string `json:"callout,omitempty"`
 	Rule    string `json:"rule,omitempty"`
 	Why     string `json:"why,omitempty"`
+	LeftOut uint64 `json:"left_out,omitempty"` // of a log: like it, and not logged
 
 	// Where Details are asked for.
 	Query      string   `json:"query,omitempty"` // a control code
