@@ -47,7 +47,7 @@ func (r request) wait(ctx context.Context, op string) (result, error) {
 	res := result{r.irp.IoStatus(), r.irp.Socket()}
 	r.irp.Reuse(ntstatus.Success)
 	if !res.Status.Ok() {
-		return res, &OpError{Op: op, Status: res.Status}
+		return res, because(ctx, &OpError{Op: op, Status: res.Status})
 	}
 	return res, nil
 }
@@ -85,6 +85,7 @@ func (r request) cancelWith(ctx context.Context, calls func() error) error {
 	if !stop() {
 		<-cancelled
 		r.irp.Reuse(ntstatus.Success) // The next call is another one's.
+		err = because(ctx, err)
 	}
 	return err
 }

@@ -3,6 +3,7 @@
 package wsknet
 
 import (
+	"context"
 	"errors"
 
 	"github.com/calloutd/calloutd/wsk"
@@ -10,11 +11,13 @@ import (
 )
 
 // An OpError is an operation that ended with a failure: errors.Is finds its status,
-// and the system error that package net would have, such as syscall.ECONNREFUSED.
+// and the system error that package net would have, such as syscall.ECONNREFUSED. One that
+// the end of a context cancelled is context.Canceled or context.DeadlineExceeded.
 type OpError struct {
 	Op     string
 	Status ntstatus.Status
 	Denial error // for STATUS_ACCESS_DENIED of a policy, the *ale.BlockedError; else nil
+	ended  error // the error of a context, for STATUS_CANCELLED by its end; else nil
 }
 
 func (e *OpError) Error() string {
@@ -22,15 +25,31 @@ func (e *OpError) Error() string {
 	if e.Denial != nil {
 		s += ": " + e.Denial.Error()
 	}
+	if e.ended != nil {
+		s += ": " + e.ended.Error()
+	}
 	return s
 }
 
-// Unwrap gives the status and the denial.
+// Unwrap gives the status and the denial. Where a context ended the operation it gives the error
+// of that: the status does not say whether it was a deadline.
 func (e *OpError) Unwrap() []error {
-	if e.Denial == nil {
-		return []error{e.Status}
+	switch {
+	case e.ended != nil:
+		return []error{e.ended}
+	case e.Denial != nil:
+		return []error{e.Status, e.Denial}
 	}
-	return []error{e.Status, e.Denial}
+	return []error{e.Status}
+}
+
+// because adds to an error of an operation that a context, which has ended, cancelled.
+func because(ctx context.Context, err error) error {
+	var op *OpError
+	if errors.As(err, &op) && op.Status == ntstatus.Cancelled {
+		op.ended = ctx.Err()
+	}
+	return err
 }
 
 // explain adds to an error of an operation of s what the policy had against it.

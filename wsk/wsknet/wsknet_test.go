@@ -394,18 +394,26 @@ func TestDualStack(t *testing.T) {
 	}
 }
 
-// The end of a dial's context ends what it waits for, here a callout.
+// The end of a dial's context ends what it waits for, here a callout, and is its error.
 func TestDialEndsWithItsContext(t *testing.T) {
 	c, engine := open(t)
-	ctx, cancel := context.WithCancel(t.Context())
+	asked := func() {}
 	_, _, err := engine.Engine.RegisterCallout("holds", fwps.CalloutFunc(func(ctx context.Context, _ *fwps.Call, _ *fwps.Verdict) error {
-		cancel()
+		asked()
 		<-ctx.Done()
 		return ctx.Err()
 	}))
 	require.NoError(t, err)
 	engine.Add(t, fwpm.Filter{ID: 1, Name: "holds", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "holds"})
-	_, err = (&wsknet.Dialer{Client: c}).DialContext(ctx, "tcp", "127.0.0.1:1")
+	d := &wsknet.Dialer{Client: c}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err = d.DialContext(ctx, "tcp", "127.0.0.1:1")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NotErrorIs(t, err, context.Canceled)
+	ctx, cancel = context.WithCancel(t.Context())
+	asked = cancel
+	_, err = d.DialContext(ctx, "tcp", "127.0.0.1:1")
 	require.ErrorIs(t, err, context.Canceled)
 }
 
