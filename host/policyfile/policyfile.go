@@ -110,6 +110,7 @@ func read(name string, src []byte, open func(path string) ([]byte, error)) (*Fil
 		File:     &File{name: name, places: map[object]place{}},
 		problems: problems{file: name},
 		declared: map[declaration]bool{},
+		reached:  map[netip.AddrPort]string{},
 		names:    map[string][]string{},
 		sets:     map[string][]netip.Prefix{},
 		tables:   map[string][]Row{},
@@ -143,7 +144,8 @@ type reader struct {
 	sets     map[string][]netip.Prefix
 	tables   map[string][]Row
 	notes    []note
-	replaced []string // what stands for something in the configuration that is read
+	reached  map[netip.AddrPort]string // the proxies that have an address
+	replaced []string                  // what stands for something in the configuration that is read
 
 	noun, keys string // what the file is and holds, for messages
 }

@@ -156,3 +156,20 @@ func showValue(c fwpm.ConditionID, v fwp.Value) string {
 	}
 	return v.String()
 }
+
+// However its address is written, a connection that goes to a proxy is known to.
+func TestAProxyAtAMappedAddressIsTheOneOfIPv4(t *testing.T) {
+	const src = "version: 1\nproxies:\n  - {id: a, kind: inspect, listen: \"[::ffff:127.0.0.1]:8080\"}\n  - {id: b, kind: socks5, address: \"[::ffff:127.0.0.1]:8081\"}\n"
+	f, err := Parse("p.yaml", []byte(src))
+	require.NoError(t, err)
+	require.Equal(t, netip.MustParseAddrPort("127.0.0.1:8080"), f.Proxies[0].Listen)
+	require.Equal(t, netip.MustParseAddrPort("127.0.0.1:8081"), f.Proxies[1].Address)
+}
+
+// Of two proxies at one address a connection would go to one, with the credentials of
+// the other.
+func TestTwoProxiesAreNotAtOneAddress(t *testing.T) {
+	const src = "version: 1\nproxies:\n  - {id: a, kind: socks5, address: 127.0.0.1:1080, credentials: {env: A}}\n  - {id: b, kind: socks5, address: \"[::ffff:127.0.0.1]:1080\"}\n"
+	_, err := Parse("p.yaml", []byte(src))
+	require.EqualError(t, err, `p.yaml:4:5: proxy "b" is where proxy "a" is too, at 127.0.0.1:1080`)
+}

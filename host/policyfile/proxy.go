@@ -63,7 +63,7 @@ func (r *reader) proxy(n *yaml.Node) {
 	f, id := r.object(n, &proxyKeys, "proxy")
 	px := Proxy{ID: id, Kind: ProxyKind(f.text("kind")), ForgetsRecords: f.truth("forgets_records"), Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)}
 	if s := f.text("listen"); s != "" {
-		px.Listen = netip.MustParseAddrPort(s) // It has the form.
+		px.Listen = endpoint(s)
 	}
 	switch {
 	case px.Kind == "":
@@ -80,6 +80,12 @@ func (r *reader) proxy(n *yaml.Node) {
 	}
 	if px.ForgetsRecords && px.Kind != ProxyForward && px.Kind != ProxyPeek {
 		r.fail(at(f.vals["forgets_records"]), "", "forgets_records: only a proxy that carries connections on as forward and peek do has records to forget")
+	}
+	if a := px.where(); a.Port() != 0 {
+		if other, taken := r.reached[a]; taken {
+			r.fail(at(f.node), "", "proxy %q is where proxy %q is too, at %s", id, other, a)
+		}
+		r.reached[a] = id
 	}
 	r.Proxies = append(r.Proxies, px)
 }
@@ -111,10 +117,17 @@ func (r *reader) address(f fields, px *Proxy) {
 	if v == nil {
 		return
 	}
-	px.Address = netip.MustParseAddrPort(v.Value) // It has the form.
+	px.Address = endpoint(v.Value)
 	if px.Address.Port() == 0 || px.Address.Addr().IsUnspecified() {
 		r.fail(at(v), "", "address: expected an address and a port to connect to, found %s", describe(v))
 	}
+}
+
+// endpoint reads an address that has the form. One of IPv4 is the same however it is
+// written: connections are looked up by what they go to.
+func endpoint(s string) netip.AddrPort {
+	a := netip.MustParseAddrPort(s)
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 // where is the address that it is reached at.
