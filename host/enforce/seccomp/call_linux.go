@@ -73,7 +73,7 @@ func (w *worker) take() unix.Errno {
 		if e := w.takeTurn(); e != 0 {
 			return e
 		}
-		fd, err := t.getFD(int32(w.n.Data.Args[0])) // The kernel reads an int.
+		fd, err := w.getFD(int32(w.n.Data.Args[0])) // The kernel reads an int.
 		if err == nil {
 			w.fd = fd
 			return 0
@@ -88,6 +88,13 @@ func (w *worker) take() unix.Errno {
 		}
 		return w.fail("look into the program", err)
 	}
+}
+
+// getFD waits while the process execs, and a file that it closes for that does not let go.
+func (w *worker) getFD(fd int32) (int, error) {
+	w.enter()
+	defer w.leave()
+	return w.t.getFD(fd)
 }
 
 // know fills w.in with who is calling, about which socket. All that was read up

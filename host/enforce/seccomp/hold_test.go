@@ -3,13 +3,16 @@
 package seccomp
 
 import (
+	"bufio"
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -55,6 +58,12 @@ func init() {
 		}
 		check(tell.Close())
 		check(other.Wait())
+	}
+	// exec held up: become another program, for which a file is closed that does not let go.
+	programs["exec held up"] = func([]string) {
+		unansweredFile()
+		say("execs")
+		check(unix.Exec("/bin/true", []string{"true"}, nil))
 	}
 	programs["serve fuse"] = func([]string) { serveFUSE(3) }
 	programs["dial afterwards"] = func(args []string) {
@@ -195,6 +204,55 @@ func TestHeldCallsCostWhoMakesThem(t *testing.T) {
 			require.Less(t, int(threads.Load()), calls/4)
 		})
 	}
+}
+
+// A thread can exec by the number of one whose call is being answered. Who looks for its
+// descriptors then is held up, and counts as that.
+func TestExecThatIsHeldUp(t *testing.T) {
+	asRoot(t)
+	cmd := helper("exec held up")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	server := childOf(t, cmd.Process.Pid)
+	s, err := newSupervisor(t.Context(), Options{ALE: permit, Logf: t.Logf})
+	require.NoError(t, err)
+	defer s.stop()
+	w := s.newWorker()
+	w.n.TID = uint32(cmd.Process.Pid)
+	taken := make(chan unix.Errno)
+	require.Eventually(t, func() bool { // It is on its way there.
+		go func() { taken <- w.take() }()
+		select {
+		case <-taken:
+			unix.Close(w.fd)
+			w.t.close()
+			return false
+		case <-time.After(100 * time.Millisecond):
+			return true
+		}
+	}, time.Minute, time.Millisecond)
+	counted := w.since.Load() != 0
+	require.NoError(t, unix.Kill(server, unix.SIGKILL))
+	<-taken
+	unix.Close(w.fd)
+	w.t.close()
+	_ = cmd.Wait()
+	require.True(t, counted)
+}
+
+func childOf(t testing.TB, parent int) (pid int) {
+	all, err := filepath.Glob("/proc/[0-9]*")
+	require.NoError(t, err)
+	for _, dir := range all {
+		if st, ok := readProcess(filepath.Base(dir)); ok && st.number("PPid:", 10) == uint64(parent) {
+			pid, _ = strconv.Atoi(filepath.Base(dir))
+		}
+	}
+	require.NotZero(t, pid)
+	return pid
 }
 
 // threadsIn counts the threads of this process that are in a system call. Those of Go that

@@ -190,7 +190,7 @@ func (w *worker) translate(control []byte) (out []byte, passed []int, e unix.Err
 			return nil, passed, unix.EINVAL
 		}
 		for _, fd := range fds {
-			own, err := w.t.getFD(int32(fd))
+			own, err := w.getFD(int32(fd))
 			if err != nil {
 				return nil, passed, errnoOf(err)
 			}
