@@ -116,11 +116,15 @@ func TestCloseAfterThePeersEndLosesNothing(t *testing.T) {
 	}
 }
 
-// Nor when a deadline has passed: the peer may go on, and is not reset.
+// Nor when something was read, and a deadline has passed: the peer may go on, and is not reset.
 func TestCloseAfterADeadlineIsInOrder(t *testing.T) {
 	c, _ := open(t)
 	l := listen(t, c)
 	a, b := pair(t, c, l)
+	_, err := b.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = a.Read(make([]byte, 1))
+	require.NoError(t, err)
 	require.NoError(t, a.SetReadDeadline(time.Unix(1, 0)))
 	require.NoError(t, a.Close())
 	for range 3 {
