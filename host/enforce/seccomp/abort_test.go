@@ -52,12 +52,14 @@ func TestConnectInProgressThatIsAborted(t *testing.T) {
 func TestAcceptThatIsAborted(t *testing.T) {
 	policy := &layers{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){
 		fwpm.LayerALEAuthRecvAcceptV4: abortIf(func(in *fwps.Incoming) bool { return in.Remote.Addr() == netip.MustParseAddr("127.0.0.7") })}}
+	var aborted, next string
 	watched(t, Options{ALE: policy.enforcer()}, helper("server", "blocking"), func(line string) {
 		if addr, err := netip.ParseAddrPort(line); err == nil {
-			require.Contains(t, client("127.0.0.7", addr), "connection reset by peer")
-			require.Equal(t, "hello", client("127.0.0.8", addr))
+			aborted, next = client("127.0.0.7", addr), client("127.0.0.8", addr)
 		}
 	})
+	require.Contains(t, aborted, "connection reset by peer")
+	require.Equal(t, "hello", next)
 }
 
 // A datagram whose flow is aborted is not sent.
