@@ -16,37 +16,39 @@ import (
 type meteredCache struct{ dir string }
 
 // file is where the form of a module is, by all that it depends on.
-func (c meteredCache) file(pages uint32, wasm []byte) string {
+func (c meteredCache) file(pages uint32, f form, wasm []byte) string {
 	h := sha256.New()
-	h.Write(binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, meter.Version), pages))
+	for _, n := range []uint32{meter.Version, pages, uint32(f)} {
+		h.Write(binary.LittleEndian.AppendUint32(nil, n))
+	}
 	h.Write(wasm)
 	return filepath.Join(c.dir, fmt.Sprintf("metered-%x.wasm", h.Sum(nil)))
 }
 
-func (c meteredCache) get(pages uint32, wasm []byte) []byte {
+func (c meteredCache) get(pages uint32, f form, wasm []byte) []byte {
 	if c.dir == "" {
 		return nil
 	}
-	b, err := os.ReadFile(c.file(pages, wasm))
+	b, err := os.ReadFile(c.file(pages, f, wasm))
 	if err != nil {
 		return nil
 	}
 	return b
 }
 
-func (c meteredCache) put(pages uint32, wasm, metered []byte) {
+func (c meteredCache) put(pages uint32, f form, wasm, metered []byte) {
 	if c.dir == "" {
 		return
 	}
-	f, err := os.CreateTemp(c.dir, "metered-")
+	file, err := os.CreateTemp(c.dir, "metered-")
 	if err != nil {
 		return
 	}
-	_, err = f.Write(metered)
-	if err2 := f.Close(); err == nil && err2 == nil {
-		err = os.Rename(f.Name(), c.file(pages, wasm))
+	_, err = file.Write(metered)
+	if err2 := file.Close(); err == nil && err2 == nil {
+		err = os.Rename(file.Name(), c.file(pages, f, wasm))
 	}
 	if err != nil {
-		os.Remove(f.Name())
+		os.Remove(file.Name())
 	}
 }

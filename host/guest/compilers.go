@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/experimental"
 )
 
 // compilers make machine code. wazero fails with its cache: on a full disk, where it
@@ -80,6 +81,18 @@ func (c *compilers) compileModule(ctx context.Context, wasm []byte) (*source, er
 		return nil, err
 	}
 	return &source{rt: rt, compiled: compiled, covered: new(coverage)}, nil
+}
+
+// findModule is compileModule for what is in the cache. The compiler looks there before it
+// looks whether anybody still wants the module, and with workers does so before each function.
+func (c *compilers) findModule(ctx context.Context, wasm []byte) (*source, error) {
+	ctx, cancel := context.WithCancel(experimental.WithCompilationWorkers(ctx, 2))
+	cancel()
+	compiled, err := c.cached.CompileModule(ctx, wasm)
+	if err != nil {
+		return nil, err
+	}
+	return &source{rt: c.cached, compiled: compiled, covered: new(coverage)}, nil
 }
 
 func (c *compilers) without(ctx context.Context) (_ wazero.Runtime, err error) {

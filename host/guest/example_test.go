@@ -7,6 +7,7 @@ import (
 	"log"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/fwp"
@@ -58,6 +59,22 @@ func Example() {
 	// 198.51.100.7:1: permit ""
 	// 198.51.100.7:2: block "no such place"
 	// decisions: 2
+}
+
+// A module of somebody else's cannot take this process its time or memory while it is
+// compiled. The main function of this program, here that of the tests, begins with
+// guest.CompileChild().
+func ExampleCompileChild() {
+	ctx := context.Background()
+	runtime, err := guest.NewRuntime(ctx, guest.Options{CompileApart: true, CompileTimeout: time.Second})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer runtime.Close(ctx)
+	_, err = runtime.Load(ctx, "hostile", slow(40000), guest.ModuleOptions{})
+	fmt.Println(errors.Is(err, guest.ErrCompileTime))
+	// Output:
+	// true
 }
 
 // Before a module is trusted it can be looked into: what it asks for, and whether it

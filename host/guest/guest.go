@@ -8,6 +8,7 @@ package guest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -24,6 +25,7 @@ const (
 	defaultMemoryPages = 256
 	maxWasmPages       = 65536
 	compileTimeout     = 2 * time.Minute
+	compileMemory      = 2 << 30
 )
 
 // Options configure a Runtime. The zero value works.
@@ -36,6 +38,13 @@ type Options struct {
 	MemoryLimitPages uint32
 	// CompileTimeout bounds the compilation of a module. Optional: 2 minutes.
 	CompileTimeout time.Duration
+	// CompileApart validates, meters and compiles what is not in CacheDir in a process of
+	// its own, this program again, whose time and memory the system bounds: in this one a
+	// module can take both as it likes. The program calls CompileChild first in main.
+	CompileApart bool
+	// CompileMemory bounds the memory of that process, in bytes, where the system is
+	// Linux. Optional: 2 GiB.
+	CompileMemory uint64
 }
 
 // A Runtime compiles and holds modules. It is safe for concurrent use.
@@ -44,6 +53,7 @@ type Runtime struct {
 	pages   uint32
 	timeout time.Duration
 	metered meteredCache
+	apart   *compileApart // nil: all is compiled here
 	clock   clock
 }
 
@@ -58,11 +68,15 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	if o.CacheDir != "" && CheckCacheDir(o.CacheDir) != nil {
 		o.CacheDir = ""
 	}
-	c, err := newCompilers(ctx, o.CacheDir, o.MemoryLimitPages)
+	apart, err := newApart(&o)
 	if err != nil {
 		return nil, err
 	}
-	r := &Runtime{compilers: c, pages: o.MemoryLimitPages, timeout: cmp.Or(o.CompileTimeout, compileTimeout), metered: meteredCache{o.CacheDir}}
+	c, err := newCompilers(ctx, o.CacheDir, o.MemoryLimitPages)
+	if err != nil {
+		return nil, errors.Join(err, apart.close())
+	}
+	r := &Runtime{compilers: c, pages: o.MemoryLimitPages, timeout: cmp.Or(o.CompileTimeout, compileTimeout), metered: meteredCache{o.CacheDir}, apart: apart}
 	r.clock.open()
 	return r, nil
 }
@@ -70,7 +84,7 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 // Close ends the runtime and every instance.
 func (r *Runtime) Close(ctx context.Context) error {
 	r.clock.close()
-	return r.compilers.close(ctx)
+	return errors.Join(r.compilers.close(ctx), r.apart.close())
 }
 
 // Load validates, meters and compiles a module and starts its instances. When the context
@@ -98,12 +112,14 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, f form) (_ *source, 
 	if err := checkSize(wasm); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, as(ErrCompileTime, fmt.Errorf("compiling took longer than %v", r.timeout)))
+	ctx, cancel := r.limited(ctx)
 	defer cancel()
 	// With workers the compiler looks at the context between functions.
 	ctx = experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0)))
 	src, err := r.compileMetered(ctx, wasm, f)
 	switch {
+	case errors.Is(err, ErrCompileTime), errors.Is(err, errNoProcess):
+		return nil, err
 	case err != nil && ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case err != nil:
@@ -116,6 +132,11 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, f form) (_ *source, 
 	return src, nil
 }
 
+// limited is ctx for as long as compiling may take.
+func (r *Runtime) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, r.timeout, as(ErrCompileTime, fmt.Errorf("compiling took longer than %v", r.timeout)))
+}
+
 // A form is what is made of a module before it is compiled.
 type form int
 
@@ -126,10 +147,16 @@ const (
 )
 
 func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (*source, error) {
-	if metered := r.metered.get(r.pages, wasm); metered != nil && f == guarded {
-		if src, err := r.compileModule(ctx, metered); err == nil {
+	if src := r.find(ctx, wasm, f); src != nil {
+		return src, nil
+	}
+	if r.apart != nil {
+		if err := r.apart.compile(ctx, r.pages, wasm, f); err != nil {
+			return nil, err
+		}
+		if src := r.find(ctx, wasm, f); src != nil {
 			return src, nil
-		} // What is in the cache is damaged.
+		} // It could not be kept. It is within the limits: what it took there it takes here.
 	}
 	if err := check(ctx, wasm, r.pages); err != nil {
 		return nil, err
@@ -143,10 +170,27 @@ func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (*sou
 		return nil, err
 	}
 	src.covered.blocks = blocks
-	if f == guarded {
-		r.metered.put(r.pages, wasm, metered)
-	}
+	r.metered.put(r.pages, f, wasm, metered)
 	return src, nil
+}
+
+// find is what is in the cache of a module, nil if that is not all. Nothing is compiled.
+func (r *Runtime) find(ctx context.Context, wasm []byte, f form) *source {
+	metered := r.metered.get(r.pages, f, wasm)
+	if metered == nil {
+		return nil
+	}
+	src, err := r.findModule(ctx, metered)
+	if err != nil {
+		return nil
+	}
+	if f == covered {
+		if _, src.covered.blocks, err = rewrite(wasm, f); err != nil {
+			src.close()
+			return nil
+		}
+	}
+	return src
 }
 
 func rewrite(wasm []byte, f form) (out []byte, blocks []meter.Block, err error) {

@@ -31,7 +31,13 @@ import (
 // compiler takes many seconds for a Go guest.
 var cache string
 
+// unprepared is set for a test of a main that does not call CompileChild.
+const unprepared = "CALLOUTD_TEST_UNPREPARED"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(unprepared) == "" {
+		guest.CompileChild()
+	}
 	dir, err := os.MkdirTemp("", "calloutd-guest-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -36,7 +36,8 @@ type Canned struct {
 }
 
 // Inspect looks into a module, starts it with a configuration, and asks it once.
-// An error is a file that is no module, or the cause of a context that has ended.
+// An error is a file that is no module, one that takes too much to look into
+// (Options.CompileApart), or the cause of a context that has ended.
 func Inspect(ctx context.Context, wasm, config []byte, o Options) (*Report, error) {
 	if err := checkSize(wasm); err != nil {
 		return nil, err
@@ -44,22 +45,33 @@ func Inspect(ctx context.Context, wasm, config []byte, o Options) (*Report, erro
 	if err := checkCore(wasm); err != nil {
 		return nil, err
 	}
-	summary, err := meter.Inspect(wasm)
-	if err != nil {
-		return nil, as(ErrInvalid, err)
-	}
-	r := &Report{Summary: summary, Size: len(wasm), Language: language(wasm, summary)}
 	rt, err := NewRuntime(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	defer rt.Close(context.WithoutCancel(ctx))
+	summary, err := rt.summary(ctx, wasm)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Summary: summary, Size: len(wasm), Language: language(wasm, summary)}
 	err = r.try(ctx, rt, wasm, config)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	r.Refused = as(ErrSelfTest, err)
 	return r, nil
+}
+
+// summary is the meter's, from where the module can take as much as it likes.
+func (r *Runtime) summary(ctx context.Context, wasm []byte) (*meter.Summary, error) {
+	if r.apart == nil || r.metered.get(r.pages, guarded, wasm) != nil { // What was metered once can be again.
+		s, err := meter.Inspect(wasm)
+		return s, as(ErrInvalid, err)
+	}
+	ctx, cancel := r.limited(ctx)
+	defer cancel()
+	return r.apart.inspect(ctx, wasm)
 }
 
 // try starts an instance, with everything that a host can grant.

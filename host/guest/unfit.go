@@ -8,7 +8,8 @@ import "errors"
 var (
 	// ErrInvalid is no WebAssembly, or uses what this host does not run.
 	ErrInvalid = errors.New("not a valid module")
-	// ErrTooLarge is over MaxModuleSize, or starts with more memory than an instance may have.
+	// ErrTooLarge is over MaxModuleSize, starts with more memory than an instance may have,
+	// or takes more than Options.CompileMemory to compile.
 	ErrTooLarge = errors.New("module is too large")
 	// ErrCompileTime was not compiled within Options.CompileTimeout.
 	ErrCompileTime = errors.New("compiling took too long")
