@@ -43,7 +43,7 @@ no module is an error with the place of the byte.`,
 				return err
 			}
 			compiled := doing(cmd.ErrOrStderr(), "compiling "+args[0])
-			r, err := guest.Inspect(cmd.Context(), wasm, []byte(config), guest.Options{CacheDir: cacheDir()})
+			r, err := guest.Inspect(cmd.Context(), wasm, []byte(config), guest.Options{CacheDir: cacheDir(), CompileApart: true})
 			compiled()
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
 )
 
@@ -19,6 +20,7 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
+	guest.CompileChild()
 	root, out := newRoot(), &output{file: os.Stdout}
 	root.SetOut(out)
 	cmd, err := root.ExecuteContextC(context.Background())

@@ -15,12 +15,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/sdk/project"
 	"github.com/calloutd/calloutd/sdk/tck/toolchain"
 )
 
 // The test binary is calloutd itself when it is called so, or a proxy that knows it.
 func TestMain(m *testing.M) {
+	guest.CompileChild()
 	os.Setenv("GORACE", noRaceAtEnd)
 	testscript.Main(m, map[string]func(){"calloutd": main, "remoteproxy": remoteProxy})
 }

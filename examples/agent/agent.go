@@ -23,6 +23,7 @@ type agent struct {
 func newAgent() *agent {
 	a := new(agent)
 	o := policyrun.Options{
+		CompileApart: true, // Who sends a policy need not have written its modules.
 		OnDecision: func(p *policyrun.Policy, in *fwps.Incoming, d *fwps.Decision) {
 			if d.Decider() != nil { // What no filter decided is not worth a line.
 				e, _ := policytrace.Reader{Policy: p}.Decision(in, d)

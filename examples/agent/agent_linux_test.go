@@ -17,11 +17,13 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policytrace"
 )
 
 // The test binary is the command, too: it connects where it is told to.
 func TestMain(m *testing.M) {
+	guest.CompileChild()
 	if os.Getenv("AGENT_COMMAND") == "" {
 		goleak.VerifyTestMain(m)
 		return

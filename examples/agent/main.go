@@ -17,9 +17,11 @@ import (
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/seccomp"
+	"github.com/calloutd/calloutd/host/guest"
 )
 
 func main() {
+	guest.CompileChild()
 	policy := flag.String("policy", "", "the first policy (required)")
 	socket := flag.String("socket", "agent.sock", "where policies come in and decisions go out")
 	flag.Parse()

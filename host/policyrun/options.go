@@ -27,6 +27,10 @@ type Options struct {
 	// CacheDir is where compiled modules are kept; one that others can write to is not
 	// used. Optional: they are compiled at each Load, which takes seconds.
 	CacheDir string
+	// CompileApart compiles modules in processes of their own that the system limits: see
+	// guest.Options, and what main does first for it. Who did not write the policy's
+	// modules wants it.
+	CompileApart bool
 	// CacheSize is how many decisions a policy's engine keeps: see host.Options. A
 	// policy that is described asks each time.
 	CacheSize int
