@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -169,7 +168,7 @@ func TestUnoptimizedCodeIsCompiledApart(t *testing.T) {
 		t.Skip("the compiler is ten times as slow with the race detector")
 	}
 	out := filepath.Join(t.TempDir(), "unoptimized.wasm")
-	cmd := exec.CommandContext(t.Context(), filepath.Join(runtime.GOROOT(), "bin", "go"), "build", "-buildmode=c-shared", "-gcflags=all=-N -l", "-cover", "-o", out, "../../examples/first-callout")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-gcflags=all=-N -l", "-cover", "-o", out, "../../examples/first-callout")
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	said, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", said)
