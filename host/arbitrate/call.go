@@ -99,7 +99,7 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 	changed, late := d.Applied()
 	why := d.Misuse()
 	if why == "AMB-29: "+fwps.ChangedTooOften {
-		r.fault(a, why[:6], why[8:])
+		r.fault(a, "AMB-29", fwps.ChangedTooOften)
 		return false
 	}
 	if changed {
