@@ -32,12 +32,12 @@ func (e *Enforcer) NewCarrier() *Carrier { return &Carrier{e: e, f: new(Flow)} }
 // not bound (Socket.OnImplicitBind), nil if it cannot be bound here.
 //
 // If the error wraps ErrInProgress the Flow is the caller's, who owes Established
-// when it is, and Detach in any case. There is none otherwise. ErrAborted says that the
-// caller has to end the connection.
+// when it is, and Detach in any case. There is none otherwise. ErrAborted, perhaps wrapped, says
+// that the caller has to end the connection.
 func (c *Carrier) Connect(ctx context.Context, in fwps.Incoming, bind BindFunc, connect ConnectFunc) (*Flow, error) {
 	c.s.begins(c.e, in)
 	c.s.implicit, c.s.spare = bind, c.f
-	f, err := c.s.connect(ctx, in.Remote, connect)
+	f, err := c.s.connect(ctx, nil, in.Remote, connect)
 	if f != nil && (err == nil || f.Aborted()) {
 		if f.Aborted() {
 			err = ErrAborted
@@ -45,8 +45,12 @@ func (c *Carrier) Connect(ctx context.Context, in fwps.Incoming, bind BindFunc, 
 		f.Detach()
 		f = nil
 	}
-	if f != nil || c.f.fwps.Shown() { // A callout may abort it yet, and must not meet another one.
+	if f != nil || c.f.fwps.Shown() || c.f.Aborted() { // A callout may abort it yet, and must not meet another one.
 		c.f = new(Flow)
 	}
 	return f, err
 }
+
+// Aborted reports whether a callout has aborted what Connect lets go, for a connect that
+// waits: it may give up. It can be asked from another goroutine meanwhile.
+func (c *Carrier) Aborted() bool { return c.f.Aborted() }

@@ -48,7 +48,7 @@ type Endpoint interface {
 func (e *Enforcer) Connect(ctx context.Context, ep Endpoint) (*Flow, error) {
 	in := ep.Incoming()
 	s := e.NewSocket(in)
-	return s.connect(ctx, in.Remote, func(ctx context.Context, to Target) (netip.AddrPort, error) {
+	return s.connect(ctx, nil, in.Remote, func(ctx context.Context, to Target) (netip.AddrPort, error) {
 		return ep.Connect(ctx, to.Remote)
 	})
 }
@@ -60,7 +60,8 @@ func (e *Enforcer) Connect(ctx context.Context, ep Endpoint) (*Flow, error) {
 //
 // The record is kept before the connection is let go: a proxy that accepts it
 // at once must find it. The caller owes a Close or a Detach of the Flow, which the
-// socket's Close is not: until then its record lives.
+// socket's Close is not: until then its record lives. What a callout aborts meanwhile
+// ends the context of connect, and is ErrAborted.
 //
 // A datagram socket's connect() asks CONNECT_REDIRECT only; its flow begins with
 // the first SendTo, and no Flow is returned (ALE-LAY-05).
@@ -70,10 +71,11 @@ func (s *Socket) Connect(ctx context.Context, remote netip.AddrPort, connect Con
 		return nil, err
 	}
 	defer s.end(op, &err)
-	return s.connect(op.ctx, remote, connect)
+	return s.connect(op.ctx, op, remote, connect)
 }
 
-func (s *Socket) connect(ctx context.Context, remote netip.AddrPort, connect ConnectFunc) (*Flow, error) {
+// connect is Connect of an operation, nil for a socket whose owner looks after aborts.
+func (s *Socket) connect(ctx context.Context, op *operation, remote netip.AddrPort, connect ConnectFunc) (*Flow, error) {
 	if err := s.ensureBound(ctx, remote); err != nil {
 		return nil, err
 	}
@@ -91,6 +93,9 @@ func (s *Socket) connect(ctx context.Context, remote netip.AddrPort, connect Con
 		s.e.drop(&p)
 		f.Close()
 		return nil, err
+	}
+	if op != nil && f.fwps.Shown() {
+		f.fwps.OnAbort(func() { op.cancel(ErrAborted) }) // Until whoever gets the flow gives another.
 	}
 	return f.letGo(ctx, in, &p, connect)
 }
@@ -202,6 +207,9 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 		}
 	}
 	if !going {
+		if f.Aborted() { // What connect answered is how it ended that.
+			err = ErrAborted
+		}
 		if p.redirected {
 			p.event.Err = err
 			f.e.tell(p.event)

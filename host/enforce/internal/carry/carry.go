@@ -99,13 +99,24 @@ func (r *Carrier) connect(ctx context.Context, in *fwps.Incoming, to ale.Target)
 	request, err := Request(r.ALE, p, in, to)
 	if err == nil {
 		request.Source, request.UniqueID = up.LocalAddr().(*net.TCPAddr).AddrPort(), r.ids.Next()
-		err = errors.Join(up.SetDeadline(time.Now().Add(handoffTime)), p.Introduce(up, &request), up.SetDeadline(time.Time{}))
+		err = introduce(ctx, p, up, &request)
 	}
 	if err != nil {
 		up.Close()
 		return nil, err
 	}
 	return up, nil
+}
+
+// introduce hands a connection over. It ends with ctx.
+func introduce(ctx context.Context, p *handoff.Proxy, up *net.TCPConn, r *handoff.Request) error {
+	_ = up.SetDeadline(time.Now().Add(handoffTime)) // Nobody has closed it.
+	stop := context.AfterFunc(ctx, func() { _ = up.SetDeadline(past) })
+	err := p.Introduce(up, r)
+	if !stop() {
+		return context.Cause(ctx)
+	}
+	return errors.Join(err, up.SetDeadline(time.Time{}))
 }
 
 func (r *Carrier) dial(ctx context.Context, d *net.Dialer, to netip.AddrPort, redirected bool) (net.Conn, error) {

@@ -166,9 +166,13 @@ func TestCarryAsksAgainWhenThePolicyChangesALELAY12(t *testing.T) {
 // CO-FLW-03: what a callout aborts is reset, to both sides, though nothing moves.
 func TestCarryEndsWhatACalloutAborts(t *testing.T) {
 	for _, when := range []fwpm.LayerID{fwpm.LayerALEAuthConnectV4, fwpm.LayerALEFlowEstablishedV4} {
-		ends := make(chan error, 1)
+		carries, ends := make(chan bool, 1), make(chan error, 1)
 		origin := serve(t, func(c net.Conn) {
 			_, err := c.Read(make([]byte, 1))
+			if err == nil {
+				carries <- true
+				_, err = c.Read(make([]byte, 1))
+			}
 			ends <- err
 		})
 		e := engine(t, netip.AddrPort{})
@@ -191,6 +195,9 @@ func TestCarryEndsWhatACalloutAborts(t *testing.T) {
 		c, denied := on(e)
 		client, over := carried(t, c, origin)
 		if when == fwpm.LayerALEAuthConnectV4 {
+			_, err := client.Write([]byte("x"))
+			require.NoError(t, err)
+			<-carries
 			e.FlowAbort(<-flows)
 		}
 		require.NoError(t, client.SetReadDeadline(time.Now().Add(time.Minute)))
