@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -46,6 +48,30 @@ func TestConnectInProgressThatIsAborted(t *testing.T) {
 	policy := &layers{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEAuthConnectV4: abortIf(func(*fwps.Incoming) bool { return true })}}
 	l, _, _ := full(t)
 	require.Equal(t, "ECONNRESET\n\nECONNRESET\nECONNRESET\n", run(t, policy.enforcer(), "nonblocking", l.String()))
+}
+
+// One that is aborted while its program waits for it is given up, too.
+func TestConnectThatIsAbortedWhileItWaits(t *testing.T) {
+	policy := new(layers)
+	flow := make(chan *fwps.Flow, 1)
+	policy.at = map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEAuthConnectV4: func(in *fwps.Incoming, _ *fwps.Decision) { flow <- in.Flow }}
+	l, _, closeIt := full(t)
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		f := <-flow
+		underWay(l)
+		f.Abort()
+		select {
+		case <-over:
+		case <-time.After(20 * time.Second):
+			t.Error("it waits on")
+			closeIt()
+		}
+	})
+	require.Equal(t, "ECONNRESET \n", run(t, policy.enforcer(), "dial", l.String()))
+	close(over)
 }
 
 // One that is aborted while it is accepted is reset, and the program gets the next.

@@ -63,7 +63,7 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 	w.in.Remote = w.concrete(sa, remote)
 	w.pending = 0
 	flow, err := w.carrier.Connect(w.s.ctx, w.in, w.bindTo, w.connectTo)
-	if err == ale.ErrAborted {
+	if errors.Is(err, ale.ErrAborted) {
 		return w.reset()
 	}
 	if flow != nil {

@@ -116,6 +116,8 @@ func (w *worker) check(now time.Time) unix.Errno {
 		// SA_RESTART says. This must never be answered without a pending signal:
 		// it would reach the program.
 		return interrupted
+	case w.carrier.Aborted():
+		return unix.ECONNRESET
 	}
 	return 0
 }
