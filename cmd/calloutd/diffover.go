@@ -20,7 +20,7 @@ func (o *diffOptions) connections(worlds []*policytest.World, errs io.Writer) (s
 	case "-":
 		name = "standard input"
 	default:
-		if in, err = os.Open(o.over); err != nil {
+		if in, err = openInput(o.over); err != nil {
 			return nil, 0, fmt.Errorf("--over: %w", err)
 		}
 	}

@@ -26,7 +26,7 @@ func openFlight(name string, errs io.Writer) (*flightFile, error) {
 	if name == "-" {
 		return newFlight("standard input", os.Stdin, 0, errs), nil
 	}
-	f, err := os.Open(name)
+	f, err := openInput(name)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -67,14 +66,13 @@ func (o *recordOptions) record(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return fmt.Errorf("--mask: %w", err)
 	}
-	name, in := "standard input", io.Reader(os.Stdin)
+	name, in := "standard input", os.Stdin
 	if len(args) > 0 && args[0] != "-" {
-		f, err := os.Open(args[0])
-		if err != nil {
+		if in, err = openInput(args[0]); err != nil {
 			return err
 		}
-		defer f.Close()
-		name, in = args[0], f
+		defer in.Close()
+		name = args[0]
 	}
 	w, err := flight.Append(o.out, flight.Header{Source: format.Name, Masked: mask})
 	if err != nil {
@@ -85,11 +83,39 @@ func (o *recordOptions) record(cmd *cobra.Command, args []string) error {
 		n++
 		return w.Write(o.complete(e))
 	})
-	if err := errors.Join(placed(name, err), w.Close()); err != nil {
-		return err
+	cut := errors.Is(err, importer.ErrCutOff)
+	if cut {
+		err = nil
+	}
+	switch lost := w.Close(); {
+	case lost != nil:
+		return lost
+	case err != nil && n > 0:
+		return errors.Join(placed(name, err), fmt.Errorf("%s: it has what came before that, %s", o.out, connections(n)))
+	case err != nil:
+		return placed(name, err)
+	case cut:
+		fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s: %v: what there is was read\n", name, importer.ErrCutOff)
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s recorded\n", connections(n))
 	return nil
+}
+
+// openInput opens what may be a file or a pipe; a folder cannot be read.
+func openInput(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.IsDir() {
+		err = fmt.Errorf("%s is a folder: expected a file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func (o *recordOptions) format() (importer.Format, error) {

@@ -20,7 +20,7 @@ type Format struct {
 	Name string
 	What string
 	// Read gives each connection to found, whose error ends it. What is wrong with
-	// the input is an *Error.
+	// the input is an *Error, or ErrCutOff.
 	Read func(in io.Reader, found func(*flight.Entry) error) error
 }
 
@@ -32,6 +32,10 @@ var Formats = []Format{
 	{"pcap", "pcap and pcapng: the SYNs", readPcap},
 	{"netevents", "netsh wfp show netevents (XML)", readNetEvents},
 }
+
+// ErrCutOff says that the end of a capture is missing, as where tcpdump was killed. What
+// there is was read.
+var ErrCutOff = errors.New("the end is cut off")
 
 // An Error is what is wrong with the input, and where.
 type Error struct {
@@ -47,7 +51,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("packet %d: %s", e.Unit, e.Msg)
 }
 
-// maxLine bounds a line, in bytes.
+// maxLine bounds a line, or an element of XML, in bytes.
 const maxLine = 1 << 20
 
 // lines reads text, and refuses one in which there is nothing of the format at all.
@@ -57,7 +61,7 @@ func lines(in io.Reader, what string, read func(line string) (known bool, err er
 	n, found := 0, false
 	for s.Scan() {
 		n++
-		known, err := read(strings.TrimSpace(s.Text()))
+		known, err := read(strings.TrimSpace(strings.TrimPrefix(s.Text(), "\ufeff"))) // an editor's byte order mark
 		var e *Error
 		if errors.As(err, &e) {
 			e.Line = n

@@ -255,9 +255,10 @@ func TestWhatIsWrongHasItsPlace(t *testing.T) {
 		{"nftlog", "SRC=10.0.0.2 DST=192.0.2.7 PROTO=UDP SPT=1 DPT=2 UID=me", `line 1: UID "me" is no number of a user`},
 		{"nftlog", strings.Repeat("x", 2<<20), "line 1: the line is longer than 1048576 bytes"},
 		{"pcap", "", "packet 1: the file is empty or cut off"},
-		{"pcap", "hello, this is text of some length", "packet 1: Unknown magic 6c6c6568"},
-		{"pcap", string(captured(t, false)[:150]), "packet 2: "},
+		{"pcap", "hello, this is text of some length", "packet 1: this is no capture in pcap or pcapng: Unknown magic 6c6c6568"},
 		{"netevents", "<a></a>", "line 1: there is no <netEvents>: expected what netsh wfp show netevents writes"},
+		{"netevents", "<netEvents>\n" + strings.Repeat("x", 2<<20), "line 2: one element or text is longer than 1048576 bytes"},
+		{"netevents", "<netEvents>\n<item><header>" + strings.Repeat("<a/>", 1<<19), "line 2: one element or text is longer than 1048576 bytes"},
 		{"netevents", "<netEvents>\n<item>", "line 2: XML syntax error on line 2: unexpected EOF"},
 		{"netevents", strings.Replace(netEvents, "<localPort>50000", "<localPort>x", 1), `line 3: "x" is no port`},
 		{"netevents", strings.Replace(netEvents, "<data>5c", "<data>5", 1), "line 3: appId: "},
@@ -265,6 +266,43 @@ func TestWhatIsWrongHasItsPlace(t *testing.T) {
 	} {
 		_, err := read(c.format, []byte(c.src))
 		require.ErrorContains(t, err, c.want, "%s: %.60s", c.format, c.src)
+	}
+}
+
+// As where tcpdump was killed, or still writes.
+func TestACaptureThatIsCutOffIsReadUpToThere(t *testing.T) {
+	for _, ng := range []bool{false, true} {
+		whole := captured(t, ng)
+		before, ends := 0, 0
+		for n := 30; n <= len(whole); n++ {
+			got, err := read("pcap", whole[:n])
+			switch at := (*importer.Error)(nil); {
+			case err == nil:
+				ends++
+			case errors.As(err, &at):
+				require.Equal(t, "packet 1: the file is empty or cut off", err.Error())
+				require.Empty(t, got)
+			default:
+				require.Equal(t, importer.ErrCutOff, err)
+			}
+			require.GreaterOrEqual(t, len(got), before)
+			before = len(got)
+		}
+		require.Equal(t, 2, before)
+		require.LessOrEqual(t, ends, 5, "after the head, perhaps an interface, and each packet")
+	}
+}
+
+// An editor on Windows puts it there.
+func TestAByteOrderMarkIsNoPartOfTheFirstLine(t *testing.T) {
+	for name, line := range map[string]string{
+		"strace":    `1 connect(9, {sa_family=AF_INET, sin_port=htons(9), sin_addr=inet_addr("192.0.2.1")}, 16) = 0`,
+		"conntrack": "tcp 6 src=10.0.0.2 dst=192.0.2.1 sport=1 dport=2",
+		"nftlog":    "SRC=10.0.0.2 DST=192.0.2.1 PROTO=UDP SPT=1 DPT=2",
+	} {
+		got, err := read(name, []byte("\ufeff"+line+"\r\n"))
+		require.NoError(t, err, name)
+		require.Len(t, got, 1, name)
 	}
 }
 
@@ -289,7 +327,7 @@ func fuzz(f *testing.F, name string, seeds ...[]byte) {
 			require.True(t, e.Remote.IsValid())
 			require.NotZero(t, e.Protocol)
 		}
-		if err != nil {
+		if err != nil && err != importer.ErrCutOff {
 			var at *importer.Error
 			require.ErrorAs(t, err, &at)
 			require.Positive(t, at.Line+at.Unit)

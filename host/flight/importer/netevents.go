@@ -1,9 +1,11 @@
 package importer
 
 import (
+	"bufio"
 	"encoding/hex"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -42,10 +44,12 @@ type classified struct {
 
 // readNetEvents reads the items of netEvents, one at a time.
 func readNetEvents(in io.Reader, found func(*flight.Entry) error) error {
-	d := xml.NewDecoder(transform.NewReader(in, unicode.BOMOverride(unicode.UTF8.NewDecoder())))
+	left := &budget{Reader: bufio.NewReader(transform.NewReader(in, unicode.BOMOverride(unicode.UTF8.NewDecoder())))}
+	d := xml.NewDecoder(left)
 	d.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil } // It is UTF-8 by now.
 	inside := false
 	for {
+		left.n = maxLine
 		line, _ := d.InputPos()
 		t, err := d.Token()
 		switch {
@@ -81,6 +85,20 @@ func readNetEvents(in io.Reader, found func(*flight.Entry) error) error {
 func lineOf(d *xml.Decoder) int {
 	line, _ := d.InputPos()
 	return line
+}
+
+// A budget bounds what the decoder reads, and so holds, at a time. It is an io.ByteReader,
+// so that the decoder reads nothing ahead.
+type budget struct {
+	*bufio.Reader
+	n int
+}
+
+func (b *budget) ReadByte() (byte, error) {
+	if b.n--; b.n < 0 {
+		return 0, fmt.Errorf("one element or text is longer than %d bytes", maxLine)
+	}
+	return b.Reader.ReadByte()
 }
 
 // connection is the event's, if it is about one that was classified.

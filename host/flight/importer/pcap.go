@@ -30,14 +30,19 @@ func readPcap(in io.Reader, found func(*flight.Entry) error) (err error) {
 		}
 	}()
 	c, err := open(in)
-	if err != nil {
-		return &Error{Unit: n, Msg: err.Error()}
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &Error{Unit: n, Msg: "the file is empty or cut off"}
+	case err != nil:
+		return &Error{Unit: n, Msg: fmt.Sprintf("this is no capture in pcap or pcapng: %v", err)}
 	}
 	for ; ; n++ {
 		data, info, err := c.ReadPacketData()
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && info.CaptureLength == 0:
 			return nil
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return ErrCutOff
 		case err != nil:
 			return &Error{Unit: n, Msg: err.Error()}
 		}
@@ -56,10 +61,7 @@ const blockSection = "\x0a\x0d\x0d\x0a"
 func open(in io.Reader) (capture, error) {
 	b := bufio.NewReader(in)
 	head, err := b.Peek(4)
-	switch {
-	case errors.Is(err, io.EOF):
-		return nil, errors.New("the file is empty or cut off")
-	case err != nil:
+	if err != nil {
 		return nil, err
 	}
 	if string(head) == blockSection {
