@@ -51,7 +51,7 @@ func (n *network) fragments(network, at string, why error, transparent bool) {
 	g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: deciding(t, netip.AddrPort{}), Transparent: transparent, Logf: t.Logf})
 	require.NoError(t, err)
 	defer g.Close()
-	fresh, err := n.dial(n.inside, network, at) // What was under way goes on.
+	fresh, err := n.dial(n.inside, network, at) // another flow
 	require.NoError(t, err)
 	defer fresh.Close()
 	require.NoError(t, fresh.SetDeadline(time.Now().Add(time.Minute)))

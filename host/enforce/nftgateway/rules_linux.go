@@ -61,7 +61,8 @@ func tables(o *Options, p ports, s *site) []table {
 		}
 	}
 	refuse := chain{Chain: nftables.Chain{Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}}
-	for _, undecided := range refused(o) {
+	refuse.add(is(meta(expr.MetaKeyL4PROTO), unix.IPPROTO_TCP), established(), original(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}) // It does not end by ICMP.
+	for _, undecided := range refused() {
 		refuse.add(undecided, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}})
 	}
 	all := []table{{nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyINet}, sets(s.names, s.numbers), []chain{take, refuse}}}
@@ -128,20 +129,13 @@ func elsewhere() []expr.Any {
 }
 
 // refused is what goes no further from an interface: what has a source route, with which
-// it came here as for this system; what belongs to no connection; of who is inside also
-// what is only about one ("related"), as an ICMP error is, in which he writes what he
-// likes; and what TPROXY takes, which comes here when nobody is there to take it,
-// although its connection is known.
-func refused(o *Options) [][]expr.Any {
+// it came here as for this system; what belongs to no connection; and of who is inside all
+// that is not an answer, although its connection is known: one from before these rules, one
+// that TPROXY takes while nobody is there to take it, or one that it is only about
+// ("related"), as an ICMP error is, in which he writes what he likes.
+func refused() [][]expr.Any {
 	const loose, strict = 131, 137 // IPOPT_LSRR, IPOPT_SSRR
-	all := [][]expr.Any{option(loose), option(strict), routed(),
-		without(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), slices.Concat(original(), without(expr.CtStateBitESTABLISHED))}
-	if o.Transparent {
-		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			all = append(all, slices.Concat(is(meta(expr.MetaKeyL4PROTO), protocol), original()))
-		}
-	}
-	return all
+	return [][]expr.Any{option(loose), option(strict), routed(), without(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), original()}
 }
 
 // option matches packets of IPv4 that have an option.
@@ -158,10 +152,15 @@ func routed() []expr.Any {
 }
 
 // without matches packets whose connection is in none of these states.
-func without(states uint32) []expr.Any {
+func without(states uint32) []expr.Any { return inState(states, expr.CmpOpEq) }
+
+// established matches packets of a connection that is known.
+func established() []expr.Any { return inState(expr.CtStateBitESTABLISHED, expr.CmpOpNeq) }
+
+func inState(of uint32, zero expr.CmpOp) []expr.Any {
 	return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: register},
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(states), Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: make([]byte, 4)}}
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(of), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: zero, Register: register, Data: make([]byte, 4)}}
 }
 
 // redirectTo sends a connection to a port of the interface that it came in on.
