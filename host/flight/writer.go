@@ -39,7 +39,7 @@ type Writer struct {
 }
 
 // Append opens a file for writing. What a program that died left of its last part
-// is taken away.
+// is taken away. Other processes can append to the file at the same time.
 func Append(path string, h Header) (*Writer, error) {
 	if err := wholefile.Regular(path); err != nil {
 		return nil, err
@@ -48,28 +48,62 @@ func Append(path string, h Header) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	end, err := intact(f)
-	if err == nil {
-		err = f.Truncate(end)
-	}
-	if err != nil {
+	if err := mend(f); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return NewWriter(f, h), nil
+	return NewWriter(shared{f}, h), nil
 }
 
-// intact is where the last whole part of a file ends.
-func intact(f *os.File) (int64, error) {
+// mend takes away what is behind the last whole part. The second look is at what others
+// wrote during the first, which takes long and does not hold them up.
+func mend(f *os.File) error {
+	end, err := intact(f, 0)
+	if err != nil {
+		return err
+	}
+	if err := lock(f); err != nil {
+		return err
+	}
+	defer unlock(f)
+	if end, err = intact(f, end); err != nil {
+		return err
+	}
+	return f.Truncate(end)
+}
+
+// intact is where the last whole part of a file ends; before from all are.
+func intact(f *os.File, from int64) (int64, error) {
+	if _, err := f.Seek(from, io.SeekStart); err != nil {
+		return 0, err
+	}
 	r := NewReader(f)
 	for {
 		switch _, err := r.Next(); {
 		case errors.Is(err, io.EOF):
-			return r.whole, nil
+			return from + r.whole, nil
 		case err != nil:
 			return 0, err
 		}
 	}
+}
+
+// A shared file has parts of other processes too.
+type shared struct{ *os.File }
+
+// Write writes a part, or nothing of it: somebody else's may follow.
+func (s shared) Write(part []byte) (int, error) {
+	if err := lock(s.File); err != nil {
+		return 0, err
+	}
+	defer unlock(s.File)
+	n, err := s.File.Write(part)
+	if err != nil && n > 0 {
+		if end, bad := s.Seek(0, io.SeekCurrent); bad == nil {
+			err = errors.Join(err, s.Truncate(end-int64(n)))
+		}
+	}
+	return n, err
 }
 
 // NewWriter returns a Writer to out, which it closes.
