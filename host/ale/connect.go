@@ -104,6 +104,7 @@ func (s *Socket) connect(ctx context.Context, op *operation, remote netip.AddrPo
 func (s *Socket) outgoing(remote netip.AddrPort) fwps.Incoming {
 	in := s.incoming()
 	in.Remote = numbered(remote)
+	onLink(&in, netip.AddrPort{})
 	if in.Local.Addr().Is4() != remote.Addr().Is4() || !in.Local.IsValid() {
 		in.Local = netip.AddrPortFrom(unspecified(remote.Addr()), in.Local.Port())
 	}
@@ -175,7 +176,9 @@ func (f *Flow) authConnect(ctx context.Context, in fwps.Incoming, p *plan) error
 // toward is what AUTH_CONNECT is asked about a connection to remote. A v4-mapped
 // one is asked at V4 (ALE-LAY-16).
 func (e *Enforcer) toward(in fwps.Incoming, remote netip.AddrPort) fwps.Incoming {
+	was := in.Remote
 	in.Remote = plain(remote)
+	onLink(&in, was)
 	in.Local = family(in.Local, in.Remote)
 	in.Layer = layer(fwpm.LayerALEAuthConnectV4, in.Remote)
 	if e.local(in.Remote) {

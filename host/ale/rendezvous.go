@@ -41,7 +41,11 @@ type key struct {
 	client, target netip.AddrPort
 }
 
-func (k key) plain() key { return key{k.protocol, plain(k.client), plain(k.target)} }
+// plain is the key that both ends know: one may have the name of a link where the other has
+// its number.
+func (k key) plain() key {
+	return key{k.protocol, numbered(plain(k.client)), numbered(plain(k.target))}
+}
 
 // An arrival is a handover's place in the order of time.
 type arrival struct {

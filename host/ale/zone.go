@@ -1,9 +1,14 @@
 package ale
 
 import (
+	"maps"
 	"net"
 	"net/netip"
 	"strconv"
+
+	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
 )
 
 // numbered is an address whose zone is a number, as in a SOCKADDR_IN6 and as both ends of
@@ -29,4 +34,24 @@ func sameLink(to, original netip.AddrPort) netip.AddrPort {
 		return to
 	}
 	return netip.AddrPortFrom(a.WithZone(zone), to.Port())
+}
+
+// onLink fills in the interface of a connection whose peer is an address of a link: filters
+// and callouts see addresses without zones. was is the peer that the connection had before,
+// whose link may be another one.
+func onLink(in *fwps.Incoming, was netip.AddrPort) {
+	zone := in.Remote.Addr().Zone()
+	if zone == "" && was.Addr().Zone() == "" {
+		return
+	}
+	in.Other = maps.Clone(in.Other)
+	delete(in.Other, fwpm.ConditionInterfaceIndex)
+	n, err := strconv.ParseUint(zone, 10, 32)
+	if err != nil || n == 0 { // No link, or one that there is not.
+		return
+	}
+	if in.Other == nil {
+		in.Other = map[fwpm.ConditionID]fwp.Value{}
+	}
+	in.Other[fwpm.ConditionInterfaceIndex] = fwp.U32(uint32(n))
 }
