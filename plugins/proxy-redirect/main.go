@@ -151,8 +151,9 @@ func (p *policy) Classify(c *callout.Call) callout.Verdict {
 		if !local.IsValid() {
 			local = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 		}
-		p.context = sockaddr.Append(sockaddr.Append(p.context[:0], c.Remote), local)
-		p.record = sockaddr.Append(append(p.record[:0], 1, byte(i), byte(i>>8), 0), c.Remote)
+		to := c.RemoteOnLink()
+		p.context = sockaddr.Append(sockaddr.Append(p.context[:0], to), local)
+		p.record = sockaddr.Append(append(p.record[:0], 1, byte(i), byte(i>>8), 0), to)
 		return callout.Redirect(asOf(c.Remote.Addr(), r.proxy), r.pid).WithContext(p.context).WithRecord(p.record)
 	}
 	return p.otherwise

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/calloutd/calloutd/sdk/go/callout"
+	"github.com/calloutd/calloutd/sdk/go/sockaddr"
 )
 
 const good = `{"rules":[{"destinations":["198.51.100.0/24"],"ports":["80","8000-8999"],"proxy":"127.0.0.1:9","proxy_pid":7}],"otherwise":"continue"}`
@@ -45,6 +46,24 @@ func TestClassify(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The proxy learns on which link an address is that means something on one only.
+func TestContextHasTheLink(t *testing.T) {
+	p := new(policy)
+	require.NoError(t, p.Configure([]byte(`{"rules":[{"destinations":["::/0"],"proxy":"[::1]:9","proxy_pid":7}]}`)))
+	for to, want := range map[string]string{"[fe80::9]:80": "[fe80::9%3]:80", "[ff02::1]:80": "[ff02::1%3]:80", "[2001:db8::9]:80": "[2001:db8::9]:80"} {
+		p.Classify(&callout.Call{Remote: netip.MustParseAddrPort(to), Interface: 3})
+		for _, b := range [][]byte{p.context, p.record[4:]} {
+			got, err := sockaddr.Parse(b)
+			require.NoError(t, err)
+			require.Equal(t, want, got.String())
+		}
+	}
+	p.Classify(&callout.Call{Remote: netip.MustParseAddrPort("[fe80::9]:80")})
+	got, err := sockaddr.Parse(p.context)
+	require.NoError(t, err)
+	require.Equal(t, "[fe80::9]:80", got.String(), "the host does not know")
 }
 
 func TestConfigureRefuses(t *testing.T) {

@@ -12,6 +12,7 @@ package callout
 
 import (
 	"net/netip"
+	"strconv"
 
 	"github.com/calloutd/calloutd/sdk/abi"
 )
@@ -46,7 +47,7 @@ type Call struct {
 	User          string
 	Hostname      string
 	State         State
-	Interface     uint32
+	Interface     uint32 // of a Remote of one link, as fe80::/10 are: that link
 	Monotonic     uint64 // nanoseconds
 	Record        []byte // what this callout once emitted for the connection
 	// Context is what it emitted for the proxy: nil, with ContextSize not zero,
@@ -113,6 +114,16 @@ func (v Verdict) Cacheable() Verdict { v.flags |= abi.FlagCacheable; return v }
 // proxy's own: it must not be sent to the proxy again.
 func (c *Call) BySelf() bool {
 	return c.State == RedirectedBySelf || c.State == PreviouslyRedirectedBySelf
+}
+
+// RemoteOnLink is Remote as somebody can connect to it: an address of one link has the zone
+// that says which. Remote has none, as no prefix contains an address with a zone.
+func (c *Call) RemoteOnLink() netip.AddrPort {
+	a := c.Remote.Addr()
+	if c.Interface == 0 || a.Is4In6() || !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast() && !a.IsInterfaceLocalMulticast() {
+		return c.Remote
+	}
+	return netip.AddrPortFrom(a.WithZone(strconv.FormatUint(uint64(c.Interface), 10)), c.Remote.Port())
 }
 
 // A Callout decides connections.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strconv"
 )
 
 // Size is sizeof(SOCKADDR_STORAGE).
@@ -16,7 +17,8 @@ const (
 	afINET6 = 23
 )
 
-// Append appends the SOCKADDR_STORAGE of a to b.
+// Append appends the SOCKADDR_STORAGE of a to b. A zone is the number of an interface there;
+// one that is a name, which only the system knows, is left out.
 func Append(b []byte, a netip.AddrPort) []byte {
 	var s [Size]byte
 	binary.BigEndian.PutUint16(s[2:], a.Port())
@@ -29,11 +31,15 @@ func Append(b []byte, a netip.AddrPort) []byte {
 		s[0] = afINET6
 		v6 := ip.As16()
 		copy(s[8:], v6[:])
+		if zone := ip.Zone(); zone != "" {
+			scope, _ := strconv.ParseUint(zone, 10, 32)
+			binary.LittleEndian.PutUint32(s[24:], uint32(scope))
+		}
 	}
 	return append(b, s[:]...)
 }
 
-// Parse reads the SOCKADDR_STORAGE that b begins with.
+// Parse reads the SOCKADDR_STORAGE that b begins with. A zone is the number of an interface.
 func Parse(b []byte) (netip.AddrPort, error) {
 	if len(b) < Size {
 		return netip.AddrPort{}, fmt.Errorf("sockaddr: %d bytes, a SOCKADDR_STORAGE has %d", len(b), Size)
@@ -43,7 +49,11 @@ func Parse(b []byte) (netip.AddrPort, error) {
 	case afINET:
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), port), nil
 	case afINET6:
-		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:24])), port), nil
+		a := netip.AddrFrom16([16]byte(b[8:24]))
+		if scope := binary.LittleEndian.Uint32(b[24:]); scope != 0 {
+			a = a.WithZone(strconv.FormatUint(uint64(scope), 10))
+		}
+		return netip.AddrPortFrom(a, port), nil
 	default:
 		return netip.AddrPort{}, fmt.Errorf("sockaddr: address family %d is neither AF_INET nor AF_INET6", family)
 	}

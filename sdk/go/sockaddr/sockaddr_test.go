@@ -10,7 +10,7 @@ import (
 )
 
 func TestRoundTrip(t *testing.T) {
-	for _, s := range []string{"198.51.100.7:80", "[2001:db8::7]:443", "[::ffff:198.51.100.7]:80"} {
+	for _, s := range []string{"198.51.100.7:80", "[2001:db8::7]:443", "[::ffff:198.51.100.7]:80", "[fe80::7%3]:80", "[ff02::1%4294967295]:1"} {
 		a := netip.MustParseAddrPort(s)
 		b := sockaddr.Append(nil, a)
 		require.Len(t, b, sockaddr.Size)
@@ -18,6 +18,9 @@ func TestRoundTrip(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, a, got)
 	}
+	// sin6_scope_id is the ULONG at offset 24. A name means nothing elsewhere.
+	require.Equal(t, []byte{3, 0, 0, 0}, sockaddr.Append(nil, netip.MustParseAddrPort("[fe80::7%3]:80"))[24:28])
+	require.Equal(t, make([]byte, 4), sockaddr.Append(nil, netip.MustParseAddrPort("[fe80::7%eth0]:80"))[24:28])
 	_, err := sockaddr.Parse(make([]byte, 127))
 	require.ErrorContains(t, err, "127 bytes")
 	_, err = sockaddr.Parse(make([]byte, 128))
