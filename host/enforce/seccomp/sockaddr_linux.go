@@ -90,9 +90,12 @@ func putSockaddr(b []byte, domain int32, to netip.AddrPort) []byte {
 }
 
 // concrete writes into sa, where the program named no address, the one that the kernel
-// takes instead: for IPv4 the socket's own, else loopback. So what is decided is where
-// it goes.
+// takes instead: for IPv4 the socket's own, else loopback; and no link, that of its device.
+// So what is decided is where it goes.
 func (w *worker) concrete(sa []byte, to netip.AddrPort) netip.AddrPort {
+	if a := to.Addr(); ofLink(a) && a.Zone() == "" {
+		return w.onLink(sa, to)
+	}
 	if !to.Addr().Unmap().IsUnspecified() {
 		return to
 	}
@@ -112,6 +115,22 @@ func (w *worker) concrete(sa []byte, to netip.AddrPort) netip.AddrPort {
 		}
 	}
 	return netip.AddrPortFrom(a, to.Port())
+}
+
+// onLink is an address of a link that the program did not name: that of the device that its
+// socket is bound to, if it is.
+func (w *worker) onLink(sa []byte, to netip.AddrPort) netip.AddrPort {
+	var device int32
+	w.enter()
+	_ = getOption(w.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, &device)
+	w.leave()
+	if device <= 0 {
+		return to
+	}
+	if len(sa) >= sockaddr6Len {
+		binary.NativeEndian.PutUint32(sa[24:], uint32(device))
+	}
+	return netip.AddrPortFrom(to.Addr().WithZone(strconv.Itoa(int(device))), to.Port())
 }
 
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
