@@ -98,6 +98,9 @@ func (g *Gateway) takeOver(ctx context.Context) (err error) {
 	if g.site, err = g.opts.look(&site{bridges: g.bridges()}); err != nil {
 		return err
 	}
+	if err := g.opts.free(); err != nil {
+		return err
+	}
 	return install(&g.opts, g.ports, g.site)
 }
 

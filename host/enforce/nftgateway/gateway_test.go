@@ -142,6 +142,7 @@ func TestLeavesNothing(t *testing.T) {
 			require.ErrorContains(t, err, "another gateway with the table calloutd is running here")
 			other := o
 			other.Name = "other"
+			other.Interfaces = []string{"out"}
 			g2, err := Start(t.Context(), other)
 			require.NoError(t, err)
 			require.NoError(t, g2.Close())

@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // A site is what of the system the rules depend on.
@@ -106,4 +108,51 @@ func (o *Options) reachable(names []string) error {
 		}
 	}
 	return nil
+}
+
+// free refuses an interface that is another gateway's, also one that died: which of the two
+// the kernel sends a connection to depends on when their rules were made, and the policy of
+// the other one is not asked.
+func (o *Options) free() error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftgateway: %w", err)
+	}
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return fmt.Errorf("nftgateway: tables: %w", err)
+	}
+	for _, t := range tables {
+		if t.Name == o.tableName() || !strings.HasPrefix(t.Name, (&Options{}).tableName()) {
+			continue
+		}
+		theirs, err := named(c, t)
+		if err != nil {
+			return fmt.Errorf("nftgateway: table %s: %w", t.Name, err)
+		}
+		for _, name := range theirs {
+			if slices.Contains(o.Interfaces, name) {
+				return fmt.Errorf("nftgateway: interface %s is one of the gateway with the table %s: one gateway decides an interface; if that one has died, calloutd gateway --remove with its --name", name, t.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// named are the interfaces of a gateway's table; its lock has none.
+func named(c *nftables.Conn, t *nftables.Table) (names []string, err error) {
+	sets, err := c.GetSets(t)
+	for _, s := range sets {
+		if s.Name != "interfaces" {
+			continue
+		}
+		elements, err := c.GetSetElements(s)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range elements {
+			names = append(names, unix.ByteSliceToString(e.Key))
+		}
+	}
+	return names, err
 }

@@ -45,3 +45,24 @@ func TestOneGatewayOfAName(t *testing.T) {
 		require.NoError(t, again.Close())
 	})
 }
+
+// An interface has one gateway: of two, the policy of one would not be asked, and the rules
+// of both together can carry nothing.
+func TestOneGatewayOfAnInterface(t *testing.T) {
+	router(t, func(n *network) {
+		first, second := Options{Interfaces: []string{"in"}, ALE: permitAll(), Name: "first"}, Options{Interfaces: []string{"out", "in"}, ALE: permitAll(), Transparent: true}
+		const refused = "nftgateway: interface in is one of the gateway with the table calloutd_first: one gateway decides an interface; " +
+			"if that one has died, calloutd gateway --remove with its --name"
+		g, err := Start(t.Context(), first)
+		require.NoError(t, err)
+		_, err = Start(t.Context(), second)
+		require.EqualError(t, err, refused)
+		g.die(t)
+		_, err = Start(t.Context(), second)
+		require.EqualError(t, err, refused, "what it left refuses connections")
+		require.NoError(t, Remove("first"))
+		g, err = Start(t.Context(), second)
+		require.NoError(t, err)
+		require.NoError(t, g.Close())
+	})
+}

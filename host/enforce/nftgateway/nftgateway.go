@@ -34,7 +34,8 @@ type Options struct {
 	// Transparent uses TPROXY in the place of REDIRECT: no address is translated, UDP
 	// is carried, and the rules and a route of their own mark are made.
 	Transparent bool
-	// Name tells gateways of one system apart: it is in the name of the table.
+	// Name tells gateways of one system apart: it is in the name of the table. No two have
+	// an interface in common.
 	// Letters, digits and underscores. Optional.
 	Name string
 	// Handoff returns the proxy of others at an address, nil if there is none.
