@@ -187,7 +187,6 @@ func TestSerialsAreNotUsedAgain(t *testing.T) {
 	require.Len(t, found(t, p), 3)
 }
 
-// What Put acknowledges is on disk before it returns: a copy of the file has it.
 // AMB-15: the file keeps the key of the seal from run to run; another file has another
 // one, and a file that others may use is not trusted with it.
 func TestTheKeyOfTheSealIsTheFiles(t *testing.T) {
@@ -213,6 +212,7 @@ func TestTheKeyOfTheSealIsTheFiles(t *testing.T) {
 	require.Equal(t, first, key(p))
 }
 
+// What Put acknowledges is on disk before it returns: a copy of the file has it.
 func TestSyncIsOnDiskWhenItReturns(t *testing.T) {
 	p := path(t)
 	s := open(t, boltstore.Options{Path: p, Durability: boltstore.Sync})
@@ -236,6 +236,25 @@ func TestSyncIsOnDiskWhenItReturns(t *testing.T) {
 	require.Equal(t, hop(3, 1), hops[3])
 }
 
+// What nobody waits for is on disk after an interval, or once there is a batch of it.
+func TestBatchedIsOnDiskInTheEnd(t *testing.T) {
+	for name, o := range map[string]boltstore.Options{
+		"after an interval": {Interval: time.Millisecond, Batch: 1000},
+		"a batch":           {Interval: time.Hour, Batch: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.Path = path(t)
+			s := open(t, o)
+			for serial := range uint64(6) {
+				require.NoError(t, s.Put(hop(serial, 0)))
+				if o.Batch > 2 || serial%2 == 1 {
+					require.Eventually(t, func() bool { return s.Behind() == 0 }, 10*time.Second, time.Millisecond)
+				}
+			}
+		})
+	}
+}
+
 // A disk that does not keep up is a reason to refuse, and nothing else: every hop
 // that was taken stays, and giving hops up goes on.
 func TestAFullQueueRefuses(t *testing.T) {
@@ -252,6 +271,7 @@ func TestAFullQueueRefuses(t *testing.T) {
 	require.Equal(t, 9, s.Len())
 	require.NoError(t, s.Flush(t.Context()))
 	require.Zero(t, s.Behind())
+	require.False(t, s.Asked(), "the next ones wait for others again")
 	require.NoError(t, s.Put(hop(10, 0)))
 	require.NoError(t, s.Close())
 	require.Len(t, found(t, p), 10)

@@ -49,6 +49,7 @@ func TestAFileThatSomebodyTookAwayIsMadeAgain(t *testing.T) {
 				}
 				require.ErrorContains(t, err, reason)
 				require.NoError(t, s.Flush(t.Context()))
+				require.False(t, s.Asked(), "the next ones wait for others again")
 				require.NoError(t, s.Put(hop(51, 0)))
 				kept := s.Len()
 				require.NoError(t, s.Close())
@@ -89,6 +90,24 @@ func TestAFolderThatVanishesIsWaitedFor(t *testing.T) {
 	require.NoError(t, first.Put(hop(3, 0)))
 	require.NoError(t, first.Close())
 	require.Len(t, found(t, p), 3)
+}
+
+// Who closes a store whose folder is gone is told how much is lost with it, and who waits
+// after that does not wait for ever.
+func TestACloseThatCannotWriteSaysWhatIsLost(t *testing.T) {
+	p := filepath.Join(t.TempDir(), "records", "records.db")
+	require.NoError(t, os.Mkdir(filepath.Dir(p), 0o700))
+	s := open(t, boltstore.Options{Path: p, Interval: time.Hour})
+	require.NoError(t, os.RemoveAll(filepath.Dir(p)))
+	for i := range uint64(3) {
+		require.NoError(t, s.Put(hop(i, 0)))
+	}
+	for range 2 {
+		err := s.Close()
+		require.ErrorIs(t, err, fs.ErrNotExist)
+		require.ErrorContains(t, err, "3 changes are not on disk")
+	}
+	require.ErrorIs(t, s.Flush(t.Context()), redirect.ErrUnavailable)
 }
 
 // What was mended before Flush was called is no reason for it to fail: the write that was
