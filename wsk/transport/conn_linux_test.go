@@ -264,36 +264,3 @@ func TestCloseEndsAnAccept(t *testing.T) {
 	_, err := l.Accept()
 	require.ErrorIs(t, err, net.ErrClosed)
 }
-
-// A relay whose receiver is gone in the middle of much says so, and keeps no pipe
-// that has bytes of it for the next.
-func TestRelayToAConnectionThatIsReset(t *testing.T) {
-	from, to, _, end := relay(t, always)
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		b := make([]byte, 1<<20)
-		for {
-			if _, err := from.Write(b); err != nil {
-				return
-			}
-		}
-	}()
-	_, err := io.ReadFull(to, make([]byte, 4<<20))
-	require.NoError(t, err)
-	require.NoError(t, to.SetLinger(0))
-	require.NoError(t, to.Close())
-	r := <-end
-	require.Error(t, r.err)
-	require.GreaterOrEqual(t, r.n, int64(4<<20))
-	from.Close()
-	<-sent
-
-	next, there, _, done := relay(t, always)
-	const size = 1 << 20
-	go func() { next.Write(make([]byte, size)); next.CloseWrite() }()
-	got, err := io.ReadAll(there)
-	require.NoError(t, err)
-	require.Equal(t, make([]byte, size), got)
-	require.NoError(t, (<-done).err)
-}

@@ -80,50 +80,6 @@ func TestConnectCanBeTriedAgain(t *testing.T) {
 	c.Close()
 }
 
-// A listener whose backlog is full leaves connects waiting: those can be given up.
-func TestConnectCanBeGivenUp(t *testing.T) {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	require.NoError(t, err)
-	defer syscall.Close(fd)
-	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	require.NoError(t, syscall.Listen(fd, 0))
-	name, err := syscall.Getsockname(fd)
-	require.NoError(t, err)
-	full := netip.AddrPortFrom(loopback.Addr(), uint16(name.(*syscall.SockaddrInet4).Port))
-
-	ctx, cancel := context.WithCancel(t.Context())
-	results := make(chan error)
-	var conns []net.Conn
-	const tries = 6
-	started := make(chan net.Conn, tries)
-	for range tries {
-		s := bind(t, loopback, transport.Options{})
-		go func() {
-			c, err := s.Connect(ctx, full)
-			if err == nil {
-				started <- c
-				return
-			}
-			results <- err
-		}()
-	}
-	// The kernel takes one or two, and no answer comes for the others.
-	conns = append(conns, <-started)
-	cancel()
-	for range tries - 1 {
-		select {
-		case c := <-started:
-			conns = append(conns, c)
-		case err := <-results:
-			require.ErrorIs(t, err, context.Canceled)
-		}
-	}
-	require.Less(t, len(conns), tries)
-	for _, c := range conns {
-		c.Close()
-	}
-}
-
 func TestSharedAddress(t *testing.T) {
 	o := transport.Options{Listens: true, Shared: true}
 	a, err := bind(t, loopback, o).Listen()
@@ -134,6 +90,21 @@ func TestSharedAddress(t *testing.T) {
 	defer b.Close()
 	_, err = transport.Bind(a.Local(), transport.Options{Listens: true})
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
+}
+
+// A listener is there again at once, although what it had accepted is in TIME_WAIT.
+func TestListenerComesBack(t *testing.T) {
+	l := listen(t)
+	c, err := net.Dial("tcp", l.Local().String())
+	require.NoError(t, err)
+	in, err := l.Accept()
+	require.NoError(t, err)
+	require.NoError(t, in.Close())
+	_, err = io.ReadAll(c)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	require.NoError(t, l.Close())
+	bind(t, l.Local(), transport.Options{Listens: true})
 }
 
 func TestFamilies(t *testing.T) {
@@ -150,6 +121,8 @@ func TestFamilies(t *testing.T) {
 	defer v6.Close()
 	_, err = v6.Connect(t.Context(), netip.MustParseAddrPort("127.0.0.1:1"))
 	require.ErrorContains(t, err, "is no address of an IPv6 socket")
+	_, err = transport.Bind(netip.MustParseAddrPort("[fe80::1%none]:0"), transport.Options{})
+	require.ErrorContains(t, err, "no such network interface")
 }
 
 func TestUsedSocketIsClosed(t *testing.T) {
@@ -162,6 +135,19 @@ func TestUsedSocketIsClosed(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 	_, err = s.Listen()
 	require.ErrorIs(t, err, net.ErrClosed)
+	s = bind(t, loopback, transport.Options{})
+	l, err = s.Listen()
+	require.NoError(t, err)
+	defer l.Close()
+	_, err = s.Listen()
+	require.ErrorIs(t, err, net.ErrClosed)
+	s = bind(t, loopback, transport.Options{})
+	s.Close()
+	other := bind(t, loopback, transport.Options{})
+	s.Close()
+	c, err = other.Connect(t.Context(), l.Local())
+	require.NoError(t, err, "it has the descriptor now")
+	c.Close()
 }
 
 func TestPeerDone(t *testing.T) {
