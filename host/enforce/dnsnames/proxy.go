@@ -51,7 +51,6 @@ type Proxy struct {
 	servers []*dns.Server
 	waiting chan struct{}
 	slots   chan struct{}
-	flooded sync.Once
 	log     *loglimit.Log
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -131,7 +130,7 @@ func (p *Proxy) Shutdown(context.Context) { p.Close() }
 
 // answer carries one query.
 func (p *Proxy) answer(w dns.ResponseWriter, q *dns.Msg) {
-	if !p.enter() {
+	if !p.enter(w) {
 		_ = w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)) // The program may be gone.
 		return
 	}
@@ -165,14 +164,12 @@ func fit(r *dns.Msg, w dns.ResponseWriter, q *dns.Msg) {
 }
 
 // enter waits for a slot, which the caller leaves; false if there is none.
-func (p *Proxy) enter() bool {
+func (p *Proxy) enter(w dns.ResponseWriter) bool {
 	select {
 	case p.waiting <- struct{}{}:
 		defer func() { <-p.waiting }()
 	default:
-		p.flooded.Do(func() {
-			p.log.Printf("dns: %d queries wait for resolvers that do not answer; more are refused, and this is told once", maxWaiting)
-		})
+		p.log.Printf("dns: query of %s: refused: %d wait for resolvers that do not answer", w.RemoteAddr(), maxWaiting)
 		return false
 	}
 	select {
