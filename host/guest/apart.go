@@ -177,7 +177,7 @@ func (a *compileApart) run(ctx context.Context, j job, wasm []byte) (*meter.Summ
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, ErrCompileTime) {
 		return nil, cause
 	}
-	if failed, ok := errors.AsType[*apart.Error](err); ok {
+	if failed, ok := errors.AsType[*apart.Error](err); ok && !errors.Is(err, apart.ErrKilled) {
 		return nil, a.refused(failed)
 	}
 	if err != nil {

@@ -7,8 +7,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/internal/race"
@@ -73,4 +75,26 @@ func TestWhatTakesTheCompilerTooMuchMemoryIsEnded(t *testing.T) {
 	t.Log(err)
 	require.Less(t, peak(t)-before, 32<<20, "of what the compiler had")
 	require.Empty(t, children(t))
+}
+
+// Whose compiler somebody ends is no worse for that.
+func TestACompilerThatIsKilledIsNoFaultOfTheModule(t *testing.T) {
+	ended := make(chan error, 1)
+	go func() {
+		_, err := apart(t, guest.Options{}).Load(t.Context(), "bomb", slow(40000), guest.ModuleOptions{Slots: 1})
+		ended <- err
+	}()
+	require.Eventually(t, func() bool {
+		for _, c := range children(t) {
+			name, _ := os.ReadFile("/proc/" + c + "/comm")
+			pid, err := strconv.Atoi(c)
+			if err == nil && string(name) == "exe\n" {
+				return unix.Kill(pid, unix.SIGKILL) == nil
+			}
+		}
+		return false
+	}, 20*time.Second, time.Millisecond)
+	err := <-ended
+	require.NoError(t, kindOf(t, err))
+	require.ErrorContains(t, err, "no process to compile in: it was killed")
 }

@@ -37,7 +37,7 @@ type Limits struct {
 
 // An Error is a process that did not come to its end.
 type Error struct {
-	Why    error // the cause of the context, ErrMemory, ErrCPU, or what it said
+	Why    error // the cause of the context, ErrMemory, ErrCPU, ErrKilled, or what it said
 	CPU    time.Duration
 	Memory uint64 // the most that it had in use, 0 where that is not known
 }
@@ -50,6 +50,8 @@ var (
 	ErrMemory = errors.New("out of memory")
 	// ErrCPU had the processor for as long as it may.
 	ErrCPU = errors.New("out of processor time")
+	// ErrKilled was ended by somebody else (SIGKILL).
+	ErrKilled = errors.New("it was killed")
 	// ErrUnserved is a program that would run all of itself again.
 	ErrUnserved = errors.New("nothing was said to be run apart")
 )
@@ -119,6 +121,7 @@ func Run(ctx context.Context, l Limits, in []byte) ([]byte, error) {
 	}
 	answer, words := &bounded{most: maxAnswer}, &bounded{most: maxWords}
 	cmd.Stdout, cmd.Stderr = answer, words
+	before := killedForMemory()
 	// The process ends with the thread that made it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -138,11 +141,16 @@ func Run(ctx context.Context, l Limits, in []byte) ([]byte, error) {
 		return answer.Bytes(), nil
 	}
 	e := &Error{CPU: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), Memory: resident(cmd.ProcessState)}
-	e.Why = why(ctx, l, e, err, words.String())
+	e.Why = why(ctx, l, e, err, words.String(), before)
 	return nil, e
 }
 
-func why(ctx context.Context, l Limits, e *Error, err error, words string) error {
+// spare is how much less than its limit a process has in use that has no more: what the
+// runtime of Go takes of the system in one piece, and the stacks of threads.
+const spare = 128 << 20
+
+// why says what ended a process. before: how many the system had ended for want of memory.
+func why(ctx context.Context, l Limits, e *Error, err error, words string, before uint64) error {
 	first, _, _ := strings.Cut(words, "\n")
 	switch {
 	case ctx.Err() != nil:
@@ -151,7 +159,12 @@ func why(ctx context.Context, l Limits, e *Error, err error, words string) error
 		return ErrMemory
 	case killed(err) && l.CPU > 0 && e.CPU >= l.CPU.Truncate(time.Second):
 		return ErrCPU
-	case killed(err): // Of what nobody here did, the system's want of memory is what is likely.
+	case killed(err) && killedForMemory() == before:
+		return ErrKilled
+	case killed(err): // Perhaps another one was, too: that is what is likely.
+		return ErrMemory
+	// The runtime does not look at all that the system answers.
+	case e.Memory+spare >= l.Memory && (strings.HasPrefix(words, "SIGSEGV") || strings.Contains(words, "pthread_create failed")):
 		return ErrMemory
 	case first != "":
 		return errors.New(first)

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"runtime/debug"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -65,6 +67,22 @@ func closeInherited() {
 		}
 	}
 }
+
+// killedForMemory counts the processes that the kernel has ended for want of memory, of
+// all or of a cgroup. Where it does not say, each that is killed may have been: the count
+// is another one each time.
+func killedForMemory() uint64 {
+	b, _ := os.ReadFile("/proc/vmstat")
+	if _, n, ok := strings.Cut(string(b), "\noom_kill "); ok {
+		n, _, _ = strings.Cut(n, "\n")
+		if n, err := strconv.ParseUint(n, 10, 64); err == nil {
+			return n
+		}
+	}
+	return unsaid.Add(1)
+}
+
+var unsaid atomic.Uint64
 
 func killed(err error) bool {
 	exit, ok := errors.AsType[*exec.ExitError](err)

@@ -19,6 +19,12 @@ import (
 
 func init() {
 	tasks["look"] = look
+	tasks["eat-in"] = func(cgroup string) string {
+		if err := os.WriteFile(cgroup+"/cgroup.procs", []byte("0"), 0); err != nil {
+			return err.Error()
+		}
+		return tasks["eat"]("")
+	}
 	tasks["run"] = func(in string) string {
 		_, err := Run(context.Background(), roomy, []byte(in))
 		return fmt.Sprint(err)
@@ -102,6 +108,65 @@ func children(pid int) (out []int) {
 		}
 	}
 	return out
+}
+
+// What the runtime of Go says when it has no memory, and whether it says so, is by chance.
+func TestALackOfMemoryIsCalledSo(t *testing.T) {
+	for memory := range uint64(35) {
+		for range 2 {
+			_, err := Run(t.Context(), Limits{Memory: 4 * memory * mebi}, []byte("eat"))
+			require.ErrorIs(t, err, ErrMemory, "%d MiB", 4*memory)
+		}
+	}
+}
+
+// spinning runs spin and says which process that is, until it is ended.
+func spinning(t *testing.T) (pid int, ended <-chan error) {
+	done := make(chan error, 1)
+	go func() {
+		_, err := Run(context.Background(), roomy, []byte("spin"))
+		done <- err
+	}()
+	require.Eventually(t, func() bool {
+		for _, c := range children(os.Getpid()) {
+			if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", c)); string(name) == "exe\n" {
+				pid = c
+			}
+		}
+		return pid != 0
+	}, 20*time.Second, 10*time.Millisecond)
+	return pid, done
+}
+
+func TestWhatSomebodyElseKillsIsNoLackOfMemory(t *testing.T) {
+	pid, ended := spinning(t)
+	require.NoError(t, unix.Kill(pid, unix.SIGKILL))
+	require.ErrorIs(t, <-ended, ErrKilled)
+}
+
+// The system of a container has less memory than a process there may use.
+func TestWhatTheKernelEndsForWantOfMemory(t *testing.T) {
+	var group string
+	for _, c := range []struct{ dir, limit string }{{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"}} {
+		dir := fmt.Sprintf("%s/calloutd-apart-%d", c.dir, os.Getpid())
+		if os.Mkdir(dir, 0o755) != nil {
+			continue
+		}
+		if err := os.WriteFile(dir+"/"+c.limit, []byte(strconv.Itoa(64*mebi)), 0); err == nil {
+			group = dir
+			break
+		}
+		require.NoError(t, os.Remove(dir))
+	}
+	if group == "" {
+		require.Empty(t, os.Getenv("CI"), "CI runs as root")
+		t.Skip("it takes root to make a cgroup of little memory")
+	}
+	t.Cleanup(func() {
+		require.Eventually(t, func() bool { return os.Remove(group) == nil }, 10*time.Second, 10*time.Millisecond)
+	})
+	_, err := Run(t.Context(), roomy, []byte("eat-in "+group))
+	require.ErrorIs(t, err, ErrMemory)
 }
 
 // It ends even if it is stopped and cannot do so itself.

@@ -22,4 +22,6 @@ func confine(l Limits) error {
 
 func killed(error) bool { return false }
 
+func killedForMemory() uint64 { return 0 }
+
 func resident(*os.ProcessState) uint64 { return 0 }
