@@ -157,7 +157,7 @@ func why(ctx context.Context, l Limits, e *Error, err error, words string, befor
 		return context.Cause(ctx)
 	case strings.Contains(words, "out of memory"), strings.Contains(words, "cannot allocate"), strings.Contains(words, "failed to allocate"):
 		return ErrMemory
-	case killed(err) && l.CPU > 0 && e.CPU >= l.CPU.Truncate(time.Second):
+	case killed(err) && l.CPU > 0 && e.CPU >= l.CPU/2: // The kernel counts ticks for the limit: what it says afterwards is less.
 		return ErrCPU
 	case killed(err) && killedForMemory() == before:
 		return ErrKilled
