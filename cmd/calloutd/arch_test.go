@@ -100,6 +100,7 @@ var imports = map[string]string{
 
 	"cmd/calloutd/internal/control":   "host/enforce host/guest wsk/remote",
 	"cmd/calloutd/internal/explore":   "host/fwps host/policytest",
+	"cmd/calloutd/internal/begin":     "",
 	"cmd/calloutd/internal/systemd":   "",
 	"cmd/calloutd/internal/filewatch": "",
 	"cmd/calloutd/internal/jscover":   "",

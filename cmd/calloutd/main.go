@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode"
 
+	_ "github.com/calloutd/calloutd/cmd/calloutd/internal/begin" // first of all
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
 )

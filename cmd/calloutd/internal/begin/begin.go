@@ -1,0 +1,2 @@
+// Package begin looks, before other packages begin, whether this process can.
+package begin
