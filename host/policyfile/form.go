@@ -28,7 +28,7 @@ type (
 	// number is an integer of a range.
 	number struct{ least, most uint64 }
 	// listen is an address and a port.
-	listen struct{}
+	listen struct{ such string }
 	// prefix is an address or a network.
 	prefix struct{}
 	// list is a sequence of mappings.
@@ -102,7 +102,7 @@ func (r *reader) check(key string, form form, n *yaml.Node) bool {
 		}
 	case listen:
 		if _, err := netip.ParseAddrPort(n.Value); err != nil || !isText(n) {
-			return bad("", "an address and a port such as 127.0.0.1:0")
+			return bad("", "an address and a port such as "+form.such)
 		}
 	case prefix:
 		if p, near := parsePrefix(n.Value); !isText(n) || !p.IsValid() {

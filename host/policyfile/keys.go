@@ -138,8 +138,8 @@ func parseCapability(name string) uint32 {
 var proxyKeys = mapping{"A local proxy of calloutd, or one of somebody else that connections are handed to.", []key{
 	{"id", true, identifier{"proxy"}, "The name that ${proxy:ID} uses."},
 	{"kind", true, choice{"a proxy kind", words(proxyKinds()...)}, "Of calloutd: inspect answers HTTP with what it learned about the connection; forward carries the connection to where it was going; peek does so too, once it knows the name that the client asks for (TLS SNI, HTTP Host), which is PEER_NAME of its own connection; dns carries DNS queries and remembers the answers: they are PEER_NAME of connections to those addresses. Of others: proxy-protocol (version 2), socks5 and http-connect are told where the connection was going, and then it is the program's own."},
-	{"listen", false, listen{}, "Where a proxy of calloutd listens. Port 0 (default: 127.0.0.1:0) lets the system choose."},
-	{"address", false, listen{}, "Where a proxy of somebody else is. Of a dns proxy: the resolver that it asks, in the place of the one that the program asked."},
+	{"listen", false, listen{"127.0.0.1:0"}, "Where a proxy of calloutd listens. Port 0 (default: 127.0.0.1:0) lets the system choose."},
+	{"address", false, listen{"192.0.2.1:3128 (names are not looked up)"}, "Where a proxy of somebody else is. Of a dns proxy: the resolver that it asks, in the place of the one that the program asked."},
 	{"forgets_records", false, truth{}, "A model of a proxy of another product that does not set the redirect records on its own connections (RS-07). Those of calloutd set them: nothing is enforced with this."},
 	{"credentials", false, inner{&credentialKeys}, "What a socks5 or http-connect proxy is shown: user:password, which do not stand in the policy."},
 }}

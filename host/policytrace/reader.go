@@ -94,6 +94,8 @@ func (r Reader) who(e Event, in *fwps.Incoming) string {
 		return s + " at " + in.Local.String()
 	case in.Inbound:
 		return s + " <- " + e.From
+	case in.Flags&fwp.FlagIsHonoringPolicyAuthorize != 0:
+		return s + " -> " + r.To(in.Remote) + " as if it were not redirected (ALE-LAY-15)"
 	}
 	return s + " -> " + r.To(in.Remote)
 }
