@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/calloutd/calloutd/host/policytest"
 )
 
@@ -40,12 +42,23 @@ func (p *progress) at(done int64, counted int) {
 	}
 	p.next = time.Now().Add(progressEvery)
 	if p.all <= 0 {
-		fmt.Fprintf(p.out, "\r\x1b[K%s %s", count(counted), p.of)
+		drawLine(p.out, fmt.Sprintf("%s %s", count(counted), p.of))
 		return
 	}
 	part := min(1, float64(done)/float64(p.all))
 	full := int(part * progressWidth)
-	fmt.Fprintf(p.out, "\r\x1b[K[%s%s] %3.0f %%  %s %s", strings.Repeat("#", full), strings.Repeat(".", progressWidth-full), 100*part, count(counted), p.of)
+	drawLine(p.out, fmt.Sprintf("[%s%s] %3.0f %%  %s %s", strings.Repeat("#", full), strings.Repeat(".", progressWidth-full), 100*part, count(counted), p.of))
+}
+
+// drawLine draws over the line of before. What did not fit the terminal's width would go on
+// in a line that nothing draws over.
+func drawLine(out io.Writer, line string) {
+	if f, ok := out.(interface{ Fd() uintptr }); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 && len(line) >= width {
+			line = line[len(line)-width+1:] // the number is at the end
+		}
+	}
+	fmt.Fprint(out, "\r\x1b[K"+line)
 }
 
 // end takes the bar away.
@@ -80,7 +93,7 @@ func doing(out io.Writer, what string) (end func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
-			fmt.Fprintf(out, "\r\x1b[K%s, %.0f s", what, time.Since(began).Seconds())
+			drawLine(out, fmt.Sprintf("%s, %.0f s", what, time.Since(began).Seconds()))
 			select {
 			case <-tick.C:
 			case <-done:

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/creack/pty"
@@ -30,7 +31,7 @@ func flightOf(t *testing.T, n int) string {
 }
 
 // inTerminal starts a command that has a terminal for what is no result.
-func inTerminal(t *testing.T, cmd *exec.Cmd) (terminal *os.File, out *bytes.Buffer) {
+func inTerminal(t *testing.T, cmd *exec.Cmd, also ...func(theirs *os.File) error) (terminal *os.File, out *bytes.Buffer) {
 	t.Helper()
 	cmd.Env = append(os.Environ(), "TERM=xterm")
 	out = new(bytes.Buffer)
@@ -39,6 +40,9 @@ func inTerminal(t *testing.T, cmd *exec.Cmd) (terminal *os.File, out *bytes.Buff
 	require.NoError(t, err)
 	t.Cleanup(func() { terminal.Close() })
 	cmd.Stderr = theirs
+	for _, do := range also {
+		require.NoError(t, do(theirs))
+	}
 	require.NoError(t, cmd.Start())
 	require.NoError(t, theirs.Close())
 	return terminal, out
@@ -120,4 +124,18 @@ func TestATerminalSeesHowFarCasesAre(t *testing.T) {
 	require.NoError(t, cmd.Wait())
 	require.Regexp(t, `\[\.+\] +0 %  0 cases.*\r\x1b\[K$`, shown.String())
 	require.Regexp(t, `(?m)^ok +2 cases$`, out.String())
+}
+
+// What goes on in a next line would stay there.
+func TestABarFitsATerminalThatIsNarrow(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "calloutd", "diff", quickstart, forward)
+	terminal, _ := inTerminal(t, cmd, func(theirs *os.File) error { return pty.Setsize(theirs, &pty.Winsize{Rows: 10, Cols: 20}) })
+	var shown bytes.Buffer
+	_, _ = shown.ReadFrom(terminal) // It ends with an error when the other end is closed.
+	require.NoError(t, cmd.Wait())
+	lines := strings.Split(shown.String(), "\r\x1b[K")
+	require.Contains(t, shown.String(), " connections")
+	for _, line := range lines {
+		require.Less(t, len(line), 20, "%q", line)
+	}
 }
