@@ -119,9 +119,10 @@ func onLink(t *testing.T) string {
 }
 
 // connectOn runs a command in the network of the two links, and returns the lines that it prints.
-func connectOn(t *testing.T, dir, command string) []string {
+func connectOn(t *testing.T, dir, command string, args ...string) []string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "sh", "-euc", twoLinks+command+"\nkill $(cat \"$1/pids\")", "sh", dir)
+	cmd.Args = append(cmd.Args, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	r := finish(t, cmd)
 	require.Zero(t, r.code, r.stderr)
@@ -174,8 +175,54 @@ tcp,84,bound va right 85
 tcp,84,bound vc wrong 85
 udp,84,bound va right 85
 udp,84,bound vc wrong 85`), "\n"), got[:len(got)-2])
-	for _, line := range looked {
+	requireLooked(t, looked)
+}
+
+// requireLooked is about what inspect says of a connection by each link.
+func requireLooked(t *testing.T, got []string) {
+	t.Helper()
+	require.Len(t, got, 2)
+	for _, line := range got {
 		require.Regexp(t, `"original_destination":"\[fe80::9%\d+\]:81","redirect_state":"redirected-by-self"`, line)
 	}
-	require.NotEqual(t, looked[0], looked[1])
+	require.NotEqual(t, got[0], got[1])
+}
+
+// In a cgroup so, too. The kernel does not let a datagram of a socket that is not connected
+// come to calloutd from a link, nor anything from a device that its socket is bound to: what
+// a callout or the interface decides is refused there, and what else is permitted goes on.
+func TestAttachOnALink(t *testing.T) {
+	cgroup, _ := newCgroup(t)
+	got := connectOn(t, onLink(t), `
+calloutd attach --policy "$1/policy.yaml" --cgroup "$2" 2>"$1/said" & daemon=$!
+until grep -q "attached to" "$1/said"; do kill -0 $daemon; sleep 0.1; done
+sh -euc 'echo $$ >"$2/cgroup.procs"; exec python3 "$1/connect.py" tcp,80 udp,80 sendto,80 tcp,82 tcp,83 udp,83 sendto,83 tcp,84 udp,84 sendto,84 tcp,82,bound tcp,81' sh "$1" "$2"
+kill -INT $daemon
+wait $daemon
+grep -o "only a callout.*an address of a link.*" "$1/said" | uniq`, cgroup)
+	require.Equal(t, strings.Split(strings.TrimSpace(`
+tcp,80 va right 80
+tcp,80 vc wrong 80
+udp,80 va right 80
+udp,80 vc wrong 80
+sendto,80 va right 80
+sendto,80 vc wrong 80
+tcp,82 va right 82
+tcp,82 vc wrong 82
+tcp,83 va right 83
+tcp,83 vc ECONNRESET
+udp,83 va EACCES
+udp,83 vc EACCES
+sendto,83 va EACCES
+sendto,83 vc EACCES
+tcp,84 va right 85
+tcp,84 vc wrong 85
+udp,84 va right 85
+udp,84 vc wrong 85
+sendto,84 va EACCES
+sendto,84 vc EACCES
+tcp,82,bound va EACCES
+tcp,82,bound vc EACCES`), "\n"), got[:len(got)-3])
+	requireLooked(t, got[len(got)-3:len(got)-1])
+	require.Equal(t, "only a callout or the program's path can decide it, and a datagram for an address of a link cannot be sent to calloutd: connect its socket, or use calloutd run", got[len(got)-1])
 }

@@ -133,6 +133,9 @@ func (a *Attachment) load() error {
 	if err != nil {
 		return err
 	}
+	if !readsKernel() {
+		withoutLinks(spec)
+	}
 	var o ebpf.CollectionOptions
 	if dir := a.pinDir(); dir != "" {
 		if err := makePinDir(dir, a.opts.PinDir); err != nil {

@@ -54,6 +54,7 @@ const (
 	routed = 252 // nor this: a packet with a source route
 	kernel = 251 // nor this: a thread of the kernel connects
 	away   = 250 // nor this: a packet for loopback would leave by another device
+	onLink = 249 // nor this: what goes to an address of a link that is not known
 )
 
 // A table is the kernel's part of a policy.

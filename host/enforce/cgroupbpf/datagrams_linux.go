@@ -86,7 +86,7 @@ func (d *datagrams) give(standIn netip.Addr, from netip.AddrPort, b []byte) erro
 			return nil
 		}
 		f = &datagramFlow{Flow: in, standIn: standIn, from: from, in: incoming(r)}
-		f.refused = d.h.a.unknown(r, &f.in)
+		f.refused = d.h.refuses(r, &f.in)
 		d.flows[standIn] = f
 		d.h.a.wg.Go(func() { d.carry(d.ctx, f) })
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -128,7 +129,13 @@ func connect(c *net.UDPConn, to netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	var sa unix.Sockaddr = &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
+	var scope uint64
+	if zone := to.Addr().Zone(); zone != "" { // ale has made numbers of names.
+		if scope, err = strconv.ParseUint(zone, 10, 32); err != nil {
+			return fmt.Errorf("there is no link %q", zone)
+		}
+	}
+	var sa unix.Sockaddr = &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port()), ZoneId: uint32(scope)}
 	if c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Is4() && to.Addr().Is4() {
 		sa = &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
 	}

@@ -78,6 +78,25 @@ func probeProgram(where ebpf.AttachType, body ...asm.Instruction) error {
 	return p.Close()
 }
 
+// readsKernel reports whether programs may read the kernel's memory, which lockdown
+// (confidentiality) forbids.
+func readsKernel() bool {
+	return probeProgram(ebpf.AttachCGroupInet6Connect, asm.Mov.Reg(asm.R1, asm.R10), asm.Add.Imm(asm.R1, -8), asm.Mov.Imm(asm.R2, 8),
+		asm.Mov.Imm(asm.R3, 0), asm.FnProbeReadKernel.Call()) == nil
+}
+
+// withoutLinks has no program read it: connects to addresses of a link that need an answer
+// are refused.
+func withoutLinks(spec *ebpf.CollectionSpec) {
+	for _, p := range spec.Programs {
+		for i := range p.Instructions {
+			if in := &p.Instructions[i]; in.IsBuiltinCall() && asm.BuiltinFunc(in.Constant) == asm.FnProbeReadKernel {
+				*in = asm.Mov.Imm(asm.R0, -1).WithMetadata(in.Metadata)
+			}
+		}
+	}
+}
+
 // mounted is where a file system is mounted.
 func mounted(kind string) (string, error) {
 	f, err := os.Open("/proc/self/mounts")

@@ -67,7 +67,7 @@ func (h *home) answer(ctx context.Context, c *net.TCPConn) {
 		return
 	}
 	in := incoming(r)
-	if err := a.unknown(r, &in); err != nil {
+	if err := h.refuses(r, &in); err != nil {
 		a.opts.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: err})
 		carry.Reset(c)
 		return
@@ -200,6 +200,10 @@ func (a *Attachment) whyNot(r *bpf.RedirectRecord, in *fwps.Incoming) string {
 		return "it has a source route, and would go there and not to where its socket sends"
 	case r.Unseen == away:
 		return "it is for this host, and would leave it by the device that its socket is bound to or names"
+	case r.Unseen == onLink && datagram:
+		return "only a callout or the program's path can decide it, and a datagram for an address of a link cannot be sent to calloutd: connect its socket, or use calloutd run"
+	case r.Unseen == onLink:
+		return "only a callout or the program's path can decide it, and the kernel does not say on which link its address is; use calloutd run"
 	case r.Unseen == bound:
 		return "only a callout or the program's path can decide it, and its socket is bound to a device, from which calloutd cannot be reached"
 	case r.Unseen != 0:

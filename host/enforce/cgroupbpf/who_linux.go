@@ -22,6 +22,9 @@ func incoming(r *bpf.RedirectRecord) fwps.Incoming {
 	if family(r.Family) == v4 {
 		to = to.Unmap()
 	}
+	if r.Scope != 0 {
+		to = to.WithZone(strconv.FormatUint(uint64(r.Scope), 10))
+	}
 	local := netip.IPv6Unspecified()
 	if to.Is4() {
 		local = netip.IPv4Unspecified()
@@ -59,6 +62,16 @@ func (a *Attachment) unknown(r *bpf.RedirectRecord, in *fwps.Incoming) error {
 	in.AppID = command(r)
 	return &ale.BlockedError{Layer: fwpm.LayerALEAuthConnectV4.ForFamily(!in.Remote.Addr().Unmap().Is4()), Remote: in.Remote,
 		ProcessID: in.ProcessID, AppID: in.AppID, Why: "its program has ended, and the policy decides by programs"}
+}
+
+// refuses says what is refused without being asked about: what unknown says, and an address
+// of a link of another network namespace, which here would be one of another link.
+func (h *home) refuses(r *bpf.RedirectRecord, in *fwps.Incoming) error {
+	if r.Scope == 0 || h.space == nil {
+		return h.a.unknown(r, in)
+	}
+	return &ale.BlockedError{Layer: fwpm.LayerALEAuthConnectV6, Remote: in.Remote, ProcessID: in.ProcessID, AppID: in.AppID,
+		Why: "only a callout or the program's path can decide it, and its link is in another network namespace than calloutd"}
 }
 
 // command is what is known of a program that has ended, marked as no path is.

@@ -52,6 +52,10 @@ enum unseen { OTHERS = 254, RAW = 255 };
 // address of the route and not to where its socket sends.
 #define ROUTED 252
 
+// LINK marks the record of what goes to an address that means something on one link only,
+// where the kernel does not show which that is, or keeps to it.
+#define LINK 249
+
 // BOUND marks the record of a socket that is bound to a device, from which nothing comes
 // to the daemon.
 #define BOUND 253
@@ -115,6 +119,8 @@ struct record {
 	__u64 netns;
 	__u32 unseen; // of a socket that was to be made; or BOUND; else 0
 	__u32 held;   // its SYN waits until the daemon listens
+	__u32 scope;  // the link of an address of one; 0: not known
+	__u32 pad;
 	__u8 command[16]; // what the process calls itself, ended with a 0
 };
 
@@ -555,6 +561,54 @@ static __always_inline int reaches(struct bpf_sock_addr *ctx, struct record *r)
 	return 0;
 }
 
+// of_link reports whether an address means something on one link only.
+static __always_inline int of_link(struct record *r)
+{
+	__u8 *a = r->address;
+	if (r->family != V6)
+		return 0;
+	return a[0] == 0xfe ? (a[1] & 0xc0) == 0x80 : a[0] == 0xff && ((a[1] & 15) == 1 || (a[1] & 15) == 2);
+}
+
+struct sockaddr6 {
+	__u16 family, port;
+	__u32 flow;
+	__u8 address[16];
+	__u32 scope;
+};
+
+// link_of finds the link of a connect, which these hooks do not show: it is read where the
+// kernel has it, behind the second pointer of what ctx is there (bpf_sock_addr_kern). That
+// the address is found there, too, says that this kernel is like that.
+static __always_inline int link_of(struct bpf_sock_addr *ctx, struct record *r)
+{
+	void *kernel[2] = {};
+	struct sockaddr6 a = {};
+	__u64 x[2], y[2];
+	if (!of_link(r))
+		return 1;
+	if (bpf_probe_read_kernel(kernel, sizeof(kernel), ctx) == 0 && bpf_probe_read_kernel(&a, sizeof(a), kernel[1]) == 0) {
+		__builtin_memcpy(x, a.address, 16);
+		__builtin_memcpy(y, r->address, 16);
+		if (a.family == AF_INET6 && a.port == r->port && x[0] == y[0] && x[1] == y[1]) {
+			r->scope = a.scope;
+			return 1;
+		}
+	}
+	r->unseen = LINK;
+	return 0;
+}
+
+// off_link reports whether a datagram can be sent to the daemon: the kernel would send one
+// for a link by its device, whatever the address becomes.
+static __always_inline int off_link(struct record *r)
+{
+	if (!of_link(r))
+		return 1;
+	r->unseen = LINK;
+	return 0;
+}
+
 // elsewhere finds where the daemon takes a connect, and returns the port.
 static __always_inline __u16 elsewhere(struct config *c, struct record *r, struct address *to)
 {
@@ -692,7 +746,7 @@ int connect6(struct bpf_sock_addr *ctx)
 		return permit(c, &r);
 	if (r.verdict == BLOCK)
 		return refuse(&r);
-	__u16 port = reaches(ctx, &r) ? elsewhere(c, &r, &to) : 0;
+	__u16 port = reaches(ctx, &r) && link_of(ctx, &r) ? elsewhere(c, &r, &to) : 0;
 	if (!port || !remember(ctx, &r))
 		return refuse(&r);
 	set_to_v6(ctx, &to);
@@ -759,7 +813,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	if (r.verdict == PERMIT)
 		return 1;
 	whole(ctx, &r);
-	__u16 port = reaches(ctx, &r) ? stand_in(c, &r, 0, &to) : 0;
+	__u16 port = reaches(ctx, &r) && off_link(&r) ? stand_in(c, &r, 0, &to) : 0;
 	if (!port)
 		return refuse(&r);
 	set_to_v6(ctx, &to);

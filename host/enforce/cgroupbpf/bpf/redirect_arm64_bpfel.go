@@ -75,6 +75,8 @@ type RedirectRecord struct {
 	Netns    uint64
 	Unseen   uint32
 	Held     uint32
+	Scope    uint32
+	Pad      uint32
 	Command  [16]uint8
 }
 
