@@ -4,13 +4,17 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -34,18 +38,20 @@ var loopback = netip.MustParseAddrPort("127.0.0.1:0")
 // A world has a callout that sends to a proxy what does not come from it.
 type world struct {
 	*wsktest.Client
-	t testing.TB
+	t    testing.TB
+	open func(sealed []byte) (redirect.Records, error) // by the proxy; nil if it cannot
 
 	mu   sync.Mutex
 	said []string
 }
 
 func open(t testing.TB) *world {
-	return &world{Client: wsktest.Open(t, wsk.Debug{Verifier: wsktest.Verifier(t)}), t: t}
+	c := wsktest.Open(t, wsk.Debug{Verifier: wsktest.Verifier(t)})
+	return &world{Client: c, t: t, open: c.ALE.Open}
 }
 
 func (w *world) start(start func(context.Context, localproxy.Options) (*localproxy.Proxy, error), withContext bool) *localproxy.Proxy {
-	p, err := start(w.t.Context(), localproxy.Options{Client: w.Client.Client, Listen: loopback, Open: w.ALE.Open, Release: w.ALE.Release, Logf: w.logf})
+	p, err := start(w.t.Context(), localproxy.Options{Client: w.Client.Client, Listen: loopback, Open: w.open, Release: w.ALE.Release, Logf: w.logf})
 	require.NoError(w.t, err)
 	w.t.Cleanup(p.Close)
 	w.AtConnect(w.t, func(c *fwps.Call, v *fwps.Verdict) {
@@ -72,10 +78,20 @@ func (w *world) accepts() <-chan struct{} {
 	return accepted
 }
 
-func (w *world) logf(format string, _ ...any) {
+func (w *world) logf(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.said = append(w.said, format)
+	w.said = append(w.said, fmt.Sprintf(format, args...))
+}
+
+// says waits until something was said of a destination.
+func (w *world) says(to string) {
+	w.t.Helper()
+	require.Eventually(w.t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return slices.ContainsFunc(w.said, func(s string) bool { return strings.HasPrefix(s, "forward: "+to+": ") })
+	}, 10*time.Second, time.Millisecond)
 }
 
 func (w *world) dial(to string) *wsknet.Conn {
@@ -92,7 +108,9 @@ func (w *world) get(addr string) (rep localproxy.Report) {
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)
 	require.NoError(w.t, err)
 	defer r.Body.Close()
+	require.Equal(w.t, "application/json", r.Header.Get("Content-Type"))
 	require.NoError(w.t, json.NewDecoder(r.Body).Decode(&rep))
+	require.Equal(w.t, rep.Error != "", r.StatusCode == http.StatusBadGateway)
 	return rep
 }
 
@@ -112,6 +130,18 @@ func TestInspect(t *testing.T) {
 	rep = w.get(p.Addr().String())
 	require.Equal(t, "not-redirected", rep.RedirectState)
 	require.Contains(t, rep.Error, "was not redirected here")
+}
+
+// Who is not the engine says of a connection what its context says.
+func TestInspectOfSealedRecords(t *testing.T) {
+	w := open(t)
+	w.open = nil
+	w.start(localproxy.Inspect, true)
+	rep := w.get("198.51.100.7:80")
+	require.Equal(t, "198.51.100.7:80", rep.OriginalDestination)
+	require.Positive(t, rep.RecordsBytes)
+	require.Zero(t, rep.Client)
+	require.Empty(t, rep.Error)
 }
 
 func TestForward(t *testing.T) {
@@ -151,7 +181,6 @@ func TestForward(t *testing.T) {
 	wg.Wait()
 }
 
-// What cannot be carried on is reset, and said why.
 // Who connects to a proxy itself is not served, and fills no disk with that.
 func TestStrangersFillNoLog(t *testing.T) {
 	const strangers = 200
@@ -171,14 +200,15 @@ func TestStrangersFillNoLog(t *testing.T) {
 	lines.Bounded(t, 1, strangers)
 }
 
+// What cannot be carried on is reset, and said why.
 func TestForwardFailures(t *testing.T) {
 	for name, c := range map[string]struct {
 		context bool
 		to      string
 		say     string
 	}{
-		"nobody at the origin": {true, "127.0.0.1:1", "%s: %v"},
-		"no context":           {false, "198.51.100.7:80", "%s: %v"},
+		"nobody at the origin": {true, "127.0.0.1:1", "forward: 127.0.0.1:1: wsk: connect: STATUS_CONNECTION_REFUSED"},
+		"no context":           {false, "198.51.100.7:80", "has no redirect context: wsk: query redirect context: STATUS_NOT_FOUND"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := open(t)
@@ -189,7 +219,8 @@ func TestForwardFailures(t *testing.T) {
 			requireReset(t, err)
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			require.Equal(t, []string{c.say}, w.said)
+			require.Len(t, w.said, 1)
+			require.Contains(t, w.said[0], c.say)
 		})
 	}
 }
@@ -253,6 +284,32 @@ func TestShutdown(t *testing.T) {
 	require.Error(t, err, "it listens no more")
 }
 
+func TestShutdownAnswersWhoAsks(t *testing.T) {
+	w := open(t)
+	asked, on := make(chan struct{}), make(chan struct{})
+	w.open = func(sealed []byte) (redirect.Records, error) {
+		close(asked)
+		<-on
+		return w.ALE.Open(sealed)
+	}
+	p := w.start(localproxy.Inspect, true)
+	answered := make(chan localproxy.Report, 1)
+	go func() { answered <- w.get("198.51.100.7:80") }()
+	<-asked
+	down := make(chan struct{})
+	go func() { defer close(down); p.Shutdown(t.Context()) }()
+	require.Eventually(t, func() bool {
+		stranger, err := net.Dial("tcp", p.Addr().String())
+		if err == nil {
+			stranger.Close()
+		}
+		return err != nil
+	}, 10*time.Second, time.Millisecond, "it listens no more")
+	close(on)
+	require.Equal(t, 1, (<-answered).Hops)
+	<-down
+}
+
 func TestShutdownHasAnEnd(t *testing.T) {
 	for name, start := range map[string]func(context.Context, localproxy.Options) (*localproxy.Proxy, error){"inspect": localproxy.Inspect, "forward": localproxy.Forward} {
 		t.Run(name, func(t *testing.T) {
@@ -310,6 +367,7 @@ func TestForwardPassesResetsOn(t *testing.T) {
 			_, err = io.ReadAll(far)
 			requireReset(t, err)
 			far.Close()
+			w.says(origin.Addr().String())
 
 			c, far = pair()
 			if half {

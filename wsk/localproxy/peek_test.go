@@ -70,7 +70,8 @@ func TestPeerName(t *testing.T) {
 		"HTTP that ends early":       {[]byte("GET / HTTP/1.1\r\nHost: example.org"), ""},
 		"HTTP with a name of no DNS": {[]byte("GET / HTTP/1.1\r\nHost: a b\r\n\r\n"), ""},
 		"HTTP/2 without TLS":         {[]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), ""},
-		"a name that is too long":    {[]byte("GET / HTTP/1.1\r\nHost: " + strings.Repeat("a.", 150) + "\r\n\r\n"), ""},
+		"a name that is long":        {[]byte("GET / HTTP/1.1\r\nHost: " + strings.Repeat("a.", 126) + "a\r\n\r\n"), strings.Repeat("a.", 126) + "a"},
+		"a name that is too long":    {[]byte("GET / HTTP/1.1\r\nHost: " + strings.Repeat("a.", 126) + "aa\r\n\r\n"), ""},
 		"another protocol":           {[]byte("SSH-2.0-OpenSSH_9.2\r\n"), ""},
 		"nothing":                    {nil, ""},
 	} {

@@ -1,8 +1,11 @@
 package localproxy
 
 import (
+	"errors"
 	"io"
 	"net"
+	"net/netip"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -43,4 +46,14 @@ func TestAbortEndsARelayThatHasBegunOneWay(t *testing.T) {
 	require.NoError(t, err, "it has begun")
 	abort(a, b)
 	require.ErrorIs(t, <-moved, net.ErrClosed)
+}
+
+// A connection that cannot have the records is not made: the callouts would send it to the
+// proxy again.
+func TestNamedFailsAsControlDoes(t *testing.T) {
+	no := errors.New("no")
+	for _, name := range []string{"", "good.example"} {
+		control := named(name, netip.AddrPort{}, func(string, string, syscall.RawConn) error { return no })
+		require.ErrorIs(t, control("tcp", "", nil), no)
+	}
 }

@@ -1,6 +1,7 @@
 package localproxy_test
 
 import (
+	"context"
 	"io"
 	"net"
 	"runtime"
@@ -87,9 +88,37 @@ func TestForwardOfWhoDoesNotRead(t *testing.T) {
 	require.Eventually(t, func() bool { return len(sockets(t)) <= others+len(all) }, time.Minute, 10*time.Millisecond, "the proxy's two of each are closed")
 }
 
-// heap is what is allocated.
+// A proxy that goes on keeps nothing of the connections that have ended.
+func TestServedConnectionsLeaveNothing(t *testing.T) {
+	for name, start := range map[string]func(context.Context, localproxy.Options) (*localproxy.Proxy, error){"forward": localproxy.Forward, "peek": localproxy.Peek} {
+		t.Run(name, func(t *testing.T) {
+			w := open(t)
+			to := serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c); c.Close() }).String()
+			w.start(start, true)
+			served := func(n int) {
+				for range n {
+					c := w.dial(to)
+					_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+					require.NoError(t, err)
+					require.NoError(t, c.CloseWrite())
+					_, err = io.ReadAll(c)
+					require.NoError(t, err)
+					require.NoError(t, c.Close())
+				}
+			}
+			served(50)
+			before := heap()
+			const n = 200
+			served(n)
+			require.Less(t, heap()-before, int64(n*1<<10))
+		})
+	}
+}
+
+// heap is what is allocated. What a pool has is not: it is given up at the second collection.
 func heap() int64 {
 	var m runtime.MemStats
+	runtime.GC()
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
