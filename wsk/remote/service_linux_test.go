@@ -286,7 +286,7 @@ func TestRecordsThatCannotBeSet(t *testing.T) {
 		{"more than a message has", "", make([]byte, redirect.MaxBlob+1), ntstatus.InvalidParameter},
 	} {
 		var st *remote.StatusError
-		require.ErrorAs(t, c.SetRedirectRecords(t.Context(), raw, x.records), &st, x.name)
+		require.ErrorAs(t, c.RawConn(raw).SetRedirectRecords(t.Context(), x.records), &st, x.name)
 		require.Equal(t, x.status, st.Status, x.name)
 		require.Equal(t, x.rule, st.Rule, x.name)
 	}

@@ -26,12 +26,15 @@ func TestMessagesComeBackAsTheyWere(t *testing.T) {
 }
 
 func TestAReasonThatIsTooLongIsCut(t *testing.T) {
-	m := message{op: answerBit, status: ntstatus.AccessDenied, rule: "AMB-06", payload: []byte(strings.Repeat("x", maxPayload))}
-	b := m.appendTo(nil)
-	require.Len(t, b, maxMessage)
-	got, err := parse(b)
-	require.NoError(t, err)
-	require.Equal(t, "AMB-06", got.rule)
+	const rule = "AMB-06"
+	for _, over := range []int{1, len(rule)} {
+		m := message{op: answerBit, status: ntstatus.AccessDenied, rule: rule, payload: []byte(strings.Repeat("x", maxPayload-len(rule)+over))}
+		b := m.appendTo(nil)
+		require.Len(t, b, maxMessage)
+		got, err := parse(b)
+		require.NoError(t, err)
+		require.Equal(t, rule, got.rule)
+	}
 }
 
 func TestMessagesThatAreRefusedSayWhere(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/net/nettest"
 
 	"github.com/calloutd/calloutd/wsk/transport"
 )
@@ -148,6 +149,18 @@ func TestUsedSocketIsClosed(t *testing.T) {
 	c, err = other.Connect(t.Context(), l.Local())
 	require.NoError(t, err, "it has the descriptor now")
 	c.Close()
+}
+
+// Package net's own suite for connections.
+func TestIsANetConn(t *testing.T) {
+	l := listen(t)
+	nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
+		a, err := bind(t, loopback, transport.Options{}).Connect(t.Context(), l.Local())
+		require.NoError(t, err)
+		b, err := l.Accept()
+		require.NoError(t, err)
+		return a, b, func() { a.Close(); b.Close() }, nil
+	})
 }
 
 func TestPeerDone(t *testing.T) {
