@@ -35,7 +35,7 @@ func (i *instance) negotiate(needs uint32) error {
 		return as(ErrCapability, fmt.Errorf("the module requires the capability %s, which it is not granted%s", capNames(missing), howGranted(missing)))
 	}
 	if unasked := needs &^ (required | optional); unasked != 0 {
-		return as(ErrCapability, fmt.Errorf("the module imports functions of the capability %s, which %s does not ask for", capNames(unasked), abi.ExportCaps))
+		return as(ErrCapability, fmt.Errorf("the module imports functions of the capability %s, which %s does not ask for: its source names it as required or optional", capNames(unasked), abi.ExportCaps))
 	}
 	i.granted = (required | optional) & offered
 	return nil

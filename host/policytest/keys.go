@@ -17,7 +17,7 @@ var connectionKeys = []key{
 	{"from", "where it comes from, ADDR:PORT (default: a socket that is not bound)", (*reader).from},
 	{"protocol", "tcp (default), udp or a number", (*reader).protocol},
 	{"interface", "LUID of the interface that it uses (IP_LOCAL_INTERFACE; default: not known)", (*reader).localInterface},
-	{"peer_name", "what the program says that its peer is called, as the proxy of kind peek does (PEER_NAME)", (*reader).peerName},
+	{"peer_name", "what its peer is called, as a proxy of kind dns or peek has learned it (PEER_NAME)", (*reader).peerName},
 	{"inbound", "the program accepts the connection: from is who connects, to is the program's address", (*reader).inbound},
 	{"listen", "the program listens at to; nobody connects", (*reader).listen},
 	{"records_of", "the step whose redirected connection this program accepted: its records are set, and to is the original destination unless the step has its own", nil},

