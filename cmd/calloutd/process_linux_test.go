@@ -169,6 +169,24 @@ func TestSignalIsPassedOn(t *testing.T) {
 	require.Equal(t, 9, cmd.ProcessState.ExitCode(), "%v", err)
 }
 
+// In a container calloutd may be process 1, whose children all are whom nobody else waits for.
+func TestProcessOneReapsOrphans(t *testing.T) {
+	need(t, "sh")
+	need(t, "unshare")
+	cmd := exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--fork", "--pid", "--mount-proc", "--kill-child",
+		"calloutd", "run", "--policy", policy(t, "version: 1\n"), "--", "sh", "-c", `
+(sleep 0.1 & echo $! >orphan)
+read orphan <orphan
+n=0
+while [ -d /proc/$orphan ] && [ $n -lt 200 ]; do n=$((n+1)); sleep 0.05; done
+grep -s State /proc/$orphan/status
+exit 7`)
+	cmd.Dir = t.TempDir()
+	out, err := cmd.CombinedOutput()
+	require.Empty(t, string(out))
+	require.Equal(t, 7, cmd.ProcessState.ExitCode(), "%v", err)
+}
+
 // Colours are for terminals, and for those who want them.
 func TestColourOnATerminalOnly(t *testing.T) {
 	p := policy(t, "version: 1\nfilters: [{name: no, layer: ALE_AUTH_CONNECT, action: block}]")

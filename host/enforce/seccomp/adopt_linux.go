@@ -15,7 +15,8 @@ import (
 
 // Where Yama is set to 1, as in Ubuntu, a process may look into its descendants
 // only, and a daemon whose parents have ended is nobody's descendant but init's.
-// There this process makes itself the one that gets such orphans.
+// There this process makes itself the one that gets such orphans. It may be init
+// itself, of a container.
 
 const yamaScope = "/proc/sys/kernel/yama/ptrace_scope"
 
@@ -28,7 +29,7 @@ func descendantsOnly() bool {
 // adopt makes the orphans of the tree children of this process, if need be. It
 // comes before the tree, whose first parent may end at once.
 func adopt(opts *Options) (adopting bool, err error) {
-	if !descendantsOnly() && !opts.without.init {
+	if !descendantsOnly() && os.Getpid() != 1 && !opts.without.init {
 		return false, nil
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {

@@ -23,7 +23,9 @@ import (
 //
 // cmd stays in the terminal's foreground process group. Meanwhile this process
 // ignores SIGINT and SIGQUIT, which the terminal sends to cmd as well, and
-// passes SIGTERM and SIGHUP on.
+// passes SIGTERM and SIGHUP on. When cmd has ended and others of the tree go on, these
+// two end Run, and, once it has said what it waits for, so do the others: what is left
+// of the tree goes on and can no longer connect.
 func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, error) {
 	if opts.ALE == nil {
 		panic("seccomp: Options.ALE is required")
@@ -53,7 +55,7 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 	if err != nil {
 		return nil, err
 	}
-	passOn, stopSignals := catchSignals()
+	sent, stopSignals := catchSignals()
 	defer stopSignals()
 	adopting, err := adopt(&opts)
 	if err != nil {
@@ -71,8 +73,10 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 	done := sup.ctx.Done()
 	for {
 		select {
-		case sig := <-passOn:
-			_ = cmd.Process.Signal(sig) // It may have ended just now.
+		case sig := <-sent:
+			if passedOn(sig) {
+				_ = cmd.Process.Signal(sig) // It may have ended just now.
+			}
 		case <-done:
 			done = nil
 			_ = cmd.Process.Kill()
@@ -80,7 +84,7 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 				err = nil
 			}
-			return cmd.ProcessState, errors.Join(err, sup.treeGone())
+			return cmd.ProcessState, errors.Join(err, sup.treeGone(sent))
 		}
 	}
 }
@@ -107,11 +111,25 @@ func (s *supervisor) start(cmd *exec.Cmd) (waited <-chan error, err error) {
 	return wait, nil
 }
 
-// treeGone waits for the rest of the tree.
-func (s *supervisor) treeGone() error {
+// treeGone waits for the rest of the tree, as long as no signal says otherwise.
+func (s *supervisor) treeGone(sent <-chan os.Signal) error {
+	const patience = time.Second
+	said, began := false, time.Now()
 	for s.ctx.Err() == nil {
 		if s.l.hungUp(100) {
 			return nil
+		}
+		select {
+		case sig := <-sent:
+			if said || passedOn(sig) { // Of the terminal's the command may have ended just now.
+				s.opts.Logf("seccomp: %v: processes that the command has started go on, and their connections fail from now on", sig)
+				return nil
+			}
+		default:
+		}
+		if !said && time.Since(began) > patience {
+			said = true
+			s.opts.Logf("seccomp: the command has ended, and processes that it has started go on: they are waited for until they end, or a signal comes")
 		}
 	}
 	return context.Cause(s.ctx)
@@ -147,16 +165,15 @@ func startTrapped(cmd *exec.Cmd, opts *Options, serve func(listener)) error {
 
 // catchSignals takes signals, by handlers and not by ignoring them, which cmd
 // would inherit. What this process was started to ignore (nohup) stays so.
-func catchSignals() (passOn <-chan os.Signal, stop func()) {
-	drop, pass := make(chan os.Signal, 1), make(chan os.Signal, 8)
-	notify := func(c chan os.Signal, sigs ...os.Signal) {
-		for _, sig := range sigs {
-			if !signal.Ignored(sig) {
-				signal.Notify(c, sig)
-			}
+func catchSignals() (sent <-chan os.Signal, stop func()) {
+	c := make(chan os.Signal, 8)
+	for _, sig := range []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP} {
+		if !signal.Ignored(sig) {
+			signal.Notify(c, sig)
 		}
 	}
-	notify(drop, unix.SIGINT, unix.SIGQUIT)
-	notify(pass, unix.SIGTERM, unix.SIGHUP)
-	return pass, func() { signal.Stop(drop); signal.Stop(pass) }
+	return c, func() { signal.Stop(c) }
 }
+
+// passedOn reports whether a signal is for the command, which does not have it already.
+func passedOn(sig os.Signal) bool { return sig == unix.SIGTERM || sig == unix.SIGHUP }

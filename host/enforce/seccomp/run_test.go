@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +40,14 @@ func init() {
 		c := helper("late", append(args, strconv.Itoa(os.Getpid()))...)
 		c.Stdout = os.Stdout
 		c.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+		check(c.Start())
+		os.Exit(7)
+	}
+	// leaves: leave a grandchild that waits.
+	programs["leaves"] = func([]string) {
+		signal.Ignore(unix.SIGTERM, unix.SIGHUP)
+		c := helper("wait")
+		c.Stdin, c.Stdout = os.Stdin, os.Stdout
 		check(c.Start())
 		os.Exit(7)
 	}
@@ -143,6 +153,55 @@ func TestCancelKillsTheCommand(t *testing.T) {
 	st, err := Run(ctx, Options{ALE: permit}, cmd)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, unix.SIGKILL, st.Sys().(interface{ Signal() unix.Signal }).Signal())
+}
+
+// Processes that the command has left are waited for until a signal comes: of a terminal
+// after that has been said.
+func TestSignalEndsTheWaitForOrphans(t *testing.T) {
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			need(t)
+			own := make(chan os.Signal, 100) // It must not end the tests.
+			signal.Notify(own, sig)
+			defer signal.Stop(own)
+			var said atomic.Bool
+			ended := make(chan int, 1)
+			cmd := helper("leaves")
+			r, w, err := os.Pipe() // The orphan ends with it.
+			require.NoError(t, err)
+			defer w.Close()
+			cmd.Stdin = r
+			out, told, err := os.Pipe()
+			require.NoError(t, err)
+			defer out.Close()
+			cmd.Stdout = told
+			go func() {
+				st, err := Run(t.Context(), Options{ALE: permit, Logf: func(format string, _ ...any) {
+					said.Store(said.Load() || strings.Contains(format, "the command has ended"))
+				}}, cmd)
+				if err != nil {
+					t.Error(err)
+				}
+				ended <- st.ExitCode()
+			}()
+			line, err := bufio.NewReader(out).ReadString('\n')
+			require.NoError(t, err)
+			require.Equal(t, "ready\n", line)
+			for deadline := time.Now().Add(20 * time.Second); ; {
+				_ = unix.Kill(os.Getpid(), sig)
+				select {
+				case code := <-ended:
+					require.Equal(t, 7, code)
+					require.Equal(t, !passedOn(sig), said.Load())
+					r.Close()
+					told.Close()
+					return
+				case <-time.After(50 * time.Millisecond):
+					require.True(t, time.Now().Before(deadline), "it waits on")
+				}
+			}
+		})
+	}
 }
 
 // A listener that breaks ends the run with the reason, instead of leaving the
