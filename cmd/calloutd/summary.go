@@ -94,7 +94,7 @@ func rowOf(e policytrace.Event) (r row, n int) {
 		if e.Inbound {
 			r.way, r.peer = "from", hostOf(e.From)
 		} else if r.peer == "" {
-			r.way, r.peer = "at", e.From
+			r.way, r.peer = "at", cmp.Or(e.From, "an address that is not known")
 		}
 		return r, 1
 	case e.Event == "redirect-failed":

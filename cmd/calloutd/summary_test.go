@@ -36,6 +36,7 @@ func TestSummaryRows(t *testing.T) {
 		{"listens", classify("ALE_AUTH_LISTEN_V4", policytrace.Event{From: "0.0.0.0:80"}), row{"a", "listens at", "0.0.0.0:80", "permitted", false}},
 		{"blocked", policytrace.Event{Event: "blocked", Program: "a", To: "192.0.2.1:80", Why: "no"}, row{"a", "to", "192.0.2.1:80", "blocked: no", true}},
 		{"bind blocked", policytrace.Event{Event: "blocked", Program: "a", From: "0.0.0.0:80", Why: "no"}, row{"a", "at", "0.0.0.0:80", "blocked: no", true}},
+		{"not seen", policytrace.Event{Event: "blocked", PID: 7, Why: "no"}, row{"", "at", "an address that is not known", "blocked: no", true}},
 		{"not accepted", policytrace.Event{Event: "blocked", Program: "a", From: "192.0.2.1:4711", Inbound: true, Why: "no"}, row{"a", "from", "192.0.2.1", "blocked: no", true}},
 	} {
 		got, n := rowOf(c.e)

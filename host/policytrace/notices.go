@@ -69,10 +69,14 @@ func Rule(id string) string {
 	return " (" + id + ")"
 }
 
-// Denied is Blocked for a denial that is not the policy's.
+// Denied is Blocked for a denial that is not the policy's. to need not be known.
 func (r Reader) Denied(app string, pid uint32, to netip.AddrPort, err error) (Event, string) {
+	where := ""
+	if to.IsValid() {
+		where = " to " + to.String()
+	}
 	return Event{Event: "blocked", Program: app, PID: pid, To: addr(to), Action: "block", Why: err.Error()},
-		fmt.Sprintf("%s to %s %s: %s", Program(app, pid), to, r.paint("blocked"), Clean(err.Error()))
+		fmt.Sprintf("%s%s %s: %s", Program(app, pid), where, r.paint("blocked"), Clean(err.Error()))
 }
 
 // Callout is what happened to a callout as a whole.

@@ -53,6 +53,12 @@ func TestWhatOthersWroteIsCleaned(t *testing.T) {
 	require.NotContains(t, text, "\n")
 }
 
+func TestADenialWithoutAnAddress(t *testing.T) {
+	e, text := Reader{}.Denied("", 7, netip.AddrPort{}, errors.New("it cannot be seen"))
+	require.Equal(t, "unknown program[7] blocked: it cannot be seen", text)
+	require.Equal(t, Event{Event: "blocked", PID: 7, Action: "block", Why: "it cannot be seen"}, e)
+}
+
 func TestAProcessThatIsNotKnownHasNoNumber(t *testing.T) {
 	require.Equal(t, "client 10.0.0.7", Program("client 10.0.0.7", 0))
 	require.Equal(t, "unknown program", Program("", 0))

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/loglimit"
 )
 
@@ -40,7 +42,10 @@ func init() {
 			policy = redirectTo(to)
 		}
 		opts := Options{ALE: policy, Logf: func(format string, args ...any) { say("log:", strings.TrimSpace(fmt.Sprintf(format, args...))) }}
-		opts.without.landlock = args[0] != "protected"
+		if args[0] == "protected and told" {
+			opts.OnBlocked = func(d enforce.Denial) { say("told:", d.PID, d.Remote.IsValid(), d.Err) }
+		}
+		opts.without.landlock = !strings.HasPrefix(args[0], "protected")
 		opts.without.undumpable = args[0] == "open"
 		_, err := Run(context.Background(), opts, cmd)
 		check(err)
@@ -168,6 +173,16 @@ func TestProgramThatCannotBeLookedInto(t *testing.T) {
 	require.LessOrEqual(t, logged, 2*loglimit.Burst, "it fills no disk")
 	require.Contains(t, out, "more like it were not logged)")
 	require.Empty(t, l.reached())
+}
+
+// What is refused because nobody could see what it is counts like any other refusal.
+func TestRefusedUnseenIsTold(t *testing.T) {
+	l := listen(t)
+	out := output(t, unprivileged(t, "protected and told", "permit", "undumpable", l.addr.String()))
+	require.Equal(t, 200, strings.Count(out, "EACCES\n"))
+	told := regexp.MustCompile(`(?m)^told: [1-9]\d* false seccomp: cannot .*: operation not permitted \(is the program non-dumpable, or another user's\?\)$`)
+	require.Len(t, told.FindAllString(out, -1), 200)
+	require.NotContains(t, out, "log:")
 }
 
 func TestSetuidDoesNotCount(t *testing.T) {

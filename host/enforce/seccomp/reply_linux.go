@@ -4,6 +4,7 @@ package seccomp
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
@@ -37,7 +38,9 @@ func (w *worker) denied(err error) unix.Errno {
 	if !w.s.l.valid(&w.n.ID) {
 		return nobody
 	}
-	w.s.opts.OnBlocked(enforce.Denial{PID: w.in.ProcessID, AppID: w.in.AppID, Local: w.in.Local, Remote: w.in.Remote, Err: err})
+	if tell := w.s.opts.OnBlocked; tell != nil {
+		tell(enforce.Denial{PID: w.in.ProcessID, AppID: w.in.AppID, Local: w.in.Local, Remote: w.in.Remote, Err: err})
+	}
 	return unix.EACCES
 }
 
@@ -50,7 +53,7 @@ func (w *worker) undecidable() unix.Errno {
 }
 
 // fail answers a call that the supervisor could not look into. What it cannot
-// see does not happen.
+// see does not happen: which program that is and where it wanted to go is not known then.
 func (w *worker) fail(what string, err error) unix.Errno {
 	if !w.s.l.valid(&w.n.ID) {
 		return nobody
@@ -59,7 +62,15 @@ func (w *worker) fail(what string, err error) unix.Errno {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		hint = " (is the program non-dumpable, or another user's?)"
 	}
-	w.s.log.Printf("seccomp: thread %d: refused: cannot %s: %v%s", w.n.TID, what, err, hint)
+	d := enforce.Denial{PID: w.n.TID, Err: fmt.Errorf("seccomp: cannot %s: %w%s", what, err, hint)}
+	if w.t != nil {
+		d.PID = w.t.pid
+	}
+	if tell := w.s.opts.OnBlocked; tell != nil {
+		tell(d)
+	} else {
+		w.s.log.Printf("seccomp: process %d: refused: %v", d.PID, d.Err)
+	}
 	return unix.EACCES
 }
 

@@ -33,9 +33,6 @@ func Run(ctx context.Context, opts Options, cmd *exec.Cmd) (*os.ProcessState, er
 	if opts.Logf == nil {
 		opts.Logf = func(string, ...any) {}
 	}
-	if opts.OnBlocked == nil {
-		opts.OnBlocked = func(enforce.Denial) {}
-	}
 	if opts.HandoffTime == 0 {
 		opts.HandoffTime = 15 * time.Second
 	}

@@ -30,7 +30,8 @@ type Options struct {
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of everything that was refused, perhaps on several goroutines
-	// at once. Optional; the program waits for it.
+	// at once: also of what could not be looked into, without an address. Optional: Logf
+	// hears of the latter then. The program waits for it.
 	OnBlocked func(enforce.Denial)
 	// ShowRequested makes getpeername and getsockname answer with what the program
 	// asked for, where a callout redirected it. Every such call is trapped then.
