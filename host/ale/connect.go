@@ -76,6 +76,7 @@ func (s *Socket) Connect(ctx context.Context, remote netip.AddrPort, connect Con
 
 // connect is Connect of an operation, nil for a socket whose owner looks after aborts.
 func (s *Socket) connect(ctx context.Context, op *operation, remote netip.AddrPort, connect ConnectFunc) (*Flow, error) {
+	remote = s.destination(remote)
 	if err := s.ensureBound(ctx, remote); err != nil {
 		return nil, err
 	}
@@ -100,10 +101,26 @@ func (s *Socket) connect(ctx context.Context, op *operation, remote netip.AddrPo
 	return f.letGo(ctx, in, &p, connect)
 }
 
+// destination is where the system sends what the socket sends to an address: what is sent
+// to none arrives on this host. Whoever decides about 127.0.0.0/8 decides about it, too.
+func (s *Socket) destination(to netip.AddrPort) netip.AddrPort {
+	to = numbered(to)
+	a := to.Addr()
+	switch {
+	case !a.Unmap().IsUnspecified():
+		return to
+	case a == netip.IPv6Unspecified(): // From whatever address the socket is bound to.
+		return arrives(to, netip.AddrPort{})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return arrives(to, s.in.Local)
+}
+
 // outgoing is what is known about a connection that the socket makes.
 func (s *Socket) outgoing(remote netip.AddrPort) fwps.Incoming {
 	in := s.incoming()
-	in.Remote = numbered(remote)
+	in.Remote = remote
 	onLink(&in, netip.AddrPort{})
 	if in.Local.Addr().Is4() != remote.Addr().Is4() || !in.Local.IsValid() {
 		in.Local = netip.AddrPortFrom(unspecified(remote.Addr()), in.Local.Port())

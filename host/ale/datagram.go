@@ -96,6 +96,7 @@ func (s *Socket) SendTo(ctx context.Context, remote netip.AddrPort) (to netip.Ad
 }
 
 func (s *Socket) send(ctx context.Context, remote netip.AddrPort, m *ICMPMessage) (to netip.AddrPort, f *Flow, created bool, err error) {
+	remote = s.destination(remote)
 	p := newPeer(remote, m)
 	if f, err = s.find(p); err != nil {
 		return to, nil, false, err

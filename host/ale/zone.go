@@ -12,10 +12,16 @@ import (
 )
 
 // numbered is an address whose zone is a number, as in a SOCKADDR_IN6 and as both ends of
-// a connection see it. The zone of an interface that there is not stays as it is.
+// a connection see it. The zone of an interface that there is not stays as it is; that of
+// an address which is not of a link nobody reads.
 func numbered(a netip.AddrPort) netip.AddrPort {
 	zone := a.Addr().Zone()
-	if zone == "" || zone[0] >= '0' && zone[0] <= '9' {
+	switch {
+	case zone == "":
+		return a
+	case !ofLink(a.Addr()):
+		return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port())
+	case zone[0] >= '0' && zone[0] <= '9':
 		return a
 	}
 	i, err := net.InterfaceByName(zone)
@@ -25,12 +31,17 @@ func numbered(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().WithZone(strconv.Itoa(i.Index)), a.Port())
 }
 
+// ofLink reports whether an address means something on one link only.
+func ofLink(a netip.Addr) bool {
+	return !a.Is4In6() && (a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() || a.IsInterfaceLocalMulticast())
+}
+
 // sameLink is where a callout sends a connection to a link-local address: on the link of
 // the original destination, unless it says which. A wasm callout cannot: its answer has
 // no scope.
 func sameLink(to, original netip.AddrPort) netip.AddrPort {
 	a, zone := to.Addr(), original.Addr().Zone()
-	if zone == "" || a.Zone() != "" || a.Is4In6() || !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast() {
+	if zone == "" || a.Zone() != "" || !ofLink(a) {
 		return to
 	}
 	return netip.AddrPortFrom(a.WithZone(zone), to.Port())

@@ -398,6 +398,39 @@ func TestDualStack(t *testing.T) {
 	}
 }
 
+// The kernel takes this host for no address: who may not reach that does not so either.
+func TestDialToNoAddressIsDecidedAsWhereItGoes(t *testing.T) {
+	c, engine := open(t)
+	for i, of := range []struct {
+		at, blocked string
+		layer       fwpm.LayerID
+		forms       []string
+	}{
+		{"127.0.0.1", "127.0.0.0/8", fwpm.LayerALEAuthConnectV4, []string{"127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0"}},
+		{"::1", "::1/128", fwpm.LayerALEAuthConnectV6, []string{"::1", "::"}},
+	} {
+		l, err := net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr(of.at), 0).String())
+		require.NoError(t, err)
+		defer l.Close()
+		port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+		dial := func(form string) error {
+			x, err := (&wsknet.Dialer{Client: c}).DialContext(t.Context(), "tcp", netip.AddrPortFrom(netip.MustParseAddr(form), port).String())
+			if err == nil {
+				x.(*wsknet.Conn).Abort()
+			}
+			return err
+		}
+		for _, form := range of.forms {
+			require.NoError(t, dial(form), form)
+		}
+		engine.Add(t, fwpm.Filter{ID: fwpm.FilterID(i + 1), Name: "not here", Layer: of.layer, Action: fwp.ActionBlock, Conditions: []fwpm.Condition{
+			{Field: fwpm.ConditionIPRemoteAddress, Match: fwp.MatchEqual, Value: fwp.Mask(netip.MustParsePrefix(of.blocked))}}})
+		for _, form := range of.forms {
+			require.ErrorIs(t, dial(form), syscall.EACCES, form)
+		}
+	}
+}
+
 // The end of a dial's context ends what it waits for, here a callout, and is its error.
 func TestDialEndsWithItsContext(t *testing.T) {
 	c, engine := open(t)
