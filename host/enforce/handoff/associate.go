@@ -16,6 +16,7 @@ import (
 // An Association carries datagrams by way of a SOCKS5 proxy (UDP ASSOCIATE). It
 // lasts as long as its connection to the proxy.
 type Association struct {
+	p       *Proxy
 	control net.Conn
 	relay   *net.UDPConn
 	ended   chan struct{} // the proxy has ended it, or Close
@@ -47,7 +48,7 @@ func Associate(ctx context.Context, at netip.AddrPort, p *Proxy) (*Association, 
 		c.Close()
 		return nil, p.broken("has no way for datagrams", err)
 	}
-	a := &Association{control: c, relay: relay, ended: make(chan struct{})}
+	a := &Association{p: p, control: c, relay: relay, ended: make(chan struct{})}
 	go func() {
 		defer close(a.ended)
 		_, _ = io.Copy(io.Discard, c) // It says nothing more, until it ends.
@@ -99,12 +100,16 @@ func (a *Association) Ended() <-chan struct{} { return a.ended }
 // WriteTo sends a datagram to somebody behind the proxy. It may be called by
 // several at once.
 func (a *Association) WriteTo(b []byte, to netip.AddrPort) error {
+	to = netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())
+	if err := a.p.ofLink(to.Addr()); err != nil {
+		return err
+	}
 	out, _ := outs.Get().(*[]byte)
 	if out == nil {
 		out = new([]byte)
 	}
 	defer outs.Put(out)
-	*out = append(appendDatagram((*out)[:0], netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())), b...)
+	*out = append(appendDatagram((*out)[:0], to), b...)
 	_, err := a.relay.Write(*out)
 	return err
 }

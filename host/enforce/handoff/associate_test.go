@@ -86,3 +86,20 @@ func FuzzDatagram(f *testing.F) {
 		require.Equal(t, len(b), len(payload))
 	})
 }
+
+// Nor is a datagram sent that the proxy could have go out by another link.
+func TestDatagramsOfOneLinkAreNotSent(t *testing.T) {
+	proxy, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	defer proxy.Close()
+	relay, err := net.DialUDP("udp4", nil, proxy.LocalAddr().(*net.UDPAddr))
+	require.NoError(t, err)
+	defer relay.Close()
+	a := &Association{p: &Proxy{Kind: SOCKS5}, relay: relay}
+	for _, to := range []string{"[fe80::7%3]:53", "[ff02::fb]:5353", "[ff01::1%1]:7"} {
+		require.ErrorContains(t, a.WriteTo([]byte("x"), netip.MustParseAddrPort(to)), "is of one link", to)
+	}
+	for _, to := range []string{"[::ffff:169.254.1.1]:53", "[ff05::fb]:53", "[2001:db8::7%3]:53"} {
+		require.NoError(t, a.WriteTo([]byte("x"), netip.MustParseAddrPort(to)), to)
+	}
+}

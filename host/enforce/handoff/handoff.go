@@ -152,9 +152,13 @@ func (p *Proxy) begin(r *Request) (*exchange, error) {
 	if !to.IsValid() {
 		return nil, &Error{Kind: p.Kind, Why: "was not asked: the destination is not known"}
 	}
-	switch p.Kind {
-	case ProxyProtocol:
+	if p.Kind == ProxyProtocol {
 		return introduceProxied(r, to)
+	}
+	if err := p.ofLink(to.Addr()); err != nil {
+		return nil, err
+	}
+	switch p.Kind {
 	case SOCKS5:
 		s, err := newSocks(p, socksConnect, to)
 		return &s.exchange, err
@@ -162,6 +166,15 @@ func (p *Proxy) begin(r *Request) (*exchange, error) {
 		return newTunnel(p, to)
 	}
 	return nil, &Error{Kind: p.Kind, Why: "is of an unknown kind"}
+}
+
+// ofLink refuses an address that means something on one link only: these proxies cannot be
+// told which, and could have another one.
+func (p *Proxy) ofLink(a netip.Addr) error {
+	if a.Is4() || !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast() && !a.IsInterfaceLocalMulticast() {
+		return nil
+	}
+	return &Error{Kind: p.Kind, Cause: NotAllowed, Why: fmt.Sprintf("was not asked: %s is of one link, and it cannot be told which", a)}
 }
 
 // feed takes what the proxy said, at most want bytes.

@@ -108,6 +108,8 @@ var conversations = []conversation{
 		"\x05\x02\x00\x02" + "\x01\x02m\x00\x02\r\n" + "\x05\x01\x00\x01\xc6\x33\x64\x07\x01\xbb", 0, ""},
 	{"socks answers with the longest name", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x00\x00\x03\xff" + strings.Repeat("x", 255+2), "", 0, ""},
 	{"tunnel colon", Proxy{Kind: HTTPConnect, User: "a:b"}, to4, "", "", NotAllowed, "takes no user with a colon in its name"},
+	{"socks to one link", Proxy{Kind: SOCKS5}, netip.MustParseAddrPort("[fe80::7%lo]:443"), "", "", NotAllowed, "was not asked: fe80::7 is of one link, and it cannot be told which"},
+	{"tunnel to one link", Proxy{Kind: HTTPConnect}, netip.MustParseAddrPort("[fe80::7]:443"), "", "", NotAllowed, "was not asked: fe80::7 is of one link, and it cannot be told which"},
 	{"no destination", Proxy{Kind: SOCKS5}, netip.AddrPort{}, "", "", Unknown, "was not asked: the destination is not known"},
 	{"unknown kind", Proxy{Kind: "socks4"}, to4, "", "", Unknown, "is of an unknown kind"},
 	{"socks long password", Proxy{Kind: SOCKS5, User: "u", Password: strings.Repeat("x", 256)}, to4, "", "", NotAllowed,
