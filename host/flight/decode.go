@@ -63,8 +63,8 @@ func each(b []byte, read func(f field) error) error {
 	return nil
 }
 
+// decode reads into a header that is empty.
 func (h *Header) decode(b []byte) error {
-	*h = Header{}
 	return each(b, func(f field) (err error) {
 		switch f.number {
 		case hdrPolicy:

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -81,6 +82,18 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	require.Equal(t, []*flight.Entry{full(), {}}, got)
 	require.Equal(t, header, r.Header())
 	require.False(t, r.Torn())
+	if runtime.GOOS != "windows" {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		require.Equal(t, "-rw-------", info.Mode().String(), "it may hold secrets")
+	}
+}
+
+// A later version may have fields of other types.
+func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
+	got, _, err := read(t, part(t, "CFLT\x01\x12\x07\x10\x06\x15\x01\x00\x00\x00"))
+	require.NoError(t, err)
+	require.Equal(t, []*flight.Entry{{Protocol: 6}}, got)
 }
 
 func TestAFileIsContinued(t *testing.T) {
@@ -220,6 +233,8 @@ func TestBrokenMessagesAreCorrupt(t *testing.T) {
 	const header, entry = "\x0a", "\x12"
 	message := func(tag, inner string) string { return tag + string(rune(len(inner))) + inner }
 	for name, text := range map[string]string{
+		"a size that is missing":        entry,
+		"a size that is no number":      entry + strings.Repeat("\xff", 11),
 		"a field that is cut off":       message(entry, "\x10"),
 		"a tag that is cut off":         message(entry, "\x80"),
 		"a fixed field that is cut off": message(entry, "\x0d\x01"),
@@ -377,10 +392,13 @@ func TestAnEntryThatCannotBeReadIsRefused(t *testing.T) {
 		require.ErrorIs(t, w.Write(e), redirect.ErrTooLarge)
 		require.NoError(t, w.Write(full()))
 	}
+	most := full()
+	most.Records = slices.Repeat(most.Records, redirect.MaxHops)
+	require.NoError(t, w.Write(most))
 	require.NoError(t, w.Close())
 	got, _, err := read(t, file(t, path))
 	require.NoError(t, err)
-	require.Equal(t, []*flight.Entry{full(), full(), full()}, got)
+	require.Equal(t, []*flight.Entry{full(), full(), full(), most}, got)
 }
 
 // An entry is in the file a second later, and much is there at once.

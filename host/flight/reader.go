@@ -140,7 +140,6 @@ func (r *Reader) begin() error {
 		return err
 	}
 	r.z.Multistream(false)
-	r.part.Reset(cutOff{r.z})
 	head := make([]byte, len(magic))
 	if _, err := io.ReadFull(r.part, head); err != nil {
 		return short(err)

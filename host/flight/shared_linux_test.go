@@ -58,6 +58,21 @@ func TestAppendLeavesWhatAnotherProcessIsWriting(t *testing.T) {
 	require.False(t, r.Torn())
 }
 
+// Who has written a part holds nobody up.
+func TestAWriterThatWaitsHasNoLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.flight")
+	w, err := flight.Append(path, header)
+	require.NoError(t, err)
+	require.NoError(t, w.Write(full()))
+	require.Eventually(t, func() bool { return len(file(t, path)) > 0 }, 10*time.Second, time.Millisecond)
+	other, err := os.Open(path)
+	require.NoError(t, err)
+	defer other.Close()
+	require.Eventually(t, func() bool { return unix.Flock(int(other.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }, 10*time.Second, time.Millisecond)
+	require.NoError(t, unix.Flock(int(other.Fd()), unix.LOCK_UN))
+	require.NoError(t, w.Close())
+}
+
 // Another process may continue the file, so half a part must not stay. A limit of the
 // process stands for a full disk.
 func TestOfAPartThatDoesNotFitNothingStays(t *testing.T) {
