@@ -63,6 +63,12 @@ func TestNoKindHidesAnother(t *testing.T) {
 	}
 	l.Printf("trap")
 	require.Equal(t, "trap", said[loglimit.Burst])
+	for range loglimit.Burst {
+		l.Printf("trap")
+	}
+	told := len(said)
+	l.Close()
+	require.ElementsMatch(t, lines{"chatter of … (80 more like it were not logged)", "trap (1 more like it were not logged)"}, said[told:])
 }
 
 // Whoever logs at the same time: no more lines are logged than may be, and each of the others
