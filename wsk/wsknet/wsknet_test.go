@@ -158,7 +158,9 @@ func TestCloseEndsWhatOthersDo(t *testing.T) {
 	wg.Wait()
 	_, err := a.Write([]byte("x"))
 	require.ErrorIs(t, err, net.ErrClosed)
-	require.ErrorIs(t, a.SetDeadline(time.Time{}), net.ErrClosed)
+	for _, set := range []func(time.Time) error{a.SetDeadline, a.SetReadDeadline, a.SetWriteDeadline} {
+		require.ErrorIs(t, set(time.Time{}), net.ErrClosed)
+	}
 	require.NoError(t, a.Close(), "a second close")
 }
 
@@ -448,6 +450,7 @@ func TestDialEndsWithItsContext(t *testing.T) {
 	_, err = d.DialContext(ctx, "tcp", "127.0.0.1:1")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NotErrorIs(t, err, context.Canceled)
+	require.EqualError(t, err, "wsk: connect: STATUS_CANCELLED: context deadline exceeded")
 	ctx, cancel = context.WithCancel(t.Context())
 	asked = cancel
 	_, err = d.DialContext(ctx, "tcp", "127.0.0.1:1")
