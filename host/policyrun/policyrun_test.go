@@ -195,6 +195,7 @@ func TestPoliciesThatAreNotNeededAnyMoreGo(t *testing.T) {
 func TestWhatIsClosedTakesNoPolicy(t *testing.T) {
 	r := New(Options{CacheDir: cacheDir(t)})
 	require.NoError(t, r.Load(t.Context(), quickstart))
+	require.EqualError(t, r.Use(t.Context(), quickstart, nil), "no policy was given: a policyfile.File is required")
 	r.Drain(t.Context())
 	require.ErrorIs(t, r.Load(t.Context(), quickstart), ErrClosed)
 	r.Close()

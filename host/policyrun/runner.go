@@ -87,8 +87,11 @@ func (r *Runner) Load(ctx context.Context, path string) error {
 func (r *Runner) Use(ctx context.Context, path string, file *policyfile.File) error {
 	r.changing.Lock()
 	defer r.changing.Unlock()
-	if r.closed {
+	switch {
+	case r.closed:
 		return ErrClosed
+	case file == nil:
+		return errors.New("no policy was given: a policyfile.File is required")
 	}
 	p, err := r.open(ctx, path, file)
 	if err != nil {
@@ -188,7 +191,8 @@ func (r *Runner) Drain(ctx context.Context) {
 
 // Close ends the proxies, the policies and what they stand on. It waits for the
 // connections of the Dialer: whoever has them closes them before, those that an
-// http.Transport keeps idle with CloseIdleConnections. What the Dialer is asked later
+// http.Transport keeps idle with CloseIdleConnections, and their peers have half a minute
+// to close too (wsknet.Conn). What the Dialer is asked later
 // fails. A Store of the Options stays open: whoever made it closes it, after the Runner.
 func (r *Runner) Close() {
 	r.changing.Lock()

@@ -289,6 +289,7 @@ func TestServeRefusesStreams(t *testing.T) {
 	s := newSite(t, remote.Options{})
 	l, err := remote.Listen("unix", t.TempDir()+"/stream", 0o600)
 	require.NoError(t, err)
+	require.EqualError(t, s.service.Serve(nil), "remote: no listener was given: invalid argument")
 	require.ErrorContains(t, s.service.Serve(l), "the listener is unix, a service needs unixpacket (SOCK_SEQPACKET)")
 	_, err = l.Accept()
 	require.ErrorIs(t, err, net.ErrClosed)

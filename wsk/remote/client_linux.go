@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"sync"
@@ -100,6 +101,9 @@ func (c *Client) Control(records []byte) func(ctx context.Context, network, addr
 }
 
 func (c *Client) about(ctx context.Context, op operation, conn syscall.Conn, payload []byte) ([]byte, error) {
+	if conn == nil {
+		return nil, fmt.Errorf("remote: %v: no connection was given: %w", op, fs.ErrInvalid)
+	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err

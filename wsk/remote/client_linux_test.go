@@ -137,6 +137,8 @@ func TestARequestAboutAClosedSocket(t *testing.T) {
 	require.NoError(t, s.proxy.Close())
 	_, err := s.client().RedirectRecords(t.Context(), s.proxy)
 	require.ErrorIs(t, err, net.ErrClosed)
+	_, err = s.client().RedirectRecords(t.Context(), nil)
+	require.EqualError(t, err, "remote: query redirect records: no connection was given: invalid argument")
 }
 
 // Requests take turns on a connection; those of one time have their own, of which a few are kept.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -60,6 +61,9 @@ func New(o Options) (*Service, error) {
 // Serve answers the clients of a SOCK_SEQPACKET listener until Close, and is
 // net.ErrClosed then. The service owns the listener from then on.
 func (s *Service) Serve(l *net.UnixListener) error {
+	if l == nil {
+		return fmt.Errorf("remote: no listener was given: %w", fs.ErrInvalid)
+	}
 	if network := l.Addr().Network(); network != "unixpacket" {
 		return errors.Join(fmt.Errorf("remote: the listener is %s, a service needs unixpacket (SOCK_SEQPACKET)", network), l.Close())
 	}

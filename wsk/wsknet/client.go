@@ -4,7 +4,8 @@ import "github.com/calloutd/calloutd/wsk"
 
 // NewClient registers a client with a provider of its own and captures it: what
 // a program needs that only dials and listens. The caller owes the close, after
-// that of every connection.
+// that of every connection. It waits for them: half a minute at most for those that
+// were closed and whose peer was not, see Conn.Close.
 func NewClient(o wsk.Options) (client *wsk.Client, close func(), err error) {
 	registration, npi := new(wsk.Registration), wsk.ProviderNPI{}
 	if st := wsk.NewProvider(o).Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, registration); !st.Ok() {

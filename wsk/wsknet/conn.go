@@ -150,6 +150,8 @@ func (c *Conn) interrupt() {
 
 // Close closes the connection in order: what was written still goes to the
 // peer. It may be called while others read or write, who get net.ErrClosed.
+// It does not wait, but the socket stays until the peer has closed too, for half a
+// minute at most. Abort closes it at once.
 func (c *Conn) Close() (err error) {
 	c.once.Do(func() {
 		c.interrupt()

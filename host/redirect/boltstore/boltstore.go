@@ -8,6 +8,7 @@ package boltstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -77,6 +78,9 @@ var compactFrom int64 = 16 << 20
 // A damaged file is an error that wraps ErrDamaged, never a smaller store; one that
 // another process has, an error that wraps filelock.ErrLocked.
 func Open(o Options) (*Store, error) {
+	if o.Path == "" {
+		return nil, errors.New("boltstore: Options.Path is required")
+	}
 	o.Queue, o.Batch = positive(o.Queue, 1<<16), positive(o.Batch, 1000)
 	o.Interval = positive(o.Interval, 5*time.Millisecond)
 	s := &Store{memory: arenastore.New(o.Memory), queue: newQueue(o.Queue, o.Batch), opts: o, ended: make(chan struct{})}

@@ -476,6 +476,8 @@ func TestALinkStaysOne(t *testing.T) {
 }
 
 func TestOnlyAFileIsOpened(t *testing.T) {
-	_, err := boltstore.Open(boltstore.Options{Path: t.TempDir()})
+	_, err := boltstore.Open(boltstore.Options{})
+	require.EqualError(t, err, "boltstore: Options.Path is required")
+	_, err = boltstore.Open(boltstore.Options{Path: t.TempDir()})
 	require.ErrorContains(t, err, "it is no file (mode d")
 }
