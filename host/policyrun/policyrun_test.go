@@ -3,6 +3,7 @@ package policyrun
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
+	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/sdk/abi"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
@@ -145,6 +147,31 @@ func TestAPolicyTakesThePlaceOfAnother(t *testing.T) {
 	require.True(t, old.idle(), "CO-REG-05")
 }
 
+// A callout is known by its ID, also where others came before it or it was not there for a while.
+func TestACalloutKeepsItsHandle(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	wasm, err := filepath.Abs("../../plugins/proxy-redirect/proxy-redirect.wasm")
+	require.NoError(t, err)
+	r := runner(t, Options{})
+	had := map[fwpm.CalloutID]redirect.Handle{}
+	for _, ids := range [][]fwpm.CalloutID{{"a"}, {"b"}, {"b", "a"}} {
+		text := "version: 1\ncallouts:\n"
+		for _, id := range ids {
+			text += fmt.Sprintf("  - {id: %s, wasm: %q, config: {rules: [], otherwise: permit}}\n", id, wasm)
+		}
+		write(t, file, text)
+		require.NoError(t, r.Load(t.Context(), file))
+		for id, h := range r.Policy().Handles {
+			if old, was := had[id]; was {
+				require.Equal(t, old, h)
+			}
+			had[id] = h
+		}
+	}
+	require.Len(t, had, 2)
+	require.NotEqual(t, had["a"], had["b"])
+}
+
 func TestAProxyThatThePolicyHasNoMoreEnds(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "policy.yaml")
 	r := runner(t, Options{})
@@ -158,14 +185,22 @@ func TestAProxyThatThePolicyHasNoMoreEnds(t *testing.T) {
 	r.wg.Wait()
 	_, err = net.Dial("tcp", at)
 	require.Error(t, err)
+	require.NoError(t, r.Load(t.Context(), quickstart))
+	c, err = net.Dial("tcp", r.Policy().Proxies["inspect"].String())
+	require.NoError(t, err, "and is there again")
+	c.Close()
 }
 
 func TestPoliciesThatAreNotNeededAnyMoreGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r retired // The clock is the test's.
+		var closed atomic.Int32
+		policy := func() *Policy { return &Policy{closers: []func(){func() { closed.Add(1) }}} }
+		wait := func() { time.Sleep(2 * retireAfter); synctest.Wait() }
 		for range maxRetired + 3 {
-			r.add(&Policy{})
+			r.add(policy())
 		}
+		require.EqualValues(t, 3, closed.Load())
 		var busy atomic.Bool
 		busy.Store(true)
 		r.mu.Lock()
@@ -177,18 +212,25 @@ func TestPoliciesThatAreNotNeededAnyMoreGo(t *testing.T) {
 			return nil
 		}}
 		r.mu.Unlock()
-		time.Sleep(2 * retireAfter)
-		synctest.Wait()
+		wait()
 		r.mu.Lock()
 		require.Len(t, r.policies, 1, "CO-REG-05")
 		r.mu.Unlock()
+		require.EqualValues(t, maxRetired+2, closed.Load())
 		busy.Store(false)
-		time.Sleep(2 * retireAfter)
-		synctest.Wait()
+		wait()
 		r.mu.Lock()
-		defer r.mu.Unlock()
 		require.Empty(t, r.policies)
 		require.Nil(t, r.timer)
+		r.mu.Unlock()
+		require.EqualValues(t, maxRetired+3, closed.Load())
+
+		r.add(policy())
+		for range 2 {
+			r.close()
+			wait()
+			require.EqualValues(t, maxRetired+4, closed.Load(), "once")
+		}
 	})
 }
 

@@ -19,7 +19,6 @@ type retired struct {
 	mu       sync.Mutex
 	policies []former
 	timer    *time.Timer
-	closed   bool
 }
 
 type former struct {
@@ -54,9 +53,6 @@ func (r *retired) later() {
 func (r *retired) sweep() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		return
-	}
 	r.timer = nil
 	now := time.Now()
 	r.policies = slices.DeleteFunc(r.policies, func(f former) bool {
@@ -76,10 +72,10 @@ func (r *Runner) Retired() int {
 	return len(r.old.policies)
 }
 
+// close closes all of them. A sweep that waits meanwhile finds none.
 func (r *retired) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.closed = true
 	if r.timer != nil {
 		r.timer.Stop()
 	}
