@@ -73,7 +73,7 @@ func (l *listener) decide(c *net.TCPConn) {
 	}
 	l.flows.Store(remote, flow)
 	taken := &conn{TCPConn: c, close: func() {
-		l.flows.Delete(remote)
+		l.flows.CompareAndDelete(remote, flow) // Whoever resets it may be here again from the same port.
 		flow.Close()
 	}}
 	select {
