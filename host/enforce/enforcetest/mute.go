@@ -6,19 +6,23 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// Mute is a proxy that takes connections and says nothing, until end.
+// Mute is a proxy that takes connections and says nothing, until end. One that nobody
+// comes to, or that cannot take who comes, fails the test: nothing would have waited.
 func Mute(t testing.TB) (at netip.AddrPort, end func()) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for {
+		for taken := 0; ; taken++ {
 			c, err := l.Accept()
 			if err != nil {
+				assert.ErrorIs(t, err, net.ErrClosed)
+				assert.NotZero(t, taken, "nobody came to the mute proxy")
 				return
 			}
 			defer c.Close()
