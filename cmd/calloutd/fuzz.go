@@ -61,7 +61,9 @@ func (o *fuzzOptions) fuzz(cmd *cobra.Command, policy string) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 	defer stop()
 	code := codes{search: true}
+	loaded := doing(cmd.ErrOrStderr(), "loading "+policy)
 	p, err := code.describe(ctx, policy, nil)
+	loaded()
 	switch {
 	case err != nil && ctx.Err() != nil: // It would blame the module that was loading.
 		return exitCode(codeSignalled + int(syscall.SIGINT))

@@ -83,6 +83,17 @@ func TestATerminalSeesWhatInspectWaitsFor(t *testing.T) {
 	require.Contains(t, out.String(), "canned call")
 }
 
+// Callouts whose code is to be covered take long to compile.
+func TestATerminalSeesWhatFuzzWaitsFor(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "calloutd", "fuzz", "../../examples/conditions/policy.yaml", "--limit", "10", "--out", "-")
+	terminal, out := inTerminal(t, cmd)
+	var shown bytes.Buffer
+	_, _ = shown.ReadFrom(terminal) // It ends with an error when the other end is closed.
+	require.NoError(t, cmd.Wait())
+	require.Regexp(t, `^\r\x1b\[Kloading ../../examples/conditions/policy.yaml, 0 s\r\x1b\[K`, shown.String())
+	require.Equal(t, "10 connections tried, 0 faults\n", out.String())
+}
+
 // A soak may take hours: who ends it before gets what it saw, and no yes.
 func TestASoakThatIsInterruptedSaysWhatItSaw(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "calloutd", "bench", quickstart, "--soak", "1h", "--plot", filepath.Join(t.TempDir(), "soak.svg"))
