@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"os"
+	"strings"
 
+	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policytest"
 )
 
@@ -57,14 +60,17 @@ func recordedIn(f *flightFile, w *policytest.World) iter.Seq2[policytest.Questio
 func lines(file string, f io.Closer, in io.Reader) iter.Seq2[policytest.Question, error] {
 	return func(yield func(policytest.Question, error) bool) {
 		defer f.Close()
-		s := bufio.NewScanner(in)
-		for n := 1; s.Scan(); n++ {
-			c, ok, err := policytest.ParseConnection(file, n, s.Text())
+		s, n := bufio.NewScanner(in), 1
+		for ; s.Scan(); n++ {
+			c, ok, err := policytest.ParseConnection(file, n, strings.TrimPrefix(s.Text(), "\ufeff")) // an editor's byte order mark
 			if (ok || err != nil) && !yield(policytest.Question{In: c}, err) {
 				return
 			}
 		}
-		if err := s.Err(); err != nil {
+		switch err := s.Err(); {
+		case errors.Is(err, bufio.ErrTooLong):
+			yield(policytest.Question{}, policyfile.Problem{File: file, Line: n, Column: 1, Message: fmt.Sprintf("the line is longer than %d bytes", bufio.MaxScanTokenSize)})
+		case err != nil:
 			yield(policytest.Question{}, fmt.Errorf("%s: %w", file, err))
 		}
 	}
