@@ -22,7 +22,7 @@ func handedTo(p policyfile.Proxy, dir string) (*handoff.Proxy, error) {
 		if err != nil {
 			return nil, err
 		}
-		secret, _, _ = strings.Cut(string(b), "\n")
+		secret, _, _ = strings.Cut(strings.TrimPrefix(string(b), "\ufeff"), "\n") // an editor's byte order mark
 		secret, where = strings.TrimSuffix(secret, "\r"), "the first line of "+c.File
 	case c.Env != "":
 		var ok bool
