@@ -66,3 +66,15 @@ func MoreRights(capabilities string) string {
 	}
 	return "run it as root, or with " + capabilities
 }
+
+// ProgramPath undoes what the kernel appends to the path of a program whose file was removed
+// or replaced while it runs (/proc/PID/exe): a policy means it still.
+func ProgramPath(link string) string {
+	path, deleted := strings.CutSuffix(link, " (deleted)")
+	if deleted {
+		if _, err := os.Lstat(link); err == nil { // It is called so.
+			return link
+		}
+	}
+	return path
+}

@@ -3,6 +3,7 @@
 package cgroupbpf
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -177,6 +178,9 @@ func (f *datagramFlow) relay(ctx context.Context, d *datagrams) error {
 	source := d.source(f.standIn)
 	return carry.Datagrams(ctx, f.up.Close,
 		f.Queued(func(ctx context.Context, b []byte) error {
+			if now := program(f.in.ProcessID); now != f.in.AppID && now != "" {
+				return &carry.Elsewhere{Datagram: bytes.Clone(b)} // An exec: it is the next program's.
+			}
 			if err := carry.SameWay(ctx, f.sock, f.in.Remote, f.way, f.abort, b); err != nil {
 				return err
 			}

@@ -4,9 +4,13 @@ package cgroupbpf
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -17,6 +21,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
 )
 
 // Programs whose path is hard to read, or gone.
@@ -27,6 +32,26 @@ func init() {
 	}
 	bypasses["leaderless"] = leaderless
 	bypasses["throw and die"] = throwAndDie
+	// unlinked: remove its program's file, and connect.
+	bypasses["unlinked"] = func(to netip.AddrPort) string {
+		if err := os.Remove(os.Args[0]); err != nil {
+			return err.Error()
+		}
+		return try("tcp4", to.String())
+	}
+	// become: send, and send by the same socket as another program.
+	bypasses["become next"] = func(to netip.AddrPort) string {
+		err := unix.Sendto(3, []byte("second"), 0, sockaddr(to))
+		_, _ = io.Copy(io.Discard, os.Stdin) // Of one that has ended nothing would be known.
+		return said(err)
+	}
+	bypasses["become"] = func(to netip.AddrPort) string {
+		fd := socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		err := unix.Sendto(fd, []byte("first"), 0, sockaddr(to))
+		_, _, _ = unix.Recvfrom(fd, make([]byte, 16), 0)
+		next := os.Getenv("CALLOUTD_NEXT")
+		return said(errors.Join(err, unix.Dup3(fd, 3, 0), unix.Exec(next, []string{next, "become next/" + to.String()}, os.Environ())))
+	}
 }
 
 // leaderless ends the leading thread of its process, and connects from another one.
@@ -110,4 +135,51 @@ func TestBypassByEnding(t *testing.T) {
 	require.NoError(t, u.SetDeadline(time.Now().Add(10*time.Millisecond)))
 	_, _, err = u.ReadFrom(make([]byte, 9))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
+// copied is this program by another path.
+func copied(t *testing.T) string {
+	b, err := os.ReadFile("/proc/self/exe")
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "copy")
+	require.NoError(t, os.WriteFile(path, b, 0o755))
+	return path
+}
+
+// A program whose file was removed or replaced while it runs, as an update does, is still the
+// one that the policy means.
+func TestPathOfAProgramWhoseFileIsGone(t *testing.T) {
+	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil)
+	path := copied(t)
+	s := newSite(t, &fwpm.Policy{Filters: []fwpm.Filter{filter(1, authConnect, fwp.ActionBlock, port(origin.Port()), condition(fwpm.ConditionALEAppID, fwp.Blob(path)))}}, nil)
+	defer s.attach(t).Close()
+	h := s.prepare(t, 0, "unlinked/"+origin.String())
+	h.cmd.Path, h.cmd.Args[0] = path, path
+	require.NoError(t, h.cmd.Start())
+	require.Equal(t, []string{"ECONNRESET"}, h.end())
+	denials, _ := s.told()
+	require.Len(t, denials, 1)
+	require.Contains(t, denials[0], path+"[")
+}
+
+// What a program sends by the socket of the one that it was before an exec is its own.
+func TestDatagramsOfTheNextProgram(t *testing.T) {
+	origin := greet(t, "udp4", "127.0.0.1:0", "origin", nil)
+	path := copied(t)
+	ask := filter(1, authConnect, fwp.ActionCalloutUnknown)
+	ask.Callout = "c"
+	s := newSite(t, &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: []fwpm.Filter{ask}}, fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		if v.Action = fwp.ActionPermit; c.In.AppID == path {
+			v.Action = fwp.ActionBlock
+		}
+		return nil
+	}))
+	defer s.attach(t).Close()
+	h := s.prepare(t, 0, "become/"+origin.String())
+	h.cmd.Env = append(h.cmd.Env, "CALLOUTD_NEXT="+path)
+	require.NoError(t, h.cmd.Start())
+	told := func() []string { d, _ := s.told(); return d }
+	require.Eventually(t, func() bool { return len(told()) == 1 }, 20*time.Second, time.Millisecond)
+	require.Contains(t, told()[0], path+"[")
+	require.Equal(t, []string{"ok"}, h.end(), "its socket, which is not connected, hears of no refusal")
 }

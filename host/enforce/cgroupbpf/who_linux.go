@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -42,12 +43,12 @@ func program(process uint32) string {
 	dir := "/proc/" + strconv.Itoa(int(process))
 	path, err := os.Readlink(dir + "/exe")
 	if err == nil {
-		return path
+		return enforce.ProgramPath(path)
 	}
 	threads, _ := filepath.Glob(dir + "/task/*/exe")
 	for _, exe := range threads {
 		if path, err := os.Readlink(exe); err == nil {
-			return path
+			return enforce.ProgramPath(path)
 		}
 	}
 	return ""

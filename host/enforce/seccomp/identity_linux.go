@@ -4,11 +4,10 @@ package seccomp
 
 import (
 	"bytes"
-	"os"
 	"strconv"
-	"strings"
 	"unsafe"
 
+	"github.com/calloutd/calloutd/host/enforce"
 	"golang.org/x/sys/unix"
 )
 
@@ -67,7 +66,7 @@ func (t *target) readProgram(seen *token, buf []byte) unix.Errno {
 	}
 	if string(buf[:n]) != t.link { // Compared without a copy.
 		t.link, t.unmarked = string(buf[:n]), false
-		t.id.exe = programPath(t.link)
+		t.id.exe = enforce.ProgramPath(t.link)
 	}
 	t.mark = m
 	return 0
@@ -85,16 +84,4 @@ func (t *target) readGroups(gid uint32) error {
 		t.id.groups = append(t.id.groups, uint32(g))
 	}
 	return nil
-}
-
-// programPath undoes what the kernel appends to the path of a program whose
-// file was removed or replaced while it runs: a policy means it still.
-func programPath(link string) string {
-	path, deleted := strings.CutSuffix(link, " (deleted)")
-	if deleted {
-		if _, err := os.Lstat(link); err == nil { // It is called so.
-			return link
-		}
-	}
-	return path
 }
