@@ -52,7 +52,7 @@ It ends with code 1 when the connection is blocked, or goes round in a loop.`,
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
 	f.StringVar(&o.to, "to", "", "where the connection goes, ADDR:PORT (required)")
-	f.StringVar(&o.peer, "peer-name", "", "the name that the connection asks for (SNI, Host), which a proxy of kind peek learns")
+	f.StringVar(&o.peer, "peer-name", "", "the name that the connection asks for (SNI, Host), as a proxy of kind peek learns it: PEER_NAME of the proxy's own connection")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "also the filters that were not asked and why, weights, what callouts took, and what the proxy asks Winsock Kernel")
 	f.BoolVar(&o.inbound, "inbound", false, "the program accepts the connection instead of making it")
 	o.flags(cmd)
@@ -81,7 +81,7 @@ func (o *description) flags(cmd *cobra.Command) {
 	f.Lookup("uid").DefValue = "0" // Help and manual pages are the same for every user.
 	f.Uint32Var(&o.pid, "pid", 1000, "number of the process")
 	f.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp or a number")
-	f.StringVar(&o.host, "host-name", "", "what the destination is called, as a proxy of kind dns would have learned")
+	f.StringVar(&o.host, "host-name", "", "what the destination is called, as a proxy of kind dns would have learned: PEER_NAME of the program's connection")
 	f.Uint64Var(&o.luid, "interface", 0, "LUID of the interface that it uses (IP_LOCAL_INTERFACE; default: not known)")
 	o.beside.flag(cmd)
 	completeFlag(cmd, "protocol", "tcp", "udp")

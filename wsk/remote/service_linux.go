@@ -35,7 +35,7 @@ type Service struct {
 }
 
 // New returns a service for Serve. It fails where the kernel cannot tell about
-// sockets.
+// sockets, and panics when a required option is missing.
 func New(o Options) (*Service, error) {
 	o.defaults()
 	if o.Allow == nil {
