@@ -78,3 +78,25 @@ func TestSlowDecisionsHoldNobody(t *testing.T) {
 	over()
 	ask()
 }
+
+// What the layers refuse is reset, and not left waiting.
+func TestWhatTheLayersRefuseIsReset(t *testing.T) {
+	e := host.New(host.Options{})
+	require.NoError(t, e.Update(func(p *fwpm.Policy) error {
+		p.Filters = []fwpm.Filter{{ID: 1, Name: "nobody", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionBlock}}
+		return nil
+	}))
+	p, err := Start(t.Context(), Options{ALE: ale.New(ale.Options{Classifier: e, Store: memstore.New(0)}), Names: &Names{},
+		Listen: netip.MustParseAddrPort("127.0.0.1:0"), ProcessID: 1, AppID: "/proxy", Logf: t.Logf})
+	require.NoError(t, err)
+	defer p.Close()
+	c, err := net.Dial("tcp", p.Addr().String())
+	if err == nil { // Else it was reset at once.
+		defer c.Close()
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+		_, err = c.Read(make([]byte, 1))
+	}
+	var reset *net.OpError
+	require.ErrorAs(t, err, &reset, "no orderly end")
+	require.False(t, reset.Timeout())
+}

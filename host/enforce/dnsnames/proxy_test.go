@@ -175,6 +175,11 @@ func TestPolicyResolver(t *testing.T) {
 	r, err := s.askItself("other.example.")
 	require.NoError(t, err)
 	require.Len(t, r.Answer, 1, "also for who asks the proxy itself")
+	for range maxQueries {
+		r, err = s.askItself("other.example.")
+		require.NoError(t, err)
+		require.Len(t, r.Answer, 1, "and for as many as ask one after the other")
+	}
 }
 
 func TestProxyRefuses(t *testing.T) {
