@@ -73,7 +73,7 @@ func filter(opts *Options) ([]bpf.RawInstruction, error) {
 			load(offArg(4)), when(bpf.JumpNotEqual, 0, trap), load(offArg(4)+4), when(bpf.JumpNotEqual, 0, trap), allow),
 		send(unix.SYS_SENDMSG, 2, trap), send(unix.SYS_SENDMMSG, 3, trap),
 		is(unix.SYS_SETGROUPS, trap), // What is known about the thread changes.
-		is(unix.SYS_USERFAULTFD, load(offArg(0)), userFaults), is(unix.SYS_IOCTL, load(offArg(1)), is(userfaultfdNew, load(offArg(2)), userFaults), allow),
+		is(unix.SYS_USERFAULTFD, load(offArg(0)), userFaults), is(unix.SYS_IOCTL, load(offArg(1)), is(userfaultfdNew, load(offArg(2)), userFaults), types, allow),
 		// PR_SET_MM_EXE_FILE changes which program /proc says this is.
 		is(unix.SYS_SETSOCKOPT, load(offArg(1)), is(unix.SOL_IP, routes4), is(unix.SOL_IPV6, routes6), allow),
 		is(unix.SYS_PRCTL, load(offArg(0)), is(unix.PR_SET_MM, refuse(unix.EPERM)), allow),
@@ -104,6 +104,10 @@ const (
 	userModeOnly   = 1      // UFFD_USER_MODE_ONLY
 	userfaultfdNew = 0xaa00 // USERFAULTFD_IOC_NEW, of /dev/userfaultfd
 )
+
+// A program that types into the terminal that it shares with a shell has that one connect,
+// which nobody decides.
+var types = slices.Concat(is(unix.TIOCSTI, refuse(unix.EPERM)), is(unix.TIOCLINUX, refuse(unix.EPERM)))
 
 // sockets decides which sockets may be made: those whose connects can be decided
 // on, and those that reach no network. The others connect in ways that nobody

@@ -9,7 +9,7 @@
 //
 // What the program cannot do: io_uring, MSG_FASTOPEN, the i386 and x32 system
 // call tables, INET sockets other than TCP, UDP and ICMP, source routes, a listener of
-// its own, userfaultfd for faults of others, setuid (no_new_privs). Datagrams that come in are not decided; Unenforced says
+// its own, userfaultfd for faults of others, typing into a terminal, setuid (no_new_privs). Datagrams that come in are not decided; Unenforced says
 // which filters of a policy that concerns. When the supervisor dies, the calls
 // fail with ENOSYS.
 //
