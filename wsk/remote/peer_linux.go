@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/enforce"
 )
 
 // peerOf is who connected (SO_PEERCRED).
@@ -24,7 +26,7 @@ func peerOf(c *net.UnixConn) (Peer, error) {
 		return Peer{}, fmt.Errorf("remote: who connected is not known: %w", err)
 	}
 	app, _ := os.Readlink("/proc/" + strconv.Itoa(int(cred.Pid)) + "/exe") // Gone, or not ours to see: no path.
-	return Peer{PID: uint32(cred.Pid), UID: cred.Uid, GID: cred.Gid, AppID: app}, nil
+	return Peer{PID: uint32(cred.Pid), UID: cred.Uid, GID: cred.Gid, AppID: enforce.ProgramPath(app)}, nil
 }
 
 func ownOrRoot(p Peer) bool { return p.UID == 0 || p.UID == uint32(os.Geteuid()) }
