@@ -47,6 +47,15 @@ func need(t *testing.T, tool string) {
 	}
 }
 
+// asRoot skips for everybody else; CI is root.
+func asRoot(t *testing.T, why string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		require.Empty(t, os.Getenv("CI"), "CI runs as root")
+		t.Skip(why)
+	}
+}
+
 // origin is a port of this host that the forward policy redirects.
 func origin(t *testing.T) net.Listener {
 	t.Helper()

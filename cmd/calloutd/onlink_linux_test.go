@@ -104,10 +104,7 @@ func onLink(t *testing.T) string {
 	for _, tool := range []string{"ip", "unshare", "nsenter", "python3"} {
 		need(t, tool)
 	}
-	if os.Geteuid() != 0 {
-		require.Empty(t, os.Getenv("CI"), "CI runs as root")
-		t.Skip("needs root for network namespaces")
-	}
+	asRoot(t, "needs root for network namespaces")
 	warm(t)
 	plugin, err := filepath.Abs("../../plugins/proxy-redirect/proxy-redirect.wasm")
 	require.NoError(t, err)
