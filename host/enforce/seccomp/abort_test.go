@@ -5,6 +5,7 @@ package seccomp
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -135,6 +136,55 @@ func TestFlowUnderWayThatIsAborted(t *testing.T) {
 						require.Equal(t, map[bool]string{false: "ECONNRESET", true: "ECONNREFUSED"}[where == "moved"], line)
 					}
 				})
+			require.Equal(t, where == "moved", strings.Contains(logged.String(), "it goes on where another has it"), logged.String())
+		})
+	}
+}
+
+// CO-FLW-03: a socket whose flow is aborted after its connect() has no peer any more, so that
+// it sends nothing undecided, and a flow that it has left ends nothing.
+func TestConnectedDatagramSocketWhoseFlowIsAborted(t *testing.T) {
+	for _, where := range []string{"v4", "v6", "left", "moved"} {
+		t.Run(where, func(t *testing.T) {
+			to, got := udpServerAt(t, map[bool]string{false: "127.0.0.1", true: "::1"}[where == "v6"], "server")
+			other, _ := udpServer(t, "other")
+			flows := make(chan *fwps.Flow, 2)
+			note := func(in *fwps.Incoming, _ *fwps.Decision) {
+				if in.Remote == to {
+					select {
+					case flows <- in.Flow:
+					default:
+					}
+				}
+			}
+			policy := &layers{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEAuthConnectV4: note, fwpm.LayerALEAuthConnectV6: note}}
+			in, say, err := os.Pipe()
+			require.NoError(t, err)
+			defer in.Close()
+			defer say.Close()
+			args := []string{where, to.String()}
+			if where == "left" {
+				args = append(args, other.String())
+			}
+			cmd := helper("udp goes on", args...)
+			cmd.Stdin = in
+			var lines []string
+			var logged strings.Builder
+			watched(t, Options{ALE: policy.enforcer(), Logf: func(format string, a ...any) { fmt.Fprintf(&logged, format, a...) }}, cmd, func(line string) {
+				if lines = append(lines, line); line == "aborts" {
+					(<-flows).Abort()
+					_, _ = say.WriteString("x")
+				}
+			})
+			switch where {
+			case "left":
+				require.Equal(t, "ok ok aborts ok ok ok other ping", strings.Join(lines, " "))
+			case "moved":
+				require.Equal(t, "ok aborts ok ok ok server ping", strings.Join(lines, " "))
+			default:
+				require.Equal(t, "ok aborts EDESTADDRREQ ok ok server pong", strings.Join(lines, " "))
+				require.Equal(t, "pong", got())
+			}
 			require.Equal(t, where == "moved", strings.Contains(logged.String(), "it goes on where another has it"), logged.String())
 		})
 	}

@@ -68,7 +68,7 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 	}
 	if flow != nil {
 		w.s.underway.follow(w.fd, w.sock.cookie, flow)
-		w.s.resettable(w, flow)
+		w.s.endable(w, flow, func(its *socket) bool { return unmapped(its.local) == flow.Local })
 	}
 	if e := w.done(err); e != 0 {
 		return e
@@ -86,13 +86,14 @@ func (w *worker) reset() unix.Errno {
 	return unix.ECONNRESET
 }
 
-// resettable has a connection reset that a callout aborts while it is in progress, or as soon
-// as it is established: the program has the socket, by the number that it had in the call.
-func (s *supervisor) resettable(w *worker, f *ale.Flow) {
-	threads, fd, cookie, local := [...]uint32{w.t.tid, w.t.pid}, int32(w.n.Data.Args[0]), w.sock.cookie, f.Local
+// endable has a connection ended that a callout aborts after its connect() has returned: one of
+// TCP in progress, or as soon as it is established, and any of datagrams. The program has the
+// socket, by the number that it had in the call, and still reports whether it is that connection's.
+func (s *supervisor) endable(w *worker, f *ale.Flow, still func(its *socket) bool) {
+	threads, fd, cookie := [...]uint32{w.t.tid, w.t.pid}, int32(w.n.Data.Args[0]), w.sock.cookie
 	f.OnAbort(func() {
 		for _, tid := range threads { // One that is gone leaves the other.
-			if s.resetOf(tid, fd, cookie, local) {
+			if s.endOf(tid, fd, cookie, still) {
 				return
 			}
 		}
@@ -100,8 +101,9 @@ func (s *supervisor) resettable(w *worker, f *ale.Flow) {
 	})
 }
 
-// resetOf resets a connection of a thread's, if it is the one.
-func (s *supervisor) resetOf(tid uint32, fd int32, cookie uint64, local netip.AddrPort) bool {
+// endOf ends a connection of a thread's, if it has that socket: one that the socket has left
+// has ended.
+func (s *supervisor) endOf(tid uint32, fd int32, cookie uint64, still func(its *socket) bool) bool {
 	t, err := s.targets.open(tid)
 	if err != nil {
 		return false
@@ -113,7 +115,10 @@ func (s *supervisor) resetOf(tid uint32, fd int32, cookie uint64, local netip.Ad
 	}
 	defer unix.Close(own)
 	var its socket
-	return its.look(own) == 0 && its.cookie == cookie && unmapped(its.local) == local && sysConnect(own, disconnect) == 0
+	if its.look(own) != 0 || its.cookie != cookie {
+		return false
+	}
+	return !still(&its) || sysConnect(own, disconnect) == 0
 }
 
 // perform is the ale.ConnectFunc of TCP. It waits if the socket is a blocking one.

@@ -154,20 +154,20 @@ func (d *datagram) bind(w *worker, want netip.AddrPort) (netip.AddrPort, error) 
 
 // send decides a datagram and says where it goes. message is the beginning of
 // its payload.
-func (d *datagram) send(w *worker, remote netip.AddrPort, message []byte) (to netip.AddrPort, err error) {
+func (d *datagram) send(w *worker, remote netip.AddrPort, message []byte) (to netip.AddrPort, f *ale.Flow, err error) {
 	defer d.lend(w)()
 	if w.sock.protocol == unix.IPPROTO_UDP {
-		to, _, created, err := d.ale.SendTo(w.s.ctx, remote)
+		to, f, created, err := d.ale.SendTo(w.s.ctx, remote)
 		d.count(created)
-		return to, err
+		return to, f, err
 	}
 	m := ale.ICMPMessage{ID: w.sock.local.Port()} // The kernel fills it in.
 	if len(message) >= 2 {
 		m.Type, m.Code = message[0], message[1]
 	}
-	addr, _, created, err := d.ale.SendICMP(w.s.ctx, remote.Addr(), m)
+	addr, f, created, err := d.ale.SendICMP(w.s.ctx, remote.Addr(), m)
 	d.count(created)
-	return netip.AddrPortFrom(addr, remote.Port()), err
+	return netip.AddrPortFrom(addr, remote.Port()), f, err
 }
 
 func (d *datagram) count(created bool) {
@@ -187,7 +187,7 @@ func (w *worker) connectDatagram(sa []byte) unix.Errno {
 	w.in.Remote = remote
 	d := w.s.datagrams.take(w)
 	defer w.s.datagrams.give(d)
-	to, err := d.connect(w, remote)
+	to, flow, err := d.connect(w, remote)
 	if err != nil {
 		return w.done(err)
 	}
@@ -196,8 +196,13 @@ func (w *worker) connectDatagram(sa []byte) unix.Errno {
 		return w.done(err)
 	}
 	w.named(&w.s.names.peers, to != remote)
-	if e := w.sysConnect(sa); e != 0 || proxy == nil {
+	if e := w.sysConnect(sa); e != 0 {
 		return e
+	}
+	peer := plainPeer(address(sa))
+	w.s.endable(w, flow, func(its *socket) bool { return its.peer() == peer })
+	if proxy == nil {
+		return 0
 	}
 	return w.done(proxy.meet(d, w))
 }
@@ -217,7 +222,7 @@ func (w *worker) towardDatagram(d *datagram, to netip.AddrPort) (sa []byte, l *s
 }
 
 // connect decides the connect() of the socket (ALE-LAY-05), and its flow.
-func (d *datagram) connect(w *worker, remote netip.AddrPort) (to netip.AddrPort, err error) {
+func (d *datagram) connect(w *worker, remote netip.AddrPort) (to netip.AddrPort, f *ale.Flow, err error) {
 	unlock := d.lend(w)
 	_, err = d.ale.Connect(w.s.ctx, remote, func(context.Context, ale.Target) (netip.AddrPort, error) {
 		local, e := w.bound()
@@ -225,7 +230,7 @@ func (d *datagram) connect(w *worker, remote netip.AddrPort) (to netip.AddrPort,
 	})
 	unlock()
 	if err != nil {
-		return noAddr, err
+		return noAddr, nil, err
 	}
 	return d.send(w, remote, echoRequest(w.in.Protocol))
 }

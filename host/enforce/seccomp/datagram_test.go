@@ -52,6 +52,27 @@ func init() {
 			say(name(errno(err)), read(fd))
 		}
 	}
+	// udp goes on: a socket is connected to each, sends, and says whether it may still when it
+	// has heard of the flow's end; by another number than the first one's if "moved".
+	programs["udp goes on"] = func(args []string) {
+		fd := newSocket(int(domainOf(must(args[1]).Addr())), unix.SOCK_DGRAM)
+		for _, a := range args[1:] {
+			say(name(sysConnect(fd, sockaddrOf(must(a)))))
+			if args[0] == "moved" {
+				moved, err := unix.Dup(fd)
+				check(err)
+				check(unix.Close(fd))
+				fd = moved
+			}
+		}
+		say("aborts")
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		_, err := unix.Write(fd, []byte("ping"))
+		say(name(errno(err)))
+		say(name(sysConnect(fd, sockaddrOf(must(args[len(args)-1])))))
+		_, err = unix.Write(fd, []byte("pong"))
+		say(name(errno(err)), read(fd))
+	}
 	// udp lent: a socket that this program has bound, and sent on, sends for others: a thread
 	// that has become another user, another program, and a child that is another process.
 	programs["udp lent"] = func(args []string) {
@@ -214,7 +235,11 @@ func datagramErrnos(args []string) {
 
 // udpServer answers every datagram with a word and what it got, and notes it.
 func udpServer(t testing.TB, word string) (addr netip.AddrPort, got func() string) {
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return udpServerAt(t, "127.0.0.1", word)
+}
+
+func udpServerAt(t testing.TB, at, word string) (addr netip.AddrPort, got func() string) {
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(at)})
 	require.NoError(t, err)
 	var mu sync.Mutex
 	var all []string

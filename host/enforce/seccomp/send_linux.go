@@ -196,7 +196,7 @@ func (w *worker) sendDatagram(m *message) unix.Errno {
 	w.in.Remote = remote
 	d := w.s.datagrams.take(w)
 	defer w.s.datagrams.give(d)
-	to, err := d.send(w, remote, m.payload)
+	to, _, err := d.send(w, remote, m.payload)
 	if err != nil {
 		return w.done(err)
 	}

@@ -20,7 +20,8 @@ const (
 // nowhere is an address that no TCP socket can connect to: a family and no more.
 var nowhere = binary.NativeEndian.AppendUint16(nil, unix.AF_INET)
 
-// disconnect is the address that ends a TCP connection with a reset.
+// disconnect is the address that ends a TCP connection with a reset, and leaves a datagram
+// socket without a peer.
 var disconnect = make([]byte, sockaddr4Len)
 
 // family returns the family of an address, AF_UNSPEC if it has none.

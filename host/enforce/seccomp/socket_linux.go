@@ -33,17 +33,36 @@ func setOption[T any](fd, level, opt int, v *T) unix.Errno {
 // getName is getsockname. An INET socket answers with an address, which is a v4-mapped one
 // where it is of IPv6 and bound to IPv4 (ALE-LAY-17), any family with its number.
 func getName(fd int) (domain int, local netip.AddrPort, e unix.Errno) {
+	return nameBy(unix.SYS_GETSOCKNAME, fd)
+}
+
+// peer is whom the socket is connected to, as plainPeer writes it.
+func (s *socket) peer() netip.AddrPort {
+	_, addr, _ := nameBy(unix.SYS_GETPEERNAME, s.fd)
+	return plainPeer(addr)
+}
+
+// plainPeer is a peer without its link, which not every address of it names. The kernel names
+// none that has no port, as it names none of a socket that has no peer.
+func plainPeer(a netip.AddrPort) netip.AddrPort {
+	if a.Port() == 0 {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+}
+
+func nameBy(call uintptr, fd int) (domain int, name netip.AddrPort, e unix.Errno) {
 	var b [sockaddr6Len]byte
 	n := uint32(len(b))
-	_, _, e = unix.Syscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&b)), uintptr(unsafe.Pointer(&n)))
+	_, _, e = unix.Syscall(call, uintptr(fd), uintptr(unsafe.Pointer(&b)), uintptr(unsafe.Pointer(&n)))
 	if e != 0 {
 		return 0, netip.AddrPort{}, e
 	}
 	domain = int(family(b[:]))
 	if domain == unix.AF_INET || domain == unix.AF_INET6 {
-		local = address(b[:])
+		name = address(b[:])
 	}
-	return domain, local, 0
+	return domain, name, 0
 }
 
 // A socket is what a descriptor of the program turned out to be.
