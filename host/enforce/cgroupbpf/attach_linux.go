@@ -136,6 +136,12 @@ func (a *Attachment) load() error {
 	if !readsKernel() {
 		withoutLinks(spec)
 	}
+	if err := describesItself(); err != nil {
+		if rights() == nil {
+			a.opts.Logf("cgroupbpf: the kernel does not describe itself, so it decides by the real users of programs, and not by those for whom they act: %v", err)
+		}
+		withoutTypes(spec)
+	}
 	var o ebpf.CollectionOptions
 	if dir := a.pinDir(); dir != "" {
 		if err := makePinDir(dir, a.opts.PinDir); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce"
@@ -44,9 +45,10 @@ func Probe() []enforce.Capability {
 		{Name: "programs that choose the error", Need: enforce.Required, MinimumKernel: "5.18", Detail: "a block is EACCES"},
 		{Name: "a cgroup v2 hierarchy", Need: enforce.Required, Detail: "names the processes" + at(hierarchy)},
 		{Name: "a BPF file system", Need: enforce.Optional, Detail: "keeps what --pin pins" + at(pins)},
+		{Name: "a kernel that describes itself (BTF)", Need: enforce.Optional, Detail: "decides by the user for whom a program acts, and not by the real one"},
 		{Name: "the first PID namespace", Need: enforce.Required, Detail: "has the numbers that the kernel gives processes"},
 	}
-	for i, err := range []error{programs, values, noHierarchy, noPins, enforce.CheckNumbers()} {
+	for i, err := range []error{programs, values, noHierarchy, noPins, describesItself(), enforce.CheckNumbers()} {
 		cs[i].Command = enforce.CommandAttach
 		cs[i].Found(err)
 		switch {
@@ -60,6 +62,8 @@ func Probe() []enforce.Capability {
 		case i == 3:
 			cs[i].Remedy = "as root, mount -t bpf none /sys/fs/bpf"
 		case i == 4:
+			cs[i].Remedy = "a kernel with CONFIG_DEBUG_INFO_BTF=y"
+		case i == 5:
 			if why, helps, ok := strings.Cut(cs[i].Why, ": run it "); ok {
 				cs[i].Why, cs[i].Remedy = why, "run it "+helps
 			}
@@ -92,6 +96,30 @@ func withoutLinks(spec *ebpf.CollectionSpec) {
 		for i := range p.Instructions {
 			if in := &p.Instructions[i]; in.IsBuiltinCall() && asm.BuiltinFunc(in.Constant) == asm.FnProbeReadKernel {
 				*in = asm.Mov.Imm(asm.R0, -1).WithMetadata(in.Metadata)
+			}
+		}
+	}
+}
+
+// describesItself is nil if the kernel says how its structures are (BTF), and lets programs
+// read by that.
+func describesItself() error {
+	if _, err := btf.LoadKernelSpec(); err != nil {
+		return err
+	}
+	return probeProgram(ebpf.AttachCGroupInet4Connect, asm.FnGetCurrentTaskBtf.Call())
+}
+
+// withoutTypes has no program read by the kernel's types: a user is the real one.
+func withoutTypes(spec *ebpf.CollectionSpec) {
+	for _, p := range spec.Programs {
+		for i := range p.Instructions {
+			in := &p.Instructions[i]
+			if in.IsBuiltinCall() && asm.BuiltinFunc(in.Constant) == asm.FnGetCurrentTaskBtf {
+				*in = asm.Mov.Imm(asm.R0, 0).WithMetadata(in.Metadata)
+			}
+			if btf.CORERelocationMetadata(in) != nil {
+				*in = btf.WithCORERelocationMetadata(*in, nil)
 			}
 		}
 	}

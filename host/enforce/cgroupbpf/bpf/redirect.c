@@ -321,11 +321,34 @@ static __always_inline int anonymous(struct config *c, struct record *r)
 	return 1;
 }
 
+// What is read of the kernel's own structures; the loader finds where they have it.
+typedef struct {
+	unsigned int val;
+} kuid_t;
+
+struct cred {
+	kuid_t euid;
+} __attribute__((preserve_access_index));
+
+struct task_struct {
+	const struct cred *cred;
+} __attribute__((preserve_access_index));
+
+// user is for whom the caller acts. Without a task, as where the kernel does not describe
+// itself (see withoutTypes), it is who it is.
+static __always_inline __u32 user(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	if (task && task->cred)
+		return task->cred->euid.val;
+	return (__u32)bpf_get_current_uid_gid();
+}
+
 // who fills in what decides.
 static __always_inline void who(struct bpf_sock_addr *ctx, struct record *r)
 {
 	r->process = bpf_get_current_pid_tgid() >> 32;
-	r->user = (__u32)bpf_get_current_uid_gid();
+	r->user = user();
 	r->protocol = ctx->protocol;
 	r->port = ctx->user_port;
 }
@@ -670,7 +693,7 @@ int sock_create(struct bpf_sock *ctx)
 		announce(c, &r);
 		return 1;
 	}
-	r.user = (__u32)bpf_get_current_uid_gid();
+	r.user = user();
 	r.protocol = protocol;
 	bpf_get_current_comm(r.command, sizeof(r.command));
 	if (ctx->family == AF_INET)
