@@ -39,7 +39,7 @@ type Journal struct {
 	Costs    []Cost
 
 	replays bool
-	used    []bool
+	left    map[question][]int // what was not repeated yet: indexes of Answers
 	time    time.Time
 	random  *rand.ChaCha8
 	seed    uint64
@@ -49,8 +49,18 @@ type Journal struct {
 // one asks for more, or for other things, the time is now and what is random is a
 // function of the seed, so that two replays are the same.
 func Replay(answers []Answer, now time.Time, seed uint64) *Journal {
-	return &Journal{Answers: answers, replays: true, used: make([]bool, len(answers)), time: now, seed: seed}
+	j := &Journal{Answers: answers, replays: true, time: now, seed: seed}
+	if len(answers) > 0 {
+		j.left = map[question][]int{}
+	}
+	for i := range answers { // A record of others' may have many: none is looked for among all.
+		q := question{answers[i].Callout, answers[i].Call}
+		j.left[q] = append(j.left[q], i)
+	}
+	return j
 }
+
+type question struct{ callout, call string }
 
 type key struct{}
 
@@ -73,13 +83,13 @@ func (j *Journal) Note(a Answer) { j.Answers = append(j.Answers, a) }
 // Next is the next answer that a callout was given to a call, nil if there is none, as
 // where nothing is repeated.
 func (j *Journal) Next(callout, call string) *Answer {
-	for k := range j.used {
-		if a := &j.Answers[k]; !j.used[k] && a.Callout == callout && a.Call == call {
-			j.used[k] = true
-			return a
-		}
+	q := question{callout, call}
+	is := j.left[q]
+	if len(is) == 0 {
+		return nil
 	}
-	return nil
+	j.left[q] = is[1:]
+	return &j.Answers[is[0]]
 }
 
 // Now is the time of a replay.
