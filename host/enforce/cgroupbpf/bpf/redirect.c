@@ -950,6 +950,14 @@ static __always_inline void source(struct bpf_sock_ops *ctx, struct source *s)
 	s->port = v;
 }
 
+// to_daemon reports whether a connection may go to where the daemon listens.
+static __always_inline int to_daemon(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	__u64 netns = bpf_get_netns_cookie(ctx);
+	struct home *h = bpf_map_lookup_elem(&homes, &netns);
+	return !h || !h->whole || sk->dst_port == h->tcp4 || sk->dst_port == h->tcp6;
+}
+
 enum coming { NOT_YET, THERE, NEVER };
 
 // coming says whether the daemon listens where a connection that is held goes to.
@@ -1089,7 +1097,7 @@ int socket_states(struct bpf_sock_ops *ctx)
 		struct bpf_sock *sk = ctx->sk;
 		struct record *r = sk ? bpf_sk_storage_get(&asked, sk, 0, 0) : 0;
 		if (!r) {
-			if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+			if (op == BPF_SOCK_OPS_TCP_CONNECT_CB && sk && to_daemon(ctx, sk)) {
 				source(ctx, &s);
 				bpf_map_delete_elem(&waiting, &s);
 			}
