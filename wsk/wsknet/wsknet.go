@@ -5,6 +5,7 @@ package wsknet
 import (
 	"context"
 	"errors"
+	"net"
 
 	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
@@ -12,7 +13,8 @@ import (
 
 // An OpError is an operation that ended with a failure: errors.Is finds its status,
 // and the system error that package net would have, such as syscall.ECONNREFUSED. One that
-// the end of a context cancelled is context.Canceled or context.DeadlineExceeded.
+// the end of a context cancelled is context.Canceled or context.DeadlineExceeded; one of a
+// client that was closed is net.ErrClosed.
 type OpError struct {
 	Op     string
 	Status ntstatus.Status
@@ -39,6 +41,8 @@ func (e *OpError) Unwrap() []error {
 		return []error{e.ended}
 	case e.Denial != nil:
 		return []error{e.Status, e.Denial}
+	case e.Status == ntstatus.DeviceNotReady: // The client was closed (WSK-REG-05).
+		return []error{e.Status, net.ErrClosed}
 	}
 	return []error{e.Status}
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
 	"github.com/calloutd/calloutd/wsk"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
 	"github.com/calloutd/calloutd/wsk/wsknet"
 	"github.com/calloutd/calloutd/wsk/wsktest"
 )
@@ -57,6 +58,20 @@ func TestWithoutAClientThereIsAnErrorAndNoPanic(t *testing.T) {
 	require.EqualError(t, err, "wsk: listen: a wsk.Client is required")
 	_, err = new(wsknet.Dialer).DialContext(t.Context(), "tcp", "localhost:1")
 	require.EqualError(t, err, "wsk: dial tcp localhost:1: a wsk.Client is required")
+}
+
+func TestAClosedClientIsClosedAsInPackageNet(t *testing.T) {
+	ctx := t.Context()
+	c, closeClient, err := wsknet.NewClient(wsk.Options{ALE: wsktest.Open(t, wsk.Debug{}).ALE, Process: wsk.Process{ID: 1}})
+	require.NoError(t, err)
+	closeClient()
+	_, err = wsknet.Listen(ctx, c, "127.0.0.1:0")
+	require.ErrorIs(t, err, net.ErrClosed)
+	for _, to := range []string{"127.0.0.1:1", "localhost:1"} {
+		_, err = (&wsknet.Dialer{Client: c}).DialContext(ctx, "tcp", to)
+		require.ErrorIs(t, err, net.ErrClosed, to)
+		require.ErrorIs(t, err, ntstatus.DeviceNotReady, to)
+	}
 }
 
 // Package net's own suite for connections.
