@@ -74,17 +74,12 @@ func hasFilter(policy *policyfile.File, number string) bool {
 	return false
 }
 
-// bind puts addresses in the place of proxies, and the ends of the connection
-// where the program sees them.
+// bind puts the address of a proxy in the place of where it goes to, and the ends of the
+// connection where the program sees them.
 func (s *Step) bind(proxies map[string]netip.AddrPort) {
 	in := &s.Incoming
 	if s.toProxy != "" {
 		in.Remote = proxies[s.toProxy]
-	}
-	for i := range s.Want {
-		if id, ok := strings.CutPrefix(s.Want[i].Text, "proxy:"); ok && s.Want[i].Key == "destination" {
-			s.Want[i].Text = proxies[id].String()
-		}
 	}
 	if in.Inbound || s.Listen {
 		*in = turned(*in)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,31 +24,30 @@ type Difference struct {
 }
 
 // compare finds what of an outcome is not as it was wanted.
-func compare(s *Step, o *Outcome) []Difference {
+func (w *World) compare(s *Step, o *Outcome) []Difference {
 	why := s.nearest(o)
 	var out []Difference
 	for i := range s.Want {
-		w := &s.Want[i]
-		d := Difference{Key: w.Key, Line: w.Place.Line, Want: w.Text, want: w}
-		switch w.Key {
+		want := &s.Want[i]
+		d := Difference{Key: want.Key, Line: want.Place.Line, Want: want.Text, want: want}
+		switch want.Key {
 		case "action":
 			d.Got = o.Action
 		case "sound":
 			d.Got = o.sound
 		case "destination":
-			d.Got = None
-			if o.Destination.IsValid() {
-				d.Got = o.Destination.String()
+			if d.Got = w.destination(o); o.Destination.IsValid() && w.wanted(want) == o.Destination.String() {
+				continue
 			}
 		case "context":
 			d.bytes = o.Context
-			w.compareBytes(&d)
+			want.compareBytes(&d)
 		case "record":
 			d.bytes = o.Record
-			w.compareBytes(&d)
+			want.compareBytes(&d)
 		default:
-			d.Got = why.get(w)
-			if w.meets(d.Got) {
+			d.Got = why.get(want)
+			if want.meets(d.Got) {
 				continue
 			}
 		}
@@ -56,6 +56,28 @@ func compare(s *Step, o *Outcome) []Difference {
 		}
 	}
 	return out
+}
+
+// wanted is the address of a destination that is wanted.
+func (w *World) wanted(want *Want) string {
+	if id, ok := strings.CutPrefix(want.Text, "proxy:"); ok {
+		return w.Proxies[id].String()
+	}
+	return want.Text
+}
+
+// destination is where it goes in the words of cases: the address of a proxy that the
+// policy has is the system's choice, and another one when the policy changes.
+func (w *World) destination(o *Outcome) string {
+	if !o.Destination.IsValid() {
+		return None
+	}
+	for _, id := range slices.Sorted(maps.Keys(w.Proxies)) {
+		if w.Proxies[id] == o.Destination {
+			return "proxy:" + id
+		}
+	}
+	return o.Destination.String()
 }
 
 // nearest is the reason that meets most of what is wanted.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/xml"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -237,12 +238,31 @@ func TestUpdateChangesExpectationsOnly(t *testing.T) {
 	s, rs, _ := run(t, stale)
 	got, err := policytest.Update(s, rs)
 	require.NoError(t, err)
-	want := strings.NewReplacer("action: permit", "action: redirect", `"192.0.2.1:80"`, "127.0.0.1:8080", "hex: 00", "hex: 68656c6c6f", "'it''s'", "none",
+	want := strings.NewReplacer("action: permit", "action: redirect", `"192.0.2.1:80"`, "proxy:local", "hex: 00", "hex: 68656c6c6f", "'it''s'", "none",
 		"permit, none", "block, no mail").Replace(stale)
 	require.Equal(t, want, string(got))
 	_, rs, _ = run(t, string(got))
 	for i := range rs {
 		require.True(t, rs[i].Passed(), rs[i].Explain())
+	}
+}
+
+// Where a policy's proxy listens is the system's choice, and another one tomorrow.
+func TestAProxyIsWantedAndToldByItsName(t *testing.T) {
+	const c = "version: 1\ncases:\n- {name: one, to: 192.0.2.1:%s, expect: {action: %s, destination: %s}}\n"
+	for _, d := range []struct{ port, action, want, got string }{
+		{"80", "redirect", "127.0.0.1:8080", ""},
+		{"80", "redirect", "proxy:local", ""},
+		{"80", "redirect", "127.0.0.1:8081", "proxy:local"},
+		{"9", "permit", "proxy:local", "192.0.2.1:9"},
+		{"25", "block", "proxy:local", "none"},
+	} {
+		_, rs, _ := run(t, fmt.Sprintf(c, d.port, d.action, d.want))
+		if d.got == "" {
+			require.True(t, rs[0].Passed(), rs[0].Explain())
+			continue
+		}
+		require.Equal(t, []string{d.want, d.got}, []string{rs[0].Differences[0].Differences[0].Want, rs[0].Differences[0].Differences[0].Got})
 	}
 }
 

@@ -69,7 +69,7 @@ func (w *World) run(ctx context.Context, s *Suite, c *Case) Result {
 			res.Err = fmt.Errorf("%s%w", stepName(&c.Steps[i]), err)
 			break
 		}
-		if d := compare(&c.Steps[i], &o); len(d) > 0 {
+		if d := w.compare(&c.Steps[i], &o); len(d) > 0 {
 			res.Differences = append(res.Differences, StepDifferences{&c.Steps[i], d})
 		}
 	}
