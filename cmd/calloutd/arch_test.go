@@ -98,12 +98,12 @@ var imports = map[string]string{
 	"examples/first-callout":            "sdk/go/callout",
 	"cmd/calloutd":                      "*",
 
-	"cmd/calloutd/internal/control":   "host/enforce host/guest wsk/remote",
-	"cmd/calloutd/internal/explore":   "host/fwps host/policytest",
-	"cmd/calloutd/internal/begin":     "",
-	"cmd/calloutd/internal/systemd":   "",
-	"cmd/calloutd/internal/filewatch": "",
-	"cmd/calloutd/internal/jscover":   "",
+	"cmd/calloutd/internal/control":     "host/enforce host/guest wsk/remote",
+	"cmd/calloutd/internal/explore":     "host/fwps host/policytest",
+	"cmd/calloutd/internal/descriptors": "",
+	"cmd/calloutd/internal/systemd":     "",
+	"cmd/calloutd/internal/filewatch":   "",
+	"cmd/calloutd/internal/jscover":     "",
 }
 
 func TestImportDirections(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"unicode"
 
-	_ "github.com/calloutd/calloutd/cmd/calloutd/internal/begin" // first of all
+	_ "github.com/calloutd/calloutd/cmd/calloutd/internal/descriptors" // looks before the others begin
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
 )

@@ -1,6 +1,6 @@
 //go:build unix
 
-package begin
+package descriptors
 
 import (
 	"strconv"

@@ -1,2 +1,0 @@
-// Package begin looks, before other packages begin, whether this process can.
-package begin
