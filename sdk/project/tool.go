@@ -59,10 +59,15 @@ func clangTarget(ctx context.Context, path string) error {
 	return err
 }
 
-func goVersion(ctx context.Context, path string) error {
-	version, err := ask(ctx, path, "env", "GOVERSION")
+// goUsable asks for the version, and for the cache without which Go builds nothing.
+func goUsable(ctx context.Context, path string) error {
+	answer, err := ask(ctx, path, "env", "GOVERSION", "GOCACHE")
 	if err != nil {
 		return err
+	}
+	version, cache, _ := strings.Cut(answer, "\n")
+	if cache == "off" {
+		return errors.New("it has no folder for its cache: set GOCACHE or HOME")
 	}
 	minor, _ := strings.CutPrefix(version, "go1.")
 	minor, _, _ = strings.Cut(minor, ".")
