@@ -123,6 +123,9 @@ func TestRedirectedConnection(t *testing.T) {
 	got, err := e.Accept(t.Context(), accepted())
 	require.NoError(t, err)
 	require.Equal(t, origin, got.Original)
+	require.True(t, got.Redirected)
+	require.NotZero(t, got.ID())
+	require.NotEqual(t, f.ID(), got.ID(), "each side has a flow of its own")
 	require.Equal(t, "ctx", string(got.Records.Last().Context))
 	require.Equal(t, "rec", string(got.Records.Last().Record))
 

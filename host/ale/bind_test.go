@@ -45,6 +45,8 @@ func TestTheFamilyOfAnImplicitBind(t *testing.T) {
 				got += in.Layer.String() + " " + in.Local.String()
 			}
 			require.Equal(t, c.want, got)
+			asked := p.seen[2]
+			require.Equal(t, asked.Remote.Addr().Is4(), asked.Local.Addr().Is4(), "%s at %s", asked.Local, asked.Layer)
 		})
 	}
 }

@@ -166,7 +166,6 @@ func (s *Socket) associate(ctx context.Context, remote netip.AddrPort, p *plan, 
 func (e *Enforcer) drop(p *plan) {
 	if p.kept {
 		e.Release(redirect.Records{p.hop})
-		p.kept = false
 	}
 }
 

@@ -92,6 +92,67 @@ func TestDatagramFlowsIdleOut(t *testing.T) {
 	require.True(t, send(second))
 }
 
+// RED-UM-10: a proxy hears a socket that is bound to an address from there, and has the
+// records of it.
+func TestDatagramsComeFromWhereTheirSocketIsBound(t *testing.T) {
+	for bound, from := range map[string]string{"10.0.0.1:5000": "10.0.0.1:5000", "0.0.0.0:5000": "127.0.0.1:5000"} {
+		e, _, _ := enforcer(redirecting())
+		in := datagrams()
+		in.Local = netip.MustParseAddrPort(bound)
+		s := e.NewSocket(in)
+		defer s.Close()
+		_, _, _, err := s.SendTo(t.Context(), origin)
+		require.NoError(t, err)
+		in.Local = proxy
+		p := e.NewSocket(in)
+		defer p.Close()
+		_, f, _, err := p.ReceiveFrom(t.Context(), netip.MustParseAddrPort(from))
+		require.NoError(t, err)
+		require.Len(t, f.Records, 1, bound)
+		require.Equal(t, origin, f.Original)
+	}
+}
+
+// ALE-LAY-16, ALE-LAY-17: what comes to a dual-stack socket from an IPv4 address is asked
+// about at the V4 layer, at an address of that family.
+func TestDatagramsOfADualStackSocket(t *testing.T) {
+	p := new(policy)
+	e, _, _ := enforcer(p)
+	in := datagrams()
+	in.Local = netip.MustParseAddrPort("[::]:5000")
+	s := e.NewSocket(in)
+	defer s.Close()
+	_, _, _, err := s.ReceiveFrom(t.Context(), netip.MustParseAddrPort("[::ffff:198.51.100.7]:53"))
+	require.NoError(t, err)
+	require.Equal(t, fwpm.LayerALEAuthRecvAcceptV4, p.seen[0].Layer)
+	require.Equal(t, "0.0.0.0:5000", p.seen[0].Local.String())
+	require.Equal(t, "198.51.100.7:53", p.seen[0].Remote.String())
+}
+
+// ALE-LAY-11: an echo reply is of the flow of its request, whatever the family; other
+// messages have no identifier.
+func TestEchoRepliesAreOfTheFlowOfTheirRequest(t *testing.T) {
+	for _, c := range []struct {
+		protocol       uint8
+		peer           string
+		request, reply uint8
+	}{{fwps.ProtocolICMP, "198.51.100.7", 8, 0}, {fwps.ProtocolICMPv6, "2001:db8::7", 128, 129}} {
+		e, _, _ := enforcer(new(policy))
+		s := e.NewSocket(fwps.Incoming{Protocol: c.protocol})
+		defer s.Close()
+		peer := netip.MustParseAddr(c.peer)
+		_, _, created, err := s.SendICMP(t.Context(), peer, ale.ICMPMessage{Type: c.request, ID: 1})
+		require.NoError(t, err)
+		require.True(t, created)
+		_, _, created, err = s.ReceiveICMP(t.Context(), peer, ale.ICMPMessage{Type: c.reply, ID: 1})
+		require.NoError(t, err)
+		require.False(t, created, c.peer)
+		_, _, created, err = s.ReceiveICMP(t.Context(), peer, ale.ICMPMessage{Type: c.reply, ID: 2})
+		require.NoError(t, err)
+		require.True(t, created, "another's")
+	}
+}
+
 // WSK-RET-04: a closed socket hears nobody any more, not even the proxy of a flow that it had.
 func TestAClosedSocketHearsNoAnswer(t *testing.T) {
 	e, store, _ := enforcer(redirecting())

@@ -33,6 +33,10 @@ func TestBlockedErrorSaysWhere(t *testing.T) {
 	defer forger.Close()
 	_, err = forger.Connect(t.Context(), origin, func(context.Context, ale.Target) (netip.AddrPort, error) { return client, nil })
 	require.EqualError(t, err, `"/bin/a\nall is well\x1b[2J"[42] to 198.51.100.7:80 blocked at ALE_AUTH_CONNECT_V4 by filter 1 "no web" (ARB-01): the policy blocks it`, "a program's path is its own choice")
+	nobody := e.NewSocket(fwps.Incoming{Protocol: fwps.ProtocolTCP})
+	defer nobody.Close()
+	_, err = nobody.Connect(t.Context(), origin, fromClient)
+	require.EqualError(t, err, `unknown program to 198.51.100.7:80 blocked at ALE_AUTH_CONNECT_V4 by filter 1 "no web" (ARB-01): the policy blocks it`)
 	err = s.Listen(t.Context(), func() error { return nil })
 	require.EqualError(t, err, `/bin/app[42] on 0.0.0.0:80 blocked at ALE_AUTH_LISTEN_V4 by filter 2 "no server" (ARB-01): the policy blocks it`)
 }

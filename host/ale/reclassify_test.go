@@ -50,6 +50,28 @@ func TestACallThatEndedDoesNotRefuseTheNext(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// CO-FLG-01: also a bind that nobody asked for.
+func TestAnImplicitBindIsAskedAboutAgain(t *testing.T) {
+	e := engine(t, nil, again{func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		v.Action = fwp.ActionPermit
+		if c.In.Flags&fwp.FlagIsReclassify != 0 {
+			v.Action = fwp.ActionBlock
+		}
+		return nil
+	}}, fwpm.LayerALEResourceAssignmentV4)
+	s := ale.New(ale.Options{Classifier: e, Store: memstore.New(0)}).NewSocket(fwps.Incoming{Protocol: fwps.ProtocolUDP})
+	defer s.Close()
+	_, _, _, err := s.SendTo(t.Context(), origin)
+	require.NoError(t, err)
+	require.NoError(t, e.Update(func(p *fwpm.Policy) error {
+		p.Filters[0].Name = "changed"
+		return nil
+	}))
+	var blocked *ale.BlockedError
+	_, _, _, err = s.SendTo(t.Context(), client)
+	require.ErrorAs(t, err, &blocked)
+}
+
 // AMB-43: the close ends what a callout holds of a socket's bind, too.
 func TestCloseEndsAReclassification(t *testing.T) {
 	held := make(chan struct{})

@@ -158,3 +158,20 @@ func TestAStrangerDoesNotGetARecordThatWasForgotten(t *testing.T) {
 		require.False(t, got.Redirected)
 	})
 }
+
+// A redirected connect that failed is under way no longer: nobody who comes to the same
+// address waits for it.
+func TestNobodyWaitsForAConnectThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _, _ := enforcer(redirecting())
+		a := app()
+		a.connect = func(netip.AddrPort) error { return context.DeadlineExceeded }
+		_, err := e.Connect(t.Context(), a)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		begun := time.Now()
+		f, err := e.Accept(t.Context(), accepted())
+		require.NoError(t, err)
+		require.Empty(t, f.Records)
+		require.Zero(t, time.Since(begun))
+	})
+}

@@ -54,6 +54,32 @@ func TestAConnectWakesItsAcceptAndNoOther(t *testing.T) {
 	})
 }
 
+// It is the one that is woken whose wait ends, of all that came at the same time.
+func TestOthersThatCameAtTheSameTimeWaitOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, keys, tickets, _ := crowd(1, nil)
+		second := r.begin(keys[0].target)
+		got := map[key]chan redirect.Records{}
+		for port := range uint16(3) {
+			k := keys[0]
+			k.client = netip.AddrPortFrom(k.target.Addr(), 50000+port)
+			got[k] = make(chan redirect.Records, 1)
+			go func() { got[k] <- r.take(k, nil) }()
+			synctest.Wait()
+		}
+		first := keys[0]
+		first.client = netip.AddrPortFrom(first.target.Addr(), 50000)
+		r.finish(first, second, nil)
+		begun := time.Now()
+		r.abandon(first.target, tickets[0])
+		for _, c := range got {
+			<-c
+		}
+		require.Zero(t, time.Since(begun))
+		require.Empty(t, r.waiting)
+	})
+}
+
 func TestAnAcceptThatGivesUpLeavesNothingBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
