@@ -66,7 +66,8 @@ func TestNothingIsLetGoFromAClosedSocket(t *testing.T) {
 // A block at any layer that can block, a callout that failed and a call that ended end
 // the operation there, whatever it is.
 func TestNothingIsLetGoThatALayerEnds(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
+	var ctx context.Context
+	var cancel context.CancelFunc
 	type at = map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision)
 	block := func(_ *fwps.Incoming, d *fwps.Decision) { d.Action = fwp.ActionBlock }
 	fails := func(_ *fwps.Incoming, d *fwps.Decision) { d.Action, d.Faulted = fwp.ActionBlock, true }
@@ -211,6 +212,18 @@ func TestABindThatFailsReleasesWhatItWasAssigned(t *testing.T) {
 		}
 		require.Equal(t, " "+c.asked, asked)
 	}
+}
+
+// A listen that fails is said to have, and owes no end.
+func TestAListenThatFails(t *testing.T) {
+	p := new(policy)
+	e, _, _ := enforcer(p)
+	s := e.NewSocket(fwps.Incoming{Protocol: fwps.ProtocolTCP, Local: proxy})
+	inUse := errors.New("address already in use")
+	require.ErrorIs(t, s.Listen(t.Context(), func() error { return inUse }), inUse)
+	s.Close()
+	require.Len(t, p.seen, 1)
+	require.Equal(t, fwpm.LayerALEAuthListenV4, p.seen[0].Layer)
 }
 
 // RED-SIO-03: bytes that no record is behind are not given to a proxy.
