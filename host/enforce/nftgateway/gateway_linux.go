@@ -36,8 +36,9 @@ type Gateway struct {
 	ports   ports
 
 	mu     sync.Mutex
-	site   *site // that the rules are for
-	closed bool  // the rules are not put back any more
+	site   *site  // that the rules are for
+	before string // rules for routes that come before, as told
+	closed bool   // the rules are not put back any more
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -99,6 +100,9 @@ func (g *Gateway) takeOver(ctx context.Context) (err error) {
 		return err
 	}
 	if err := g.opts.free(); err != nil {
+		return err
+	}
+	if err := g.followRoutes(g.site.names); err != nil {
 		return err
 	}
 	return install(&g.opts, g.ports, g.site)

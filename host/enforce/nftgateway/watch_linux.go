@@ -2,6 +2,7 @@ package nftgateway
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -23,8 +24,12 @@ func (g *Gateway) watch(ctx context.Context) error {
 		return fmt.Errorf("nftgateway: %w", err)
 	}
 	changed := make(chan struct{}, 1)
-	for protocol, group := range map[int]uint{unix.NETLINK_ROUTE: unix.RTNLGRP_LINK, unix.NETLINK_NETFILTER: unix.NFNLGRP_NFTABLES} {
-		s, err := nl.Subscribe(protocol, group)
+	groups := []uint{unix.RTNLGRP_LINK}
+	if g.opts.Transparent {
+		groups = append(groups, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+	}
+	for protocol, groups := range map[int][]uint{unix.NETLINK_ROUTE: groups, unix.NETLINK_NETFILTER: {unix.NFNLGRP_NFTABLES}} {
+		s, err := nl.Subscribe(protocol, groups...)
 		if err != nil {
 			return errors.Join(fmt.Errorf("nftgateway: listen for changes: %w", err), here.Close())
 		}
@@ -67,7 +72,7 @@ func (g *Gateway) hear(ctx context.Context, s *nl.NetlinkSocket, changed chan<- 
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err == nil && !slices.ContainsFunc(messages, matters), errors.Is(err, unix.EINTR):
+		case err == nil && !slices.ContainsFunc(messages, g.matters), errors.Is(err, unix.EINTR):
 			continue
 		case err != nil && !errors.Is(err, unix.ENOBUFS): // That is: more has happened than the socket takes.
 			g.opts.Logf("nftgateway: changes of interfaces and rules are not heard of any more: %v", err)
@@ -80,10 +85,13 @@ func (g *Gateway) hear(ctx context.Context, s *nl.NetlinkSocket, changed chan<- 
 	}
 }
 
-// matters reports whether a message tells of an interface, or that something of a rule set
-// has gone.
-func matters(m syscall.NetlinkMessage) bool {
-	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES {
+// matters reports whether a message tells of an interface, of a rule for routes, or that
+// something of a rule set or the route of marked packets has gone. Other routes change often.
+func (g *Gateway) matters(m syscall.NetlinkMessage) bool {
+	switch {
+	case m.Header.Type == unix.RTM_NEWROUTE, m.Header.Type == unix.RTM_DELROUTE:
+		return m.Header.Type == unix.RTM_DELROUTE && tableOf(m) == g.opts.mark()
+	case m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES:
 		return true
 	}
 	switch m.Header.Type & 0xff {
@@ -91,6 +99,17 @@ func matters(m syscall.NetlinkMessage) bool {
 		return true
 	}
 	return false
+}
+
+// tableOf is the table of a route.
+func tableOf(m syscall.NetlinkMessage) uint32 {
+	attrs, _ := syscall.ParseNetlinkRouteAttr(&m)
+	for _, a := range attrs {
+		if a.Attr.Type == unix.RTA_TABLE && len(a.Value) == 4 {
+			return binary.NativeEndian.Uint32(a.Value)
+		}
+	}
+	return 0
 }
 
 // follow makes the rules what they have to be, and reports whether they are.
@@ -101,6 +120,9 @@ func (g *Gateway) follow() bool {
 		return true
 	}
 	now, err := g.opts.look(g.site)
+	if err == nil {
+		err = g.followRoutes(now.names)
+	}
 	if err == nil && now.equal(g.site) && g.inForce() {
 		return true
 	}
