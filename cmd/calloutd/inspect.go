@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -54,7 +55,11 @@ no module is an error with the place of the byte.`,
 				err = writeReport(cmd.OutOrStdout(), r)
 			}
 			if err == nil && r.Refused != nil {
-				fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s would be refused: %s\n", args[0], cleanLines(r.Refused.Error()))
+				hint := ""
+				if config == "" && errors.Is(r.Refused, guest.ErrConfig) {
+					hint = " (it was given none: --config)"
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: %s would be refused: %s%s\n", args[0], cleanLines(r.Refused.Error()), hint)
 				err = exitCode(codeNo)
 			}
 			return err
