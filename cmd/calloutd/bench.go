@@ -35,8 +35,9 @@ time. It ends with code 1 when memory grew. An interrupt ends it early, with wha
 		Example: `  calloutd bench examples/quickstart/policy.yaml
   calloutd bench --json
   calloutd bench --soak 10000000 --plot soak.svg`,
-		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: policyFiles,
+		Args: cobra.MaximumNArgs(1),
+		// Any file: where files are chosen by extension shells would take scale for one.
+		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
 		RunE:              onPolicy(o.bench),
 	}
 	jsonFlag(cmd, &o.json)
