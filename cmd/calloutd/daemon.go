@@ -202,7 +202,7 @@ func (d *daemon) drain(ctx context.Context) {
 	d.state = "draining"
 	d.mu.Unlock()
 	d.tell(systemd.Stopping())
-	d.log.Info("draining", "at most", d.o.drain)
+	d.log.Info("draining", "at most", d.o.drain.String())
 	var wg sync.WaitGroup
 	if d.cgroup != nil {
 		wg.Go(func() {

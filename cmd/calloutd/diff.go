@@ -26,9 +26,9 @@ func newDiff() *cobra.Command {
 		Long: `Diff decides connections with both policies and shows those for which the action, the
 destination or what a redirect tells the proxy differs, with both ways through the
 layers. The connections are those of a flight file, which run --record and record write,
-or of a text, one a line: PROGRAM DEST [PROTOCOL [USER]]. Without a file they are searched
-for: at the boundaries of everything that the filters, sets, tables and configurations of
-both policies name. Changes with the same cause are shown once.
+or of a text, one a line: PROGRAM DEST [PROTOCOL [USER]], the user as a number. Without a
+file they are searched for: at the boundaries of everything that the filters, sets, tables
+and configurations of both policies name. Changes with the same cause are shown once.
 
 With --with both stand beside policies of other providers, or models of them. Without
 NEW the policy alone is compared with the policy beside them: what they change.

@@ -65,7 +65,8 @@ func (r *retired) sweep() {
 	r.later()
 }
 
-// Retired is how many policies are in force no more and still needed.
+// Retired is how many policies are in force no more and still kept: each for ten seconds,
+// and longer while its callouts have flows.
 func (r *Runner) Retired() int {
 	r.old.mu.Lock()
 	defer r.old.mu.Unlock()

@@ -75,7 +75,7 @@ type Reload struct {
 	Failures uint64     `json:"failures"`
 	Error    string     `json:"error,omitempty"` // of the last attempt, if it failed
 	ErrorAt  *time.Time `json:"error_at,omitempty"`
-	Retired  int        `json:"retired"` // policies before, that still have connections
+	Retired  int        `json:"retired"` // earlier policies that are kept
 }
 
 // Figures are those of a module.

@@ -53,7 +53,7 @@ func (s Status) daemon() []family {
 		{"policy_reloads_total", "counter", "Attempts to put another policy into force.", one(float64(s.Reload.Attempts))},
 		{"policy_reload_failures_total", "counter", "Those that failed.", one(float64(s.Reload.Failures))},
 		{"policy_reload_failed", "gauge", "Whether the last one failed: what is in force is not what is in the file.", one(truth(s.Reload.Error != ""))},
-		{"policies_retired", "gauge", "Policies before that still have connections.", one(float64(s.Reload.Retired))},
+		{"policies_retired", "gauge", "Earlier policies that are kept, for 10 s or while they have flows.", one(float64(s.Reload.Retired))},
 		{"records", "gauge", "Redirects of connections that exist.", one(float64(s.Records))},
 	}
 	if r := s.Remote; r != nil {
