@@ -100,7 +100,7 @@ var calloutKeys = mapping{"FWPM_CALLOUT: a WebAssembly module that filters ask. 
 	{"config", false, anything{}, "The module's configuration, handed over as JSON. ${proxy:ID} in a text is where that proxy listens, ${set:ID} and ${table:ID} the number that the module asks for, ${pid} the process of calloutd, $${ a plain ${."},
 	{"sets", false, several{reference{"set"}}, "The sets that the module may ask (cidr_match), numbered from 0."},
 	{"tables", false, several{reference{"table"}}, "The tables that it may ask (table_lookup), numbered from 0."},
-	{"capabilities", false, several{choice{"a capability", capabilityNames}}, "What else it may use of the host. Without this key: all of them, which reach nothing outside calloutd. A module that requires one it does not have is refused."},
+	{"capabilities", false, several{choice{"a capability", capabilityNames}}, "What else it may use of the host. Without this key: all of them, which reach nothing outside calloutd. What looks up networks comes with sets and tables, names with a proxy of kind dns. A module that requires one it does not have is refused."},
 	{"limits", false, inner{&limitKeys}, "What it may cost."},
 	{"on_failure", false, choice{"a failure mode", words("block", "continue")}, "What happens when the module fails: block (default), or continue with the next filter."},
 	{"max_failures", false, number{0, 1000}, "So many failures in ten seconds put it in quarantine, where it is not asked (default: 5). 0: never."},
