@@ -15,7 +15,7 @@ import (
 // A Reader tells what the layers say of connections that a policy decides: each of
 // its methods returns the event and the text, which holds what others wrote cleaned.
 type Reader struct {
-	Policy *policyrun.Policy
+	Policy *policyrun.Policy // Required.
 	// Paint decorates the word for what became of a connection, such as "blocked".
 	// Optional.
 	Paint func(word string) string
