@@ -45,7 +45,7 @@ type Call struct {
 	Local, Remote netip.AddrPort
 	App           string
 	User          string
-	Hostname      string
+	Hostname      string // what Remote is called, where a proxy of kind dns or peek has learned it
 	State         State
 	Interface     uint32 // of a Remote of one link, as fe80::/10 are: that link
 	Monotonic     uint64 // nanoseconds
