@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -209,39 +208,6 @@ func TestFireAndForget(t *testing.T) {
 	}
 	var k [40]byte
 	require.ErrorIs(t, a.objs.Waiting.NextKey(nil, &k), ebpf.ErrKeyNotExist)
-}
-
-// BenchmarkConnect is connect() to a loopback server: without the programs, with
-// a permit that the kernel gives, and with one that the engine gives.
-func BenchmarkConnect(b *testing.B) {
-	origin := greet(b, "tcp4", "127.0.0.1:0", "origin", nil).String()
-	permit := fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error { v.Action = fwp.ActionPermit; return nil })
-	static := &fwpm.Policy{}
-	for id := 1; id <= 100; id++ {
-		static.Filters = append(static.Filters, filter(id, authConnect, fwp.ActionBlock, condition(fwpm.ConditionIPRemoteAddress, fwp.Mask(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(id)}), 16)))))
-	}
-	for _, c := range []struct {
-		name   string
-		policy *fwpm.Policy
-	}{{"plain", nil}, {"kernel", static}, {"engine", &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: askAll()}}} {
-		b.Run(c.name, func(b *testing.B) {
-			policy := c.policy
-			if policy == nil {
-				policy = new(fwpm.Policy)
-			}
-			var callout fwps.Callout
-			if len(policy.Callouts) > 0 {
-				callout = permit
-			}
-			s := newSite(b, policy, callout)
-			if c.policy != nil {
-				defer s.attach(b).Close()
-			}
-			ns, err := strconv.ParseFloat(s.run(b, strconv.Itoa(b.N), origin)[0], 64)
-			require.NoError(b, err)
-			b.ReportMetric(ns, "ns/connect")
-		})
-	}
 }
 
 // What the tests above need is what Probe finds.
