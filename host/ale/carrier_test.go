@@ -223,3 +223,26 @@ var toProxy = fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Ver
 	v.Record, v.Context = append(v.Record, "record"...), append(v.Context, "context"...)
 	return nil
 })
+
+// AMB-19: what a proxy that lives elsewhere connects with is on record until its owner
+// gives it back.
+func TestCarrierLeavesRecordsToTheirOwner(t *testing.T) {
+	p := redirecting()
+	e, store, _ := enforcer(p)
+	hop := &redirect.Hop{Serial: store.NewSerial(), Handle: 1}
+	require.NoError(t, store.Put(hop))
+	in := app().in
+	in.Records = redirect.Records{hop}
+	c := e.NewCarrier()
+	block := func(_ *fwps.Incoming, d *fwps.Decision) { d.Action = fwp.ActionBlock }
+	for _, blocks := range []bool{false, true, false} {
+		if delete(p.at, fwpm.LayerALEAuthConnectV4); blocks {
+			p.at[fwpm.LayerALEAuthConnectV4] = block
+		}
+		err := carry(c, in, nil, fromClient)
+		require.Equal(t, blocks, err != nil)
+		require.Equal(t, 1, store.Len())
+	}
+	e.Release(in.Records)
+	require.Zero(t, store.Len())
+}

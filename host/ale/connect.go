@@ -83,10 +83,12 @@ func (s *Socket) connect(ctx context.Context, op *operation, remote netip.AddrPo
 	in := s.outgoing(remote)
 	p, err := s.e.redirectLayer(ctx, in)
 	if err != nil {
+		s.e.Release(in.Records)
 		s.abandon(ctx, remote)
 		return nil, err
 	}
 	if in.Protocol != fwps.ProtocolTCP {
+		s.e.Release(in.Records)
 		return nil, s.associate(ctx, remote, &p, connect)
 	}
 	f := s.flow(in, &p)
@@ -117,9 +119,13 @@ func (s *Socket) destination(to netip.AddrPort) netip.AddrPort {
 	return arrives(to, s.in.Local)
 }
 
-// outgoing is what is known about a connection that the socket makes.
+// outgoing is what is known about a connection that the socket makes. It has references
+// of its own on the socket's records, which a set can replace meanwhile (AMB-19).
 func (s *Socket) outgoing(remote netip.AddrPort) fwps.Incoming {
-	in := s.incoming()
+	s.mu.Lock()
+	in := s.known()
+	redirect.Acquire(s.e.opts.Store, in.Records)
+	s.mu.Unlock()
 	in.Remote = remote
 	onLink(&in, netip.AddrPort{})
 	if in.Local.Addr().Is4() != remote.Addr().Is4() || !in.Local.IsValid() {

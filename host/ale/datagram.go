@@ -132,6 +132,7 @@ func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort, m *ICMPMess
 	}
 	p, err := s.e.redirectLayer(ctx, in)
 	if err != nil {
+		s.e.Release(in.Records)
 		s.abandon(ctx, remote)
 		return nil, err
 	}

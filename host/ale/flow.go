@@ -36,7 +36,7 @@ type Flow struct {
 	detached   bool // from the beginning: a Carrier's
 }
 
-// flow makes the flow of an outgoing connection.
+// flow makes the flow of an outgoing connection, which has the references of in.
 func (s *Socket) flow(in fwps.Incoming, p *plan) *Flow {
 	f := s.spare
 	if f == nil {
@@ -48,7 +48,7 @@ func (s *Socket) flow(in fwps.Incoming, p *plan) *Flow {
 }
 
 func (f *Flow) begins(e *Enforcer, in fwps.Incoming, p *plan) {
-	*f = Flow{Records: in.Records, Redirected: p.redirected, Original: in.Remote, Remote: p.remote, Local: in.Local, e: e, in: in}
+	*f = Flow{Records: in.Records, Redirected: p.redirected, Original: in.Remote, Remote: p.remote, Local: in.Local, e: e, in: in, owned: in.Records}
 	f.fwps.ID = e.ids.Add(1)
 	f.datagram = in.Protocol != fwps.ProtocolTCP
 }
@@ -155,14 +155,14 @@ func (f *Flow) Reauthorize(ctx context.Context) error {
 	return err
 }
 
-// hold keeps the record of a redirect as long as the flow: it goes when both ends
-// of the redirected connection are closed (AMB-19).
+// hold keeps the record of a redirect as long as the flow, as those that the connection
+// had before: it goes when both ends of the redirected connection are closed (AMB-19).
 func (f *Flow) hold(p *plan) {
 	if f.detached {
 		return
 	}
-	f.owned = redirect.Records{p.hop}
-	redirect.Acquire(f.e.opts.Store, f.owned)
+	redirect.Acquire(f.e.opts.Store, p.alone)
+	f.owned = f.owned.With(p.hop)
 }
 
 // Detach says that nobody will see the connection close. The flow ends for the

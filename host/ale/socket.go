@@ -117,6 +117,10 @@ func (s *Socket) LocalAddr() netip.AddrPort {
 func (s *Socket) incoming() fwps.Incoming {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.known()
+}
+
+func (s *Socket) known() fwps.Incoming {
 	in := s.in
 	in.Records = s.records
 	return in

@@ -41,7 +41,13 @@ func (w *world) enumerate(s *session, a *args) error {
 		return err
 	}
 	var e enumeration
-	switch t := (fwpm.EnumTemplate{}); kind {
+	var t fwpm.EnumTemplate
+	if hasWord("contexts sublayers callouts", kind) {
+		if t, err = readPlainTemplate(a); err != nil {
+			return err
+		}
+	}
+	switch kind {
 	case "providers":
 		e, err = handle(s.ProviderCreateEnumHandle())(func(o fwpm.Provider) string { return flagged(string(o.ID), o.Disabled, "disabled") })
 	case "contexts":
@@ -89,6 +95,19 @@ func showFilter(f fwpm.Filter) string {
 	}
 	s = flagged(flagged(flagged(s, f.Boottime, "boottime"), f.Persistent, "persistent"), f.Disabled, "disabled")
 	return fmt.Sprintf("%s range=%d", s, f.EffectiveWeight>>60)
+}
+
+// readPlainTemplate reads the template of what is no filter.
+func readPlainTemplate(a *args) (t fwpm.EnumTemplate, err error) {
+	o, err := a.options("", "layer provider")
+	if err != nil {
+		return t, err
+	}
+	t.Provider = fwpm.ProviderID(o["provider"])
+	if o["layer"] != "" {
+		t.Layer, err = readLayer(a.l, o["layer"])
+	}
+	return t, err
 }
 
 // readTemplate reads what is left: nothing is no template.

@@ -224,6 +224,10 @@ func (s noCount) Acquire(serial uint64) (*redirect.Hop, error) {
 	return h, err
 }
 
+type noRetain struct{ redirect.Store }
+
+func (noRetain) Retain(uint64) error { return nil }
+
 type noReplace struct{ redirect.Store }
 
 func (noReplace) Replace(*redirect.Hop) error { return redirect.ErrNotFound }

@@ -224,6 +224,7 @@ var mutations = []mutation{
 	{"the record is kept after the connect", "sc-62", nil, stores(func(s redirect.Store) redirect.Store { return &lateStore{Store: s} })},
 	{"the record is not kept", "sc-44", nil, stores(func(s redirect.Store) redirect.Store { return noPut{s} })},
 	{"a record never goes", "sc-91", nil, stores(func(s redirect.Store) redirect.Store { return noRelease{s} })},
-	{"references are not counted", "sc-91", nil, stores(func(s redirect.Store) redirect.Store { return noCount{s} })},
+	{"references are not counted", "sc-42-held", nil, stores(func(s redirect.Store) redirect.Store { return noCount{s} })},
+	{"a connection relies on the references of its socket", "amb-19-set", nil, stores(func(s redirect.Store) redirect.Store { return noRetain{s} })},
 	{"a promised record is another one", "sc-48", nil, stores(func(s redirect.Store) redirect.Store { return noReplace{s} })},
 }

@@ -177,5 +177,5 @@ func (w *world) format(name string, c *fwps.Call) {
 	buf := make([]byte, n)
 	_, st = c.QuerySIOFormatRedirectRecords(buf)
 	w.printf("  %s: format: %v", name, st)
-	w.vars["formatted"] = buf
+	w.vars["formatted-before"], w.vars["formatted"] = w.vars["formatted"], buf
 }
