@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -55,6 +56,15 @@ func TestBoot(t *testing.T) {
 		e := host.New(host.Options{})
 		require.NoError(t, e.Update(stored))
 		require.Equal(t, "on", decider(e, layer))
+	})
+	t.Run("BFE-TXN-03 it waits for a transaction, and says when it gave up", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			e := host.New(host.Options{Booting: true})
+			require.NoError(t, e.Update(stored))
+			require.NoError(t, open(t, e, host.SessionOptions{}).Begin(0))
+			require.ErrorIs(t, e.BootComplete(nil), fwp.ErrTimeout)
+			require.Equal(t, "boot-time", decider(e, layer))
+		})
 	})
 	t.Run("BFE-OBJ-06 persistent objects of a disabled service are disabled", func(t *testing.T) {
 		e := host.New(host.Options{Booting: true})

@@ -43,6 +43,7 @@ func (n *noted) Notify(t fwps.NotifyType, f *fwpm.Filter) error {
 	if t == fwps.NotifyAddFilter && n.context != 0 {
 		f.Context = n.context
 		f.Action, f.Name = block, "not to be changed"
+		clear(f.Conditions)
 	}
 	return n.refuse
 }
@@ -70,6 +71,25 @@ func TestNotifications(t *testing.T) {
 		require.Equal(t, []string{"add 1 context=0"}, n.take())
 		require.NoError(t, s.FilterDelete(id))
 		require.Equal(t, []string{"delete 1 context=0"}, n.take())
+	})
+	t.Run("BFE-SES-02 and that a session ended in whose transaction they came", func(t *testing.T) {
+		n := new(noted)
+		e, s := setup(t, n)
+		other := open(t, e, host.SessionOptions{})
+		require.NoError(t, other.Begin(0))
+		add(t, other, calling("c"))
+		n.take()
+		other.Close()
+		require.Equal(t, []string{"delete 1 context=0"}, n.take())
+		require.NoError(t, s.Begin(0), "nobody has the lock")
+	})
+	t.Run("CO-NOT-02 what a callout does to the conditions that it is shown is nothing to the filter", func(t *testing.T) {
+		n := &noted{context: 7}
+		e, s := setup(t, n)
+		f := calling("c")
+		f.Conditions = []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Match: fwp.MatchEqual, Value: fwp.U16(443)}}
+		add(t, s, f)
+		require.Equal(t, f.Conditions, e.Policy().Filters[0].Conditions)
 	})
 	t.Run("CO-NOT-01 and of the commit if it wants to", func(t *testing.T) {
 		c := new(committed)

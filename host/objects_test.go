@@ -303,7 +303,8 @@ func TestGeneration(t *testing.T) {
 				p.Providers = []fwpm.Provider{{ID: "p"}}
 				p.ProviderContexts = []fwpm.ProviderContext{{ID: "pc"}}
 				p.Sublayers = []fwpm.Sublayer{{ID: "s", Weight: 1}}
-				p.Filters = []fwpm.Filter{{ID: 1, Name: "n", Layer: layer, Action: permit, Sublayer: "s", Provider: "p", ProviderContext: "pc"}}
+				p.Filters = []fwpm.Filter{{ID: 1, Name: "n", Layer: layer, Action: permit, Sublayer: "s", Provider: "p", ProviderContext: "pc"},
+					{ID: 2, Name: "of nothing that changes", Layer: fwpm.LayerALEAuthListenV4, Action: permit, Provider: "p"}}
 				return nil
 			}))
 			before := map[fwpm.LayerID]uint64{}

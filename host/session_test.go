@@ -201,6 +201,7 @@ func TestTransactionLock(t *testing.T) {
 			time.Sleep(time.Hour)
 			require.ErrorIs(t, a.Commit(), fwp.ErrTxnAborted)
 			require.Empty(t, names(e))
+			require.NoError(t, a.Begin(0), "nobody has the lock")
 		})
 	})
 	t.Run("a session that closes waits for the lock, and then its objects are gone", func(t *testing.T) {

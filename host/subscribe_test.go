@@ -41,6 +41,14 @@ func TestChanges(t *testing.T) {
 		require.NoError(t, s.Abort())
 		require.Empty(t, take())
 	})
+	t.Run("BFE-SES-02 a session that is closed hears nothing more", func(t *testing.T) {
+		e := host.New(host.Options{})
+		s, w := open(t, e, host.SessionOptions{}), open(t, e, host.SessionOptions{})
+		take, _ := heard(t, w, both(fwpm.KindFilter))
+		w.Close()
+		add(t, s, filter("a", block))
+		require.Empty(t, take())
+	})
 	t.Run("CHG-01 every kind of object", func(t *testing.T) {
 		e := host.New(host.Options{})
 		w := open(t, e, host.SessionOptions{})

@@ -64,7 +64,6 @@ func (e *Engine) end(t *txn) {
 func (e *Engine) reap() {
 	t := &txn{e: e}
 	if e.lock.takeForOrphans(t) {
-		e.sweep(t)
 		e.end(t)
 	}
 }
