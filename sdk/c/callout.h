@@ -487,13 +487,15 @@ CALLOUT_INLINE uint64_t callout_write(uint8_t *b, callout_verdict v) {
 }
 
 #ifdef __wasm__
-
-#define CALLOUT_EXPORT(name) CALLOUT_C __attribute__((export_name(#name)))
 #define CALLOUT_IMPORT(name) CALLOUT_C __attribute__((import_module("callout"), import_name(#name)))
+#else
+#define CALLOUT_IMPORT(name) CALLOUT_C
+#endif
 
 /* What the host offers. A policy that uses one defines CALLOUT_REQUIRED or
  * CALLOUT_OPTIONAL, before the include, as the CALLOUT_CAP_* bits it asks for.
- * A result below zero is a CALLOUT_ERR_*. */
+ * A result below zero is a CALLOUT_ERR_*. A native test is the host: it defines those
+ * that the callout uses. */
 CALLOUT_IMPORT(log) int32_t callout_log(int32_t level, const void *text, uint32_t len);
 CALLOUT_IMPORT(random) int32_t callout_random(void *buf, uint32_t len);
 CALLOUT_IMPORT(wall) int64_t callout_wall(void);
@@ -504,6 +506,12 @@ CALLOUT_IMPORT(metric_add) int32_t callout_metric_add(const void *name, uint32_t
 CALLOUT_IMPORT(cidr_match) int32_t callout_cidr_match(uint32_t set);
 CALLOUT_IMPORT(table_lookup) int32_t callout_table_lookup(uint32_t table);
 CALLOUT_IMPORT(dns_names) int32_t callout_dns_names(void *buf, uint32_t cap);
+
+#ifndef __wasm__
+CALLOUT_C uint32_t callout_granted(void);
+#else
+
+#define CALLOUT_EXPORT(name) CALLOUT_C __attribute__((export_name(#name)))
 
 static struct {
     CALLOUT_ALIGNED(CALLOUT_BLOCK_ALIGN) uint8_t block[CALLOUT_BLOCK_SIZE];

@@ -37,10 +37,11 @@ var languages = []language{
 		"c/example/split.wasm":                  {"clang --target=wasm32 -O3 -msimd128 -std=c11 -Wall -Wextra -Werror " + link + " -Ic c/example/split.c -o OUT"},
 		"../plugins/sni-router/sni-router.wasm": {"clang --target=wasm32 -O3 -std=c11 -Wall -Wextra -Werror " + link + " -Ic ../plugins/sni-router/sni-router.c -o OUT"},
 	}, []string{"clang -Wall -Wextra -Werror -Ic c/example/split_test.c -o OUT", "OUT",
+		"clang -std=c11 -Wall -Wextra -Werror -Ic tck/c/host_test.c -o OUT", "OUT",
 		"gcc -Wall -Wextra -Werror -fsanitize=address,undefined -Ic ../plugins/sni-router/sni-router_test.c -o OUT", "OUT"}},
 	{"cpp", onPath("clang++", "clang version 14", "clang"), map[string][]string{
 		"tck/cpp/mirror.wasm": {"clang++ --target=wasm32 -O2 -std=c++17 -fno-exceptions -fno-rtti -Wall -Wextra -Wno-missing-field-initializers -Werror " + link + " -Ic tck/cpp/mirror.cc -o OUT"},
-	}, nil},
+	}, []string{"clang++ -x c++ -std=c++17 -Wall -Wextra -Wno-missing-field-initializers -Werror -Ic tck/c/host_test.c -o OUT", "OUT"}},
 	{"rust", rustc, map[string][]string{
 		"tck/rust/mirror.wasm":                  {rustLib, rustGuest + "tck/rust/mirror.rs -o OUT"},
 		"rust/examples/split.wasm":              {rustLib, rustGuest + "rust/examples/split.rs -o OUT"},
