@@ -31,7 +31,7 @@ func Listen(ctx context.Context, client *wsk.Client, addr string) (*Listener, er
 	}
 	at, err := netip.ParseAddrPort(addr)
 	if err != nil {
-		return nil, fmt.Errorf("wsk: listen: %w", err)
+		return nil, fmt.Errorf("wsk: listen %q: expected an address and a port, such as 127.0.0.1:0: %w", addr, err)
 	}
 	r := newRequest()
 	s, err := r.open(ctx, client, at.Addr(), wsk.ListenSocket)

@@ -3,6 +3,7 @@ package wsknet_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -58,6 +59,14 @@ func TestWithoutAClientThereIsAnErrorAndNoPanic(t *testing.T) {
 	require.EqualError(t, err, "wsk: listen: a wsk.Client is required")
 	_, err = new(wsknet.Dialer).DialContext(t.Context(), "tcp", "localhost:1")
 	require.EqualError(t, err, "wsk: dial tcp localhost:1: a wsk.Client is required")
+}
+
+func TestListenSaysWhatItExpects(t *testing.T) {
+	c, _ := open(t)
+	for _, at := range []string{":0", "localhost:0", "127.0.0.1", ""} {
+		_, err := wsknet.Listen(t.Context(), c, at)
+		require.ErrorContains(t, err, fmt.Sprintf("wsk: listen %q: expected an address and a port, such as 127.0.0.1:0: ", at))
+	}
 }
 
 func TestAClosedClientIsClosedAsInPackageNet(t *testing.T) {
