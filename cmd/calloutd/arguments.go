@@ -150,7 +150,9 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("--%s %q: %w", invalid.GetFlag().Name, invalid.GetValue(), err)
 	case errors.As(err, &unknown) && cmd.Flags().Lookup(unknown.GetSpecifiedShortnames()) != nil:
 		err = fmt.Errorf("there is no flag -%s%s", unknown.GetSpecifiedName(), didYouMean("--"+unknown.GetSpecifiedShortnames()))
-	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
+		err = fmt.Errorf("there is no flag -%s", unknown.GetSpecifiedName())
+	case errors.As(err, &unknown):
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
 		near := didYouMean(policyfile.Nearest("--"+unknown.GetSpecifiedName(), names))
