@@ -30,7 +30,6 @@ type Attachment struct {
 	opts      Options
 	version   version
 	objs      bpf.RedirectObjects
-	links     []link.Link
 	events    *ringbuf.Reader
 	strangers *ringbuf.Reader
 	budget    *carry.Budget
@@ -45,6 +44,11 @@ type Attachment struct {
 
 	carried   atomic.Int32 // connections that are under way
 	byProgram atomic.Bool  // the policy has conditions on programs
+
+	linking sync.Mutex
+	links   []link.Link
+	to      uint64 // the cgroup that they are of
+	drained bool   // there are no more
 
 	mu         sync.Mutex
 	generation uint32
@@ -96,7 +100,10 @@ func attach(ctx context.Context, opts Options, v version) (_ *Attachment, err er
 	if err := a.attach(); err != nil {
 		return nil, err
 	}
-	return a, a.meetItself()
+	if err := a.meetItself(); err != nil {
+		return nil, err
+	}
+	return a, a.remain()
 }
 
 const nowhere = ^uint64(0) // no cgroup
@@ -177,10 +184,7 @@ func (a *Attachment) Datagrams() enforce.DatagramStats { return a.budget.Stats()
 // it they stay, and what needs an answer is refused until the next Attach.
 func (a *Attachment) Close() error {
 	a.cancel()
-	errs := []error{a.leave()}
-	for _, l := range slices.Backward(a.links) {
-		errs = append(errs, l.Close())
-	}
+	errs := []error{a.leave(), a.detach()}
 	if a.strangers != nil {
 		errs = append(errs, a.strangers.Close())
 	}
@@ -217,14 +221,28 @@ func (a *Attachment) leave() error {
 	return errors.Join(a.objs.Configs.Put(uint32(0), c), a.forgetHomes())
 }
 
-// Drain detaches the programs and waits until the connections that are carried have
-// ended, or ctx has. Pinned programs stay.
-func (a *Attachment) Drain(ctx context.Context) error {
+// detach takes the links away, for good.
+func (a *Attachment) detach() error {
+	a.linking.Lock()
+	defer a.linking.Unlock()
+	a.drained = true
+	return a.unlink()
+}
+
+// unlink takes the links away. a.linking is held.
+func (a *Attachment) unlink() error {
 	var errs []error
 	for _, l := range slices.Backward(a.links) { // What others need goes last.
 		errs = append(errs, l.Close())
 	}
 	a.links = nil
+	return errors.Join(errs...)
+}
+
+// Drain detaches the programs and waits until the connections that are carried have
+// ended, or ctx has. Pinned programs stay.
+func (a *Attachment) Drain(ctx context.Context) error {
+	errs := []error{a.detach()}
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
 	for {

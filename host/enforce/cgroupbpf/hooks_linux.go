@@ -46,6 +46,7 @@ func (a *Attachment) attach() error {
 			return errors.Join(err, old.close())
 		}
 	}
+	a.to = id
 	return old.discard(a.pinDir())
 }
 
