@@ -526,6 +526,25 @@ func TestDialByName(t *testing.T) {
 	}
 }
 
+// A resolver that does not answer is asked no longer when the dial's context ends.
+func TestDialEndsWhileItsNameIsLookedUp(t *testing.T) {
+	resolver := net.DefaultResolver
+	defer func() { net.DefaultResolver = resolver }()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 8)
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(asked context.Context, _, _ string) (net.Conn, error) {
+		cancel()
+		<-asked.Done()
+		ended <- asked.Err()
+		return nil, asked.Err()
+	}}
+	d := &wsknet.Dialer{Client: wsktest.Open(t, wsk.Debug{}).Client}
+	_, err := d.DialContext(ctx, "tcp", "slow.example:80")
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, context.Canceled, <-ended, "not its own time-out")
+}
+
 func TestDialRefusesWhatIsNoAddress(t *testing.T) {
 	c, _ := open(t)
 	for addr, want := range map[string]string{

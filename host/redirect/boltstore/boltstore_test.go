@@ -481,3 +481,15 @@ func TestOnlyAFileIsOpened(t *testing.T) {
 	_, err = boltstore.Open(boltstore.Options{Path: t.TempDir()})
 	require.ErrorContains(t, err, "it is no file (mode d")
 }
+
+// RED-SIO-03: what was promised of a connection is not changed in a store that keeps
+// nothing any more.
+func TestAClosedStoreReplacesNothing(t *testing.T) {
+	p := path(t)
+	s := open(t, boltstore.Options{Path: p})
+	require.NoError(t, s.Put(hop(1, 0)))
+	require.NoError(t, s.Close())
+	require.ErrorContains(t, s.Put(hop(2, 0)), "closed")
+	require.ErrorContains(t, s.Replace(hop(1, 9)), "closed")
+	require.Equal(t, []*redirect.Hop{hop(1, 0)}, found(t, p))
+}
