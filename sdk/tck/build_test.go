@@ -115,8 +115,10 @@ func (l *language) tools(t *testing.T) map[string]string {
 
 // TestCommitted builds every guest and compares it with the committed module.
 func TestCommitted(t *testing.T) {
+	t.Parallel() // Most compilers are one thread.
 	for _, tc := range languages {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			tools := tc.tools(t)
 			for module, commands := range tc.modules {
 				tmp := t.TempDir()
@@ -150,6 +152,7 @@ func TestEveryPolicyIsCoveredByItsCases(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it compiles with every language")
 	}
+	t.Parallel()
 	builds := t.TempDir()
 	plugins := 0
 	for _, tc := range languages {
@@ -175,11 +178,13 @@ func TestEveryPolicyIsCoveredByItsCases(t *testing.T) {
 
 // TestExamples runs the table tests of each language's example natively.
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	for _, tc := range languages {
 		if tc.native == nil {
 			continue
 		}
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			tools, tmp := tc.tools(t), t.TempDir()
 			for _, c := range tc.native {
 				run(t, c, tools, tmp, filepath.Join(tmp, "test"))

@@ -57,8 +57,10 @@ var (
 // The program that a README shows first is built by the README's commands, and does
 // what it says: it is the first thing that somebody tries.
 func TestReadmesShowAPolicyThatBuildsAndDecides(t *testing.T) {
+	t.Parallel()
 	for _, n := range newcomers {
 		t.Run(n.language, func(t *testing.T) {
+			t.Parallel()
 			l := language{name: n.language, find: n.tools}
 			tools, dir := l.tools(t), t.TempDir()
 			sdk, err := filepath.Abs("..")
@@ -73,6 +75,7 @@ func TestReadmesShowAPolicyThatBuildsAndDecides(t *testing.T) {
 		})
 	}
 	t.Run("js", func(t *testing.T) {
+		t.Parallel()
 		engine, err := os.ReadFile("../js/engine.wasm")
 		require.NoError(t, err)
 		wasm, err := project.WithScript(engine, []byte(program.FindStringSubmatch(readme(t, "js"))[1]))
@@ -96,7 +99,7 @@ func build(t *testing.T, dir string, commands [][]string, tools map[string]strin
 	for _, c := range commands {
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.TrimSpace(c[1]))
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "GOFLAGS=", "GOWORK=off")
+		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "GOFLAGS=-trimpath", "GOWORK=off")
 		msg, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s\n%s", c[1], msg)
 		if wasm, err := os.ReadFile(filepath.Join(dir, "policy.wasm")); err == nil {

@@ -13,6 +13,7 @@ import (
 )
 
 func TestMirrors(t *testing.T) {
+	t.Parallel()
 	for _, g := range []struct {
 		language string
 		opts     tck.Options
@@ -25,12 +26,14 @@ func TestMirrors(t *testing.T) {
 		{"wat", tck.Options{}},
 	} {
 		t.Run(g.language, func(t *testing.T) {
+			t.Parallel()
 			wasm, err := os.ReadFile(filepath.Join(g.language, "mirror.wasm"))
 			require.NoError(t, err)
 			tck.Run(t, wasm, g.opts)
 		})
 	}
 	t.Run("js", func(t *testing.T) {
+		t.Parallel()
 		engine, err := os.ReadFile("../js/engine.wasm")
 		require.NoError(t, err)
 		script, err := os.ReadFile("js/mirror.js")
@@ -40,6 +43,7 @@ func TestMirrors(t *testing.T) {
 		tck.Run(t, wasm, tck.Options{Interprets: true})
 	})
 	t.Run("go", func(t *testing.T) { // too large to be committed
+		t.Parallel()
 		out := filepath.Join(t.TempDir(), "mirror.wasm")
 		cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-buildmode=c-shared", "-o", out, "./go")
 		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")

@@ -15,6 +15,7 @@ import (
 // What an editor is told of JavaScript marks the mistakes of uses.ts and nothing else
 // there, and nothing in what calloutd new begins with.
 func TestTypeScriptReadsTheDeclarations(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("node"); err != nil {
 		absent(t, err.Error())
 	}
