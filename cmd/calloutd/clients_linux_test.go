@@ -126,7 +126,7 @@ func echoes(t *testing.T) string {
 func static(t *testing.T) string {
 	t.Helper()
 	exe := filepath.Join(t.TempDir(), "client")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", exe, "./testdata/client")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", exe, "./testdata/client")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)

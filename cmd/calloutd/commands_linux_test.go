@@ -103,7 +103,7 @@ func TestCommandsInDocuments(t *testing.T) {
 	}
 	// A calloutd that is not a test: the race detector would only make it slow.
 	bin := t.TempDir()
-	script(t, `go build -trimpath -o "$1/calloutd" ../../cmd/calloutd`, bin)
+	script(t, `CGO_ENABLED=0 go build -trimpath -o "$1/calloutd" ../../cmd/calloutd`, bin)
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	var done, used sync.Map
 	t.Run("of", func(t *testing.T) {

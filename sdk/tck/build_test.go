@@ -169,7 +169,7 @@ func TestEveryPolicyIsCoveredByItsCases(t *testing.T) {
 	}
 	require.Greater(t, plugins, 5)
 	cmd := exec.CommandContext(t.Context(), "go", "run", "-trimpath", "./cmd/calloutd", "test", "--min", "90", "--builds", builds, "plugins", "examples")
-	cmd.Dir = "../.."
+	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.NotContains(t, string(out), "not known")
