@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -27,19 +28,24 @@ func TestAnswersAreRepeatedInOrderForEachCalloutAndCall(t *testing.T) {
 	require.EqualValues(t, 1, r.Next("b", "wall").Result)
 }
 
-// A flight file that somebody else made can have an entry with as many answers as it may: they
-// are repeated in milliseconds, also where a callout does not ask for what comes first.
-func TestManyAnswersAreRepeatedFast(t *testing.T) {
-	answers := make([]journal.Answer, 1<<16)
-	for i := range answers {
-		answers[i] = journal.Answer{Callout: "a", Call: map[bool]string{false: "wall", true: "kv_get"}[i >= len(answers)/2]}
+// BenchmarkNext is what it takes to repeat an answer, of few and of as many as an entry of a
+// flight file may have, where a callout does not ask for those that come first.
+func BenchmarkNext(b *testing.B) {
+	for _, n := range []int{64, 1 << 16} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			answers := make([]journal.Answer, n)
+			for i := range answers {
+				answers[i] = journal.Answer{Callout: "a", Call: map[bool]string{false: "wall", true: "kv_get"}[i >= n/2]}
+			}
+			for b.Loop() {
+				r := journal.Replay(answers, time.Time{}, 0)
+				for range n / 2 {
+					require.NotNil(b, r.Next("a", "kv_get"))
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n/2), "ns/answer")
+		})
 	}
-	r, began := journal.Replay(answers, time.Time{}, 0), time.Now()
-	for range len(answers) / 2 {
-		require.NotNil(t, r.Next("a", "kv_get"))
-	}
-	require.Nil(t, r.Next("a", "kv_get"))
-	require.Less(t, time.Since(began), 3*time.Second)
 }
 
 func TestRandomBytesOfAReplayAreAFunctionOfItsSeed(t *testing.T) {
