@@ -16,6 +16,9 @@ import (
 // has begun to connect. The connection has been let go: its record must stay.
 var ErrInProgress = errors.New("ale: connection in progress")
 
+// ErrNoDestination is a connection or datagram to no address: nothing can be decided about it.
+var ErrNoDestination = errors.New("ale: no address to connect or send to")
+
 // A Target is where a connection is let go to.
 type Target struct {
 	Remote netip.AddrPort
@@ -76,6 +79,9 @@ func (s *Socket) Connect(ctx context.Context, remote netip.AddrPort, connect Con
 
 // connect is Connect of an operation, nil for a socket whose owner looks after aborts.
 func (s *Socket) connect(ctx context.Context, op *operation, remote netip.AddrPort, connect ConnectFunc) (*Flow, error) {
+	if !remote.IsValid() {
+		return nil, ErrNoDestination
+	}
 	remote = s.destination(remote)
 	if err := s.ensureBound(ctx, remote); err != nil {
 		return nil, err

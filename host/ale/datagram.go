@@ -85,7 +85,8 @@ func (s *Socket) authorizes() {
 // SendTo decides a datagram that is about to be sent and says where it goes. The
 // first one of a flow is taken through CONNECT_REDIRECT, AUTH_CONNECT and
 // FLOW_ESTABLISHED (ALE-LAY-04), and created is true; the records of a redirected
-// flow are kept before SendTo returns. A zero remote is the connected one.
+// flow are kept before SendTo returns. A zero remote is the connected one,
+// and ErrNoDestination on a socket that is not connected.
 func (s *Socket) SendTo(ctx context.Context, remote netip.AddrPort) (to netip.AddrPort, f *Flow, created bool, err error) {
 	if !remote.IsValid() {
 		s.mu.Lock()
@@ -96,6 +97,9 @@ func (s *Socket) SendTo(ctx context.Context, remote netip.AddrPort) (to netip.Ad
 }
 
 func (s *Socket) send(ctx context.Context, remote netip.AddrPort, m *ICMPMessage) (to netip.AddrPort, f *Flow, created bool, err error) {
+	if !remote.IsValid() {
+		return to, nil, false, ErrNoDestination
+	}
 	remote = s.destination(remote)
 	p := newPeer(remote, m)
 	if f, err = s.find(p); err != nil {

@@ -69,3 +69,25 @@ func TestDestinationIsWhereItArrives(t *testing.T) {
 		}
 	}
 }
+
+// What has no address is not decided, and does not pass.
+func TestNothingGoesToNoAddress(t *testing.T) {
+	for _, protocol := range []uint8{fwps.ProtocolTCP, fwps.ProtocolUDP, fwps.ProtocolICMP} {
+		p := &policy{}
+		e, _, _ := enforcer(p)
+		in := app().in
+		in.Protocol = protocol
+		s := e.NewSocket(in)
+		_, err := s.Connect(t.Context(), netip.AddrPort{}, func(context.Context, ale.Target) (netip.AddrPort, error) {
+			t.Error("it connects")
+			return client, nil
+		})
+		require.ErrorIs(t, err, ale.ErrNoDestination)
+		_, _, _, err = s.SendTo(t.Context(), netip.AddrPort{})
+		require.ErrorIs(t, err, ale.ErrNoDestination)
+		_, _, _, err = s.SendICMP(t.Context(), netip.Addr{}, ale.ICMPMessage{})
+		require.ErrorIs(t, err, ale.ErrNoDestination)
+		require.Empty(t, p.seen)
+		s.Close()
+	}
+}
