@@ -3,46 +3,17 @@
 package cgroupbpf
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 )
-
-// lines are what an attachment tells.
-type lines struct {
-	mu  sync.Mutex
-	all []string
-}
-
-func (l *lines) logf(format string, args ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all = append(l.all, fmt.Sprintf(format, args...))
-}
-
-// has waits for a line, and takes it out.
-func (l *lines) has(t *testing.T, part string) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		i := slices.IndexFunc(l.all, func(line string) bool { return strings.Contains(line, part) })
-		if i >= 0 {
-			l.all = slices.Delete(l.all, i, i+1)
-		}
-		return i >= 0
-	}, time.Minute, time.Millisecond, part)
-}
 
 // A service manager removes the cgroup of a service that has ended, and makes another one at
 // the same path when it starts again: that is decided, too.
@@ -54,10 +25,10 @@ func TestCgroupThatIsMadeAgain(t *testing.T) {
 				if pins {
 					s.pin(t)
 				}
-				var told lines
+				var told enforcetest.Told
 				top := s.cgroup
 				s.cgroup = filepath.Join(top, "a", "b")
-				s.opts.Cgroup, s.opts.Logf = s.cgroup, told.logf
+				s.opts.Cgroup, s.opts.Logf = s.cgroup, told.Logf
 				require.NoError(t, os.MkdirAll(s.cgroup, 0o755))
 				a := s.attach(t)
 				to := greet(t, "tcp4", "127.0.0.1:0", "hello", nil)
@@ -66,12 +37,12 @@ func TestCgroupThatIsMadeAgain(t *testing.T) {
 					for n, dir := 0, s.cgroup; n <= above; n, dir = n+1, filepath.Dir(dir) {
 						(&site{cgroup: dir}).remove(t)
 					}
-					told.has(t, "was removed: nothing is decided until it is made again")
+					told.Has(t, "was removed: nothing is decided until it is made again")
 					for _, dir := range []string{top, filepath.Join(top, "a"), s.cgroup} {
 						require.NoError(t, os.MkdirAll(dir, 0o755))
 						time.Sleep(20 * time.Millisecond) // It may have looked in between.
 					}
-					told.has(t, "was made again, and is decided from now on")
+					told.Has(t, "was made again, and is decided from now on")
 				}
 				require.NoError(t, a.Close())
 				if pins {
@@ -81,7 +52,7 @@ func TestCgroupThatIsMadeAgain(t *testing.T) {
 				s.remove(t)
 				(&site{cgroup: filepath.Dir(s.cgroup)}).remove(t)
 				s.cgroup = top
-				require.Empty(t, told.all)
+				told.Nothing(t)
 			})
 		}
 	}

@@ -3,42 +3,15 @@
 package nftgateway
 
 import (
-	"fmt"
 	"net/netip"
-	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 )
-
-// lines collects what a gateway tells.
-type lines struct {
-	mu  sync.Mutex
-	all []string
-}
-
-func (h *lines) logf(format string, args ...any) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.all = append(h.all, fmt.Sprintf(format, args...))
-}
-
-// has waits for a line, and forgets what was told.
-func (h *lines) has(t *testing.T, part string) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		told := strings.Contains(strings.Join(h.all, "\n"), part)
-		if told {
-			h.all = nil
-		}
-		return told
-	}, waitTime, pollTime, part)
-}
 
 // A rule for routes of another tool that comes before has what is transparent lost: that is
 // told, at the start and when it is made later, and what helps does.
@@ -54,9 +27,9 @@ func TestRulesForRoutesThatComeBeforeAreTold(t *testing.T) {
 			require.NoError(t, netlink.RuleAdd(r))
 			return r
 		}
-		var told lines
+		var told enforcetest.Told
 		start := func(transparent bool) *Gateway {
-			g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: deciding(t, netip.AddrPort{}), Transparent: transparent, Logf: told.logf})
+			g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: deciding(t, netip.AddrPort{}), Transparent: transparent, Logf: told.Logf})
 			require.NoError(t, err)
 			return g
 		}
@@ -73,18 +46,18 @@ func TestRulesForRoutesThatComeBeforeAreTold(t *testing.T) {
 		early := other(unix.AF_INET, 50, func(r *netlink.Rule) { r.IifName = "in" })
 		g := start(false)
 		require.NoError(t, g.Close())
-		require.Empty(t, told.all)
+		told.Nothing(t)
 		g = start(true)
-		told.has(t, "what they take is lost (ip -4 rule show priority 50): give them a priority of more than 100")
+		told.Has(t, "what they take is lost (ip -4 rule show priority 50): give them a priority of more than 100")
 		other(unix.AF_INET6, 99, nil)
-		told.has(t, "(ip -4 rule show priority 50, ip -6 rule show priority 99)")
+		told.Has(t, "(ip -4 rule show priority 50, ip -6 rule show priority 99)")
 		require.NoError(t, netlink.RuleDel(early))
 		early.Priority = 101
 		require.NoError(t, netlink.RuleAdd(early))
 		got, err := get(n.dial(n.inside, "tcp4", permitted))
 		require.NoError(t, err)
 		require.Equal(t, "80", got)
-		told.has(t, "(ip -6 rule show priority 99)")
+		told.Has(t, "(ip -6 rule show priority 99)")
 		require.NoError(t, g.Close())
 	})
 }
@@ -93,8 +66,8 @@ func TestRulesForRoutesThatComeBeforeAreTold(t *testing.T) {
 // does when it starts anew, are put back.
 func TestRoutesOfMarkedPacketsArePutBack(t *testing.T) {
 	router(t, func(n *network) {
-		var told lines
-		o := Options{Interfaces: []string{"in"}, ALE: deciding(t, netip.AddrPort{}), Transparent: true, Logf: told.logf}
+		var told enforcetest.Told
+		o := Options{Interfaces: []string{"in"}, ALE: deciding(t, netip.AddrPort{}), Transparent: true, Logf: told.Logf}
 		permitted := n.serveAt("tcp4", "198.18.1.2:80", "80")
 		g, err := Start(t.Context(), o)
 		require.NoError(t, err)
@@ -108,7 +81,7 @@ func TestRoutesOfMarkedPacketsArePutBack(t *testing.T) {
 		} {
 			for family := range everything {
 				require.NoError(t, take(family), what)
-				told.has(t, "somebody took the rule or the route of marked packets away")
+				told.Has(t, "somebody took the rule or the route of marked packets away")
 				_, rules, routes := state(t)
 				require.Equal(t, []int{2, 2}, []int{rules, routes}, what)
 			}
