@@ -195,11 +195,7 @@ func TestDatagramsThatGoNowhereAreRefused(t *testing.T) {
 
 // They go by way of a SOCKS proxy, too.
 func TestDatagramsByWayOfSOCKS(t *testing.T) {
-	danted, err := exec.LookPath("danted")
-	if err != nil {
-		require.Empty(t, os.Getenv("CI"), "danted is missing in CI")
-		t.Skip(err)
-	}
+	danted := need(t, "danted")
 	router(t, func(n *network) {
 		const at = "127.0.0.1:1080"
 		dir := t.TempDir()
