@@ -289,3 +289,21 @@ func saysWhatHelps(t *testing.T, err error) {
 	assert.ErrorIs(t, err, enforce.ErrNotSupported)
 	assert.Regexp(t, `^a gateway of this user is not supported on this system: nftgateway: [^\n]*operation not permitted: run it as root, or with CAP_NET_ADMIN$`, err.Error())
 }
+
+// That it takes its rules away, and hears of that, comes together with its end.
+func TestClosedGatewayHasNoDescriptors(t *testing.T) {
+	router(t, func(n *network) {
+		o := Options{Interfaces: []string{"in"}, ALE: permitAll(), Transparent: true, Logf: t.Logf}
+		again := func() {
+			g, err := Start(t.Context(), o)
+			require.NoError(t, err)
+			require.NoError(t, g.Close())
+		}
+		again() // What a process has once and for all, it has now.
+		before := enforcetest.Held(t)
+		for range 40 {
+			again()
+		}
+		before.NoMore(t, 4<<20)
+	})
+}

@@ -34,7 +34,11 @@ func (g *Gateway) watch(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("nftgateway: listen for changes: %w", err), here.Close())
 		}
 		stop := context.AfterFunc(ctx, s.Close)
-		g.wg.Go(func() { defer stop(); g.hear(ctx, s, changed) })
+		g.wg.Go(func() {
+			defer s.Close() // It may hear of ctx before that does.
+			defer stop()
+			g.hear(ctx, s, changed)
+		})
 	}
 	g.wg.Go(func() {
 		defer here.Close()
