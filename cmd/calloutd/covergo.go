@@ -55,7 +55,7 @@ func isProgram(ctx context.Context, folder string) bool {
 // goTool runs the go command for callouts.
 func goTool(ctx context.Context, folder string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir, cmd.Env = folder, append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	cmd.Dir, cmd.Env = folder, append(os.Environ(), project.GoEnv...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()

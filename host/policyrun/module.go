@@ -69,7 +69,7 @@ func GoBuild(ctx context.Context, folder string, flags ...string) ([]byte, error
 	args = slices.Insert(args, 2, flags...) // after go build
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = folder
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	cmd.Env = append(os.Environ(), project.GoEnv...)
 	msg, err := cmd.CombinedOutput()
 	switch {
 	case errors.Is(err, exec.ErrNotFound):

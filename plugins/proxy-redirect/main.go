@@ -17,7 +17,7 @@ import (
 	"github.com/calloutd/calloutd/sdk/go/sockaddr"
 )
 
-//go:generate env GOOS=wasip1 GOARCH=wasm go build -trimpath -buildvcs=false "-ldflags=-s -w -buildid=" -buildmode=c-shared -o proxy-redirect.wasm .
+//go:generate env GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 go build -trimpath -buildvcs=false "-ldflags=-s -w -buildid=" -buildmode=c-shared -o proxy-redirect.wasm .
 
 func init() { callout.Register(new(policy)) }
 

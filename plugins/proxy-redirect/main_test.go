@@ -84,7 +84,7 @@ func TestConfigureRefuses(t *testing.T) {
 func TestCommittedModule(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "x.wasm")
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-buildmode=c-shared", "-o", out, ".")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
 	msg, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", msg)
 	built, err := os.ReadFile(out)

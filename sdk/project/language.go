@@ -52,9 +52,12 @@ const rustFlags = " --edition 2021 -C opt-level=3 -C panic=abort -C target-featu
 // GoBuild gives the same module everywhere.
 var GoBuild = []string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-buildmode=c-shared", "-o", "OUT", "."}
 
-// goEnv is what GoBuild needs. A workspace around the project is none of its
-// business.
-var goEnv = []string{"GOOS=wasip1", "GOARCH=wasm", "GOWORK=off"}
+// GoEnv is what GoBuild needs. Go writes into the module whether cgo is on, which
+// means nothing there.
+var GoEnv = []string{"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0"}
+
+// goEnv is that of a project: a workspace around it is none of its business.
+var goEnv = append([]string{"GOWORK=off"}, GoEnv...)
 
 var (
 	clang = Tool{Name: "clang", At: []string{"clang"}, Install: "clang 14 or later with the target wasm32 (Debian: apt-get install clang)", check: clangTarget}
@@ -70,7 +73,7 @@ var Languages = []Language{
 		"rustc --crate-type lib --crate-name callout"+rustFlags+"sdk/src/lib.rs -o TMP/libcallout.rlib",
 		"rustc --crate-type cdylib --crate-name policy -C strip=debuginfo -C linker=wasm-ld"+rustFlags+"--extern callout=TMP/libcallout.rlib policy.rs -o OUT"),
 		Tools: []Tool{{Name: "rustc", At: []string{"rustc", "/usr/bin/rustc"}, check: rustTarget,
-			Install: "rustc 1.63 or later with the target wasm32-unknown-unknown (Debian: apt-get install rustc libstd-rust-dev-wasm32; rustup: rustup target add wasm32-unknown-unknown)"}, lld},
+			Install: "rustc 1.63 or later with the target wasm32-unknown-unknown (Debian: apt-get install rustc libstd-rust-dev-wasm32; with rustup: rustup target add wasm32-unknown-unknown)"}, lld},
 		Kit: "sdk", Vendor: map[string]string{"rust/Cargo.toml": "Cargo.toml", "rust/src": "src", "rust/examples/split.rs": "examples/split.rs"}},
 	{Name: "c", Title: "C", Main: "policy.c", Words: Words{`callout_permit()`, `callout_block("why")`, `callout_continue()`, `callout_redirect4(127, 0, 0, 1, port, pid)`}, API: "`sdk/callout.h`; `sdk/callout_json.h` reads a configuration", Ask: "`#define CALLOUT_REQUIRED CALLOUT_CAP_KV`, say, before the include", Build: words("clang -c --target=wasm32 -O3 -std=c11"+clangFlags+"policy.c -o TMP/policy.o", clangLink),
 		Tools: []Tool{clang, lld}, Kit: "sdk", Vendor: map[string]string{"c/callout.h": "callout.h", "c/callout_json.h": "callout_json.h"}},

@@ -189,8 +189,11 @@ func TestToolsThatCannotDoItAreMissing(t *testing.T) {
 		{"c", "clang", "echo 'x86-64'", "it has no target wasm32"},
 		{"zig", "zig", "echo 0.14.1", "it is 0.14.1, and the language changed since 0.11"},
 		{"go", "go", "echo go1.21.3", "it is go1.21.3"},
-		{"rust", "rustc", "echo /nowhere", "it has no target wasm32-unknown-unknown"},
+		{"rust", "rustc", "echo /nowhere/lib/rustlib/wasm32-unknown-unknown/lib", "it has no target wasm32-unknown-unknown: apt-get install libstd-rust-dev-wasm32"},
+		{"rust", "rustc", "echo /home/me/.rustup/toolchains/stable-x86_64-unknown-linux-gnu/lib/rustlib/wasm32-unknown-unknown/lib",
+			"it has no target wasm32-unknown-unknown: rustup target add --toolchain stable-x86_64-unknown-linux-gnu wasm32-unknown-unknown"},
 		{"rust", "rustc", "exit 1", "exit status 1"},
+		{"rust", "rustc", "echo 'error: no default toolchain' >&2; echo more >&2; exit 1", "rustc: error: no default toolchain)"},
 	} {
 		bin, dir := t.TempDir(), t.TempDir()
 		t.Setenv("PATH", bin)
@@ -202,4 +205,21 @@ func TestToolsThatCannotDoItAreMissing(t *testing.T) {
 		_, err := l.Find(t.Context(), dir)
 		require.ErrorContains(t, err, c.want)
 	}
+}
+
+// Of compilers that all cannot do it, each is told what it lacks: people repair the one that
+// they chose.
+func TestEachToolThatCannotDoItSaysWhy(t *testing.T) {
+	one, two := t.TempDir(), t.TempDir()
+	l := *project.ByName("rust") // a copy
+	l.Tools = []project.Tool{l.Tools[0]}
+	l.Tools[0].At = nil
+	for _, bin := range []string{one, two} {
+		at := filepath.Join(bin, "rustc")
+		require.NoError(t, os.WriteFile(at, []byte("#!/bin/sh\necho /nowhere\n"), 0o755))
+		l.Tools[0].At = append(l.Tools[0].At, at)
+	}
+	_, err := l.Find(t.Context(), t.TempDir())
+	require.ErrorContains(t, err, one)
+	require.ErrorContains(t, err, two)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -14,9 +15,10 @@ import (
 // A check says why a tool that is there cannot be used.
 type check func(ctx context.Context, path string) error
 
-// find looks for a tool; the first that works is taken.
+// find looks for a tool; the first that works is taken. If none does, the error has
+// what is wrong with each.
 func (t *Tool) find(ctx context.Context, dir string) (string, error) {
-	why := errors.New("not found")
+	var why []string
 	for _, at := range t.At {
 		path := at
 		if strings.ContainsRune(at, '/') && !filepath.IsAbs(at) {
@@ -33,18 +35,27 @@ func (t *Tool) find(ctx context.Context, dir string) (string, error) {
 		}
 		if t.check != nil {
 			if err := t.check(ctx, path); err != nil {
-				why = fmt.Errorf("%s: %w", path, err)
+				why = append(why, fmt.Sprintf("%s: %v", path, err))
 				continue
 			}
 		}
 		return filepath.Abs(path)
 	}
-	return "", why
+	if why == nil {
+		return "", errors.New("not found")
+	}
+	return "", errors.New(strings.Join(why, "; "))
 }
 
-// ask runs a tool for what it prints.
+// ask runs a tool for what it prints. Where it says why it fails, as rustup does that has
+// no toolchain, that is in the error.
 func ask(ctx context.Context, path string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, path, args...).Output()
+	var exited *exec.ExitError
+	if errors.As(err, &exited) && len(exited.Stderr) > 0 {
+		said, _, _ := strings.Cut(strings.TrimSpace(string(exited.Stderr)), "\n")
+		return "", errors.New(said)
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", strings.Join(args, " "), err)
 	}
@@ -85,9 +96,19 @@ func rustTarget(ctx context.Context, path string) error {
 		return err
 	}
 	if _, err := os.Stat(dir); err != nil {
-		return errors.New("it has no target wasm32-unknown-unknown")
+		return errors.New("it has no target wasm32-unknown-unknown: " + addTarget(dir))
 	}
 	return nil
+}
+
+// addTarget says how the target comes to the compiler whose library would be in dir. One of
+// rustup has its own folder, and may not be the toolchain that rustup would add it to unasked.
+func addTarget(dir string) string {
+	parts := strings.Split(filepath.ToSlash(dir), "/")
+	if at := slices.Index(parts, "toolchains"); at >= 0 && at+1 < len(parts) {
+		return "rustup target add --toolchain " + parts[at+1] + " wasm32-unknown-unknown"
+	}
+	return "apt-get install libstd-rust-dev-wasm32, or the package that your system has in its place"
 }
 
 func zigVersion(ctx context.Context, path string) error {
