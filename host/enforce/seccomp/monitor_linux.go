@@ -40,7 +40,11 @@ func newMonitor() (m monitor, err error) {
 		m.file.Close()
 		return m, fmt.Errorf("seccomp: an epoll set: %w", err)
 	}
-	return m, m.add(m.event, unix.EPOLLIN|unix.EPOLLET)
+	if err = m.add(m.event, unix.EPOLLIN|unix.EPOLLET); err != nil {
+		m.close()
+		return m, os.NewSyscallError("epoll_ctl", err)
+	}
+	return m, nil
 }
 
 func (m monitor) close() { m.file.Close(); unix.Close(m.event) }
@@ -143,7 +147,7 @@ func (s *supervisor) look(last int64, now time.Time) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stopped := s.stopped.Load()
-	if stopped && len(s.threads)+len(s.parked) == 0 {
+	if stopped && !s.working() {
 		return -1
 	}
 	for _, w := range s.parked {

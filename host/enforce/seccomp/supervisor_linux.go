@@ -103,22 +103,23 @@ func homeNetns() (uint64, error) {
 // stop makes the workers end and gives up the listener: calls that are still
 // trapped fail with ENOSYS. It does not wait long for an ALE that does not return.
 func (s *supervisor) stop() {
+	s.mu.Lock() // Until it has looked, watch closes nothing.
 	s.stopped.Store(true)
+	s.monitor.poke()
+	s.mu.Unlock()
 	s.cancel(nil)
 	if s.l.fd == 0 { // It never served.
 		s.monitor.close()
 		return
 	}
-	s.monitor.poke()
 	told := s.underway.stop()
 	late, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	select {
 	case <-s.watched:
 	case <-late.Done():
+		s.giveUp()
 		s.opts.Logf("seccomp: %d decisions did not end", s.busy.Load())
-		// The number stays taken, as those workers still use it.
-		_ = unix.Dup3(s.monitor.event, s.l.fd, unix.O_CLOEXEC)
 	}
 	select {
 	case <-told:
@@ -128,12 +129,26 @@ func (s *supervisor) stop() {
 	s.log.Close()
 }
 
+// giveUp closes the listener while there are workers. The number stays taken, as they still
+// use it.
+func (s *supervisor) giveUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.working() { // Else watch closes it, and the numbers may be others' already.
+		_ = unix.Dup3(s.monitor.event, s.l.fd, unix.O_CLOEXEC)
+	}
+}
+
+// working reports whether there are workers. Of a supervisor that has stopped there are no
+// more once there are none. s.mu is held.
+func (s *supervisor) working() bool { return len(s.threads)+len(s.parked) > 0 }
+
 // close is called when no worker is left.
 func (s *supervisor) close() {
-	s.datagrams.close()
-	s.targets.close()
+	s.l.close() // The first: a program waits until then, and the policy may take its time.
 	s.monitor.close()
-	s.l.close()
+	s.targets.close()
+	s.datagrams.close()
 }
 
 const stopTime = time.Second
