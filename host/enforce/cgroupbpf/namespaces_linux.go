@@ -25,6 +25,8 @@ import (
 
 // settle listens in the network namespaces that programs of the cgroup are in.
 func (a *Attachment) settle() {
+	a.visiting.Lock() // Else meet could be in one at the same time.
+	defer a.visiting.Unlock()
 	pids, err := a.processes()
 	if err != nil {
 		a.opts.Logf("cgroupbpf: what needs an answer is refused in network namespaces of its own at first: %v", err)

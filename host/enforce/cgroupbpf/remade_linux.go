@@ -23,10 +23,16 @@ func (a *Attachment) remain() error {
 		return fmt.Errorf("cgroupbpf: %w", os.NewSyscallError("inotify_init1", err))
 	}
 	changes := os.NewFile(uintptr(fd), "inotify")
+	raw, err := changes.SyscallConn()
+	if err != nil {
+		return errors.Join(fmt.Errorf("cgroupbpf: %w", err), changes.Close())
+	}
 	context.AfterFunc(a.ctx, func() { changes.Close() })
 	a.wg.Go(func() {
+		defer changes.Close() // It may hear of ctx before that does.
 		for b := make([]byte, 4096); ; {
-			watchAbove(fd, a.opts.Cgroup) // Before it looks: what comes then is told.
+			// Before it looks: what comes then is told. Once it is closed the number is another's.
+			_ = raw.Control(func(fd uintptr) { watchAbove(int(fd), a.opts.Cgroup) })
 			if !a.attached() {
 				_ = changes.SetReadDeadline(time.Now().Add(again))
 			}
