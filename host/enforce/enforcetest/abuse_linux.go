@@ -39,11 +39,13 @@ func Abuse(processes int, hammer func() *exec.Cmd) {
 		c := hammer()
 		begun, err := c.StdoutPipe()
 		must(err)
+		started := time.Now()
 		must(c.Start())
 		_, err = io.ReadFull(begun, make([]byte, 1))
 		must(err)
+		longest := time.Duration(20*processes)*time.Millisecond + 2*time.Since(started) // Else many do nothing but begin, and all on a slow machine.
 		select {
-		case <-time.After(time.Duration(rand.IntN(20*processes)) * time.Millisecond): // Else many do nothing but begin.
+		case <-time.After(rand.N(longest)):
 		case <-enough:
 		}
 		must(c.Process.Kill())
