@@ -118,6 +118,16 @@ func (n *network) connected() (end func()) {
 		_, err = flow.Read(b)
 		require.NoError(t, err)
 	}
+	for _, c := range []net.Conn{stream, there} { // What is sent once more would be answered with a reset.
+		raw, err := c.(*net.TCPConn).SyscallConn()
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			unknown := 0
+			require.NoError(t, raw.Control(func(fd uintptr) { unknown, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }))
+			require.NoError(t, err)
+			return unknown == 0
+		}, waitTime, pollTime, "not all has been acknowledged")
+	}
 	return func() {
 		for c, want := range map[net.Conn]error{stream: unix.ECONNRESET, flow: unix.EHOSTUNREACH} {
 			_, err := io.WriteString(c, "undecided")
