@@ -246,7 +246,7 @@ func TestASignalBeforeTheCallIsReceivedEndsIt(t *testing.T) {
 		err := startTrapped(cmd, &opts, func(got listener) { l = got }) // Nobody receives.
 		if err == nil {
 			err = cmd.Wait()
-			unix.Close(l.fd)
+			l.close()
 		}
 		ended <- err
 	})
