@@ -93,7 +93,7 @@ func TestWhatTheLayersRefuseIsReset(t *testing.T) {
 	c, err := net.Dial("tcp", p.Addr().String())
 	if err == nil { // Else it was reset at once.
 		defer c.Close()
-		require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
 		_, err = c.Read(make([]byte, 1))
 	}
 	var reset *net.OpError

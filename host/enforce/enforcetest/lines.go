@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -13,12 +14,16 @@ import (
 // Lines counts what is logged, and what was left out and told.
 type Lines struct {
 	mu              sync.Mutex
+	began           time.Time
 	logged, leftOut uint64
 }
 
 func (l *Lines) Logf(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.began.IsZero() {
+		l.began = time.Now()
+	}
 	if !strings.HasPrefix(format, "%s (") { // of loglimit.Log.Close
 		l.logged++
 	}
@@ -34,5 +39,11 @@ func (l *Lines) Bounded(t testing.TB, kinds, happened uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	require.Equal(t, happened, l.logged+l.leftOut)
-	require.LessOrEqual(t, l.logged, kinds*2*loglimit.Burst)
+	require.LessOrEqual(t, l.logged, kinds*MostLines(l.began))
+}
+
+// MostLines is how many lines of a kind may have been logged since a time, which is not before
+// the first of them.
+func MostLines(since time.Time) uint64 {
+	return loglimit.Burst + uint64(time.Since(since)/loglimit.Every) + 1
 }
