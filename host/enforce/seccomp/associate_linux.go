@@ -153,8 +153,8 @@ func (r *relay) send(l *standIn, peer netip.AddrPort) {
 		if errors.Is(err, unix.ECONNREFUSED) {
 			continue // The program does not listen at the moment, or any more: idle ends it.
 		}
-		if err != nil || r.assoc.WriteTo(b[:n], peer) != nil {
-			return
+		if err != nil || errors.Is(r.assoc.WriteTo(b[:n], peer), net.ErrClosed) {
+			return // What fails otherwise, as one that is too large with the header, is lost alone.
 		}
 		r.used.Store(time.Now().UnixNano())
 	}

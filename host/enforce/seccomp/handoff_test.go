@@ -5,10 +5,13 @@ package seccomp
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -267,4 +270,38 @@ func TestHandOffIsForRedirects(t *testing.T) {
 	p := serve(t, "tcp4", "127.0.0.1:0", "direct")
 	out, _ := supervise(t, handedTo(p, nil), helper("dial", p.String()))
 	require.Equal(t, "ok direct\n", out)
+}
+
+// A datagram that does not fit with the proxy's header is lost, and those after it are not.
+func TestDatagramThatIsTooLargeForAProxyIsLostAlone(t *testing.T) {
+	proxy, dir := vacant(t), t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "conf"), []byte(fmt.Sprintf(`
+logoutput: %s/log
+internal: %s port = %d
+external: lo
+clientmethod: none
+socksmethod: none
+client pass { from: 0/0 to: 0/0 }
+socks pass { from: 0/0 to: 0/0 command: udpassociate udpreply }
+`, dir, proxy.Addr(), proxy.Port())), 0o644))
+	danted := exec.Command(tool(t, "danted"), "-f", filepath.Join(dir, "conf"), "-p", filepath.Join(dir, "pid"))
+	require.NoError(t, danted.Start())
+	defer func() { _ = danted.Process.Signal(os.Interrupt); _ = danted.Wait() }()
+	require.Eventually(t, func() bool {
+		c, err := net.Dial("tcp", proxy.String())
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}, time.Minute, 5*time.Millisecond)
+	origin, _ := udpServer(t, "heard")
+	out, _ := supervise(t, handedTo(proxy, nil), exec.Command(tool(t, "python3"), "-c", fmt.Sprintf(`
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(60)
+s.connect(("%s", %d))
+for message in b"one", b"x" * 65507, b"two":
+    s.send(message)
+    if len(message) == 3: print(s.recv(100).decode())`, origin.Addr(), origin.Port())))
+	require.Equal(t, "heard one\nheard two\n", out)
 }
