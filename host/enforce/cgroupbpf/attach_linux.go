@@ -239,8 +239,8 @@ func (a *Attachment) unlink() error {
 	return errors.Join(errs...)
 }
 
-// Drain detaches the programs and waits until the connections that are carried have
-// ended, or ctx has. Pinned programs stay.
+// Drain detaches the programs and waits until the connections that are carried, or wait to be
+// accepted, have ended, or ctx has. Pinned programs stay.
 func (a *Attachment) Drain(ctx context.Context) error {
 	errs := []error{a.detach()}
 	t := time.NewTicker(20 * time.Millisecond)
@@ -248,11 +248,27 @@ func (a *Attachment) Drain(ctx context.Context) error {
 	for {
 		select {
 		case <-t.C: // Also before the first look: what the kernel has sent arrives.
-			if a.carried.Load() == 0 {
+			if !a.awaited() && a.carried.Load() == 0 { // In this order: what is accepted is carried before it is not awaited.
 				return errors.Join(errs...)
 			}
 		case <-ctx.Done():
 			return errors.Join(errs...)
 		}
 	}
+}
+
+// awaited reports whether connections that the kernel has sent here are not accepted yet. With
+// pinned programs there may always be some, and they may be another process's.
+func (a *Attachment) awaited() bool {
+	if a.opts.PinDir != "" {
+		return false
+	}
+	var at bpf.RedirectSource
+	var r bpf.RedirectRecord
+	for it := a.objs.Waiting.Iterate(); it.Next(&at, &r); {
+		if r.Held == 0 { // Others may never come.
+			return true
+		}
+	}
+	return false
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -44,4 +45,30 @@ func TestWithoutDescriptors(t *testing.T) {
 	wants.Patient(t)
 	restore()
 	require.Equal(t, []string{"told", "origin from " + origin}, second.end())
+}
+
+// Drain lets a connection end that the kernel has sent here and nobody has accepted yet.
+func TestDrainWaitsForWhatIsNotYetAccepted(t *testing.T) {
+	origin := greet(t, "tcp4", "127.0.0.1:0", "origin", nil).String()
+	s := newSite(t, &fwpm.Policy{Callouts: []fwpm.Callout{{ID: "c"}}, Filters: askAll()}, fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error {
+		v.Action = fwp.ActionPermit
+		return nil
+	}))
+	a := s.attach(t)
+	defer a.Close()
+	h := s.start(t, 0, "stdin/", "tcp/"+origin)
+	restore := enforcetest.WithoutDescriptors()
+	defer func() { restore() }()
+	h.stdin.Close()
+	require.Eventually(t, a.awaited, time.Minute, time.Millisecond)
+	drained := make(chan error, 1)
+	go func() { drained <- a.Drain(t.Context()) }()
+	select {
+	case <-drained:
+		t.Fatal("it does not wait")
+	case <-time.After(200 * time.Millisecond):
+	}
+	restore()
+	require.Equal(t, []string{"told", "origin from " + origin}, h.end())
+	require.NoError(t, <-drained)
 }
