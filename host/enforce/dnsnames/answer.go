@@ -65,5 +65,5 @@ func (a *answer) lives(ttl uint32) { a.ttl = min(a.ttl, time.Duration(ttl)*time.
 // printable reports whether a name is one of a host, and not bytes that a label may
 // also have.
 func printable(name string) bool {
-	return name != "" && len(name) <= 253 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
+	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
 }

@@ -91,6 +91,42 @@ func TestProgramDoesNotChooseTheNumberOfTheQuery(t *testing.T) {
 	require.Equal(t, "app.example", s.names.Name(web))
 }
 
+// What somebody sends from the resolver's address who does not know the number of the query
+// has no effect: the resolver's answer comes all the same, and is the one that counts.
+func TestDatagramsOfOthersDoNotEndAQuery(t *testing.T) {
+	to := raw(t, func(q *dns.Msg, send func([]byte)) {
+		other := func(m *dns.Msg) { m.Id = q.Id + 1 }
+		send(nil)
+		send([]byte("short"))
+		send(reply(q, other, "app.example. 60 IN A 203.0.113.66")[:30])
+		send(reply(q, other, "app.example. 60 IN A 203.0.113.66"))
+		send(append(binary.BigEndian.AppendUint16(nil, q.Id+1), "\x80\x00\xff\xff\xff\xff\xff\xff\xff\xff"...)) // as much of everything as can be said
+		send(reply(q, nil, "app.example. 60 IN A 198.51.100.7"))
+	})
+	s := newSite(t, Options{Resolver: to, Logf: t.Logf}, false)
+	r, err := s.askItself("app.example.")
+	require.NoError(t, err)
+	require.Equal(t, dns.RcodeSuccess, r.Rcode)
+	require.Equal(t, "198.51.100.7", r.Answer[0].(*dns.A).A.String())
+	require.Empty(t, s.names.Name(netip.MustParseAddr("203.0.113.66")))
+	require.Equal(t, "app.example", s.names.Name(web))
+}
+
+// Bytes of a label that are none of a host's name are carried, and not believed: they could
+// read like another name, or end the list of names that a callout sees.
+func TestOddNamesAreNotBelieved(t *testing.T) {
+	s := newSite(t, Options{Resolver: resolver(t, false), Logf: t.Logf}, false)
+	for _, name := range []string{`bank\000.example.`, `bank\.example.`, `bank\032example.`, `*.example.`, `b\226\132\170.example.`, `\027[2J.example.`, `a\"b.example.`, `a/b.`, "."} {
+		r, err := s.askItself(name)
+		require.NoError(t, err, name)
+		require.Equal(t, dns.RcodeSuccess, r.Rcode, name)
+		require.Empty(t, s.names.Name(web), name)
+	}
+	_, err := s.askItself("_sip._TCP.xn--bcher-kva.Example.")
+	require.NoError(t, err)
+	require.Equal(t, "_sip._tcp.xn--bcher-kva.example", s.names.Name(web))
+}
+
 // Answers that a resolver can be made to give, or somebody gives in its place: none has a
 // name believed that was not asked for, none holds the proxy, which answers the next query.
 func TestHostileAnswers(t *testing.T) {
@@ -120,6 +156,12 @@ func TestHostileAnswers(t *testing.T) {
 		"two questions": {func(q *dns.Msg) []byte {
 			return reply(q, func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }, "app.example. 60 IN A 198.51.100.7")
 		}, ""},
+		"no question": {func(q *dns.Msg) []byte {
+			return reply(q, func(m *dns.Msg) { m.Question = nil }, "app.example. 60 IN A 198.51.100.7")
+		}, ""},
+		"mapped and translated addresses": {func(q *dns.Msg) []byte {
+			return reply(q, nil, "app.example. 60 IN AAAA ::ffff:198.51.100.7", "app.example. 60 IN AAAA 64:ff9b::127.0.0.1", "app.example. 4294967295 IN AAAA ::ffff:10.0.0.1")
+		}, "app.example"},
 		"cut off": {func(q *dns.Msg) []byte { return reply(q, nil, "app.example. 60 IN A 198.51.100.7")[:30] }, ""},
 		"records beside the answer": {func(q *dns.Msg) []byte {
 			return reply(q, func(m *dns.Msg) { m.Extra, m.Ns, m.Answer = m.Answer, m.Answer, nil }, "app.example. 60 IN A 198.51.100.7")

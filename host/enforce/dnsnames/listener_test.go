@@ -79,15 +79,16 @@ func TestSlowDecisionsHoldNobody(t *testing.T) {
 	ask()
 }
 
-// What the layers refuse is reset, and not left waiting.
+// What the layers refuse is reset, and not left waiting; they know that it comes to the proxy.
 func TestWhatTheLayersRefuseIsReset(t *testing.T) {
 	e := host.New(host.Options{})
 	require.NoError(t, e.Update(func(p *fwpm.Policy) error {
-		p.Filters = []fwpm.Filter{{ID: 1, Name: "nobody", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionBlock}}
+		p.Filters = []fwpm.Filter{{ID: 1, Name: "nobody", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionBlock, Conditions: []fwpm.Condition{
+			{Field: fwpm.ConditionALEAppID, Match: fwp.MatchEqual, Value: fwp.Blob("/proxy")}}}}
 		return nil
 	}))
 	p, err := Start(t.Context(), Options{ALE: ale.New(ale.Options{Classifier: e, Store: memstore.New(0)}), Names: &Names{},
-		Listen: netip.MustParseAddrPort("127.0.0.1:0"), ProcessID: 1, AppID: "/proxy", Logf: t.Logf})
+		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Resolver: resolver(t, false), ProcessID: 1, AppID: "/proxy", Logf: t.Logf})
 	require.NoError(t, err)
 	defer p.Close()
 	c, err := net.Dial("tcp", p.Addr().String())
@@ -99,4 +100,7 @@ func TestWhatTheLayersRefuseIsReset(t *testing.T) {
 	var reset *net.OpError
 	require.ErrorAs(t, err, &reset, "no orderly end")
 	require.False(t, reset.Timeout())
+	r, _, err := (&dns.Client{Timeout: time.Minute}).Exchange(new(dns.Msg).SetQuestion("app.example.", dns.TypeA), p.Addr().String())
+	require.NoError(t, err)
+	require.Equal(t, dns.RcodeRefused, r.Rcode)
 }

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/calloutd/calloutd/host/enforce/internal/reach"
 )
 
 // Bounds of the memory. A program may go on using an address when its time to
@@ -50,7 +52,7 @@ func (n *Names) Learn(name string, addrs []netip.Addr, ttl time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, a := range addrs {
-		if a = a.Unmap(); speakable(a) && name != "" {
+		if a = a.Unmap(); name != "" && reach.Of(a) == reach.World {
 			n.learn(a, named{name, until}, now)
 		}
 	}
@@ -82,14 +84,6 @@ func (n *Names) learn(a netip.Addr, name named, now time.Time) {
 		n.order = n.order[1:]
 	}
 }
-
-// speakable reports whether a name may stand for an address.
-func speakable(a netip.Addr) bool {
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !shared.Contains(a)
-}
-
-// shared is behind the routers of providers, RFC 6598.
-var shared = netip.MustParsePrefix("100.64.0.0/10")
 
 // Name is what an address was called last, empty if it is not known.
 func (n *Names) Name(a netip.Addr) string {

@@ -43,6 +43,7 @@ func TestNewestNameCounts(t *testing.T) {
 		n.Learn(name, []netip.Addr{netip.AddrFrom16(web.As16())}, time.Hour) // v4-mapped is IPv4.
 		require.Equal(t, name, n.Name(web))
 	}
+	n.Learn("", []netip.Addr{web}, time.Hour)
 	require.Equal(t, "a.example\x00b.example\x00", string(n.Append(web, nil)))
 }
 
@@ -69,12 +70,15 @@ func TestRebinding(t *testing.T) {
 	n, _ := newNames()
 	n.Learn("evil.example", []netip.Addr{web}, 0)
 	for _, inside := range []string{"127.0.0.1", "::1", "0.0.0.0", "::", "10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1",
-		"fe80::1", "fd00::1", "224.0.0.1", "255.255.255.255", "::ffff:127.0.0.1"} {
+		"fe80::1", "fd00::1", "fec0::1", "224.0.0.1", "255.255.255.255", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "64:ff9b::7f00:1", "64:ff9b:1::1"} {
 		a := netip.MustParseAddr(inside)
 		n.Learn("evil.example", []netip.Addr{a}, 0)
 		require.Empty(t, n.Name(a), inside)
 	}
 	require.Equal(t, "evil.example", n.Name(web), "what it was called before it is called yet")
+	translated := netip.MustParseAddr("64:ff9b::c633:6407")
+	n.Learn("evil.example", []netip.Addr{translated}, 0)
+	require.Equal(t, "evil.example", n.Name(translated), "it is somebody's whom all can reach")
 }
 
 func message(t testing.TB, question string, kind uint16, records ...string) (q, m *dns.Msg) {
@@ -88,6 +92,16 @@ func message(t testing.TB, question string, kind uint16, records ...string) (q, 
 	return q, m
 }
 
+// aliases are records of so many aliases, and of the address of the last one.
+func aliases(n int) []string {
+	name, records := "app.example.", []string{}
+	for range n {
+		records = append(records, name+" 60 IN CNAME x"+name)
+		name = "x" + name
+	}
+	return append(records, name+" 60 IN A 198.51.100.7")
+}
+
 // An answer speaks for the name that was asked for, and for no other.
 func TestAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -96,21 +110,25 @@ func TestAnswers(t *testing.T) {
 		addrs   []string
 		ttl     time.Duration
 	}{
-		"address":                {records: []string{"App.example. 60 IN A 198.51.100.7"}, addrs: []string{"198.51.100.7"}, ttl: time.Minute},
-		"several":                {records: []string{"app.example. 60 IN A 198.51.100.7", "app.example. 30 IN A 198.51.100.8"}, addrs: []string{"198.51.100.7", "198.51.100.8"}, ttl: 30 * time.Second},
-		"alias":                  {records: []string{"app.example. 9 IN CNAME cdn.example.", "cdn.example. 60 IN A 198.51.100.7"}, addrs: []string{"198.51.100.7"}, ttl: 9 * time.Second},
-		"alias, the wrong way":   {records: []string{"cdn.example. 60 IN A 198.51.100.7", "app.example. 9 IN CNAME cdn.example."}, addrs: []string{"198.51.100.7"}, ttl: 9 * time.Second},
-		"a name not asked for":   {records: []string{"bank.example. 60 IN A 198.51.100.7"}},
-		"alias to nothing":       {records: []string{"app.example. 9 IN CNAME cdn.example.", "bank.example. 60 IN A 198.51.100.7"}},
-		"alias of itself":        {records: []string{"app.example. 9 IN CNAME app.example."}},
-		"no success":             {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(_, m *dns.Msg) { m.Rcode = dns.RcodeNameError }},
-		"another query":          {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(_, m *dns.Msg) { m.Id++ }},
-		"another question":       {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(_, m *dns.Msg) { m.Question[0].Name = "bank.example." }},
-		"another kind":           {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(_, m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }},
-		"no answer":              {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(_, m *dns.Msg) { m.Response = false }},
-		"a name that is no host": {records: []string{"a\\000b. 60 IN A 198.51.100.7"}, change: func(q, m *dns.Msg) { q.Question[0].Name, m.Question[0].Name = "a\\000b.", "a\\000b." }},
-		"the root":               {records: []string{". 60 IN A 198.51.100.7"}, change: func(q, m *dns.Msg) { q.Question[0].Name, m.Question[0].Name = ".", "." }},
-		"another class":          {records: []string{"app.example. 60 CH A 198.51.100.7"}},
+		"address":                     {records: []string{"App.example. 60 IN A 198.51.100.7"}, addrs: []string{"198.51.100.7"}, ttl: time.Minute},
+		"several":                     {records: []string{"app.example. 60 IN A 198.51.100.7", "app.example. 30 IN A 198.51.100.8"}, addrs: []string{"198.51.100.7", "198.51.100.8"}, ttl: 30 * time.Second},
+		"alias":                       {records: []string{"app.example. 9 IN CNAME cdn.example.", "cdn.example. 60 IN A 198.51.100.7"}, addrs: []string{"198.51.100.7"}, ttl: 9 * time.Second},
+		"alias, the wrong way":        {records: []string{"cdn.example. 60 IN A 198.51.100.7", "app.example. 9 IN CNAME cdn.example."}, addrs: []string{"198.51.100.7"}, ttl: 9 * time.Second},
+		"a name not asked for":        {records: []string{"bank.example. 60 IN A 198.51.100.7"}},
+		"alias to nothing":            {records: []string{"app.example. 9 IN CNAME cdn.example.", "bank.example. 60 IN A 198.51.100.7"}},
+		"alias of itself":             {records: []string{"app.example. 9 IN CNAME app.example."}},
+		"no success":                  {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(_, m *dns.Msg) { m.Rcode = dns.RcodeNameError }},
+		"another query":               {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(_, m *dns.Msg) { m.Id++ }},
+		"another question":            {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(_, m *dns.Msg) { m.Question[0].Name = "bank.example." }},
+		"another kind":                {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(_, m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }},
+		"no answer":                   {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(_, m *dns.Msg) { m.Response = false }},
+		"a name that is no host":      {records: []string{"a\\000b. 60 IN A 198.51.100.7"}, change: func(q, m *dns.Msg) { q.Question[0].Name, m.Question[0].Name = "a\\000b.", "a\\000b." }},
+		"the root":                    {records: []string{". 60 IN A 198.51.100.7"}, change: func(q, m *dns.Msg) { q.Question[0].Name, m.Question[0].Name = ".", "." }},
+		"a question of another class": {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(q, m *dns.Msg) { q.Question[0].Qclass, m.Question[0].Qclass = dns.ClassCHAOS, dns.ClassCHAOS }},
+		"no question":                 {records: []string{"app.example. 60 IN A 198.51.100.7"}, change: func(_, m *dns.Msg) { m.Question = nil }},
+		"as many aliases as may be":   {records: aliases(maxAliases - 1), addrs: []string{"198.51.100.7"}, ttl: time.Minute},
+		"one alias more":              {records: aliases(maxAliases)},
+		"another class":               {records: []string{"app.example. 60 CH A 198.51.100.7"}},
 	} {
 		q, m := message(t, "app.example.", dns.TypeA, c.records...)
 		if c.change != nil {

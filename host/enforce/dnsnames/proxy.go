@@ -262,19 +262,29 @@ func (p *Proxy) ask(ctx context.Context, flow *ale.Flow, protocol uint8, to neti
 	return exchange(ctx, conn, q)
 }
 
-// exchange asks on a connection, which it closes; the end of ctx does, too. The number of
-// the query is not the program's, who could tell it to somebody who forges answers.
+// exchange asks on a connection, which it closes; it lasts no longer than ctx. The number of
+// the query is not the program's, who could tell it to somebody who forges answers. What has
+// another number anybody can send: it does not end what the resolver may answer yet.
 func exchange(ctx context.Context, conn net.Conn, q *dns.Msg) (*dns.Msg, error) {
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	asked := *q
 	asked.Id = dns.Id()
-	r, _, err := (&dns.Client{Timeout: patience}).ExchangeWithConn(&asked, &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize})
-	if err != nil {
+	resolver := dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize}
+	if err := resolver.WriteMsg(&asked); err != nil {
 		return nil, err
 	}
-	r.Id = q.Id
-	return r, nil
+	for {
+		r, err := resolver.ReadMsg()
+		if r == nil && err == dns.ErrShortRead || r != nil && r.Id != asked.Id { // It has its number also where the rest cannot be read.
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.Id = q.Id
+		return r, nil
+	}
 }
 
 func unspecified(like netip.AddrPort) netip.AddrPort {

@@ -2,6 +2,7 @@ package dnsnames
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -175,7 +176,7 @@ func TestPolicyResolver(t *testing.T) {
 	r, err := s.askItself("other.example.")
 	require.NoError(t, err)
 	require.Len(t, r.Answer, 1, "also for who asks the proxy itself")
-	for range maxQueries {
+	for range maxWaiting + 1 {
 		r, err = s.askItself("other.example.")
 		require.NoError(t, err)
 		require.Len(t, r.Answer, 1, "and for as many as ask one after the other")
@@ -217,7 +218,76 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	_, err = c.Write(b)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return len(s.proxy.slots) == 1 }, time.Minute, time.Millisecond)
+	began := time.Now()
 	s.proxy.Close()
+	require.Less(t, time.Since(began), patience/2)
+}
+
+// Where nobody is, or a resolver says what cannot be read, the program is told at once.
+func TestResolverThatIsNone(t *testing.T) {
+	udp, tcp, err := listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+	require.NoError(t, err)
+	nobody := udp.LocalAddr().(*net.UDPAddr).AddrPort()
+	udp.Close()
+	tcp.Close()
+	garbles := raw(t, func(q *dns.Msg, send func([]byte)) { send(reply(q, nil, "app.example. 60 IN A 198.51.100.7")[:30]) })
+	for _, c := range []struct {
+		network string
+		to      netip.AddrPort
+	}{{"udp", nobody}, {"tcp", nobody}, {"udp", garbles}} {
+		s := newSite(t, Options{Trusted: []netip.AddrPort{c.to}, Logf: t.Logf}, false)
+		began := time.Now()
+		require.Equal(t, dns.RcodeServerFailure, s.ask(t, c.network, c.to, "app.example.").Rcode, c)
+		require.Less(t, time.Since(began), patience/2)
+		require.Empty(t, s.names.Name(web))
+		s.proxy.Close()
+	}
+}
+
+// The proxy's connection to a resolver ends with the answer.
+func TestConnectionToTheResolverEnds(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			ended <- err
+			return
+		}
+		defer c.Close()
+		resolver := dns.Conn{Conn: c}
+		q, err := resolver.ReadMsg()
+		if err == nil {
+			err = resolver.WriteMsg(new(dns.Msg).SetReply(q))
+		}
+		if err == nil {
+			err = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		}
+		if err == nil {
+			_, err = c.Read(make([]byte, 1))
+		}
+		ended <- err
+	}()
+	s := newSite(t, Options{Logf: t.Logf}, false)
+	s.ask(t, "tcp", l.Addr().(*net.TCPAddr).AddrPort(), "app.example.")
+	require.Equal(t, io.EOF, <-ended)
+	l.Close()
+}
+
+// A port that others have for one protocol is not had for the other one.
+func TestPortOfOthers(t *testing.T) {
+	others, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer others.Close()
+	at := others.LocalAddr().(*net.UDPAddr).AddrPort()
+	_, _, err = listen(t.Context(), at)
+	require.ErrorContains(t, err, "address already in use")
+	l, err := net.Listen("tcp", at.String())
+	require.NoError(t, err, "it is free again")
+	_, _, err = listen(t.Context(), at)
+	require.ErrorContains(t, err, "address already in use")
+	l.Close()
 }
 
 func TestSystemResolvers(t *testing.T) {

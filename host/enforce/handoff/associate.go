@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/calloutd/calloutd/host/enforce/internal/reach"
 )
 
 // An Association carries datagrams by way of a SOCKS5 proxy (UDP ASSOCIATE). It
@@ -39,7 +41,7 @@ func Associate(ctx context.Context, at netip.AddrPort, p *Proxy) (*Association, 
 	if to.Addr().IsUnspecified() { // Where the connection goes, too.
 		to = netip.AddrPortFrom(at.Addr(), to.Port())
 	}
-	if reach(to.Addr()) < reach(at.Addr()) {
+	if reach.Of(to.Addr()) < reach.Of(at.Addr()) { // The policy lets datagrams go to a proxy, which must not send them on to what is behind a firewall with us.
 		c.Close()
 		return nil, &Error{Kind: SOCKS5, Cause: NotAllowed, Why: fmt.Sprintf("wants datagrams to go to %s, which is nearer to this host than it is itself", to)}
 	}
@@ -58,20 +60,6 @@ func Associate(ctx context.Context, at netip.AddrPort, p *Proxy) (*Association, 
 	return a, nil
 }
 
-// reach is how far from this host an address may be: the policy lets datagrams go to a
-// proxy, which must not send them on to what is behind a firewall with us.
-func reach(a netip.Addr) int {
-	switch a = a.Unmap(); {
-	case a.IsLoopback():
-		return 1
-	case a.IsPrivate(), a.IsLinkLocalUnicast():
-		return 2
-	case a.IsGlobalUnicast():
-		return 3
-	}
-	return 0 // multicast, broadcast and what is no address of one host
-}
-
 // associate holds the conversation about an association, and returns where its
 // datagrams go.
 func (p *Proxy) associate(c io.ReadWriter) (netip.AddrPort, error) {
@@ -82,7 +70,7 @@ func (p *Proxy) associate(c io.ReadWriter) (netip.AddrPort, error) {
 	if err == nil {
 		err = p.converse(c, &s.exchange)
 	}
-	if err == nil && (!s.bound.IsValid() || s.bound.Port() == 0) {
+	if err == nil && s.bound.Port() == 0 {
 		err = s.fail(Unknown, "did not say where datagrams go")
 	}
 	return s.bound, err

@@ -143,7 +143,7 @@ type exchange struct {
 	out  []byte // to be said now
 	want int    // bytes that the proxy owes for sure; 0: it is over
 	got  []byte
-	next func() error // when want bytes are here
+	next func() error // when want bytes are here: expects more, or it is over
 }
 
 // begin starts a conversation.
@@ -186,7 +186,7 @@ func (x *exchange) feed(b []byte) error {
 	return x.next()
 }
 
-// expect waits for want more bytes: then next is called. 0 ends the conversation.
+// expect waits for want more bytes: then next is called.
 func (x *exchange) expect(want int, next func() error) {
 	x.got, x.want, x.next = x.got[:0], want, next
 }

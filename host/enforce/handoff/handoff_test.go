@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"net/netip"
@@ -62,13 +63,25 @@ var conversations = []conversation{
 	{"socks password", Proxy{Kind: SOCKS5, User: "me", Password: "secret"}, to4, "\x05\x02\x01\x00" + "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00",
 		"\x05\x02\x00\x02" + "\x01\x02me\x06secret" + "\x05\x01\x00\x01\xc6\x33\x64\x07\x01\xbb", 0, ""},
 	{"socks needs no password", Proxy{Kind: SOCKS5, User: "me"}, to4, "\x05\x00" + "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00", "", 0, ""},
-	{"socks wrong password", Proxy{Kind: SOCKS5, User: "me"}, to4, "\x05\x02\x01\x01", "", NotAllowed, "does not take the credentials (status 1)"},
+	{"socks wrong password", Proxy{Kind: SOCKS5, User: "me"}, to4, "\x05\x02\x01\x02", "", NotAllowed, "does not take the credentials (status 2)"},
 	{"socks wants a password", Proxy{Kind: SOCKS5}, to4, "\x05\xff", "", NotAllowed, "wants to know who asks: give it credentials"},
 	{"socks wants a password that was not offered", Proxy{Kind: SOCKS5}, to4, "\x05\x02", "", NotAllowed, "wants to know who asks: give it credentials"},
 	{"socks takes nothing", Proxy{Kind: SOCKS5, User: "me"}, to4, "\x05\xff", "", NotAllowed, "takes neither a password nor none"},
 	{"socks GSSAPI", Proxy{Kind: SOCKS5}, to4, "\x05\x01", "", NotAllowed, "wants the authentication method 1, which was not offered"},
-	{"socks refused", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x05\x00\x01", "", Refused, "was refused by the destination"},
+	{"socks failed", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x01\x00\x01", "", Unknown, "failed in general"},
 	{"socks not allowed", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x02\x00\x01", "", NotAllowed, "does not allow it by its rules"},
+	{"socks no network", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x03\x00\x01", "", NetworkUnreachable, "cannot reach the network"},
+	{"socks no host", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x04\x00\x01", "", HostUnreachable, "cannot reach the host"},
+	{"socks refused", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x05\x00\x01", "", Refused, "was refused by the destination"},
+	{"socks too far", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x06\x00\x01", "", TimedOut, "found the destination too far away (TTL expired)"},
+	{"socks no such command", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x07\x00\x01", "", Unknown, "does not know the command"},
+	{"socks no such address", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x08\x00\x01", "", Unknown, "does not know the address type"},
+	{"socks first unknown reply", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x09\x00\x01", "", Unknown, "failed (reply 9)"},
+	{"socks reply of SOCKS4", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x00\x5a\x00\x01", "", Unknown, "does not speak SOCKS5: it answered with byte 0x00"},
+	{"socks user of 255 bytes", Proxy{Kind: SOCKS5, User: strings.Repeat("u", 255), Password: strings.Repeat("p", 255)}, to4, "\x05\x02\x01\x00" + "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00",
+		"\x05\x02\x00\x02" + "\x01\xff" + strings.Repeat("u", 255) + "\xff" + strings.Repeat("p", 255) + "\x05\x01\x00\x01\xc6\x33\x64\x07\x01\xbb", 0, ""},
+	{"socks user of 256 bytes", Proxy{Kind: SOCKS5, User: strings.Repeat("u", 256)}, to4, "", "", NotAllowed, "takes names and passwords of up to 255 bytes"},
+	{"socks password of 256 bytes", Proxy{Kind: SOCKS5, User: "me", Password: strings.Repeat("p", 256)}, to4, "", "", NotAllowed, "takes names and passwords of up to 255 bytes"},
 	{"socks unknown reply", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x63\x00\x01", "", Unknown, "failed (reply 99)"},
 	{"socks unknown address", Proxy{Kind: SOCKS5}, to4, "\x05\x00" + "\x05\x00\x00\x09", "", Unknown, "answered with an address of the unknown kind 9"},
 	{"socks is HTTP", Proxy{Kind: SOCKS5}, to4, "HTTP/1.1 400", "", Unknown, "does not speak SOCKS5: it answered with byte 0x48"},
@@ -80,6 +93,16 @@ var conversations = []conversation{
 	{"tunnel password", Proxy{Kind: HTTPConnect, User: "me", Password: "secret"}, to4, "HTTP/1.1 200 OK\r\n\r\n",
 		"CONNECT 198.51.100.7:443 HTTP/1.1\r\nHost: 198.51.100.7:443\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n\r\n", 0, ""},
 	{"tunnel interim answer", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "", 0, ""},
+	{"tunnel last interim answer", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 199 More\r\n\r\nHTTP/1.1 299 OK\r\n\r\n", "", 0, ""},
+	{"tunnel moved", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 300 Elsewhere\r\n\r\n", "", Refused, "did not connect: 300 Elsewhere"},
+	{"tunnel before all answers", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 099 Odd\r\n\r\n", "", Refused, "did not connect: 099 Odd"},
+	{"tunnel no such method", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 405 Never\r\n\r\n", "", NotAllowed, "does not allow it: 405 Never"},
+	{"tunnel begins with a line feed", Proxy{Kind: HTTPConnect}, to4, "\nHTTP/1.1 200 OK\r\n\r\n", "", Unknown,
+		"does not speak HTTP: a line of its answer ends with a line feed alone"},
+	{"tunnel refuses at length", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 403 " + strings.Repeat("x", 1000) + "\r\n\r\n", "", NotAllowed,
+		"does not allow it: 403 " + strings.Repeat("x", 96)},
+	{"tunnel is no HTTP at length", Proxy{Kind: HTTPConnect}, to4, strings.Repeat("x", 1000) + "\r\n\r\n", "", Unknown,
+		`does not speak HTTP: malformed HTTP response "` + strings.Repeat("x", 100-len(`malformed HTTP response "`))},
 	{"tunnel wants a password", Proxy{Kind: HTTPConnect}, to4, "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "", NotAllowed,
 		"does not take the credentials, or wants some: 407 Proxy Authentication Required"},
 	{"tunnel wrong password", Proxy{Kind: HTTPConnect, User: "me"}, to4, "HTTP/1.1 401 Unauthorized\r\n\r\n", "", NotAllowed,
@@ -162,6 +185,7 @@ func TestProxyProtocol(t *testing.T) {
 		{"of two families", "127.0.0.1:1000", "[2001:db8::7]:443", "[::]:1000", "[2001:db8::7]:443"},
 		{"of two families", "[::1]:1000", "198.51.100.7:443", "0.0.0.0:1000", "198.51.100.7:443"},
 		{"nobody knows from where", "", "198.51.100.7:443", "0.0.0.0:0", "198.51.100.7:443"},
+		{"nobody knows from where", "", "[2001:db8::7]:443", "[::]:0", "[2001:db8::7]:443"},
 		{"zone", "[fe80::1%lo]:1000", "[fe80::2%lo]:443", "[fe80::1]:1000", "[fe80::2]:443"},
 	} {
 		p := &peer{says: bytes.NewReader(nil)}
@@ -171,6 +195,8 @@ func TestProxyProtocol(t *testing.T) {
 		h, err := proxyproto.Read(bufio.NewReader(&p.heard))
 		require.NoError(t, err)
 		require.Equal(t, []string{c.wantFrom, c.wantTo}, []string{h.SourceAddr.String(), h.DestinationAddr.String()}, c.name)
+		require.True(t, h.Command.IsProxy(), c.name)
+		require.True(t, h.TransportProtocol.IsStream(), c.name)
 		tlvs, err := h.TLVs()
 		require.NoError(t, err)
 		got := map[proxyproto.PP2Type]string{}
@@ -196,8 +222,26 @@ func source(from string) (a netip.AddrPort) {
 }
 
 func TestProxyProtocolTooLong(t *testing.T) {
-	err := (&Proxy{Kind: ProxyProtocol}).Introduce(&peer{says: bytes.NewReader(nil)}, &Request{Destination: to4, Source: to4, Context: make([]byte, 1<<16)})
-	require.EqualError(t, err, "the proxy-protocol proxy was not told: records and context make 65558 bytes, and a header has at most 65535")
+	const rest = 4 + 4 + 2 + 2 + 3 + 3 + crc32.Size // addresses, ports, the heads of two TLVs, the checksum
+	r := &Request{Destination: to4, Source: to4, Context: make([]byte, 1<<16-1-rest)}
+	p := &peer{says: bytes.NewReader(nil)}
+	require.NoError(t, (&Proxy{Kind: ProxyProtocol}).Introduce(p, r))
+	header := p.heard.Bytes()
+	require.Len(t, header, len(proxySignature)+4+1<<16-1)
+	require.Equal(t, "\xff\xff", string(header[len(proxySignature)+2:][:2]))
+	p.heard.Reset()
+	for _, more := range []int{1, 1 << 16, 1 << 20} { // A length of 16 bits would be right again for the second.
+		r.Context = make([]byte, 1<<16-1-rest+more)
+		require.EqualError(t, (&Proxy{Kind: ProxyProtocol}).Introduce(p, r), fmt.Sprintf("the proxy-protocol proxy was not told: records and context make %d bytes, and a header has at most 65535", 1<<16-1+more))
+		require.Zero(t, p.heard.Len())
+	}
+}
+
+func TestFinder(t *testing.T) {
+	p := &Proxy{Kind: SOCKS5}
+	require.Same(t, p, Only(to4, p).Find(to4))
+	require.Nil(t, Only(to4, p).Find(to6))
+	require.Nil(t, Finder(nil).Find(to4))
 }
 
 // Whatever a proxy answers, and however it is cut, the outcome is the same, no

@@ -113,18 +113,12 @@ func (s *socks) reply() error {
 		s.expect(16+2, s.connected)
 	case socksName:
 		s.expect(1, func() error {
-			s.expect(int(s.got[0])+2, s.named)
+			s.expect(int(s.got[0])+2, func() error { return nil }) // Nobody here can resolve it.
 			return nil
 		})
 	default:
 		return s.fail(Unknown, "answered with an address of the unknown kind %d", kind)
 	}
-	return nil
-}
-
-// named is the end, with a name: nobody here can resolve it.
-func (s *socks) named() error {
-	s.expect(0, nil)
 	return nil
 }
 
@@ -135,7 +129,6 @@ func (s *socks) connected() error {
 	if a, ok := netip.AddrFromSlice(host); ok {
 		s.bound = netip.AddrPortFrom(a.Unmap(), port)
 	}
-	s.expect(0, nil)
 	return nil
 }
 

@@ -71,13 +71,12 @@ func (t *tunnel) fail(cause Cause, format string, args ...any) error {
 func (t *tunnel) answer() error {
 	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(t.header)), &http.Request{Method: http.MethodConnect})
 	if err != nil {
-		return t.fail(Unknown, "does not speak HTTP: %v", err)
+		return t.fail(Unknown, "does not speak HTTP: %s", short(err.Error()))
 	}
 	resp.Body.Close()
-	status := oneline.Clean(resp.Status[:min(len(resp.Status), 100)])
+	status := short(resp.Status)
 	switch code := resp.StatusCode; {
 	case code >= 200 && code < 300:
-		t.expect(0, nil)
 		return nil
 	case code >= 100 && code < 200 && code != http.StatusSwitchingProtocols: // Another answer follows.
 		t.all += len(t.header)
@@ -94,3 +93,6 @@ func (t *tunnel) answer() error {
 		return t.fail(Refused, "did not connect: %s", status)
 	}
 }
+
+// short keeps a reason to a line that can be read: a proxy may say a header long.
+func short(s string) string { return oneline.Clean(s[:min(len(s), 100)]) }
