@@ -153,6 +153,7 @@ func TestWhatIsNoFlightFileIsRefusedAndKept(t *testing.T) {
 		"it is compressed, but no flight file":                    z.Bytes(),
 		"version 9 of the format, this program reads 1":           newer.Bytes(),
 		"not of a flight file: a part ends within a message":      part(t, "CFLT\x01\x0a\x05ab"),
+		"byte 26: not of a flight file: a part ends within":       part(t, "CF"),
 		"a message of 1073741824 bytes, at most 4194304 are read": part(t, "CFLT\x01\x12\x80\x80\x80\x80\x04"),
 		"field 1 is no message":                                   part(t, "CFLT\x01\x08\x01"),
 	} {
@@ -162,6 +163,14 @@ func TestWhatIsNoFlightFileIsRefusedAndKept(t *testing.T) {
 		require.ErrorContains(t, err, want)
 		require.ErrorIs(t, err, flight.ErrCorrupt)
 		require.Equal(t, b, file(t, path))
+	}
+}
+
+func TestAFileThatCannotBeOpenedIsToldOf(t *testing.T) {
+	dir := t.TempDir()
+	for _, path := range []string{dir, filepath.Join(dir, "none", "a.flight")} {
+		_, err := flight.Append(path, header)
+		require.ErrorContains(t, err, path)
 	}
 }
 
@@ -244,7 +253,9 @@ func TestBrokenMessagesAreCorrupt(t *testing.T) {
 		"an outcome":                    message(entry, message("\x62", "\x80")),
 		"an answer":                     message(entry, message("\x6a", "\x80")),
 		"a process":                     message(entry, "\x28\xff\xff\xff\xff\x7f"),
+		"a process of 33 bits":          message(entry, "\x28\x80\x80\x80\x80\x10"),
 		"a user":                        message(entry, "\x30\x00"),
+		"a user of 33 bits":             message(entry, "\x30\x81\x80\x80\x80\x10"),
 		"a group":                       message(entry, "\x38\xff\xff\xff\xff\x7f"),
 		"a proxy":                       message(header, message("\x1a", "\x80")),
 		"the address of a proxy":        message(header, message("\x1a", message("\x12", "x"))),
@@ -258,6 +269,10 @@ func TestBrokenMessagesAreCorrupt(t *testing.T) {
 	_, _, err = read(t, part(t, "CFLT\x01"+entry+string(binary.AppendUvarint(nil, uint64(len(hops))))+hops))
 	require.ErrorIs(t, err, flight.ErrCorrupt)
 	require.ErrorContains(t, err, "more than 16 hops")
+	answers := strings.Repeat(message("\x6a", ""), 1<<16+1)
+	_, _, err = read(t, part(t, "CFLT\x01"+entry+string(binary.AppendUvarint(nil, uint64(len(answers))))+answers))
+	require.ErrorIs(t, err, flight.ErrCorrupt)
+	require.ErrorContains(t, err, "more than 65536 answers")
 	for at, want := range map[int]string{10: "flate: corrupt input", -8: "gzip: invalid checksum"} {
 		b := part(t, "CFLT\x01")
 		b[(at+len(b))%len(b)] ^= 7
@@ -362,16 +377,24 @@ func TestWhatACalloutWasToldDoesNotSpoilTheFile(t *testing.T) {
 	random := func(n, size int) []journal.Answer {
 		return slices.Repeat([]journal.Answer{{Callout: "web", Call: "random", Data: make([]byte, size)}}, n)
 	}
-	for _, answers := range [][]journal.Answer{random(1, flight.MaxMessage), random(3, flight.MaxMessage/2), random(1<<16+1, 1)} {
+	for _, c := range []struct {
+		answers []journal.Answer
+		kept    int
+	}{
+		{random(1, flight.MaxMessage), 0},
+		{random(3, flight.MaxMessage/2), 1},
+		{random(1<<16+1, 1), 1 << 16},
+		{slices.Concat(random(1, 1), random(1, flight.MaxMessage), random(1, 2)), 1}, // The next one would be taken for the one that is missing.
+	} {
 		path := filepath.Join(t.TempDir(), "a.flight")
 		e := full()
-		e.Answers = answers
+		e.Answers = c.answers
 		write(t, path, header, e, full())
 		got, _, err := read(t, file(t, path))
 		require.NoError(t, err)
 		require.Len(t, got, 2)
 		require.Equal(t, full().Outcome, got[0].Outcome)
-		require.Equal(t, answers[:len(got[0].Answers)], append([]journal.Answer{}, got[0].Answers...))
+		require.Equal(t, c.answers[:c.kept], append([]journal.Answer{}, got[0].Answers...))
 		require.Equal(t, full(), got[1])
 		write(t, path, header, full())
 	}

@@ -197,7 +197,7 @@ func (r *reader) addr(family uint8) (a netip.Addr) {
 		}
 	case family6Zone:
 		if b := r.next(17); b != nil {
-			if b[16] == 0 && r.why == "" {
+			if b[16] == 0 {
 				r.why = "an empty zone"
 			}
 			a = netip.AddrFrom16([16]byte(b[:16])).WithZone(string(r.next(int(b[16]))))

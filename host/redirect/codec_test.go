@@ -68,6 +68,23 @@ func TestTooLargeNamesThePart(t *testing.T) {
 	}
 }
 
+// What is as large as can be kept comes back.
+func TestLargestHopIsKept(t *testing.T) {
+	names := strings.Repeat("a", 1<<16-1)
+	far := netip.AddrPortFrom(netip.IPv6Loopback().WithZone(strings.Repeat("z", 255)), 1)
+	h := &redirect.Hop{Provider: names, Callout: names, AppID: names, Original: far, Target: far, Record: make([]byte, redirect.MaxBlob), Context: make([]byte, redirect.MaxBlob)}
+	got, err := redirect.DecodeHop(encode(t, h))
+	require.NoError(t, err)
+	require.Equal(t, h, got)
+	for _, h := range []*redirect.Hop{{Record: make([]byte, redirect.MaxBlob+1)}, {Context: make([]byte, redirect.MaxBlob+1)}} {
+		b, err := h.AppendBinary(nil)
+		require.NoError(t, err)
+		_, err = redirect.DecodeHop(b)
+		require.ErrorIs(t, err, redirect.ErrCorrupt)
+		require.ErrorContains(t, err, "byte 44: a blob of more than 4096 bytes")
+	}
+}
+
 func TestCorruptNamesTheByte(t *testing.T) {
 	b := encode(t, fullHop())
 	for want, change := range map[string]func(b []byte) []byte{
