@@ -58,6 +58,12 @@ func TestRandomBytesOfAReplayAreAFunctionOfItsSeed(t *testing.T) {
 	require.NotEqual(t, bytes(1), bytes(2))
 }
 
+func TestASingleAnswerIsRepeated(t *testing.T) {
+	r := journal.Replay([]journal.Answer{{Callout: "a", Call: "wall", Result: 5}}, time.Time{}, 0)
+	require.EqualValues(t, 5, r.Next("a", "wall").Result)
+	require.Nil(t, r.Next("a", "wall"))
+}
+
 func TestAJournalThatDoesNotReplayHasNoAnswers(t *testing.T) {
 	j := new(journal.Journal)
 	j.Note(journal.Answer{Callout: "a", Call: "wall"})

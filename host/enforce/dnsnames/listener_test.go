@@ -2,6 +2,7 @@ package dnsnames
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/loglimit"
 	"github.com/calloutd/calloutd/host/redirect/memstore"
 )
 
@@ -103,4 +105,39 @@ func TestWhatTheLayersRefuseIsReset(t *testing.T) {
 	r, _, err := (&dns.Client{Timeout: time.Minute}).Exchange(new(dns.Msg).SetQuestion("app.example.", dns.TypeA), p.Addr().String())
 	require.NoError(t, err)
 	require.Equal(t, dns.RcodeRefused, r.Rcode)
+}
+
+// newListener is one beside that of the site's proxy, for which nobody accepts.
+func newListener(t *testing.T, s *site) (l *listener, end context.CancelFunc) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	socket := s.ale.NewSocket(fwps.Incoming{ProcessID: 1, AppID: "/proxy", Local: tcp.Addr().(*net.TCPAddr).AddrPort(), Protocol: fwps.ProtocolTCP})
+	ctx, end := context.WithCancel(t.Context())
+	l = &listener{TCPListener: tcp.(*net.TCPListener), socket: socket, ctx: ctx, log: loglimit.New(t.Logf),
+		deciding: make(chan struct{}, maxDeciding), decided: make(chan net.Conn)}
+	var wg sync.WaitGroup
+	wg.Go(l.serve)
+	t.Cleanup(func() { end(); l.Close(); wg.Wait(); socket.Close() })
+	return l, end
+}
+
+// What is decided when the proxy ends is waited for, and closed: nobody takes it any more.
+func TestWhatIsDecidedAtTheEndIsClosed(t *testing.T) {
+	s := newSite(t, Options{Resolver: resolver(t, false), Logf: t.Logf}, false)
+	l, end := newListener(t, s)
+	c, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	from := c.LocalAddr().(*net.TCPAddr).AddrPort()
+	has := func() bool { _, has := l.flows.Load(from); return has }
+	require.Eventually(t, has, time.Minute, time.Millisecond)
+	require.NoError(t, l.Close())
+	require.Never(t, func() bool { return !has() }, 50*time.Millisecond, time.Millisecond)
+	end()
+	_, err = l.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.False(t, has())
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+	_, err = c.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
 }
