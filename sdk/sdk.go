@@ -8,5 +8,6 @@ import "embed"
 //
 //go:embed abi/ABI.md abi/abi.go abi/zabi.go go/callout/*.go
 //go:embed c/callout.h c/callout_json.h rust/Cargo.toml rust/src rust/examples/split.rs zig/*.zig
-//go:embed assemblyscript/assembly/*.ts js/engine.wasm js/callout.d.ts
+//go:embed assemblyscript/assembly/*.ts assemblyscript/test/harness.mjs
+//go:embed js/engine.wasm js/callout.d.ts js/prelude.cc js/test/harness.mjs
 var Files embed.FS

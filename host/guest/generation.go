@@ -97,7 +97,7 @@ func (m *Module) try(src *source) error {
 		if said, ok := errors.AsType[*guestError](err); ok {
 			return &ConfigError{said.why, "self-test: guest error: "}
 		}
-		return fmt.Errorf("self-test: %w", err)
+		return fmt.Errorf("self-test: %w", briefly{err})
 	}
 	return nil
 }

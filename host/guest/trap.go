@@ -20,8 +20,21 @@ func (e *TrapError) Error() string {
 
 func (e *TrapError) Unwrap() error { return e.Err }
 
+// briefly is an error with a stack trace, for people.
+type briefly struct{ error }
+
+func (e briefly) Error() string { return brief(e.error.Error()) }
+func (e briefly) Unwrap() error { return e.error }
+
 // maxFrames is how many functions of a stack a person wants to see.
 const maxFrames = 4
+
+// A stack in memory that is full is an access out of bounds; so many calls of one function
+// say that it was.
+const (
+	outOfBounds = "out of bounds memory access"
+	repeats     = 5
+)
 
 // brief puts the stack trace of wazero on a line, since it goes to people: the
 // functions, innermost first, with their lines where the module has such.
@@ -31,13 +44,18 @@ func brief(text string) string {
 		return msg
 	}
 	var frames []string
+	calls := map[string]int{}
 	for line := range strings.Lines(trace) {
 		switch line := strings.TrimSpace(line); {
-		case line == "" || len(frames) > maxFrames:
 		case strings.HasPrefix(line, "."): // .name(i32) i32
-			if name, _, _ := strings.Cut(line[1:], "("); !strings.HasPrefix(name, meter.Prefix) {
+			name, _, _ := strings.Cut(line[1:], "(")
+			if calls[name]++; calls[name] == repeats && strings.HasSuffix(msg, outOfBounds) {
+				msg += " (recursion?)"
+			}
+			if len(frames) <= maxFrames && !strings.HasPrefix(name, meter.Prefix) {
 				frames = append(frames, name)
 			}
+		case line == "" || len(frames) > maxFrames:
 		case strings.HasPrefix(line, "0x") && len(frames) > 0: // 0x1f: file.c:12:3
 			if _, place, ok := strings.Cut(line, ": "); ok {
 				frames[len(frames)-1] += " (" + strings.TrimSuffix(place, " (inlined)") + ")"

@@ -22,6 +22,21 @@ for (const wrong of ["", "{", "[1,]", '{"tenants":[01]}', '{"tenants":[1.]}', '{
   test(`no JSON: ${wrong.slice(0, 20)}`, () => assert.throws(() => new Policy(module, wrong, imports), /^Error: the configuration is no JSON$/));
 }
 
+const strict = JSON.stringify({ ...JSON.parse(good), otherwise: "block" });
+
+for (const [name, call, action] of [
+  ["a user of a tenant goes to its proxy", { uid: 7 }, "redirect"],
+  ["so does one in its range", { uid: 1999 }, "redirect"],
+  ["another's goes where it was to go", { uid: 8 }, "continue"],
+  ["where no redirect is possible it is blocked", { uid: 7, layer: 48 }, "block"],
+]) {
+  test(name, () => {
+    const answer = new Policy(module, strict, imports).decide({ remote: "192.0.2.7", remotePort: 443, ...call });
+    assert.equal(answer.action, action);
+    if (action === "redirect") assert.deepEqual([answer.address, answer.port, answer.pid], ["127.0.0.1", 9, 3]);
+  });
+}
+
 test("a configuration that is cut or changed somewhere is read or refused", () => {
   const policy = new Policy(module, good, imports);
   let refused = 0;

