@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +23,7 @@ the same bytes from the same source and compiler, wherever the folder is. When s
 is missing it says what to install. The project's Makefile has the same commands.
 
 It ends with code 1 when the compiler refuses the source, or the engine the script, with
-125 when something is missing.`,
+125 when something is missing or it is interrupted.`,
 		Example:           "  calloutd build no-telnet",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: folders,
@@ -29,12 +32,16 @@ It ends with code 1 when the compiler refuses the source, or the engine the scri
 			if len(args) > 0 {
 				dir = args[0]
 			}
-			path, err := "", readable(cmd.Context(), dir)
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			path, err := "", readable(ctx, dir)
 			if err == nil {
-				path, err = project.Build(cmd.Context(), dir, cmd.ErrOrStderr())
+				path, err = project.Build(ctx, dir, cmd.ErrOrStderr())
 			}
 			var refused *project.BuildError
 			switch {
+			case errors.Is(err, context.Canceled):
+				return errors.New("interrupted: nothing is built")
 			case errors.As(err, &refused):
 				complain(cmd.ErrOrStderr(), err)
 				return exitCode(codeNo)

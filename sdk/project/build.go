@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/calloutd/calloutd/sdk/project/wholefile"
 )
@@ -62,7 +63,8 @@ func Of(dir string) (*Language, error) {
 }
 
 // Build makes the module of the project in a folder and returns its path. What
-// the compilers print goes to out. A module that was there stays if it fails.
+// the compilers print goes to out. A module that was there stays if it fails, or if
+// ctx ends, whose error it returns then.
 func Build(ctx context.Context, dir string, out io.Writer) (string, error) {
 	l, err := Of(dir)
 	if err != nil {
@@ -145,7 +147,18 @@ func (l *Language) run(ctx context.Context, dir, tmp, built string, tools map[st
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), l.Env...)
 	cmd.Stdout, cmd.Stderr = out, out
+	// Asked to end, a compiler takes away what it made on the way.
+	cmd.Cancel = func() error {
+		if err := cmd.Process.Signal(os.Interrupt); err == nil || errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+		return cmd.Process.Kill() // as on Windows
+	}
+	cmd.WaitDelay = 5 * time.Second
 	err = cmd.Run()
+	if stopped := ctx.Err(); stopped != nil {
+		return stopped
+	}
 	var exited *exec.ExitError
 	if errors.As(err, &exited) {
 		return &BuildError{command[0] + " of " + filepath.Join(dir, l.Main), err}

@@ -2,6 +2,7 @@ package project_test
 
 import (
 	"bytes"
+	"context"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -188,6 +189,8 @@ func TestToolsThatCannotDoItAreMissing(t *testing.T) {
 	for _, c := range []struct{ language, tool, script, want string }{
 		{"c", "clang", "echo 'x86-64'", "it has no target wasm32"},
 		{"zig", "zig", "echo 0.14.1", "it is 0.14.1, and the language changed since 0.11"},
+		{"zig", "zig", "[ $1 = env ] && { echo 'error: AppDataDirUnavailable' >&2; exit 1; }; echo 0.11.0",
+			"it has no folder for its cache: set HOME or ZIG_GLOBAL_CACHE_DIR (error: AppDataDirUnavailable)"},
 		{"go", "go", "echo go1.21.3", "it is go1.21.3"},
 		{"rust", "rustc", "echo /nowhere/lib/rustlib/wasm32-unknown-unknown/lib", "it has no target wasm32-unknown-unknown: apt-get install libstd-rust-dev-wasm32"},
 		{"rust", "rustc", "echo /home/me/.rustup/toolchains/stable-x86_64-unknown-linux-gnu/lib/rustlib/wasm32-unknown-unknown/lib",
@@ -222,4 +225,29 @@ func TestEachToolThatCannotDoItSaysWhy(t *testing.T) {
 	_, err := l.Find(t.Context(), t.TempDir())
 	require.ErrorContains(t, err, one)
 	require.ErrorContains(t, err, two)
+}
+
+// A build that is stopped ends its compiler, and leaves nothing.
+func TestStoppedBuildLeavesNothing(t *testing.T) {
+	bin, tmp, dir := t.TempDir(), t.TempDir(), t.TempDir()
+	_, err := project.New(dir, "wat", "hello", project.Blocks)
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "wat2wasm"), []byte("#!/bin/sh\necho begun\nexec sleep 60\n"), 0o755))
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	t.Setenv("TMPDIR", tmp)
+	_, err = project.Build(ctx, filepath.Join(dir, "hello"), writes(stop))
+	require.Equal(t, context.Canceled, err)
+	left, err := os.ReadDir(tmp)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+// writes calls a function when something is written.
+type writes func()
+
+func (w writes) Write(p []byte) (int, error) {
+	w()
+	return len(p), nil
 }

@@ -116,5 +116,11 @@ func zigVersion(ctx context.Context, path string) error {
 	if err == nil && !strings.HasPrefix(version, "0.11.") {
 		err = fmt.Errorf("it is %s, and the language changed since 0.11", version)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if _, err := ask(ctx, path, "env"); err != nil { // which names the folder
+		return fmt.Errorf("it has no folder for its cache: set HOME or ZIG_GLOBAL_CACHE_DIR (%w)", err)
+	}
+	return nil
 }
