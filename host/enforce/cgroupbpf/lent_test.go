@@ -82,6 +82,6 @@ func TestBypassByALentSocket(t *testing.T) {
 	}()
 	require.Equal(t, []string{"ok ok ok"}, s.run(t, "lend/"+c.LocalAddr().String()))
 	require.Equal(t, "itself", <-got)
-	require.Eventually(t, func() bool { d, _ := s.told(); return len(d) == 2 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { d, _ := s.told(); return len(d) == 2 }, time.Minute, time.Millisecond)
 	require.Empty(t, got)
 }

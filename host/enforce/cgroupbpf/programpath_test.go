@@ -179,7 +179,7 @@ func TestDatagramsOfTheNextProgram(t *testing.T) {
 	h.cmd.Env = append(h.cmd.Env, "CALLOUTD_NEXT="+path)
 	require.NoError(t, h.cmd.Start())
 	told := func() []string { d, _ := s.told(); return d }
-	require.Eventually(t, func() bool { return len(told()) == 1 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(told()) == 1 }, time.Minute, time.Millisecond)
 	require.Contains(t, told()[0], path+"[")
 	require.Equal(t, []string{"ok"}, h.end(), "its socket, which is not connected, hears of no refusal")
 }

@@ -231,7 +231,7 @@ func TestCarryHoldsNoPipeWhileNothingMoves(t *testing.T) {
 	require.NoError(t, err)
 	_, err = io.ReadFull(client, make([]byte, 1))
 	require.NoError(t, err)
-	require.LessOrEqual(t, pipes(), before)
+	require.Eventually(t, func() bool { return pipes() <= before }, time.Minute, time.Millisecond) // Whoever has read the byte may be faster.
 	client.Close()
 	<-over
 }
