@@ -104,7 +104,10 @@ func can(ctx context.Context, cond, modules string) (bool, error) {
 // cache has it then.
 func warm(t *testing.T) {
 	t.Helper()
-	warmed.Do(func() { calloutd(t, "check", quickstart) })
+	warmed.Do(func() {
+		r := calloutd(t, "check", quickstart)
+		require.Zero(t, r.code, r.stderr)
+	})
 }
 
 var warmed sync.Once

@@ -68,8 +68,10 @@ func background(t *testing.T, ready string, args ...string) (said <-chan string,
 			lines <- s.Text()
 		}
 	}()
+	var before strings.Builder
 	for line, there := <-lines; !strings.Contains(line, ready); line, there = <-lines { // What the proxies did comes before.
-		require.True(t, there, "calloutd %v has ended", args)
+		require.True(t, there, "calloutd %v has ended:\n%s", args, &before)
+		before.WriteString(line + "\n")
 	}
 	return lines, func() {
 		require.NoError(t, daemon.Process.Signal(os.Interrupt))

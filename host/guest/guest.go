@@ -16,6 +16,7 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/calloutd/calloutd/host/guest/meter"
+	"github.com/calloutd/calloutd/host/internal/race"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
 
@@ -36,7 +37,8 @@ type Options struct {
 	// MemoryLimitPages bounds the memory of one instance, in 64 KiB pages.
 	// Optional: 256, which is 16 MiB.
 	MemoryLimitPages uint32
-	// CompileTimeout bounds the compilation of a module. Optional: 2 minutes.
+	// CompileTimeout bounds the compilation of a module. Optional: 2 minutes, and ten times
+	// that in a program with the race detector.
 	CompileTimeout time.Duration
 	// CompileApart validates, meters and compiles what is not in CacheDir in a process of
 	// its own, this program again, whose time and memory the system bounds: in this one a
@@ -76,7 +78,7 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, errors.Join(err, apart.close())
 	}
-	r := &Runtime{compilers: c, pages: o.MemoryLimitPages, timeout: cmp.Or(o.CompileTimeout, compileTimeout), metered: meteredCache{o.CacheDir}, apart: apart}
+	r := &Runtime{compilers: c, pages: o.MemoryLimitPages, timeout: cmp.Or(o.CompileTimeout, compileTime()), metered: meteredCache{o.CacheDir}, apart: apart}
 	r.clock.open()
 	return r, nil
 }
@@ -130,6 +132,15 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, f form) (_ *source, 
 		src.needs |= hostModules[module][name].need
 	}
 	return src, nil
+}
+
+// compileTime is how long compiling may take at most where no option says so. The race detector
+// makes the compiler ten times slower.
+func compileTime() time.Duration {
+	if race.Enabled {
+		return 10 * compileTimeout
+	}
+	return compileTimeout
 }
 
 // limited is ctx for as long as compiling may take.
