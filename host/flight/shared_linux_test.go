@@ -64,11 +64,11 @@ func TestAWriterThatWaitsHasNoLock(t *testing.T) {
 	w, err := flight.Append(path, header)
 	require.NoError(t, err)
 	require.NoError(t, w.Write(full()))
-	require.Eventually(t, func() bool { return len(file(t, path)) > 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(file(t, path)) > 0 }, time.Minute, time.Millisecond)
 	other, err := os.Open(path)
 	require.NoError(t, err)
 	defer other.Close()
-	require.Eventually(t, func() bool { return unix.Flock(int(other.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return unix.Flock(int(other.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }, time.Minute, time.Millisecond)
 	require.NoError(t, unix.Flock(int(other.Fd()), unix.LOCK_UN))
 	require.NoError(t, w.Close())
 }

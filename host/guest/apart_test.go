@@ -110,27 +110,29 @@ func patience() time.Duration {
 
 // The compiler would need minutes for the one function of this module, and cannot be stopped.
 func TestWhatTakesTheCompilerTooLongIsEnded(t *testing.T) {
-	rt := apart(t, guest.Options{CompileTimeout: patience()})
-	bomb, began := slow(40000), time.Now()
-	over := make(chan struct{})
+	rt, bomb := apart(t, guest.Options{}), slow(40000)
+	ctx, giveUp := context.WithCancel(t.Context())
+	over := make(chan error, 1)
 	go func() {
-		defer close(over)
-		_, err := rt.Load(t.Context(), "bomb", bomb, guest.ModuleOptions{Slots: 1})
-		if !errors.Is(err, guest.ErrCompileTime) {
-			t.Error(err)
-		}
-		t.Log(err)
+		_, err := rt.Load(ctx, "bomb", bomb, guest.ModuleOptions{Slots: 1})
+		over <- err
 	}()
 	time.Sleep(patience() / 5)
 	m, err := rt.Load(t.Context(), "good", wasm(t, "good"), guest.ModuleOptions{Slots: 1}) // meanwhile
 	require.NoError(t, err)
 	require.NoError(t, m.Close(t.Context()))
 	select {
-	case <-over:
-		t.Error("the other one was not compiled meanwhile")
+	case err := <-over:
+		t.Fatalf("the other one was not compiled meanwhile: %v", err)
 	default:
 	}
-	<-over
+	giveUp()
+	require.ErrorIs(t, <-over, context.Canceled)
+
+	began := time.Now()
+	_, err = apart(t, guest.Options{CompileTimeout: patience()}).Load(t.Context(), "bomb", bomb, guest.ModuleOptions{Slots: 1})
+	require.ErrorIs(t, err, guest.ErrCompileTime)
+	t.Log(err)
 	require.Less(t, time.Since(began), 10*patience())
 	_, err = guest.Inspect(t.Context(), bomb, nil, guest.Options{CompileApart: true, CompileTimeout: time.Millisecond})
 	require.ErrorIs(t, err, guest.ErrCompileTime)

@@ -248,7 +248,7 @@ func TestBatchedIsOnDiskInTheEnd(t *testing.T) {
 			for serial := range uint64(6) {
 				require.NoError(t, s.Put(hop(serial, 0)))
 				if o.Batch > 2 || serial%2 == 1 {
-					require.Eventually(t, func() bool { return s.Behind() == 0 }, 10*time.Second, time.Millisecond)
+					require.Eventually(t, func() bool { return s.Behind() == 0 }, time.Minute, time.Millisecond)
 				}
 			}
 		})
