@@ -99,7 +99,10 @@ func (s *Socket) authorized() ntstatus.Status {
 	if f == nil {
 		return ntstatus.InvalidDeviceState
 	}
-	return status(f.Reauthorize(s.ctx))
+	if err := f.Reauthorize(s.ctx); err != nil {
+		return s.ended(s.ctx, err)
+	}
+	return ntstatus.Success
 }
 
 // hops are the redirects of the connection that this socket accepted. The

@@ -135,7 +135,10 @@ func (c *Client) request(ctx context.Context, op operation, about syscall.RawCon
 		}
 		conn.Close()
 		if st == nil {
-			err = fmt.Errorf("remote: %v: %w", op, errors.Join(context.Cause(ctx), err))
+			if cause := context.Cause(ctx); cause != nil {
+				err = fmt.Errorf("%w: %w", cause, err)
+			}
+			err = fmt.Errorf("remote: %v: %w", op, err)
 		}
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func (c *Conn) transfer(op string, do func() error) error {
 // may asks whether the policy still allows the connection (ALE-LAY-12).
 func (c *Conn) may(op string) error {
 	if st := c.s.Reauthorize(); st != ntstatus.Success {
-		return &OpError{Op: op, Status: st}
+		return explain(c.s, &OpError{Op: op, Status: st})
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 
 	"github.com/calloutd/calloutd/wsk"
@@ -65,6 +66,9 @@ func (d *Dialer) resolve(ctx context.Context, network, addr string) ([]netip.Add
 	}
 	if name == "" {
 		return nil, &net.AddrError{Err: "missing host", Addr: addr}
+	}
+	if n, err := strconv.Atoi(service); err == nil && n != int(uint16(n)) {
+		return nil, &net.AddrError{Err: "no port", Addr: addr}
 	}
 	var list *wsk.AddrInfo
 	hints := &wsk.AddrInfo{Family: family, SocketType: wsk.SockStream, Protocol: wsk.IPProtoTCP}

@@ -3,7 +3,9 @@
 package wsknet
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"syscall"
 	"testing"
@@ -22,4 +24,10 @@ func TestErrorsAreThoseThatProgramsLookFor(t *testing.T) {
 	require.ErrorIs(t, &OpError{Op: "connect", Status: ntstatus.AccessDenied}, syscall.EACCES)
 	require.ErrorIs(t, &OpError{Op: "connect", Status: ntstatus.AccessDenied}, os.ErrPermission)
 	require.NotErrorIs(t, &OpError{Op: "connect", Status: ntstatus.ConnectionRefused}, os.ErrPermission)
+	for status, timeout := range map[ntstatus.Status]bool{ntstatus.IOTimeout: true, ntstatus.ConnectionRefused: false, ntstatus.Cancelled: false} {
+		var e net.Error = &OpError{Op: "connect", Status: status}
+		require.Equal(t, timeout, e.Timeout())
+	}
+	require.True(t, (&OpError{Status: ntstatus.Cancelled, ended: context.DeadlineExceeded}).Timeout())
+	require.False(t, (&OpError{Status: ntstatus.Cancelled, ended: context.Canceled}).Timeout())
 }

@@ -14,7 +14,7 @@ import (
 // An OpError is an operation that ended with a failure: errors.Is finds its status,
 // and the system error that package net would have, such as syscall.ECONNREFUSED. One that
 // the end of a context cancelled is context.Canceled or context.DeadlineExceeded; one of a
-// client that was closed is net.ErrClosed.
+// client that was closed is net.ErrClosed. It is a net.Error.
 type OpError struct {
 	Op     string
 	Status ntstatus.Status
@@ -46,6 +46,14 @@ func (e *OpError) Unwrap() []error {
 	}
 	return []error{e.Status}
 }
+
+// Timeout reports whether it took too long: for the deadline of a context, or for the system.
+func (e *OpError) Timeout() bool {
+	return errors.Is(e.ended, context.DeadlineExceeded) || e.Status == ntstatus.IOTimeout
+}
+
+// Temporary is Timeout, as what package net calls temporary mostly is.
+func (e *OpError) Temporary() bool { return e.Timeout() }
 
 // because adds to an error of an operation that a context, which has ended, cancelled.
 func because(ctx context.Context, err error) error {

@@ -290,6 +290,7 @@ func TestErrors(t *testing.T) {
 	require.ErrorContains(t, err, "wsk: listen")
 	_, err = wsknet.Listen(t.Context(), c, "192.0.2.99:0")
 	require.EqualError(t, err, "wsk: bind: STATUS_INVALID_ADDRESS_COMPONENT")
+	require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
 	_, err = d.DialContext(t.Context(), "tcp", "127.0.0.1:1")
 	require.EqualError(t, err, "wsk: connect: STATUS_CONNECTION_REFUSED")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -333,6 +334,11 @@ func TestPolicyChangeEndsConnection(t *testing.T) {
 	engine.Add(t, fwpm.Filter{ID: 1, Name: "no", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock})
 	_, err = a.Write([]byte("y"))
 	require.ErrorIs(t, err, fs.ErrPermission)
+	var blocked *ale.BlockedError
+	require.ErrorAs(t, err, &blocked, "it says what ended it")
+	require.Equal(t, "no", blocked.Name)
+	_, err = a.Read(make([]byte, 1))
+	require.ErrorAs(t, err, &blocked)
 	_, err = io.ReadAll(b)
 	requireReset(t, err)
 	a.Abort()
@@ -557,6 +563,7 @@ func TestDialRefusesWhatIsNoAddress(t *testing.T) {
 		"tcp6 127.0.0.1:80":     "not an address of the network",
 		"tcp4 [::1]:80":         "not an address of the network",
 		"tcp localhost:no-such": "resolve localhost",
+		"tcp 127.0.0.1:70000":   "address 127.0.0.1:70000: no port",
 	} {
 		network, addr, _ := strings.Cut(addr, " ")
 		_, err := (&wsknet.Dialer{Client: c}).DialContext(t.Context(), network, addr)
