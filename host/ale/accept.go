@@ -33,6 +33,10 @@ func (e *Enforcer) Accept(ctx context.Context, in fwps.Incoming) (*Flow, error) 
 
 // inbound authorizes a flow that came in. It owns rs.
 func (e *Enforcer) inbound(ctx context.Context, in fwps.Incoming, rs redirect.Records) (*Flow, error) {
+	if !in.Remote.IsValid() {
+		e.Release(rs)
+		return nil, ErrNoSource
+	}
 	in.Local, in.Remote, in.Inbound = plain(in.Local), numbered(plain(in.Remote)), true
 	onLink(&in, netip.AddrPort{})
 	in.Local = family(in.Local, in.Remote)

@@ -19,6 +19,10 @@ var ErrInProgress = errors.New("ale: connection in progress")
 // ErrNoDestination is a connection or datagram to no address: nothing can be decided about it.
 var ErrNoDestination = errors.New("ale: no address to connect or send to")
 
+// ErrNoSource is a connection or datagram that came from no address: nothing can be decided about
+// it, either.
+var ErrNoSource = errors.New("ale: no address that it came from")
+
 // A Target is where a connection is let go to.
 type Target struct {
 	Remote netip.AddrPort
