@@ -35,15 +35,14 @@ type eventOptions struct {
 // tell runs on the goroutine of the operation, which waits for it: it hands the
 // event over and returns. Close unsubscribes too.
 func (s *Session) NetEventSubscribe(tell func(fwpm.NetEvent)) (unsubscribe func(), err error) {
-	if tell == nil {
-		return nil, s.fail(fwp.ErrInvalidParameter)
-	}
 	e, sub := s.e, &netSubscriber{s, tell}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case s.ended():
 		return nil, s.fail(fwp.ErrSessionAborted)
+	case tell == nil:
+		return nil, s.fail(fwp.ErrInvalidParameter)
 	case !e.events.collect:
 		return nil, s.fail(fwp.ErrNetEventsDisabled) // EVT-01
 	}

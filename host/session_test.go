@@ -35,14 +35,16 @@ func TestSessions(t *testing.T) {
 		s.Close()
 		for name, call := range map[string]func() error{
 			"Begin": func() error { return s.Begin(0) }, "Commit": s.Commit, "Abort": s.Abort,
-			"FilterAdd":      func() error { _, err := s.FilterAdd(filter("f", block)); return err },
-			"SublayerDelete": func() error { return s.SublayerDelete("x") },
-			"enumerate":      func() error { _, err := s.SublayerCreateEnumHandle(fwpm.EnumTemplate{}); return err },
-			"sessions":       func() error { _, err := s.SessionCreateEnumHandle(); return err },
-			"layers":         func() error { _, err := s.LayerCreateEnumHandle(); return err },
-			"SetOption":      func() error { return s.SetOption(fwpm.EngineCollectNetEvents, 1) },
-			"GetOption":      func() error { _, err := s.GetOption(fwpm.EngineCollectNetEvents); return err },
-			"net events":     func() error { _, err := s.NetEventSubscribe(func(fwpm.NetEvent) {}); return err },
+			"FilterAdd":        func() error { _, err := s.FilterAdd(filter("f", block)); return err },
+			"SublayerDelete":   func() error { return s.SublayerDelete("x") },
+			"enumerate":        func() error { _, err := s.SublayerCreateEnumHandle(fwpm.EnumTemplate{}); return err },
+			"sessions":         func() error { _, err := s.SessionCreateEnumHandle(); return err },
+			"layers":           func() error { _, err := s.LayerCreateEnumHandle(); return err },
+			"SetOption":        func() error { return s.SetOption(fwpm.EngineCollectNetEvents, 1) },
+			"GetOption":        func() error { _, err := s.GetOption(fwpm.EngineCollectNetEvents); return err },
+			"net events":       func() error { _, err := s.NetEventSubscribe(func(fwpm.NetEvent) {}); return err },
+			"wrong net events": func() error { _, err := s.NetEventSubscribe(nil); return err },
+			"wrong changes":    func() error { _, err := s.SubscribeChanges(fwpm.Subscription{}, nil); return err },
 			"changes": func() error {
 				_, err := s.SubscribeChanges(fwpm.Subscription{Kind: fwpm.KindFilter, NotifyOnAdd: true}, func(fwpm.Change) {})
 				return err

@@ -25,8 +25,12 @@ type changeSubscriber struct {
 // the engine. unsubscribe is FwpmFilterUnsubscribeChanges0: calls that have not
 // begun are not made any more. Close unsubscribes too.
 func (s *Session) SubscribeChanges(sub fwpm.Subscription, tell func(fwpm.Change)) (unsubscribe func(), err error) {
-	c := &changeSubscriber{s: s, sub: sub, tell: tell}
+	e, c := s.e, &changeSubscriber{s: s, sub: sub, tell: tell}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	switch {
+	case s.ended():
+		return nil, s.fail(fwp.ErrSessionAborted)
 	case sub.Kind == 0 || sub.Kind >= fwpm.NumKinds || tell == nil:
 		return nil, s.fail(fwp.ErrInvalidParameter)
 	case !sub.NotifyOnAdd && !sub.NotifyOnDelete:
@@ -40,12 +44,6 @@ func (s *Session) SubscribeChanges(sub fwpm.Subscription, tell func(fwpm.Change)
 	default:
 		match := of(sub.Template)
 		c.match = func(_ *objects, o *object) bool { return match(o) }
-	}
-	e := s.e
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s.ended() {
-		return nil, s.fail(fwp.ErrSessionAborted)
 	}
 	e.changes = append(e.changes, c)
 	return func() {

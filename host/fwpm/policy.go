@@ -33,8 +33,8 @@ const SublayerInspection SublayerID = "inspection"
 
 // A Provider is FWPM_PROVIDER: who owns objects. Management only (BFE-OBJ-06).
 type Provider struct {
-	ID         ProviderID // Required.
-	Name       string     // Recommended.
+	ID         ProviderID // Required; an Add of a Session gives one.
+	Name       string     // Required of what a Session adds (BFE-OBJ-05), else recommended.
 	Persistent bool       // FWPM_PROVIDER_FLAG_PERSISTENT
 	// ServiceName is the service whose being enabled gates the provider's
 	// persistent objects at start-up (BFE-OBJ-06). Optional.
@@ -45,8 +45,8 @@ type Provider struct {
 // A ProviderContext is FWPM_PROVIDER_CONTEXT: data of a provider that its
 // callouts find through their filters.
 type ProviderContext struct {
-	ID         ProviderContextID // Required.
-	Name       string            // Recommended.
+	ID         ProviderContextID // Required; an Add of a Session gives one.
+	Name       string            // Required of what a Session adds (BFE-OBJ-05), else recommended.
 	Provider   ProviderID        // Optional.
 	Persistent bool              // FWPM_PROVIDER_CONTEXT_FLAG_PERSISTENT
 	Data       []byte            // not to be modified once it is in a policy
@@ -54,8 +54,8 @@ type ProviderContext struct {
 
 // A Sublayer is FWPM_SUBLAYER: filters that are arbitrated together.
 type Sublayer struct {
-	ID         SublayerID // Required.
-	Name       string     // Recommended.
+	ID         SublayerID // Required; an Add of a Session gives one.
+	Name       string     // Required of what a Session adds (BFE-OBJ-05), else recommended.
 	Provider   ProviderID // Optional.
 	Persistent bool       // FWPM_SUBLAYER_FLAG_PERSISTENT
 	// Weight orders the sublayers of a layer, the highest first (BFE-SUB-01).
@@ -65,8 +65,8 @@ type Sublayer struct {
 // A Callout is FWPM_CALLOUT: the promise that code of this name will be
 // registered with the engine (CO-REG-06).
 type Callout struct {
-	ID         CalloutID  // Required.
-	Name       string     // Recommended.
+	ID         CalloutID  // Required; an Add of a Session gives one.
+	Name       string     // Required of what a Session adds (BFE-OBJ-05), else recommended.
 	Provider   ProviderID // Optional. The provider of the callout's redirect handle.
 	Persistent bool       // FWPM_CALLOUT_FLAG_PERSISTENT
 	// ApplicableLayer is the only layer whose filters may call it. Optional: any.
@@ -93,7 +93,7 @@ type Condition struct {
 // A Filter is FWPM_FILTER. Conditions on different fields must all hold;
 // conditions on one field are alternatives (BFE-CND-01).
 type Filter struct {
-	ID         FilterID   // Required, not zero.
+	ID         FilterID   // Required, not zero; Session.FilterAdd gives one.
 	Name       string     // Required: the display name that denials and traces print.
 	Provider   ProviderID // Optional.
 	Layer      LayerID    // Required.
