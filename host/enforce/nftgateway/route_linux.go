@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,15 +94,19 @@ func (g *Gateway) followRoutes(names []string) error {
 func (o *Options) rulesBefore(names []string) (string, error) {
 	var all []string
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		rules, err := netlink.RuleList(family)
-		if err != nil && !absent(family, err) {
-			return "", fmt.Errorf("nftgateway: rules for routes: %w", err)
+		rules, err := rulesOf(family)
+		if err != nil {
+			return "", err
+		}
+		f := forwarded{mark: o.mark(), names: names}
+		if f.here, err = addressed(family); err != nil {
+			return "", err
 		}
 		for i := range rules { // In the order in which the kernel asks them.
 			if rules[i].Mark == o.mark() && rules[i].Table == int(o.mark()) {
 				break
 			}
-			if takes(&rules[i], o.mark(), names) {
+			if f.taken(&rules[i]) {
 				all = append(all, fmt.Sprintf("ip -%c rule show priority %d", map[int]rune{unix.AF_INET: '4', unix.AF_INET6: '6'}[family], rules[i].Priority))
 			}
 		}
@@ -108,26 +114,98 @@ func (o *Options) rulesBefore(names []string) (string, error) {
 	return strings.Join(slices.Compact(all), ", "), nil
 }
 
-// takes reports whether a rule could decide where marked packets go that come in on the
-// interfaces: from whom and where to is not looked at.
-func takes(r *netlink.Rule, mark uint32, names []string) bool {
+// rulesOf are the rules for routes of a family, with what they do in Type, which the library
+// leaves out. When they change meanwhile that is zero, and they are looked at again.
+func rulesOf(family int) ([]netlink.Rule, error) {
+	rules, err := netlink.RuleList(family)
+	if err != nil && !absent(family, err) {
+		return nil, fmt.Errorf("nftgateway: rules for routes: %w", err)
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_GETRULE, unix.NLM_F_DUMP)
+	req.AddData(nl.NewIfInfomsg(family))
+	messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWRULE)
+	if err == nil && len(messages) == len(rules) {
+		for i, m := range messages {
+			rules[i].Type = nl.DeserializeRtMsg(m).Type
+		}
+	}
+	return rules, nil
+}
+
+// addressed are the networks whose addresses are this system's, or nobody's: no packet that goes
+// further is from one of them, or to it.
+func addressed(family int) ([]netip.Prefix, error) {
+	routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	if err != nil && !absent(family, err) {
+		return nil, fmt.Errorf("nftgateway: addresses: %w", err)
+	}
+	here := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32")}
+	for _, r := range routes {
+		if p, ok := prefix(r.Dst); ok && r.Type != unix.RTN_UNICAST {
+			here = append(here, p)
+		}
+	}
+	return here, nil
+}
+
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(a, bits), ok
+}
+
+// forwarded are the packets that come in on the interfaces, go further and have the mark.
+type forwarded struct {
+	mark  uint32
+	names []string
+	here  []netip.Prefix // to which and from which they are not
+}
+
+// taken reports whether a rule could decide where one of them goes. Whether its table has a route
+// for that is not looked at.
+func (f *forwarded) taken(r *netlink.Rule) bool {
 	const gotoRule, nop = 2, 3 // FR_ACT_GOTO, FR_ACT_NOP
 	switch {
 	case r.Table == unix.RT_TABLE_LOCAL, r.Type == nop, r.Type == gotoRule && r.Goto <= priority:
 		return false
+	case r.Invert:
+		return !f.all(r)
 	}
+	return f.some(r)
+}
+
+// some reports whether what a rule says is so of some of them.
+func (f *forwarded) some(r *netlink.Rule) bool {
+	return f.each(r) && (r.IifName == "" || slices.Contains(f.names, r.IifName)) && f.elsewhere(r.Src) && f.elsewhere(r.Dst) &&
+		(r.IPProto == 0 || r.IPProto == unix.IPPROTO_TCP || r.IPProto == unix.IPPROTO_UDP)
+}
+
+// all reports whether it is so of all.
+func (f *forwarded) all(r *netlink.Rule) bool {
+	other := func(name string) bool { return name != r.IifName }
+	return f.each(r) && (r.IifName == "" || !slices.ContainsFunc(f.names, other)) && r.Src == nil && r.Dst == nil &&
+		r.IPProto == 0 && r.Sport == nil && r.Dport == nil && r.Tos == 0
+}
+
+// each reports whether that part of it is so which is the same for all: no program of a user sends
+// them, and where they go out is not known.
+func (f *forwarded) each(r *netlink.Rule) bool {
 	mask := ^uint32(0)
 	if r.Mask != nil {
 		mask = *r.Mask
 	} else if r.Mark == 0 {
 		mask = 0
 	}
-	matches := mark&mask == r.Mark && (r.IifName == "" || slices.Contains(names, r.IifName)) && r.OifName == "" &&
-		(r.IPProto == 0 || r.IPProto == unix.IPPROTO_TCP || r.IPProto == unix.IPPROTO_UDP)
-	if r.Invert {
-		return !matches || r.Src != nil || r.Dst != nil || r.Sport != nil || r.Dport != nil || r.Tos != 0
-	}
-	return matches
+	return f.mark&mask == r.Mark && r.OifName == "" && (r.UIDRange == nil || r.UIDRange.Start == 0)
+}
+
+// elsewhere reports whether there can be one from, or to, a network of a rule, nil for any.
+func (f *forwarded) elsewhere(n *net.IPNet) bool {
+	p, ok := prefix(n)
+	return !ok || !slices.ContainsFunc(f.here, func(here netip.Prefix) bool { return here.Bits() <= p.Bits() && here.Contains(p.Addr()) })
 }
 
 // removeRoutes takes away what any addRoutes has made, as far as it is there.

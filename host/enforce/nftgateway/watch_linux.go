@@ -89,12 +89,14 @@ func (g *Gateway) hear(ctx context.Context, s *nl.NetlinkSocket, changed chan<- 
 	}
 }
 
-// matters reports whether a message tells of an interface, of a rule for routes, or that
-// something of a rule set or the route of marked packets has gone. Other routes change often.
+// matters reports whether a message tells of an interface, of a rule for routes, of an address of
+// this system, or that something of a rule set or the route of marked packets has gone. Other
+// routes change often.
 func (g *Gateway) matters(m syscall.NetlinkMessage) bool {
 	switch {
 	case m.Header.Type == unix.RTM_NEWROUTE, m.Header.Type == unix.RTM_DELROUTE:
-		return m.Header.Type == unix.RTM_DELROUTE && tableOf(m) == g.opts.mark()
+		of := tableOf(m)
+		return of == unix.RT_TABLE_LOCAL || m.Header.Type == unix.RTM_DELROUTE && of == g.opts.mark()
 	case m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES:
 		return true
 	}
