@@ -59,6 +59,9 @@ func tables(o *Options, p ports, s *site) []table {
 				take.add(is(meta(expr.MetaKeyNFPROTO), family), is(meta(expr.MetaKeyL4PROTO), protocol), original(), elsewhere(), send(family, port))
 			}
 		}
+		if o.Transparent {
+			take.add(is(meta(expr.MetaKeyNFPROTO), family), tooBig(family), related(), original(), elsewhere(), keep(o.mark()))
+		}
 	}
 	refuse := chain{Chain: nftables.Chain{Name: "refuse", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}}
 	refuse.add(is(meta(expr.MetaKeyL4PROTO), unix.IPPROTO_TCP), established(), original(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}) // It does not end by ICMP.
@@ -157,6 +160,20 @@ func without(states uint32) []expr.Any { return inState(states, expr.CmpOpEq) }
 // established matches packets of a connection that is known.
 func established() []expr.Any { return inState(expr.CtStateBitESTABLISHED, expr.CmpOpNeq) }
 
+// related matches packets that are only about a connection that is known, and those of one that it expects.
+func related() []expr.Any { return inState(expr.CtStateBitRELATED, expr.CmpOpNeq) }
+
+// tooBig matches ICMP errors that say by how much packets are too big for a link. One about what
+// was carried, which is from the address of somebody else, is sent there.
+func tooBig(family byte) []expr.Any {
+	protocol, typeAndCode := byte(unix.IPPROTO_ICMP), []byte{3, 4}
+	if family == unix.NFPROTO_IPV6 {
+		protocol, typeAndCode = unix.IPPROTO_ICMPV6, []byte{2, 0}
+	}
+	return slices.Concat(is(meta(expr.MetaKeyL4PROTO), protocol), []expr.Any{&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: typeAndCode}})
+}
+
 func inState(of uint32, zero expr.CmpOp) []expr.Any {
 	return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: register},
 		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(of), Xor: make([]byte, 4)},
@@ -172,12 +189,16 @@ func redirectTo(_ byte, port uint16) []expr.Any {
 // routed to this system.
 func deliverTo(mark uint32) func(family byte, port uint16) []expr.Any {
 	return func(family byte, port uint16) []expr.Any {
-		return []expr.Any{&expr.Immediate{Register: register, Data: binaryutil.BigEndian.PutUint16(port)},
-			&expr.TProxy{Family: family, TableFamily: byte(nftables.TableFamilyINet), RegPort: register},
-			&expr.Immediate{Register: register, Data: binaryutil.NativeEndian.PutUint32(mark)},
-			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register},
-			&expr.Verdict{Kind: expr.VerdictAccept}}
+		return append([]expr.Any{&expr.Immediate{Register: register, Data: binaryutil.BigEndian.PutUint16(port)},
+			&expr.TProxy{Family: family, TableFamily: byte(nftables.TableFamilyINet), RegPort: register}}, keep(mark)...)
 	}
+}
+
+// keep has a packet routed to this system.
+func keep(mark uint32) []expr.Any {
+	return []expr.Any{&expr.Immediate{Register: register, Data: binaryutil.NativeEndian.PutUint32(mark)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register},
+		&expr.Verdict{Kind: expr.VerdictAccept}}
 }
 
 // bridges reports whether the kernel has rules for the ports of bridges. Without them one
