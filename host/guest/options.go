@@ -102,9 +102,12 @@ func (o *ModuleOptions) defaults() error {
 		o.idleAfter = idleAfter
 	}
 	const most = 1 << 24 // far from overflow in the guest's arithmetic
-	for _, n := range []int{o.Slots, o.Spares, o.FuelSlices, o.InitFuelSlices, o.MaxFailures} {
-		if n < 0 || n > most {
-			return fmt.Errorf("module option %d is out of range", n)
+	for _, option := range []struct {
+		name string
+		n    int
+	}{{"Slots", o.Slots}, {"Spares", o.Spares}, {"FuelSlices", o.FuelSlices}, {"InitFuelSlices", o.InitFuelSlices}, {"MaxFailures", o.MaxFailures}} {
+		if option.n < 0 || option.n > most {
+			return fmt.Errorf("module option %s is %d: expected up to %d", option.name, option.n, most)
 		}
 	}
 	if o.OnEvent == nil {
