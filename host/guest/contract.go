@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -122,13 +123,27 @@ var exports = []struct {
 	{abi.ExportInitialize, false, nil, nil},
 }
 
+// missing is the error of a module without an export that it must have. One of another
+// version of the ABI is told so.
+func missing(name string, there map[string]api.FunctionDefinition) error {
+	for _, other := range slices.Sorted(maps.Keys(there)) {
+		if name == abiOfVersion+"1" && strings.HasPrefix(other, abiOfVersion) {
+			return fmt.Errorf("module exports %s, not %s: it is a callout of another version of the ABI: build it with the SDK of this one", plain(other), name)
+		}
+	}
+	return fmt.Errorf("module does not export function %s: it is no callout of ABI v1", name)
+}
+
+// abiOfVersion begins the export that says which version of the ABI a callout has.
+const abiOfVersion = "callout_abi_v"
+
 func checkExports(c wazero.CompiledModule) error {
 	var errs []error
 	for _, e := range exports {
 		f := c.ExportedFunctions()[e.name]
 		if f == nil {
 			if e.required {
-				errs = append(errs, fmt.Errorf("module does not export function %s: it is no callout of ABI v1", e.name))
+				errs = append(errs, missing(e.name, c.ExportedFunctions()))
 			}
 			continue
 		}
