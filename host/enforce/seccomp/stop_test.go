@@ -92,6 +92,18 @@ func TestLateDecisionLeavesTheFilesOfOthersAlone(t *testing.T) {
 	<-waited
 }
 
+// A supervisor that gets no processor for a while does not say that something has not ended.
+func TestWhatHasEndedIsNotLate(t *testing.T) {
+	ended := make(chan struct{})
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.False(t, over(ended, late))
+	close(ended)
+	for range 100 {
+		require.True(t, over(ended, late))
+	}
+}
+
 // A run leaves no descriptor open, however it ends.
 func TestRunsLeaveNoDescriptors(t *testing.T) {
 	need(t)

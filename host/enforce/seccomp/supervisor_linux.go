@@ -115,18 +115,31 @@ func (s *supervisor) stop() {
 	told := s.underway.stop()
 	late, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	select {
-	case <-s.watched:
-	case <-late.Done():
+	if !over(s.watched, late) {
 		s.giveUp()
-		s.opts.Logf("seccomp: %d decisions did not end", s.busy.Load())
+		if n := s.busy.Load() + s.held.Load(); n > 0 {
+			s.opts.Logf("seccomp: %d decisions did not end", n)
+		}
 	}
-	select {
-	case <-told:
-	case <-late.Done():
+	if !over(told, late) {
 		s.opts.Logf("seccomp: a callout that was told of a connection did not end")
 	}
 	s.log.Close()
+}
+
+// over waits until something has ended, and reports whether it has. What has is not late,
+// however late that is seen.
+func over(ended <-chan struct{}, late context.Context) bool {
+	select {
+	case <-ended:
+	case <-late.Done():
+	}
+	select {
+	case <-ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // giveUp closes the listener while there are workers. The number stays taken, as they still
