@@ -202,6 +202,7 @@ func TestAssociationTakesOnlyFromItsRelay(t *testing.T) {
 		require.NoError(t, err)
 		cancel()
 		require.NoError(t, a.WriteTo([]byte("to"), netip.MustParseAddrPort("[::ffff:198.51.100.7]:443")))
+		require.ErrorContains(t, a.WriteTo([]byte("to"), netip.MustParseAddrPort("[fe80::7]:53")), "is of one link")
 		b := make([]byte, 1<<10)
 		n, _, err := relay.ReadFromUDPAddrPort(b)
 		require.NoError(t, err)
