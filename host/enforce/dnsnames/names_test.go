@@ -47,6 +47,18 @@ func TestNewestNameCounts(t *testing.T) {
 	require.Equal(t, "a.example\x00b.example\x00", string(n.Append(web, nil)))
 }
 
+// A name that is over takes no place of one that is still good.
+func TestNamesThatAreOverGo(t *testing.T) {
+	n, now := newNames()
+	n.Learn("a.example", []netip.Addr{web}, maxLife)
+	for i := range maxNames - 1 {
+		n.Learn(fmt.Sprintf("%d.example", i), []netip.Addr{web}, minLife)
+	}
+	now.now = now.now.Add(minLife)
+	n.Learn("b.example", []netip.Addr{web}, minLife)
+	require.Equal(t, "b.example\x00a.example\x00", string(n.Append(web, nil)))
+}
+
 func TestNamesAreBounded(t *testing.T) {
 	n, _ := newNames()
 	for i := range 2 * maxNames {
