@@ -245,10 +245,12 @@ func (a *Attachment) Drain(ctx context.Context) error {
 	errs := []error{a.detach()}
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
+	arrived := time.Now().Add(arrival)
 	for {
 		select {
 		case <-t.C: // Also before the first look: what the kernel has sent arrives.
-			if !a.awaited() && a.carried.Load() == 0 { // In this order: what is accepted is carried before it is not awaited.
+			// In this order: what is accepted is carried before it is not awaited.
+			if (!a.awaited() || time.Now().After(arrived)) && a.carried.Load() == 0 {
 				return errors.Join(errs...)
 			}
 		case <-ctx.Done():
@@ -256,6 +258,10 @@ func (a *Attachment) Drain(ctx context.Context) error {
 		}
 	}
 }
+
+// arrival is how long a connection that the kernel has sent here may take to be accepted. One that
+// a full queue lost is not: its record stays behind.
+const arrival = 5 * time.Second
 
 // awaited reports whether connections that the kernel has sent here are not accepted yet. With
 // pinned programs there may always be some, and they may be another process's.

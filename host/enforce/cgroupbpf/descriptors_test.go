@@ -4,12 +4,14 @@ package cgroupbpf
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
 	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -71,4 +73,16 @@ func TestDrainWaitsForWhatIsNotYetAccepted(t *testing.T) {
 	restore()
 	require.Equal(t, []string{"told", "origin from " + origin}, h.end())
 	require.NoError(t, <-drained)
+}
+
+// The record of a connection that a full queue lost waits for nobody.
+func TestDrainDoesNotWaitForWhatIsLost(t *testing.T) {
+	s := newSite(t, &fwpm.Policy{}, nil)
+	a := s.attach(t)
+	defer a.Close()
+	require.NoError(t, a.objs.Waiting.Put(bpf.RedirectSource{Port: 1}, bpf.RedirectRecord{}))
+	require.True(t, a.awaited())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(t, errors.Join(a.Drain(ctx), ctx.Err()))
 }
