@@ -107,7 +107,7 @@ func (o *ModuleOptions) defaults() error {
 		n    int
 	}{{"Slots", o.Slots}, {"Spares", o.Spares}, {"FuelSlices", o.FuelSlices}, {"InitFuelSlices", o.InitFuelSlices}, {"MaxFailures", o.MaxFailures}} {
 		if option.n < 0 || option.n > most {
-			return fmt.Errorf("module option %s is %d: expected up to %d", option.name, option.n, most)
+			return fmt.Errorf("module option %s is %d: expected 0 to %d", option.name, option.n, most)
 		}
 	}
 	if o.OnEvent == nil {

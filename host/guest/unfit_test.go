@@ -82,7 +82,7 @@ func TestWhyAFitModuleIsRefused(t *testing.T) {
 		require.Equal(t, c.kind, kindOf(t, err), "%v", err)
 	}
 	_, err := rt.Load(t.Context(), "refused", wasm(t, "good"), guest.ModuleOptions{FuelSlices: 1<<24 + 1})
-	require.ErrorContains(t, err, "module option FuelSlices is 16777217: expected up to 16777216")
+	require.ErrorContains(t, err, "module option FuelSlices is 16777217: expected 0 to 16777216")
 
 	slow, err := guest.NewRuntime(t.Context(), guest.Options{CompileTimeout: time.Nanosecond})
 	require.NoError(t, err)
