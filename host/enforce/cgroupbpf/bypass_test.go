@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/enforce/internal/bypass"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
@@ -181,12 +182,7 @@ func TestBypassI386(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("x86-64 only")
 	}
-	gcc, err := exec.LookPath("gcc")
-	if err != nil && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	bin, err := bypass.BuildInt80(t.TempDir(), gcc)
+	bin, err := bypass.BuildInt80(t.TempDir(), enforcetest.Tool(t, "gcc"))
 	require.NoError(t, err)
 	at, count := reached(t, unix.SOCK_STREAM)
 	in := func(s *site) string {

@@ -343,3 +343,27 @@ func TestNamespaceWithoutDaemon(t *testing.T) {
 	defer a.Close()
 	require.Equal(t, []string{"up", "tcp from 198.51.100.7:80"}, s.start(t, unix.CLONE_NEWNET, "up/", "patiently/tcp/198.51.100.7:80").end())
 }
+
+// A namespace that several look into at once is entered once: nobody would leave it the
+// second time, and Close would wait for ever.
+func TestNamespaceIsEnteredOnce(t *testing.T) {
+	s := namespaceSite(t)
+	a := s.attach(t)
+	h := s.start(t, unix.CLONE_NEWNET, "up/", "stdin/")
+	require.Equal(t, "up", h.line())
+	var wg sync.WaitGroup
+	for range 8 { // As it does when it begins and when the cgroup is made again.
+		wg.Go(a.settle)
+	}
+	wg.Wait()
+	require.Len(t, a.allHomes(), 2)
+	closed := make(chan error, 1)
+	go func() { closed <- a.Close() }()
+	select {
+	case err := <-closed:
+		require.NoError(t, err)
+	case <-time.After(time.Minute):
+		t.Fatal("it does not end")
+	}
+	require.Equal(t, []string{"told"}, h.end())
+}

@@ -15,6 +15,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 )
 
 // What is connected before there are rules, which nobody decided, does not go on when
@@ -119,14 +121,7 @@ func (n *network) connected() (end func()) {
 		require.NoError(t, err)
 	}
 	for _, c := range []net.Conn{stream, there} { // What is sent once more would be answered with a reset.
-		raw, err := c.(*net.TCPConn).SyscallConn()
-		require.NoError(t, err)
-		require.Eventually(t, func() bool {
-			unknown := 0
-			require.NoError(t, raw.Control(func(fd uintptr) { unknown, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }))
-			require.NoError(t, err)
-			return unknown == 0
-		}, waitTime, pollTime, "not all has been acknowledged")
+		enforcetest.IsAcknowledged(t, c.(*net.TCPConn))
 	}
 	return func() {
 		for c, want := range map[net.Conn]error{stream: unix.ECONNRESET, flow: unix.EHOSTUNREACH} {

@@ -21,6 +21,7 @@ import (
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
 	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 	"github.com/calloutd/calloutd/host/fwp"
@@ -195,7 +196,7 @@ func TestDatagramsThatGoNowhereAreRefused(t *testing.T) {
 
 // They go by way of a SOCKS proxy, too.
 func TestDatagramsByWayOfSOCKS(t *testing.T) {
-	danted := need(t, "danted")
+	danted := enforcetest.Tool(t, "danted")
 	router(t, func(n *network) {
 		const at = "127.0.0.1:1080"
 		dir := t.TempDir()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect/memstore"
 )
@@ -21,7 +22,7 @@ import (
 // A datagram says whom it is from, and the gateway believes it: these two have the router
 // drop what does not come from where its address is, before the gateway sees it.
 func TestForgedSourcesAreTheRoutersToDrop(t *testing.T) {
-	need(t, "ip")
+	enforcetest.Tool(t, "ip")
 	for remedy, of := range map[string]struct {
 		take  func(n *network)
 		helps map[string]bool // by the address of who is inside

@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 )
 
 // An address of a link is no other link's: what is sent to one by way of the gateway goes
 // nowhere, as with any router. One that comes from such an address is carried as others are.
 func TestLinkLocalAddressesAreOfTheirLink(t *testing.T) {
-	need(t, "ip")
+	enforcetest.Tool(t, "ip")
 	both(t, func(n *network, transparent bool) {
 		n.script(n.outside, "ip addr add fe80::9/64 dev out-peer nodad")
 		n.script(n.inside, "ip addr add fe80::8/64 dev in-peer nodad")

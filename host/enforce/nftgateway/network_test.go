@@ -165,14 +165,3 @@ func (n *network) dial(ns netns.NsHandle, network, to string) (c net.Conn, err e
 	n.at(ns, func() { c, err = net.Dial(network, to) })
 	return c, err
 }
-
-// need returns where a tool is, and skips where it is not installed; CI has them all.
-func need(t *testing.T, tool string) string {
-	t.Helper()
-	path, err := exec.LookPath(tool)
-	if err != nil {
-		require.Empty(t, os.Getenv("CI"), "%s is missing in CI", tool)
-		t.Skip(err)
-	}
-	return path
-}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 )
@@ -211,7 +212,7 @@ func TestServersOfOthers(t *testing.T) {
 	for name, code := range script {
 		t.Run(name, func(t *testing.T) {
 			flag := map[string]string{"python3": "-c", "node": "-e"}[name]
-			cmd := exec.Command(tool(t, name), flag, code)
+			cmd := exec.Command(enforcetest.Tool(t, name), flag, code)
 			cmd.Stderr = os.Stderr
 			watched(t, Options{ALE: permit}, cmd, func(line string) {
 				require.Equal(t, "hello", client("127.0.0.1", must(line)))

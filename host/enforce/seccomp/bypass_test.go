@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/enforce/internal/bypass"
 	"github.com/calloutd/calloutd/host/enforce/internal/doomed"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -167,7 +168,7 @@ func TestBypassI386(t *testing.T) {
 	if auditArch != unix.AUDIT_ARCH_X86_64 {
 		t.Skip("x86-64 only")
 	}
-	bin, err := bypass.BuildInt80(t.TempDir(), tool(t, "gcc"))
+	bin, err := bypass.BuildInt80(t.TempDir(), enforcetest.Tool(t, "gcc"))
 	require.NoError(t, err)
 	l := listen(t)
 	port := strconv.Itoa(int(l.addr.Port()))
@@ -200,7 +201,7 @@ func TestBypassOtherSockets(t *testing.T) {
 // An MPTCP socket from outside the tree: Landlock does not look at those.
 func TestBypassInheritedMPTCP(t *testing.T) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP)
-	lack(t, err)
+	enforcetest.Lack(t, err)
 	f := os.NewFile(uintptr(fd), "mptcp")
 	defer f.Close()
 	l := listen(t)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 )
@@ -374,7 +375,7 @@ func TestRealClients(t *testing.T) {
 	p := serve(t, "tcp4", "127.0.0.1:0", "HTTP/1.0 200 OK\r\n\r\nproxy")
 	for name, args := range clients {
 		t.Run(name, func(t *testing.T) {
-			out, _ := supervise(t, Options{ALE: redirectTo(p)}, exec.Command(tool(t, name), args...))
+			out, _ := supervise(t, Options{ALE: redirectTo(p)}, exec.Command(enforcetest.Tool(t, name), args...))
 			require.Contains(t, out, "proxy")
 		})
 	}

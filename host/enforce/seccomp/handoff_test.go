@@ -23,6 +23,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/enforce/handoff"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect/memstore"
@@ -213,7 +214,7 @@ func handsDatagrams(t *testing.T, p *handoff.Proxy, why string) {
 	opts := handedTo(u.addr, nil)
 	opts.Handoff = handoff.Only(u.addr, p)
 	opts.OnBlocked = func(d enforce.Denial) { denied = append(denied, d) }
-	out, _ := supervise(t, opts, exec.Command(tool(t, "python3"), "-c", `
+	out, _ := supervise(t, opts, exec.Command(enforcetest.Tool(t, "python3"), "-c", `
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for f in (lambda: s.sendto(b"x", ("203.0.113.10", 80)), lambda: s.connect(("203.0.113.10", 80))):
@@ -284,7 +285,7 @@ socksmethod: none
 client pass { from: 0/0 to: 0/0 }
 socks pass { from: 0/0 to: 0/0 command: udpassociate udpreply }
 `, dir, proxy.Addr(), proxy.Port())), 0o644))
-	danted := exec.Command(tool(t, "danted"), "-f", filepath.Join(dir, "conf"), "-p", filepath.Join(dir, "pid"))
+	danted := exec.Command(enforcetest.Tool(t, "danted"), "-f", filepath.Join(dir, "conf"), "-p", filepath.Join(dir, "pid"))
 	require.NoError(t, danted.Start())
 	defer func() { _ = danted.Process.Signal(os.Interrupt); _ = danted.Wait() }()
 	require.Eventually(t, func() bool {
@@ -295,7 +296,7 @@ socks pass { from: 0/0 to: 0/0 command: udpassociate udpreply }
 		return err == nil
 	}, time.Minute, 5*time.Millisecond)
 	origin, _ := udpServer(t, "heard")
-	out, _ := supervise(t, handedTo(proxy, nil), exec.Command(tool(t, "python3"), "-c", fmt.Sprintf(`
+	out, _ := supervise(t, handedTo(proxy, nil), exec.Command(enforcetest.Tool(t, "python3"), "-c", fmt.Sprintf(`
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.settimeout(60)

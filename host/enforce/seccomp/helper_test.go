@@ -72,30 +72,13 @@ func need(t testing.TB, more ...string) {
 			}
 		}
 	}
-	lack(t, err)
-}
-
-// lack skips a test for which something is missing, but not in CI.
-func lack(t testing.TB, err error) {
-	t.Helper()
-	if err != nil && os.Getenv("CI") != "" {
-		t.Fatal(err)
-	} else if err != nil {
-		t.Skip(err)
-	}
-}
-
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	lack(t, err)
-	return path
+	enforcetest.Lack(t, err)
 }
 
 func asRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		lack(t, fmt.Errorf("needs root"))
+		enforcetest.Lack(t, fmt.Errorf("needs root"))
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 )
 
 func init() {
@@ -290,7 +291,7 @@ func TestIsolatedServersAndClients(t *testing.T) {
 	p := serve(t, "tcp4", "127.0.0.1:0", "HTTP/1.0 200 OK\r\n\r\nproxy")
 	for name, args := range clients {
 		t.Run(name, func(t *testing.T) {
-			require.Contains(t, runIsolated(t, Options{ALE: redirectTo(p)}, exec.Command(tool(t, name), args...)), "proxy")
+			require.Contains(t, runIsolated(t, Options{ALE: redirectTo(p)}, exec.Command(enforcetest.Tool(t, name), args...)), "proxy")
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 )
@@ -49,7 +50,7 @@ func TestRequestedNamesAreShown(t *testing.T) {
 	want := "ok " + test4 + "\nok transport endpoint is not connected\nok " + p.String() + "\nok transport endpoint is not connected\n"
 	require.Equal(t, want+want, out)
 
-	out, _ = supervise(t, opts, exec.Command(tool(t, "python3"), "-c", "import socket; print(socket.create_connection(('203.0.113.10', 80)).getpeername())"))
+	out, _ = supervise(t, opts, exec.Command(enforcetest.Tool(t, "python3"), "-c", "import socket; print(socket.create_connection(('203.0.113.10', 80)).getpeername())"))
 	require.Equal(t, "('203.0.113.10', 80)\n", out)
 
 	out, _ = supervise(t, Options{ALE: redirectTo(p)}, helper("names", test4))

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -55,7 +56,7 @@ func init() {
 }
 
 func inNetwork(t *testing.T, args ...string) string {
-	tool(t, "ip")
+	enforcetest.Tool(t, "ip")
 	return inNamespace(t, "network", args...)
 }
 
@@ -134,7 +135,7 @@ func init() {
 
 // Names are resolved as ever, and the policy sees whom the programs ask.
 func TestDNS(t *testing.T) {
-	tool(t, "ip")
+	enforcetest.Tool(t, "ip")
 	for name, args := range map[string][]string{
 		"getent":  {"hosts", "origin.test"},
 		"python3": {"-c", "import socket; print(socket.gethostbyname('origin.test'))"},
@@ -142,7 +143,7 @@ func TestDNS(t *testing.T) {
 		"go":      nil,
 	} {
 		if name != "go" {
-			tool(t, name)
+			enforcetest.Tool(t, name)
 		}
 		for _, mode := range []string{"plain", "isolated"} {
 			t.Run(name+" "+mode, func(t *testing.T) {

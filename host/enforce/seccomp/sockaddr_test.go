@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/calloutd/calloutd/host/enforce/enforcetest"
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
@@ -74,6 +75,6 @@ func init() {
 
 // A connection to an address of a link is one to that link, also where it is redirected.
 func TestRedirectOnALink(t *testing.T) {
-	tool(t, "ip")
+	enforcetest.Tool(t, "ip")
 	require.Equal(t, "asked true\nok\nreached true\n", inNamespace(t, "link local"))
 }
