@@ -135,7 +135,7 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, f form) (_ *source, 
 }
 
 // compileTime is how long compiling may take at most where no option says so. The race detector
-// makes the compiler ten times slower.
+// makes the compiler slow.
 func compileTime() time.Duration {
 	if race.Enabled {
 		return 10 * compileTimeout
