@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -46,11 +45,18 @@ func Inspect(ctx context.Context, o Options) (*Proxy, error) {
 		return nil, err
 	}
 	var stopped atomic.Bool
+	p := &Proxy{ln: ln, log: loglimit.New(o.Logf)}
 	srv := &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
 		ConnState: func(c net.Conn, s http.ConnState) {
-			if s == http.StateNew && stopped.Load() { // The server's Close did not see it.
-				c.(*wsknet.Conn).Abort()
+			switch s {
+			case http.StateNew: // Serve goes on yet.
+				p.wg.Add(1)
+				if stopped.Load() { // The server's Close did not see it.
+					c.(*wsknet.Conn).Abort()
+				}
+			case http.StateClosed: // It is answered: the server's Close does not wait for that.
+				p.wg.Done()
 			}
 		},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
@@ -65,12 +71,8 @@ func Inspect(ctx context.Context, o Options) (*Proxy, error) {
 			_ = json.NewEncoder(w).Encode(rep)
 		}),
 	}
-	p := &Proxy{ln: ln, log: loglimit.New(o.Logf), stop: func() { stopped.Store(true); srv.Close() }, drain: srv.Shutdown}
-	p.wg.Go(func() {
-		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			p.log.Printf("inspect: %v", err)
-		}
-	})
+	p.stop, p.drain = func() { stopped.Store(true); srv.Close() }, srv.Shutdown
+	p.wg.Go(func() { _ = srv.Serve(ln) }) // A listener ends with its Close.
 	return p, nil
 }
 

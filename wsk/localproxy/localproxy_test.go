@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -40,6 +41,7 @@ type world struct {
 	*wsktest.Client
 	t    testing.TB
 	open func(sealed []byte) (redirect.Records, error) // by the proxy; nil if it cannot
+	left []byte                                        // by the callout, where that is no context
 
 	mu   sync.Mutex
 	said []string
@@ -56,7 +58,7 @@ func (w *world) start(start func(context.Context, localproxy.Options) (*localpro
 	w.t.Cleanup(p.Close)
 	w.AtConnect(w.t, func(c *fwps.Call, v *fwps.Verdict) {
 		if c.State == redirect.NotRedirected && c.In.Remote != p.Addr() {
-			v.Redirect, v.To, v.TargetPID = true, p.Addr(), 1000
+			v.Redirect, v.To, v.TargetPID, v.Context = true, p.Addr(), 1000, w.left
 			if withContext {
 				v.Context = sockaddr.Append(sockaddr.Append(v.Context, c.In.Remote), c.In.Local)
 			}
@@ -108,6 +110,7 @@ func (w *world) get(addr string) (rep localproxy.Report) {
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)
 	require.NoError(w.t, err)
 	defer r.Body.Close()
+	require.True(w.t, r.Close)
 	require.Equal(w.t, "application/json", r.Header.Get("Content-Type"))
 	require.NoError(w.t, json.NewDecoder(r.Body).Decode(&rep))
 	require.Equal(w.t, rep.Error != "", r.StatusCode == http.StatusBadGateway)
@@ -130,6 +133,16 @@ func TestInspect(t *testing.T) {
 	rep = w.get(p.Addr().String())
 	require.Equal(t, "not-redirected", rep.RedirectState)
 	require.Contains(t, rep.Error, "was not redirected here")
+}
+
+// Of records that do not open, such as another engine's, inspect says so.
+func TestInspectOfRecordsThatDoNotOpen(t *testing.T) {
+	w := open(t)
+	w.open = func([]byte) (redirect.Records, error) { return nil, redirect.ErrForged }
+	w.start(localproxy.Inspect, true)
+	rep := w.get("198.51.100.7:80")
+	require.Equal(t, redirect.ErrForged.Error(), rep.Error)
+	require.Equal(t, "198.51.100.7:80", rep.OriginalDestination, "the context says that")
 }
 
 // Who is not the engine says of a connection what its context says.
@@ -204,14 +217,17 @@ func TestStrangersFillNoLog(t *testing.T) {
 func TestForwardFailures(t *testing.T) {
 	for name, c := range map[string]struct {
 		context bool
+		left    string
 		to      string
 		say     string
 	}{
-		"nobody at the origin": {true, "127.0.0.1:1", "forward: 127.0.0.1:1: wsk: connect: STATUS_CONNECTION_REFUSED"},
-		"no context":           {false, "198.51.100.7:80", "has no redirect context: wsk: query redirect context: STATUS_NOT_FOUND"},
+		"nobody at the origin":      {true, "", "127.0.0.1:1", "forward: 127.0.0.1:1: wsk: connect: STATUS_CONNECTION_REFUSED"},
+		"no context":                {false, "", "198.51.100.7:80", "has no redirect context: wsk: query redirect context: STATUS_NOT_FOUND"},
+		"a context of another kind": {false, "session 7", "198.51.100.7:80", "forward: redirect context does not begin with the original destination: sockaddr: 9 bytes, a SOCKADDR_STORAGE has 128"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := open(t)
+			w.left = []byte(c.left)
 			w.start(localproxy.Forward, c.context)
 			conn := w.dial(c.to)
 			defer conn.Close()
@@ -307,6 +323,55 @@ func TestShutdownAnswersWhoAsks(t *testing.T) {
 	}, 10*time.Second, time.Millisecond, "it listens no more")
 	close(on)
 	require.Equal(t, 1, (<-answered).Hops)
+	<-down
+}
+
+// Close waits for who is being answered: what inspect uses for that may be closed next.
+func TestCloseWaitsForWhoAsks(t *testing.T) {
+	w := open(t)
+	asked := make(chan struct{})
+	var answered atomic.Bool
+	w.open = func(sealed []byte) (redirect.Records, error) {
+		close(asked)
+		time.Sleep(100 * time.Millisecond)
+		answered.Store(true)
+		return w.ALE.Open(sealed)
+	}
+	p := w.start(localproxy.Inspect, true)
+	c := w.dial("198.51.100.7:80")
+	defer c.Abort()
+	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(t, err)
+	<-asked
+	p.Close()
+	require.True(t, answered.Load())
+}
+
+// Shutdown waits for a client that has not read its answer: a reset could take that away.
+func TestShutdownWaitsForWhoReads(t *testing.T) {
+	w := open(t)
+	asked := make(chan struct{})
+	w.open = func(sealed []byte) (redirect.Records, error) {
+		close(asked)
+		return w.ALE.Open(sealed)
+	}
+	p := w.start(localproxy.Inspect, true)
+	c := w.dial("198.51.100.7:80")
+	defer c.Close()
+	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(t, err)
+	<-asked
+	down := make(chan struct{})
+	go func() { defer close(down); p.Shutdown(t.Context()) }()
+	select {
+	case <-down:
+		require.Fail(t, "it did not wait")
+	case <-time.After(time.Second): // The server looks each half a second.
+	}
+	b, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Contains(t, string(b), `"redirected-by-self"`)
+	require.NoError(t, c.Close())
 	<-down
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -139,4 +140,41 @@ func TestPeek(t *testing.T) {
 	require.NoError(t, err)
 	_, err = io.ReadAll(c)
 	requireReset(t, err)
+}
+
+// Who says much, or ends, without saying whom it asks for is carried on with all of that.
+func TestPeekOfWhoAsksForNobody(t *testing.T) {
+	for name, request := range map[string]string{
+		"much": "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 100_000),
+		"ends": "GET / HTTP/1.1\r\nHost: example.org",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := open(t)
+			got := make(chan string, 1)
+			to := serve(t, func(c *net.TCPConn) {
+				defer c.Close()
+				b := make([]byte, len(request))
+				_, _ = io.ReadFull(c, b)
+				got <- string(b)
+				_, _ = io.Copy(io.Discard, c)
+			})
+			w.start(localproxy.Peek, true)
+			c := w.dial(to.String())
+			defer c.Close()
+			_, err := io.WriteString(c, request)
+			require.NoError(t, err)
+			if name == "ends" {
+				require.NoError(t, c.CloseWrite())
+			}
+			select {
+			case b := <-got:
+				require.Equal(t, request, b)
+			case <-time.After(20 * time.Second): // It waits half a minute for more.
+				require.Fail(t, "it waits for more")
+			}
+			require.NoError(t, c.CloseWrite())
+			_, err = io.ReadAll(c)
+			require.NoError(t, err, "the end is passed on")
+		})
+	}
 }
