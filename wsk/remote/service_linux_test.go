@@ -63,13 +63,19 @@ func TestSocketsWithoutRecords(t *testing.T) {
 	mine, err := s.proxy.AcceptTCP()
 	require.NoError(t, err)
 	defer mine.Close()
-	for name, conn := range map[string]syscall.Conn{
-		"SC-01 not redirected": mine, "RED-Q-11 listening": s.proxy, "RED-Q-11 not connected": socket(t), "SC-17 the application's": system(t, app),
+	const not = "the connection was not redirected here"
+	for name, x := range map[string]struct {
+		conn syscall.Conn
+		why  string
+	}{
+		"SC-01 not redirected": {mine, not}, "RED-Q-11 listening": {s.proxy, "an MPTCP connection is never redirected"},
+		"RED-Q-11 not connected": {socket(t), "the socket is not connected"}, "SC-17 the application's": {system(t, app), not},
 	} {
-		_, err := c.RedirectRecords(t.Context(), conn)
+		_, err := c.RedirectRecords(t.Context(), x.conn)
 		require.ErrorIs(t, err, ntstatus.NotFound, name)
 		require.ErrorIs(t, err, fs.ErrNotExist, name)
-		_, err = c.OriginalDestination(t.Context(), conn)
+		require.EqualError(t, err, "remote: query redirect records: STATUS_NOT_FOUND (RED-Q-11): "+x.why, name)
+		_, err = c.OriginalDestination(t.Context(), x.conn)
 		require.ErrorIs(t, err, ntstatus.NotFound, name)
 	}
 }
@@ -191,6 +197,33 @@ func TestEntitlement(t *testing.T) {
 	})
 }
 
+// AUTH_RECV_ACCEPT is asked about the process that shows the socket, and about that socket.
+func TestThePolicyHearsWhoAsks(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	var in fwps.Incoming
+	_, _, err := s.Engine.RegisterCallout("hears", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		v.Action, in = fwp.ActionPermit, *c.In
+		return nil
+	}))
+	require.NoError(t, err)
+	s.Add(t, fwpm.Filter{ID: 9, Name: "hears", Layer: fwpm.LayerALEAuthRecvAcceptV4, Action: fwp.ActionCalloutUnknown, Callout: "hears"})
+	app, accepted := s.redirected()
+	_, err = s.client().RedirectRecords(t.Context(), accepted)
+	require.NoError(t, err)
+	f, err := accepted.File()
+	require.NoError(t, err)
+	defer f.Close()
+	program, err := os.Executable()
+	require.NoError(t, err)
+	require.Equal(t, program, in.AppID)
+	require.EqualValues(t, os.Getpid(), in.ProcessID)
+	require.True(t, in.UserKnown)
+	require.EqualValues(t, os.Geteuid(), in.UserID)
+	require.Equal(t, cookie(t, f), in.EndpointID)
+	require.Equal(t, addr(t, app.LocalAddr().String()), in.Remote)
+	require.Equal(t, addr(t, s.proxy.Addr().String()), in.Local)
+}
+
 // A connection that the policy does not let in is refused with what blocked it,
 // then and later.
 func TestThePolicyRefusesTheAccept(t *testing.T) {
@@ -204,7 +237,8 @@ func TestThePolicyRefusesTheAccept(t *testing.T) {
 	for range 2 {
 		_, err := c.RedirectContext(t.Context(), accepted)
 		require.ErrorIs(t, err, fs.ErrPermission)
-		require.ErrorContains(t, err, `blocked at ALE_AUTH_RECV_ACCEPT_V4 by filter 9 "nobody comes in"`)
+		require.ErrorContains(t, err, ` blocked at ALE_AUTH_RECV_ACCEPT_V4 by filter 9 "nobody comes in"`)
+		require.ErrorContains(t, err, "STATUS_ACCESS_DENIED (ARB-01): ")
 		_, err = c.RedirectContext(t.Context(), before)
 		require.ErrorIs(t, err, fs.ErrPermission, "ALE-LAY-12")
 	}
@@ -290,6 +324,8 @@ func TestRecordsThatCannotBeSet(t *testing.T) {
 		require.Equal(t, x.status, st.Status, x.name)
 		require.Equal(t, x.rule, st.Rule, x.name)
 	}
+	require.EqualError(t, c.RawConn(raw).SetRedirectRecords(t.Context(), make([]byte, redirect.MaxBlob+1)),
+		"remote: set redirect records: STATUS_INVALID_PARAMETER: 4097 bytes, the most is 4096")
 	connected, err := accepted.SyscallConn()
 	require.NoError(t, err)
 	require.NoError(t, c.SetRedirectRecords(t.Context(), connected, sealed), "SC-42")
