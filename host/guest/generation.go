@@ -70,7 +70,7 @@ func newGeneration(m *Module, src *source, number uint64) (*generation, error) {
 		i, err := m.start(src, false)
 		if err != nil {
 			g.close()
-			return nil, fmt.Errorf("start: %w", err)
+			return nil, fmt.Errorf("start: %w", briefly{err})
 		}
 		g.slots[k].g, g.slots[k].inst = g, i
 	}
@@ -87,7 +87,7 @@ var canned = fwps.Call{In: &fwps.Incoming{Layer: fwpm.LayerALEConnectRedirectV4,
 func (m *Module) try(src *source) error {
 	i, err := m.start(src, true)
 	if err != nil {
-		return fmt.Errorf("start: %w", err)
+		return fmt.Errorf("start: %w", briefly{err})
 	}
 	defer i.close()
 	if err := encode(i.block, &canned, m.rt.clock.read()); err != nil {

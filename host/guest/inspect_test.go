@@ -43,7 +43,7 @@ func TestInspectAsksOnce(t *testing.T) {
 
 func TestInspectSaysWhyAModuleIsRefused(t *testing.T) {
 	for name, want := range map[string]string{
-		"command": "-buildmode=c-shared", "outside": "outside the memory", "imports": "env.open", "unasked": "does not ask for", "startloop": "start function[0] failed",
+		"command": "-buildmode=c-shared", "outside": "outside the memory", "imports": "env.open", "unasked": "does not ask for", "startloop": "start function: the fuel budget is spent",
 	} {
 		r := inspect(t, "testdata/"+name+".wasm", "")
 		require.ErrorContains(t, r.Refused, want, name)

@@ -72,7 +72,7 @@ func (m *Module) begin(src *source, trial bool) (_ *instance, err error) {
 	// Without a source of its own wazero makes one, which is large; no guest gets at it.
 	cfg := wazero.NewModuleConfig().WithName("").WithStartFunctions().WithRandSource(rand.Reader)
 	if i.mod, err = src.rt.InstantiateModule(withMemory(&i.ctx), src.compiled, cfg); err != nil {
-		return nil, err
+		return nil, startCause(err)
 	}
 	defer func() {
 		if err != nil {

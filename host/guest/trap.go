@@ -83,6 +83,20 @@ func (i *instance) cause(err error) error {
 	if i.budget == nil || int32(i.budget.Get()) >= 0 {
 		return err
 	}
+	return spent(err)
+}
+
+// startCause is cause for a module's start function: there is no instance whose globals
+// would tell.
+func startCause(err error) error {
+	if _, trace, _ := strings.Cut(err.Error(), "\nwasm stack trace:\n\t."); strings.HasPrefix(trace, meter.Refill) {
+		return fmt.Errorf("start function: %w", spent(err))
+	}
+	return err
+}
+
+// spent says that the fuel was, and where.
+func spent(err error) error {
 	_, trace, _ := strings.Cut(err.Error(), "\nwasm stack trace:")
 	lines := strings.SplitAfterN(strings.TrimPrefix(trace, "\n"), "\n", 2) // The first is the meter's own.
 	if len(lines) < 2 {

@@ -47,6 +47,7 @@ func newFuel(m *module) *fuel {
 	m.addExport(BudgetGlobal, kindGlobal, p.budget)
 	m.addExport(FuelGlobal, kindGlobal, p.fuel)
 	p.refill = m.addFunc([]byte{0x60, 0, 0}, p.refillCode())
+	m.names = append(m.names, functionName{p.refill, []byte(Refill)}) // The last, so in order.
 	return p
 }
 

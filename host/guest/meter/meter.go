@@ -24,8 +24,11 @@ const (
 	DepthGlobal  = Prefix + "depth"  // i32: how much deeper calls may nest; negative means trapped
 )
 
+// Refill is the name of the function that traps when the budget is gone.
+const Refill = Prefix + "refill"
+
 // Version changes with what Rewrite makes of a module.
-const Version = 13
+const Version = 14
 
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the
