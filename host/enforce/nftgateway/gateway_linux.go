@@ -85,6 +85,7 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 	if err := g.takeOver(ctx); err != nil {
 		return nil, err
 	}
+	g.watchTracking(ctx)
 	g.undo = []func() error{func() error { return removeRoutes(opts.mark()) }, func() error { return uninstall(&opts) }} // What an earlier one left, too.
 	return g, nil
 }

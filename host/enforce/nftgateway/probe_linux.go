@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce"
@@ -15,6 +16,8 @@ import (
 // remedyKernel helps when the kernel refuses.
 const remedyKernel = "a kernel with nft_redir, nft_tproxy, nft_fib_inet, nft_reject_inet and nf_conntrack"
 
+const roomName = "room in connection tracking"
+
 // Probe asks the running kernel for what Start needs. It makes a table of its own
 // with rules for an interface that there is not, and removes it at once.
 func Probe() []enforce.Capability {
@@ -22,8 +25,10 @@ func Probe() []enforce.Capability {
 		{Name: "nftables with redirect", MinimumKernel: "5.12", Need: enforce.Required, Detail: "sends connections to calloutd"},
 		{Name: "nftables with tproxy", MinimumKernel: "5.12", Need: enforce.Optional, Detail: "does so without address translation, and takes UDP (--transparent)"},
 		{Name: "forwarding", Need: enforce.Optional, Detail: "answers of connections that come from elsewhere go through"},
+		{Name: roomName, Need: enforce.Optional, Detail: "without it new connections are lost"},
 	}
-	errs := []error{probeRules(false), probeRules(true), forwarding()}
+	remedy, room := probeRoom()
+	errs := []error{probeRules(false), probeRules(true), forwarding(), room}
 	for i, err := range errs {
 		cs[i].Command = enforce.CommandGateway
 		cs[i].Found(err)
@@ -31,6 +36,8 @@ func Probe() []enforce.Capability {
 		case err == nil:
 		case i == 2:
 			cs[i].Remedy = "as root, sysctl net.ipv4.ip_forward=1"
+		case i == 3 && remedy != "":
+			cs[i].Remedy = remedy
 		case errors.Is(err, unix.EPERM):
 			cs[i].Remedy = enforce.MoreRights("CAP_NET_ADMIN")
 		default:
@@ -62,4 +69,18 @@ func forwarding() error {
 		return errors.New("net.ipv4.ip_forward is 0")
 	}
 	return nil
+}
+
+// probeRoom looks whether connection tracking has room, and says what helps if it has none.
+func probeRoom() (remedy string, err error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	now, err := track(c)
+	if err == nil && now.scarce() {
+		return now.remedy(), fmt.Errorf("it has %d connections, and room for %d", now.entries, now.most)
+	}
+	return "", err
 }
