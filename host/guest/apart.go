@@ -59,7 +59,7 @@ func compileJob(in []byte) []byte {
 	case err != nil:
 	case j.Inspect:
 		r.Summary, err = meter.Inspect(wasm)
-		err = as(ErrInvalid, err)
+		err = ofMeter(err, "")
 	default:
 		err = j.compile(context.Background(), wasm)
 	}

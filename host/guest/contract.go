@@ -31,7 +31,7 @@ func check(ctx context.Context, wasm []byte, maxPages uint32) error {
 	}
 	core, err := meter.Strip(wasm)
 	if err != nil {
-		return fmt.Errorf("not a valid module: %w", err)
+		return ofMeter(err, "not a valid module: ")
 	}
 	// The interpreter validates the same and generates no machine code.
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithMemoryLimitPages(maxWasmPages))

@@ -209,9 +209,9 @@ func rewrite(wasm []byte, f form) (out []byte, blocks []meter.Block, err error) 
 	case unguarded:
 		out, err = meter.Unmetered(wasm)
 	case covered:
-		return meter.Cover(wasm, abi.ExportClassify)
+		out, blocks, err = meter.Cover(wasm, abi.ExportClassify)
 	default:
 		out, err = meter.Rewrite(wasm, abi.ExportClassify)
 	}
-	return out, nil, err
+	return out, blocks, ofMeter(err, "")
 }

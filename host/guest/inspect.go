@@ -67,7 +67,7 @@ func Inspect(ctx context.Context, wasm, config []byte, o Options) (*Report, erro
 func (r *Runtime) summary(ctx context.Context, wasm []byte) (*meter.Summary, error) {
 	if r.apart == nil || r.metered.get(r.pages, guarded, wasm) != nil { // What was metered once can be again.
 		s, err := meter.Inspect(wasm)
-		return s, as(ErrInvalid, err)
+		return s, ofMeter(err, "")
 	}
 	ctx, cancel := r.limited(ctx)
 	defer cancel()

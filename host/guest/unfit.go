@@ -1,6 +1,11 @@
 package guest
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/calloutd/calloutd/host/guest/meter"
+)
 
 // Why a module did not become a callout. What Load, Reload and Inspect say of a module
 // wraps one of them, or several where more is wrong at once; what they say of the
@@ -9,7 +14,7 @@ var (
 	// ErrInvalid is no WebAssembly, or uses what this host does not run.
 	ErrInvalid = errors.New("not a valid module")
 	// ErrTooLarge is over MaxModuleSize, starts with more memory than an instance may have,
-	// or takes more than Options.CompileMemory to compile.
+	// has more of something than meter takes, or takes more than Options.CompileMemory to compile.
 	ErrTooLarge = errors.New("module is too large")
 	// ErrCompileTime was not compiled within Options.CompileTimeout.
 	ErrCompileTime = errors.New("compiling took too long")
@@ -52,4 +57,15 @@ func as(kind, err error) error {
 		return err
 	}
 	return &unfit{err, kind}
+}
+
+// ofMeter is an error of package meter. What is not valid is said to be so.
+func ofMeter(err error, notValid string) error {
+	if e, ok := errors.AsType[*meter.Error](err); ok && e.Over {
+		return as(ErrTooLarge, err)
+	}
+	if err == nil {
+		return nil
+	}
+	return as(ErrInvalid, fmt.Errorf("%s%w", notValid, err))
 }

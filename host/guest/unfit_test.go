@@ -45,6 +45,7 @@ func TestWhyAModuleIsUnfit(t *testing.T) {
 		{guest.ErrInvalid, wasm(t, "reserved")},
 		{guest.ErrTooLarge, make([]byte, guest.MaxModuleSize+1)},
 		{guest.ErrTooLarge, wasm(t, "bigmemory")},
+		{guest.ErrTooLarge, bomb(1<<14+1, nil)},
 		{guest.ErrABI, wasm(t, "command")},
 		{guest.ErrABI, wasm(t, "empty")},
 		{guest.ErrABI, wasm(t, "imports")},

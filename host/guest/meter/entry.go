@@ -10,7 +10,7 @@ func Entry(name string) string { return Prefix + "enter_" + name }
 func (p *fuel) addEntry(name string) error {
 	index, ok := p.m.functions[name]
 	if !ok {
-		return &Error{0, "no function " + name + " is exported"}
+		return &Error{Msg: "no function " + name + " is exported"}
 	}
 	s := p.m.types[p.m.funcs[index]]
 	t := append(uleb([]byte{0x60}, uint32(len(s.params)+1)), typeI32)

@@ -36,7 +36,7 @@ func (f *function) decode(m *module, index uint32, r *reader) {
 	begin.count()
 	groups, n := readLocals(r)
 	if n += uint64(params); n > maxLocals {
-		r.fail("function has %d locals, the limit is %d", n, maxLocals)
+		r.over("function has %d locals, the limit is %d", n, maxLocals)
 	}
 	*f = function{m: m, index: index, at: r.off, locals: uint32(n), groups: groups,
 		decl: r.b[begin.off:r.off], code: f.code[:0], labels: f.labels[:0]}

@@ -53,6 +53,8 @@ type module struct {
 	exported  []uint32          // functions
 	functions map[string]uint32 // that are exported, by name
 	refs      []uint32          // functions that a table can hold
+	elements  uint32            // of all segments
+	values    uint32            // of all types
 	// open says that another module can change a table of this one.
 	open  bool
 	names []functionName

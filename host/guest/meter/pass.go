@@ -140,14 +140,14 @@ func (m *module) bodies() []reader {
 		for k := range out {
 			n := r.u32()
 			if n > maxBody {
-				r.fail("function of %d bytes is over the limit of %d", n, maxBody)
+				r.over("function of %d bytes is over the limit of %d", n, maxBody)
 			}
 			out[k] = *r.sub(n)
 		}
 		return out
 	}
 	if n := len(m.funcs) - m.imported; n > 0 {
-		panic(&Error{0, fmt.Sprintf("%d functions have no bodies", n)})
+		panic(&Error{Msg: fmt.Sprintf("%d functions have no bodies", n)})
 	}
 	return nil
 }
@@ -156,14 +156,14 @@ func (m *module) bodies() []reader {
 func tables(r *reader) []byte {
 	n := r.u32()
 	if n > maxTables {
-		r.fail("%d tables are over the limit of %d", n, maxTables)
+		r.over("%d tables are over the limit of %d", n, maxTables)
 	}
 	out := uleb(nil, n)
 	for range n {
 		out = append(out, r.u8())
 		low, high, bounded := limits(r)
 		if low > MaxTable {
-			r.fail("table of %d elements is over the limit of %d", low, MaxTable)
+			r.over("table of %d elements is over the limit of %d", low, MaxTable)
 		}
 		if !bounded || high > MaxTable {
 			high = MaxTable

@@ -9,6 +9,8 @@ import (
 type Error struct {
 	Offset int
 	Msg    string
+	// Over says that the module is over a limit of this package, and may be valid.
+	Over bool
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("wasm byte %d: %s", e.Offset, e.Msg) }
@@ -31,7 +33,12 @@ type reader struct {
 }
 
 func (r *reader) fail(format string, args ...any) {
-	panic(&Error{r.off, fmt.Sprintf(format, args...)})
+	panic(&Error{Offset: r.off, Msg: fmt.Sprintf(format, args...)})
+}
+
+// over is fail for what is more than a limit.
+func (r *reader) over(format string, args ...any) {
+	panic(&Error{r.off, fmt.Sprintf(format, args...), true})
 }
 
 func (r *reader) u8() byte {

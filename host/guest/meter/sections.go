@@ -18,6 +18,10 @@ func (m *module) readCustom(r *reader) {
 // section's reader: write reads it again.
 func (m *module) read(s section) {
 	r := *s.r
+	if k, limited := most[s.id]; limited {
+		n := r
+		k.bound(&n, n.count())
+	}
 	switch s.id {
 	case secType:
 		m.readTypes(&r)
@@ -43,6 +47,33 @@ func (m *module) read(s section) {
 		m.has(&r, "function", r.u32(), len(m.funcs))
 	case secData:
 		each(&r, m.readData)
+	}
+}
+
+// A kind is something of which a module has no more than so many: the host keeps all of
+// them beside the memory, many times as large as the module says them, most for each instance.
+type kind struct {
+	what string
+	most uint32
+}
+
+var (
+	elements = kind{"elements of tables", 1 << 17}
+	values   = kind{"parameters and results of types", 1 << 17}
+	most     = map[byte]kind{
+		secType:    {"types", 1 << 14},
+		secImport:  {"imports", 1 << 14},
+		secFunc:    {"functions", 1 << 17},
+		secGlobal:  {"globals", 1 << 14},
+		secExport:  {"exports", 1 << 16},
+		secElement: elements,
+		secData:    {"data segments", 1 << 17}, // Go's linker makes 100,000 at most.
+	}
+)
+
+func (k kind) bound(r *reader, n uint32) {
+	if n > k.most {
+		r.over("%d %s are over the limit of %d", n, k.what, k.most)
 	}
 }
 
@@ -75,6 +106,8 @@ func (m *module) readTypes(r *reader) {
 		if _, known := same[text]; !known {
 			same[text] = i
 		}
+		m.values += uint32(len(params) + len(results))
+		values.bound(r, m.values)
 		m.types = append(m.types, signature{params, results, same[text]})
 	}
 }
@@ -146,7 +179,10 @@ func (m *module) readElement(r *reader) {
 	if f&3 != 0 {
 		r.u8()
 	}
-	for range r.count() {
+	n := r.count()
+	m.elements += n
+	elements.bound(r, m.elements)
+	for range n {
 		if f&4 != 0 {
 			m.constant(r)
 		} else {
@@ -183,7 +219,7 @@ func readLocals(r *reader) (groups uint32, n uint64) {
 		r.u8()
 	}
 	if n > maxLocals {
-		r.fail("function has %d locals, the limit is %d", n, maxLocals)
+		r.over("function has %d locals, the limit is %d", n, maxLocals)
 	}
 	return groups, n
 }
