@@ -7,12 +7,15 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 	"unsafe"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -24,6 +27,23 @@ import (
 func (s *site) raw() *net.UnixConn {
 	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: s.path, Net: "unixpacket"})
 	require.NoError(s.t, err)
+	s.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// as is raw of another user. This process is root's.
+func (s *site) as(user int) (c *net.UnixConn) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		runtime.LockOSThread() // It ends with the goroutine, as that user's.
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(user), uintptr(user), uintptr(user)); assert.Zero(s.t, errno) {
+			var err error
+			c, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: s.path, Net: "unixpacket"})
+			assert.NoError(s.t, err)
+		}
+	})
+	wg.Wait()
+	require.NotNil(s.t, c)
 	s.t.Cleanup(func() { c.Close() })
 	return c
 }
@@ -228,6 +248,23 @@ func TestBounds(t *testing.T) {
 		require.Contains(t, st.Why, "too many clients are connected")
 		first.Close()
 		eventually(t, "there is room again", func() bool { return ping(s, t.Context()) == nil })
+	})
+	t.Run("all users together have the rest", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			require.Empty(t, os.Getenv("CI"), "CI runs as root")
+			t.Skip("needs root")
+		}
+		s := newSite(t, remote.Options{MaxClients: 3, Allow: func(remote.Peer) bool { return true }})
+		for path := s.path; path != filepath.Clean(os.TempDir()); path = filepath.Dir(path) {
+			require.NoError(t, os.Chmod(path, 0o777))
+		}
+		for i := range 3 {
+			s.as(1000 + i)
+			eventually(t, "it is a client", func() bool { return s.service.Stats().Clients == i+1 })
+		}
+		st, why := status(t, s.as(1003))
+		require.Equal(t, ntstatus.InsufficientResources, st)
+		require.Contains(t, why, "too many clients are connected")
 	})
 	t.Run("sockets that are known", func(t *testing.T) {
 		s := newSite(t, remote.Options{MaxSockets: 1, Sweep: time.Millisecond})
