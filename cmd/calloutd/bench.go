@@ -38,7 +38,12 @@ time. It ends with code 1 when memory grew. An interrupt ends it early, with wha
 		Args: cobra.MaximumNArgs(1),
 		// Any file: where files are chosen by extension shells would take scale for one.
 		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
-		RunE:              onPolicy(o.bench),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.soak != "" { // which says what it saw
+				return onPolicy(o.bench)(cmd, args)
+			}
+			return tidily(onPolicy(o.bench))(cmd, args)
+		},
 	}
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
@@ -90,6 +95,9 @@ func (o *benchOptions) bench(cmd *cobra.Command, policy string) error {
 	go func() { done <- measure(cmd.Context(), p, x, o.time, bar) }()
 	r := <-done
 	bar.end()
+	if err := cmd.Context().Err(); err != nil {
+		return err
+	}
 	r.Policy, r.Connections, r.Source = policy, x.connections, x.source
 	if o.json {
 		return encode(cmd.OutOrStdout(), r)

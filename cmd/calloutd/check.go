@@ -28,7 +28,7 @@ other objects that nothing uses, and callouts that know a proxy and are only ask
 nothing can be redirected. Warnings do not change the code.`,
 		Example:           "  calloutd check\n  calloutd check policy.yaml examples",
 		ValidArgsFunction: policyFiles,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: tidily(func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				args = []string{"."}
 			}
@@ -38,6 +38,9 @@ nothing can be redirected. Warnings do not change the code.`,
 				var p *policyrun.Policy
 				if err == nil {
 					p, err = describe(cmd.Context(), file, newTracer(cmd.ErrOrStderr(), asJSON, false))
+				}
+				if stopped := cmd.Context().Err(); stopped != nil {
+					return stopped
 				}
 				if err != nil {
 					code = max(code, failure(err))
@@ -56,7 +59,7 @@ nothing can be redirected. Warnings do not change the code.`,
 				return exitCode(code)
 			}
 			return nil
-		},
+		}),
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd

@@ -39,7 +39,7 @@ It ends with code 1 when a change is one of --fail-on.`,
   calloutd diff policy.yaml --with vpn-kill-switch`,
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: policyFiles,
-		RunE:              func(cmd *cobra.Command, args []string) error { return o.diff(cmd, args) },
+		RunE:              tidily(func(cmd *cobra.Command, args []string) error { return o.diff(cmd, args) }),
 	}
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()

@@ -38,7 +38,7 @@ no module is an error with the place of the byte.`,
   calloutd inspect sdk/c/example/split.wasm --config 'proxy 8443 77' --json`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: moduleFiles,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: tidily(func(cmd *cobra.Command, args []string) error {
 			wasm, err := policyrun.Module(cmd.Context(), "", policyfile.Callout{Wasm: args[0]})
 			if err != nil {
 				return err
@@ -63,7 +63,7 @@ no module is an error with the place of the byte.`,
 				err = exitCode(codeNo)
 			}
 			return err
-		},
+		}),
 	}
 	jsonFlag(cmd, &asJSON)
 	cmd.Flags().StringVar(&config, "config", "", "the configuration, as text")

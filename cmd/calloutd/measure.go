@@ -56,6 +56,9 @@ func measure(ctx context.Context, p *policyrun.Policy, x *mix, long time.Duratio
 	var with, without []float64
 	var n, allocs uint64
 	for i := range turns {
+		if ctx.Err() != nil {
+			return r
+		}
 		t := decide(ctx, p.Engine, x, long/turns)
 		with, n, allocs = append(with, t.ns), n+t.n, allocs+t.allocs
 		without = append(without, decide(ctx, empty, x, long/turns).ns)

@@ -37,7 +37,7 @@ differs.`,
   calloutd replay make.flight -p policy.yaml --with windows-firewall
   calloutd replay make.flight`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.replay(cmd, args[0]) },
+		RunE: tidily(func(cmd *cobra.Command, args []string) error { return o.replay(cmd, args[0]) }),
 	}
 	jsonFlag(cmd, &o.json)
 	policyVar(cmd, &o.policy, "policy file that decides, or folder with a policy.yaml")

@@ -46,7 +46,7 @@ It ends with code 1 when the connection is blocked, or goes round in a loop.`,
   calloutd sim -p policy.yaml --inbound --from 203.0.113.9:40000 --to 192.0.2.1:22
   calloutd sim -p policy.yaml --to 198.51.100.7:80 --with second-redirector`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.simulate(cmd) },
+		RunE: tidily(func(cmd *cobra.Command, _ []string) error { return o.simulate(cmd) }),
 	}
 	policyHere(cmd, &o.policy)
 	jsonFlag(cmd, &o.json)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,8 +81,13 @@ func (o *testOptions) test(cmd *cobra.Command, args []string) error {
 	if o.again {
 		return o.watch(cmd, args)
 	}
+	return tidily(o.all)(cmd, args)
+}
+
+func (o *testOptions) all(cmd *cobra.Command, args []string) error {
 	var out outcome
-	if err := o.once(cmd.Context(), args, &out, newProgress(cmd.ErrOrStderr(), 0, "cases")); err != nil {
+	err := o.once(cmd.Context(), args, &out, newProgress(cmd.ErrOrStderr(), 0, "cases"))
+	if err = cmp.Or(cmd.Context().Err(), err); err != nil {
 		return err
 	}
 	return o.report(cmd.OutOrStdout(), &out)

@@ -28,10 +28,10 @@ who stands where: whose filter in which sublayer decided, and what became of the
 		Example: `  calloutd why 192.0.2.7:25 --app /usr/bin/mail -p examples/conditions/policy.yaml
   calloutd why 198.51.100.7:443 -p policy.yaml --with vpn-kill-switch --with windows-firewall`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: tidily(func(cmd *cobra.Command, args []string) error {
 			o.to, o.argument = args[0], true
 			return o.why(cmd)
-		},
+		}),
 	}
 	policyHere(cmd, &o.policy)
 	jsonFlag(cmd, &o.json)

@@ -70,8 +70,11 @@ func GoBuild(ctx context.Context, folder string, flags ...string) ([]byte, error
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), project.GoEnv...)
+	project.AskToEnd(cmd)
 	msg, err := cmd.CombinedOutput()
 	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, errors.New("go is not installed: install it, or build the module elsewhere and name it with wasm")
 	case err != nil:

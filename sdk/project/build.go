@@ -147,14 +147,7 @@ func (l *Language) run(ctx context.Context, dir, tmp, built string, tools map[st
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), l.Env...)
 	cmd.Stdout, cmd.Stderr = out, out
-	// Asked to end, a compiler takes away what it made on the way.
-	cmd.Cancel = func() error {
-		if err := cmd.Process.Signal(os.Interrupt); err == nil || errors.Is(err, os.ErrProcessDone) {
-			return err
-		}
-		return cmd.Process.Kill() // as on Windows
-	}
-	cmd.WaitDelay = 5 * time.Second
+	AskToEnd(cmd)
 	err = cmd.Run()
 	if stopped := ctx.Err(); stopped != nil {
 		return stopped
@@ -164,4 +157,16 @@ func (l *Language) run(ctx context.Context, dir, tmp, built string, tools map[st
 		return &BuildError{command[0] + " of " + filepath.Join(dir, l.Main), err}
 	}
 	return err
+}
+
+// AskToEnd has the command of a context asked to end when it is over: a compiler takes away
+// then what it made on the way.
+func AskToEnd(cmd *exec.Cmd) {
+	cmd.Cancel = func() error {
+		if err := cmd.Process.Signal(os.Interrupt); err == nil || errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+		return cmd.Process.Kill() // as on Windows
+	}
+	cmd.WaitDelay = 5 * time.Second
 }
