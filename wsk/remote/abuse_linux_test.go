@@ -3,6 +3,7 @@ package remote_test
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -31,12 +32,22 @@ func (s *site) raw() *net.UnixConn {
 	return c
 }
 
-// as is raw of another user. This process is root's.
+// as is raw of another user, which root can be.
 func (s *site) as(user int) (c *net.UnixConn) {
+	if os.Geteuid() != 0 {
+		require.Empty(s.t, os.Getenv("CI"), "CI runs as root")
+		s.t.Skip("needs root")
+	}
+	for path := s.path; path != filepath.Clean(os.TempDir()); path = filepath.Dir(path) {
+		require.NoError(s.t, os.Chmod(path, 0o777))
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		runtime.LockOSThread() // It ends with the goroutine, as that user's.
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(user), uintptr(user), uintptr(user)); assert.Zero(s.t, errno) {
+		id := uintptr(user)
+		_, _, err := unix.RawSyscall(unix.SYS_SETRESGID, id, id, id)
+		assert.Zero(s.t, err)
+		if _, _, err = unix.RawSyscall(unix.SYS_SETRESUID, id, id, id); assert.Zero(s.t, err) {
 			var err error
 			c, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: s.path, Net: "unixpacket"})
 			assert.NoError(s.t, err)
@@ -66,7 +77,8 @@ func status(t testing.TB, c *net.UnixConn) (ntstatus.Status, string) {
 }
 
 func TestMalformedRequestsAreAnsweredAndEndTheConnection(t *testing.T) {
-	s := newSite(t, remote.Options{})
+	told := make(chan string, 1)
+	s := newSite(t, remote.Options{Logf: func(format string, args ...any) { told <- fmt.Sprintf(format, args...) }})
 	answer := packet(0x8001, "")
 	long := append(packet(1, ""), make([]byte, 60000)...)
 	for name, c := range map[string]struct {
@@ -84,6 +96,7 @@ func TestMalformedRequestsAreAnsweredAndEndTheConnection(t *testing.T) {
 		st, why := status(t, raw)
 		require.Equal(t, ntstatus.InvalidParameter, st, name)
 		require.Contains(t, why, c.why, name)
+		require.Contains(t, <-told, fmt.Sprintf("remote: process %d (%s) sent no request: %s", os.Getpid(), program(t), c.why))
 		ended(t, raw)
 	}
 }
@@ -118,6 +131,7 @@ func TestRequestsThatAskForNothingThereIs(t *testing.T) {
 		{"AMB-06 without the socket", packet(1, ""), nil, ntstatus.AccessDenied, "AMB-06the request comes without the socket that it is about"},
 		{"AMB-06 a name for the socket", packet(1, "127.0.0.1:80"), nil, ntstatus.AccessDenied, "AMB-06the request comes without"},
 		{"two sockets", packet(1, ""), []int{fd, fd}, ntstatus.InvalidParameter, "more than one descriptor"},
+		{"three", packet(1, ""), []int{fd, fd, fd}, ntstatus.InvalidParameter, "more than one descriptor"},
 		{"a query with a payload", packet(2, "x"), []int{fd}, ntstatus.InvalidParameter, "a query has no payload"},
 	} {
 		_, _, err := raw.WriteMsgUnix(c.packet, unix.UnixRights(c.fds...), nil)
@@ -250,14 +264,7 @@ func TestBounds(t *testing.T) {
 		eventually(t, "there is room again", func() bool { return ping(s, t.Context()) == nil })
 	})
 	t.Run("all users together have the rest", func(t *testing.T) {
-		if os.Geteuid() != 0 {
-			require.Empty(t, os.Getenv("CI"), "CI runs as root")
-			t.Skip("needs root")
-		}
-		s := newSite(t, remote.Options{MaxClients: 3, Allow: func(remote.Peer) bool { return true }})
-		for path := s.path; path != filepath.Clean(os.TempDir()); path = filepath.Dir(path) {
-			require.NoError(t, os.Chmod(path, 0o777))
-		}
+		s := newSite(t, remote.Options{MaxClients: 3, Allow: func(p remote.Peer) bool { return p.UID >= 1000 && p.GID == p.UID }})
 		for i := range 3 {
 			s.as(1000 + i)
 			eventually(t, "it is a client", func() bool { return s.service.Stats().Clients == i+1 })
@@ -349,16 +356,35 @@ func TestAServiceWithoutDescriptors(t *testing.T) {
 	s := newSite(t, remote.Options{})
 	raw := s.raw()
 	eventually(t, "it is served", func() bool { return s.service.Stats().Clients == 1 })
+	defer descriptorsLeft(t, 0)()
+	_, _, err := raw.WriteMsgUnix(packet(1, ""), unix.UnixRights(0), nil)
+	require.NoError(t, err)
+	ended(t, raw)
+}
+
+// descriptorsLeft leaves this process so many until it is undone.
+func descriptorsLeft(t *testing.T, n int) (undo func()) {
 	free, err := unix.Dup(0)
 	require.NoError(t, err)
 	require.NoError(t, unix.Close(free))
 	var limit unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
-	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: limit.Max}))
-	defer func() { require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)) }()
-	_, _, err = raw.WriteMsgUnix(packet(1, ""), unix.UnixRights(0), nil)
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free + n), Max: limit.Max}))
+	return func() { require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)) }
+}
+
+// A client for whose connection the service has no descriptor is served once there is one.
+func TestAServiceThatCannotAccept(t *testing.T) {
+	told := make(chan string, 64)
+	s := newSite(t, remote.Options{Logf: func(format string, args ...any) { told <- fmt.Sprintf(format, args...) }})
+	undo := descriptorsLeft(t, 1)
+	raw := s.raw()
+	require.Contains(t, <-told, "remote: accept: ")
+	undo()
+	_, err := raw.Write(packet(0, ""))
 	require.NoError(t, err)
-	ended(t, raw)
+	st, _ := status(t, raw)
+	require.Equal(t, ntstatus.Success, st)
 }
 
 // A user is known while it has a client, or would have to wait.

@@ -102,6 +102,13 @@ func socket(t testing.TB) *os.File {
 	return f
 }
 
+// program is this one's path.
+func program(t testing.TB) string {
+	path, err := os.Executable()
+	require.NoError(t, err)
+	return path
+}
+
 func cookie(t testing.TB, f *os.File) uint64 {
 	v, err := unix.GetsockoptUint64(int(f.Fd()), unix.SOL_SOCKET, unix.SO_COOKIE)
 	require.NoError(t, err)

@@ -14,7 +14,6 @@ import (
 const (
 	tcpTimeWait = 6
 	tcpClose    = 7
-	tcpListen   = 10
 )
 
 // A tcpSocket is what the kernel says of a descriptor. Nothing of it comes from
@@ -26,9 +25,6 @@ type tcpSocket struct {
 	local, remote netip.AddrPort // remote is not valid if there is none (any more)
 	device        int            // that it is bound to, as one with a link-local address is; 0: to none
 }
-
-// unconnected reports whether the socket has had no connection yet, or listens.
-func (s *tcpSocket) unconnected() bool { return s.state == tcpClose || s.state == tcpListen }
 
 // cookie is the kernel's name for a socket.
 func cookie(fd int) (uint64, error) {

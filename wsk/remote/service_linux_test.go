@@ -2,12 +2,14 @@ package remote_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -129,7 +131,21 @@ func TestOtherDescriptorsAreRefused(t *testing.T) {
 		_, err := c.RedirectContext(t.Context(), x.conn)
 		require.ErrorIs(t, err, x.status, x.name)
 		require.ErrorContains(t, err, x.why, x.name)
+		raw, err := x.conn.SyscallConn()
+		require.NoError(t, err)
+		err = c.SetRedirectRecords(t.Context(), raw, []byte("records"))
+		require.ErrorIs(t, err, x.status, x.name)
+		require.ErrorContains(t, err, x.why, x.name)
 	}
+}
+
+// The connect of an MPTCP socket is not seen with its records, so it cannot have any.
+func TestMPTCPSocketsHaveNoRecords(t *testing.T) {
+	s := newSite(t, remote.Options{})
+	raw, err := s.proxy.SyscallConn() // Go's listeners are.
+	require.NoError(t, err)
+	err = s.client().SetRedirectRecords(t.Context(), raw, []byte("records"))
+	require.EqualError(t, err, "remote: set redirect records: STATUS_NOT_SUPPORTED: an MPTCP socket cannot have redirect records: make it a TCP socket")
 }
 
 // The same addresses mean another connection in another network.
@@ -173,6 +189,14 @@ func TestEntitlement(t *testing.T) {
 		_, accepted := s.redirected()
 		_, err := s.client().RedirectRecords(t.Context(), accepted)
 		require.NoError(t, err)
+		direct, err := net.Dial("tcp4", s.proxy.Addr().String())
+		require.NoError(t, err)
+		defer direct.Close()
+		mine, err := s.proxy.AcceptTCP()
+		require.NoError(t, err)
+		defer mine.Close()
+		_, err = s.client().RedirectRecords(t.Context(), mine)
+		require.ErrorIs(t, err, ntstatus.NotFound, "it was redirected to nobody")
 	})
 	t.Run("AMB-06 and for nobody else", func(t *testing.T) {
 		s := newSite(t, remote.Options{StrictQueries: true})
@@ -187,6 +211,13 @@ func TestEntitlement(t *testing.T) {
 		require.ErrorAs(t, s.client().SetRedirectRecords(t.Context(), raw, []byte("x")), &st)
 		require.Equal(t, "SC-39", st.Rule)
 		require.Equal(t, ntstatus.AccessDenied, st.Status)
+		require.Equal(t, fmt.Sprintf("user %d may not set redirect records", os.Geteuid()), st.Why)
+	})
+	t.Run("who may be a client unless somebody says", func(t *testing.T) {
+		s := newSite(t, remote.Options{})
+		st, why := status(t, s.as(1000))
+		require.Equal(t, ntstatus.AccessDenied, st)
+		require.Equal(t, "user 1000 may not be a client of this service", why)
 	})
 	t.Run("who may not be a client", func(t *testing.T) {
 		s := newSite(t, remote.Options{Allow: func(p remote.Peer) bool { return p.UID != uint32(os.Geteuid()) }})
@@ -217,9 +248,7 @@ func TestThePolicyHearsWhoAsks(t *testing.T) {
 	f, err := accepted.File()
 	require.NoError(t, err)
 	defer f.Close()
-	program, err := os.Executable()
-	require.NoError(t, err)
-	require.Equal(t, program, in.AppID)
+	require.Equal(t, program(t), in.AppID)
 	require.EqualValues(t, os.Getpid(), in.ProcessID)
 	require.True(t, in.UserKnown)
 	require.EqualValues(t, os.Geteuid(), in.UserID)
@@ -468,4 +497,7 @@ func TestListenReplacesWhatWasLeftBehind(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	_, err = remote.Listen("unixpacket", path, 0o600)
 	require.ErrorIs(t, err, fs.ErrExist, "a file is not a socket that was left")
+	path = "/tmp/" + strings.Repeat("s", 200)
+	_, err = remote.Listen("unixpacket", path, 0o600)
+	require.ErrorContains(t, err, path+": the path of a socket has 107 bytes at most, this one 205: ")
 }

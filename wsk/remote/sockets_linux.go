@@ -56,7 +56,7 @@ func (s *sockets) find(fd int) (*accepted, error) {
 		return nil, err
 	case t.mptcp:
 		return nil, &StatusError{Status: ntstatus.NotFound, Rule: "RED-Q-11", Why: "an MPTCP connection is never redirected"}
-	case t.unconnected() || !t.remote.IsValid():
+	case !t.remote.IsValid():
 		return nil, &StatusError{Status: ntstatus.NotFound, Rule: "RED-Q-11", Why: "the socket is not connected"}
 	}
 	return s.add(&t)
