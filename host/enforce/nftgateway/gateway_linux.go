@@ -2,6 +2,7 @@ package nftgateway
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -123,6 +124,7 @@ func supported(err error) error {
 // serve listens for the connections that the rules send. A system without IPv6
 // has one listener; there is nothing to send to the other.
 func (g *Gateway) serve(ctx context.Context) (p ports, err error) {
+	p.run = "run " + rand.Text()
 	lc := net.ListenConfig{}
 	if g.opts.Transparent {
 		lc.Control = transparent

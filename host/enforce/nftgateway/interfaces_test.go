@@ -128,6 +128,16 @@ func TestDecidesAfterChanges(t *testing.T) {
 			require.NoError(n.t, c.Flush())
 			require.Eventually(n.t, func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.inForce() }, waitTime, pollTime)
 		},
+		"rules that were saved of an earlier gateway are put back": func(n *network, g *Gateway) {
+			require.NoError(n.t, install(&g.opts, ports{tcp: families[uint16]{9, 9}, run: "run EARLIER"}, g.site))
+			require.Eventually(n.t, func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.inForce() }, waitTime, pollTime)
+		},
+		"and one that had another interface": func(n *network, g *Gateway) {
+			other := *g.site
+			other.names, other.numbers = []string{"eth9"}, []uint32{9}
+			require.NoError(n.t, install(&g.opts, g.ports, &other))
+			require.Eventually(n.t, func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.inForce() }, waitTime, pollTime)
+		},
 	} {
 		for _, transparent := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, map[bool]string{true: ", transparent"}[transparent]), func(t *testing.T) {

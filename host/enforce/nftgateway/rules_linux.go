@@ -1,6 +1,7 @@
 package nftgateway
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -10,11 +11,16 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 )
 
-// ports are where the gateway listens, for TCP and UDP; zero: not for that.
-type ports struct{ tcp, udp families[uint16] }
+// ports are where the gateway listens, for TCP and UDP; zero: not for that. The rules are marked
+// with the run, by which they are told from those of an earlier one.
+type ports struct {
+	tcp, udp families[uint16]
+	run      string
+}
 
 // families has one of something for each family.
 type families[T any] struct{ v4, v6 T }
@@ -33,11 +39,12 @@ type chain struct {
 	rules [][]expr.Any
 }
 
-// A table is one, with its sets and chains.
+// A table is one, with its sets and chains, and the comment of its rules.
 type table struct {
 	nftables.Table
-	sets   []set
-	chains []chain
+	sets    []set
+	chains  []chain
+	comment []byte
 }
 
 type set struct {
@@ -68,19 +75,20 @@ func tables(o *Options, p ports, s *site) []table {
 	for _, undecided := range refused() {
 		refuse.add(undecided, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}})
 	}
-	all := []table{{nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyINet}, sets(s.names, s.numbers), []chain{take, refuse}}}
+	comment := userdata.AppendString(nil, userdata.TypeComment, p.run)
+	all := []table{{nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyINet}, sets(s.names, s.numbers), []chain{take, refuse}, comment}}
 	if s.bridges {
-		all = append(all, portTable(o, s))
+		all = append(all, portTable(o, s, comment))
 	}
 	return all
 }
 
 // portTable drops what a port of a bridge hands to that to be routed. An interface that has
 // become one comes in nowhere until the rules know its bridge.
-func portTable(o *Options, s *site) table {
+func portTable(o *Options, s *site, comment []byte) table {
 	drop := chain{Chain: nftables.Chain{Name: "drop", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter}}
 	drop.add([]expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
-	return table{nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyBridge}, sets(s.free, s.freeNumbers), []chain{drop}}
+	return table{nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyBridge}, sets(s.free, s.freeNumbers), []chain{drop}, comment}
 }
 
 // add adds a rule for what comes in on the interfaces: by their names, which another one
@@ -205,8 +213,7 @@ func keep(mark uint32) []expr.Any {
 // that becomes a port is seen a moment later.
 func (g *Gateway) bridges() bool {
 	o := Options{Name: fmt.Sprintf("probe_%d", os.Getpid())}
-	t := portTable(&o, new(site))
-	err := t.install()
+	err := put([]table{portTable(&o, new(site), nil)})
 	if err == nil {
 		err = uninstall(&o)
 	}
@@ -216,50 +223,54 @@ func (g *Gateway) bridges() bool {
 	return err == nil
 }
 
-// install puts the rule set in the place of the one that is there, each table in one step.
-func install(o *Options, p ports, s *site) error {
-	for _, t := range tables(o, p, s) {
-		if err := t.install(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// install puts the rule set in the place of the one that is there, in one step.
+func install(o *Options, p ports, s *site) error { return put(tables(o, p, s)) }
 
 // numbering is held while sets are made: the library numbers those of all gateways by one
 // variable.
 var numbering sync.Mutex
 
-func (t *table) install() error {
+func put(tables []table) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nftgateway: %w", err)
 	}
+	numbering.Lock()
+	defer numbering.Unlock()
+	for i := range tables {
+		if err := tables[i].add(c); err != nil {
+			return fmt.Errorf("nftgateway: table %s: %w", tables[i].Name, err)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("nftgateway: table %s: %w", tables[0].Name, err)
+	}
+	return nil
+}
+
+// add adds a table to what is sent, in the place of the one of its name.
+func (t *table) add(c *nftables.Conn) error {
 	c.AddTable(&t.Table) // So that there is one to delete.
 	c.DelTable(&t.Table)
 	c.AddTable(&t.Table)
-	numbering.Lock()
-	defer numbering.Unlock()
 	for _, s := range t.sets {
 		s.Table = &t.Table
 		if err := c.AddSet(&s.Set, s.elements); err != nil {
-			return fmt.Errorf("nftgateway: table %s: %w", t.Name, err)
+			return err
 		}
 	}
 	for _, ch := range t.chains {
 		ch.Table = &t.Table
 		added := c.AddChain(&ch.Chain)
 		for _, r := range ch.rules {
-			c.AddRule(&nftables.Rule{Table: &t.Table, Chain: added, Exprs: r})
+			c.AddRule(&nftables.Rule{Table: &t.Table, Chain: added, Exprs: r, UserData: t.comment})
 		}
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("nftgateway: table %s: %w", t.Name, err)
 	}
 	return nil
 }
 
-// inForce reports whether all of a table is there.
+// inForce reports whether all of a table is there, and of this run: who saves the rules of a
+// system and puts them back later puts those of then back.
 func (t *table) inForce() bool {
 	c, err := nftables.New()
 	if err != nil {
@@ -267,16 +278,26 @@ func (t *table) inForce() bool {
 	}
 	for _, s := range t.sets {
 		s.Table = &t.Table
-		if got, err := c.GetSetElements(&s.Set); err != nil || len(got) != len(s.elements) {
+		if got, err := c.GetSetElements(&s.Set); err != nil || !slices.Equal(keys(got), keys(s.elements)) {
 			return false
 		}
 	}
 	for _, ch := range t.chains {
-		if got, err := c.GetRules(&t.Table, &ch.Chain); err != nil || len(got) != len(ch.rules) {
+		got, err := c.GetRules(&t.Table, &ch.Chain)
+		if err != nil || len(got) != len(ch.rules) || slices.ContainsFunc(got, func(r *nftables.Rule) bool { return !bytes.Equal(r.UserData, t.comment) }) {
 			return false
 		}
 	}
 	return true
+}
+
+// keys are those of a set, in order.
+func keys(elements []nftables.SetElement) (all []string) {
+	for _, e := range elements {
+		all = append(all, string(e.Key))
+	}
+	slices.Sort(all)
+	return all
 }
 
 // uninstall removes the rule set, as far as it is there.

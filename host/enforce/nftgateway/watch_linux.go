@@ -141,7 +141,7 @@ func (g *Gateway) follow() bool {
 	}
 	switch {
 	case now.equal(g.site):
-		g.opts.Logf("nftgateway: somebody took rules of the table %s away: they are there again, and what was connected meanwhile is reset", g.opts.tableName())
+		g.opts.Logf("nftgateway: somebody took rules of the table %s away, or put others there: they are there again, and what was connected meanwhile is reset", g.opts.tableName())
 	case !slices.Equal(now.names, g.site.names):
 		g.opts.Logf("nftgateway: what is decided comes in on %s", strings.Join(now.names, ", "))
 		if err := g.opts.reachable(now.names); err != nil {
