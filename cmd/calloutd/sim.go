@@ -107,7 +107,7 @@ func simulate(ctx context.Context, t *tracer, q explore.Question, with *beside, 
 	d.OnInput = saw
 	q.HostName, q.PeerName = explore.Learned(q.HostName), explore.Learned(q.PeerName)
 	if q.HostName != "" {
-		d.Names.Learn(q.HostName, []netip.Addr{q.In.Remote.Addr()}, time.Hour)
+		d.Names.Learn(netip.AddrPort{}, q.HostName, []netip.Addr{q.In.Remote.Addr()}, time.Hour)
 	}
 	p, err := with.describe(ctx, q.Policy, d)
 	if err != nil {

@@ -107,6 +107,19 @@ func (r *Runner) start(p policyfile.Proxy) (localProxy, error) {
 	return start(r.ctx, localproxy.Options{Client: r.client, Listen: p.Listen, Open: r.ale.Open, Release: r.ale.Release, Logf: r.opts.Logf})
 }
 
+// trusts returns whose answers about names a policy believes: none's, without a proxy for them.
+func (r *Runner) trusts(p *Policy) func(resolver netip.AddrPort) bool {
+	var learn []*dnsnames.Proxy
+	for _, px := range p.File.Proxies {
+		if d, ok := r.listen[px].(*dnsnames.Proxy); ok {
+			learn = append(learn, d)
+		}
+	}
+	return func(resolver netip.AddrPort) bool {
+		return slices.ContainsFunc(learn, func(d *dnsnames.Proxy) bool { return d.Trusts(resolver) })
+	}
+}
+
 // unused takes the proxies out that the policy in force has not.
 func (r *Runner) unused() (out []localProxy) {
 	var has []policyfile.Proxy

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -84,4 +85,34 @@ func TestNamesAreForCalloutsWhereAProxyLearnsThem(t *testing.T) {
 		require.Equal(t, learns, got.Names != nil, kind)
 		require.Equal(t, learns, got.Withhold&abi.CapNames == 0, kind)
 	}
+}
+
+// A policy does not decide by names that a resolver has taught which it does not trust, and
+// one that trusts it as the one before did goes on with what is known.
+func TestNamesAreOfResolversThatThePolicyTrusts(t *testing.T) {
+	r := New(Options{Logf: t.Logf})
+	defer r.Close()
+	use := func(proxies string) error {
+		file, err := policyfile.Parse("policy.yaml", []byte("version: 1\nproxies: ["+proxies+"]\n"))
+		require.NoError(t, err)
+		return r.Use(t.Context(), "policy.yaml", file)
+	}
+	first, second := netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("192.0.2.54:53")
+	to := netip.MustParseAddr("198.51.100.7")
+	learn := func(resolver netip.AddrPort) { r.names.Learn(resolver, "app.example", []netip.Addr{to}, time.Hour) }
+	require.NoError(t, use("{id: names, kind: dns, address: '192.0.2.53:53'}"))
+	learn(second)
+	require.Empty(t, r.names.Name(to))
+	learn(first)
+	require.Equal(t, "app.example", r.names.Name(to))
+	require.NoError(t, use("{id: again, kind: dns, address: '192.0.2.53:53'}, {id: more, kind: dns, address: '192.0.2.54:53'}"))
+	require.Error(t, use("{id: names, kind: dns, listen: '192.0.2.1:1'}"))
+	require.Equal(t, "app.example", r.names.Name(to))
+	learn(second)
+	require.NoError(t, use("{id: names, kind: dns, address: '192.0.2.53:53'}"))
+	require.Empty(t, r.names.Name(to))
+	learn(first)
+	require.Equal(t, "app.example", r.names.Name(to))
+	require.NoError(t, use("{id: look, kind: inspect}"))
+	require.Empty(t, r.names.Name(to))
 }

@@ -101,6 +101,7 @@ func (r *Runner) Use(ctx context.Context, path string, file *policyfile.File) er
 		return err
 	}
 	old := r.Policy()
+	r.names.Trust(r.trusts(p)) // Before it reigns, or it would decide by what it does not believe.
 	r.enter(p)
 	maps.Copy(r.had, p.Handles)
 	if old != nil {

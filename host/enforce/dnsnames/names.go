@@ -10,11 +10,14 @@
 package dnsnames
 
 import (
+	"cmp"
+	"container/list"
 	"iter"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/calloutd/calloutd/host/enforce/internal/reach"
 )
@@ -23,39 +26,81 @@ import (
 // live is over, so an answer counts for a while at least; and a resolver cannot
 // make it count for ever.
 const (
-	maxAddresses = 1 << 16
-	maxNames     = 16 // of one address
-	minLife      = time.Minute
-	maxLife      = time.Hour
+	maxNames = 16 // of one address
+	minLife  = time.Minute
+	maxLife  = time.Hour
+
+	// DefaultBytes is what names may take unless it is said: 85,000 addresses of one name each.
+	DefaultBytes = 32 << 20
+)
+
+// What the memory of an address and of each of its names is counted as, apart from the name itself.
+const (
+	addressBytes = 280
+	nameBytes    = 80
 )
 
 // Names remembers. The zero value works; it is safe for concurrent use, and
 // asking takes no lock.
 type Names struct {
 	Now func() time.Time // Optional: time.Now. Not to be changed once it is asked.
+	// MaxBytes is what they may take of the memory. Where there is no more, those go that are over,
+	// and then those of the address that was learned, or learned again, the longest ago: it is called nothing.
+	// Optional: DefaultBytes. Not to be changed once something is learned.
+	MaxBytes int64
 
-	byAddr sync.Map // netip.Addr: []named, never changed in place, the newest last
+	byAddr sync.Map // netip.Addr: *entry
 
-	mu    sync.Mutex
-	order []netip.Addr // those in byAddr, by age
+	mu     sync.Mutex
+	trusts func(resolver netip.AddrPort) bool // nil: all
+	age    list.List                          // of netip.Addr, the oldest first
+	bytes  int64
+	swept  time.Time // when those that were over were looked for
+}
+
+// An entry is what an address is called. It is never changed.
+type entry struct {
+	names []named // the newest last
+	age   *list.Element
 }
 
 type named struct {
 	name  string
 	until time.Time
+	by    unique.Handle[netip.AddrPort]
 }
 
-// Learn notes that a name was resolved to addresses.
-func (n *Names) Learn(name string, addrs []netip.Addr, ttl time.Duration) {
+func (e *entry) bytes() int64 {
+	n := int64(addressBytes)
+	for _, c := range e.names {
+		n += nameBytes + int64(len(c.name))
+	}
+	return n
+}
+
+// Learn notes that a resolver resolved a name to addresses.
+func (n *Names) Learn(resolver netip.AddrPort, name string, addrs []netip.Addr, ttl time.Duration) {
 	now := n.now()
-	until := now.Add(min(max(ttl, minLife), maxLife))
+	c := named{name, now.Add(min(max(ttl, minLife), maxLife)), unique.Make(resolver)}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if name == "" || n.trusts != nil && !n.trusts(resolver) {
+		return
+	}
 	for _, a := range addrs {
-		if a = a.Unmap(); name != "" && reach.Of(a) == reach.World {
-			n.learn(a, named{name, until}, now)
+		if a = a.Unmap(); reach.Of(a) == reach.World {
+			n.learn(a, c, now)
 		}
 	}
+}
+
+// Trust says whose answers count from now on. What other resolvers have said is forgotten,
+// and what they say later is passed over.
+func (n *Names) Trust(resolver func(netip.AddrPort) bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.trusts = resolver
+	n.sweep(n.now())
 }
 
 func (n *Names) now() time.Time {
@@ -65,23 +110,54 @@ func (n *Names) now() time.Time {
 	return n.Now()
 }
 
-// learn keeps the names that are still good, with the new one last.
-func (n *Names) learn(a netip.Addr, name named, now time.Time) {
-	var names []named
+// learn has an address be called something.
+func (n *Names) learn(a netip.Addr, c named, now time.Time) {
+	e := &entry{}
 	if old, ok := n.byAddr.Load(a); ok {
-		for _, o := range old.([]named) {
-			if o.name != name.name && o.until.After(now) {
-				names = append(names, o)
-			}
-		}
+		old := old.(*entry)
+		e.names = slices.DeleteFunc(slices.Clone(old.names), func(o named) bool { return o.name == c.name || !o.until.After(now) })
+		e.age = old.age
+		n.age.MoveToBack(e.age)
+		n.bytes -= old.bytes()
 	} else {
-		n.order = append(n.order, a)
+		e.age = n.age.PushBack(a)
 	}
-	names = append(names, name)
-	n.byAddr.Store(a, slices.Clone(names[max(0, len(names)-maxNames):]))
-	if len(n.order) > maxAddresses {
-		n.byAddr.Delete(n.order[0])
-		n.order = n.order[1:]
+	e.names = append(e.names, c)
+	e.names = slices.Clone(e.names[max(0, len(e.names)-maxNames):])
+	n.bytes += e.bytes()
+	n.byAddr.Store(a, e)
+	most := cmp.Or(n.MaxBytes, DefaultBytes)
+	if n.bytes > most && now.Sub(n.swept) >= minLife { // What was learned since is not over yet.
+		n.sweep(now)
+	}
+	for n.bytes > most {
+		n.forget(n.age.Front())
+	}
+}
+
+// sweep forgets what is over or not trusted.
+func (n *Names) sweep(now time.Time) {
+	n.swept = now
+	bad := func(c named) bool { return !c.until.After(now) || n.trusts != nil && !n.trusts(c.by.Value()) }
+	for at := n.age.Front(); at != nil; {
+		a, this := at.Value.(netip.Addr), at
+		at = at.Next()
+		old, _ := n.byAddr.Load(a)
+		names := slices.DeleteFunc(slices.Clone(old.(*entry).names), bad)
+		switch {
+		case len(names) == 0:
+			n.forget(this)
+		case len(names) < len(old.(*entry).names):
+			e := &entry{names, this}
+			n.bytes += e.bytes() - old.(*entry).bytes()
+			n.byAddr.Store(a, e)
+		}
+	}
+}
+
+func (n *Names) forget(at *list.Element) {
+	if e, ok := n.byAddr.LoadAndDelete(n.age.Remove(at)); ok {
+		n.bytes -= e.(*entry).bytes()
 	}
 }
 
@@ -96,12 +172,12 @@ func (n *Names) Name(a netip.Addr) string {
 // all are the names of an address that are still good, the newest first.
 func (n *Names) all(a netip.Addr) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		names, ok := n.byAddr.Load(a.Unmap())
+		e, ok := n.byAddr.Load(a.Unmap())
 		if !ok {
 			return // Most are not known: the clock is not looked at.
 		}
 		now := n.now()
-		for _, c := range slices.Backward(names.([]named)) {
+		for _, c := range slices.Backward(e.(*entry).names) {
 			if c.until.After(now) && !yield(c.name) {
 				return
 			}

@@ -1,8 +1,11 @@
 package dnsnames
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,7 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var web = netip.MustParseAddr("198.51.100.7")
+var (
+	web    = netip.MustParseAddr("198.51.100.7")
+	theirs = netip.MustParseAddrPort("192.0.2.53:53")
+)
 
 // A clock stands still unless it is moved.
 type clock struct{ now time.Time }
@@ -27,7 +33,7 @@ func TestNamesLiveAsLongAsTheirAnswer(t *testing.T) {
 		{1 << 31 * time.Second, maxLife}, // Nobody else decides that it is for ever.
 	} {
 		n, now := newNames()
-		n.Learn("app.example", []netip.Addr{web}, c.ttl)
+		n.Learn(theirs, "app.example", []netip.Addr{web}, c.ttl)
 		now.now = now.now.Add(c.lives - 1)
 		require.Equal(t, "app.example", n.Name(web))
 		now.now = now.now.Add(1)
@@ -40,56 +46,150 @@ func TestNewestNameCounts(t *testing.T) {
 	n, _ := newNames()
 	require.Empty(t, n.Name(web))
 	for _, name := range []string{"a.example", "b.example", "a.example"} {
-		n.Learn(name, []netip.Addr{netip.AddrFrom16(web.As16())}, time.Hour) // v4-mapped is IPv4.
+		n.Learn(theirs, name, []netip.Addr{netip.AddrFrom16(web.As16())}, time.Hour) // v4-mapped is IPv4.
 		require.Equal(t, name, n.Name(web))
 	}
-	n.Learn("", []netip.Addr{web}, time.Hour)
+	n.Learn(theirs, "", []netip.Addr{web}, time.Hour)
 	require.Equal(t, "a.example\x00b.example\x00", string(n.Append(web, nil)))
 }
 
 // A name that is over takes no place of one that is still good.
 func TestNamesThatAreOverGo(t *testing.T) {
 	n, now := newNames()
-	n.Learn("a.example", []netip.Addr{web}, maxLife)
+	n.Learn(theirs, "a.example", []netip.Addr{web}, maxLife)
 	for i := range maxNames - 1 {
-		n.Learn(fmt.Sprintf("%d.example", i), []netip.Addr{web}, minLife)
+		n.Learn(theirs, fmt.Sprintf("%d.example", i), []netip.Addr{web}, minLife)
 	}
 	now.now = now.now.Add(minLife)
-	n.Learn("b.example", []netip.Addr{web}, minLife)
+	n.Learn(theirs, "b.example", []netip.Addr{web}, minLife)
 	require.Equal(t, "b.example\x00a.example\x00", string(n.Append(web, nil)))
 }
 
-func TestNamesAreBounded(t *testing.T) {
+func TestAnAddressHasSoManyNames(t *testing.T) {
 	n, _ := newNames()
 	for i := range 2 * maxNames {
-		n.Learn(fmt.Sprintf("%d.example", i), []netip.Addr{web}, time.Hour)
+		n.Learn(theirs, fmt.Sprintf("%d.example", i), []netip.Addr{web}, time.Hour)
 	}
-	names, _ := n.byAddr.Load(web)
-	require.Len(t, names, maxNames)
-	addr := netip.MustParseAddr("1.0.0.0")
-	for range maxAddresses + 10 {
-		n.Learn("x.example", []netip.Addr{addr}, time.Hour)
-		addr = addr.Next()
+	require.Equal(t, maxNames, bytes.Count(n.Append(web, nil), []byte{0}))
+}
+
+// Whatever somebody resolves, what is remembered takes no more of the memory than it may.
+func TestNamesAreBounded(t *testing.T) {
+	const most = 8 << 20
+	long := strings.Repeat(strings.Repeat("a", 59)+".", 4)
+	for name, learn := range map[string]func(n *Names, i int, a netip.Addr){
+		"an address of a short name": func(n *Names, i int, a netip.Addr) { n.Learn(theirs, fmt.Sprint(i), []netip.Addr{a}, time.Hour) },
+		"an address of a usual name": func(n *Names, i int, a netip.Addr) {
+			n.Learn(theirs, fmt.Sprint("www", i, ".example.com"), []netip.Addr{a}, time.Hour)
+		},
+		"an address of a long name": func(n *Names, i int, a netip.Addr) { n.Learn(theirs, fmt.Sprint(long, i), []netip.Addr{a}, time.Hour) },
+		"an address of so many names": func(n *Names, i int, a netip.Addr) {
+			for k := range maxNames {
+				n.Learn(theirs, fmt.Sprint(long, k, ".", i), []netip.Addr{a}, time.Hour)
+			}
+		},
+		"so many addresses of a name": func(n *Names, i int, a netip.Addr) {
+			var all []netip.Addr
+			for range 1000 {
+				all = append(all, a)
+				b := a.As16()
+				b[1]++
+				a = netip.AddrFrom16(b)
+			}
+			n.Learn(theirs, fmt.Sprint(i), all, time.Hour)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, _ := newNames()
+			n.MaxBytes = most
+			before := heap()
+			first := netip.MustParseAddr("2400::")
+			a := first
+			for i := 0; i == 0 || n.Name(first) != ""; i++ {
+				learn(n, i, a)
+				a = a.Next()
+			}
+			took := heap() - before
+			t.Logf("%d addresses in %d bytes", n.age.Len(), took)
+			require.LessOrEqual(t, took, int64(most))
+			require.Greater(t, took, int64(most/2), "or it is counted as more than it is")
+			require.LessOrEqual(t, n.bytes, int64(most))
+			require.NotEmpty(t, n.Name(a.Prev()))
+		})
 	}
-	require.Len(t, n.order, maxAddresses)
-	require.Empty(t, n.Name(web), "the oldest goes first")
-	require.Equal(t, "x.example", n.Name(addr.Prev()))
+}
+
+// heap is what of it is in use.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Where there is no more room those that are over go first, then those of the address that
+// nobody has asked for the longest.
+func TestWhoIsForgottenFirst(t *testing.T) {
+	n, now := newNames()
+	n.MaxBytes = 4 * (addressBytes + nameBytes + 1)
+	at := func(i int) []netip.Addr { return []netip.Addr{netip.AddrFrom4([4]byte{1, 0, 0, byte(i)})} }
+	known := func() (s string) {
+		for i := range 10 {
+			s += n.Name(at(i)[0])
+		}
+		return s
+	}
+	n.Learn(theirs, "0", at(0), time.Hour)
+	n.Learn(theirs, "1", at(1), time.Hour)
+	n.Learn(theirs, "2", at(2), minLife)
+	n.Learn(theirs, "0", at(0), time.Hour) // Again.
+	n.Learn(theirs, "3", at(3), time.Hour)
+	require.Equal(t, "0123", known())
+	n.Learn(theirs, "4", at(4), time.Hour)
+	require.Equal(t, "0234", known(), "the oldest")
+	now.now = now.now.Add(minLife)
+	n.Learn(theirs, "5", at(5), time.Hour)
+	require.Equal(t, "0345", known(), "that is over")
+	n.Learn(theirs, "6", at(6), time.Hour)
+	require.Equal(t, "3456", known())
+}
+
+// What a resolver has said that is not trusted any more is forgotten, and it says nothing more.
+func TestNamesOfAResolverThatIsNotTrustedGo(t *testing.T) {
+	n, _ := newNames()
+	other := netip.MustParseAddrPort("192.0.2.54:53")
+	next := []netip.Addr{web.Next()}
+	n.Learn(theirs, "a.example", []netip.Addr{web}, time.Hour)
+	n.Learn(other, "b.example", []netip.Addr{web}, time.Hour)
+	n.Learn(other, "c.example", next, time.Hour)
+	n.Trust(func(r netip.AddrPort) bool { return r == theirs })
+	require.Equal(t, "a.example\x00", string(n.Append(web, nil)))
+	require.Empty(t, n.Name(next[0]))
+	n.Learn(other, "d.example", next, time.Hour)
+	require.Empty(t, n.Name(next[0]))
+	n.Trust(func(r netip.AddrPort) bool { return r == other })
+	require.Empty(t, n.Name(web))
+	require.Zero(t, n.bytes)
+	require.Zero(t, n.age.Len())
+	n.Learn(other, "d.example", next, time.Hour)
+	require.Equal(t, "d.example", n.Name(next[0]))
 }
 
 // DNS rebinding: a name of the attacker's is resolved again, to an address of this
 // host or of its network. A filter that permits by name must not permit that.
 func TestRebinding(t *testing.T) {
 	n, _ := newNames()
-	n.Learn("evil.example", []netip.Addr{web}, 0)
+	n.Learn(theirs, "evil.example", []netip.Addr{web}, 0)
 	for _, inside := range []string{"127.0.0.1", "::1", "0.0.0.0", "::", "10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1",
 		"fe80::1", "fd00::1", "fec0::1", "224.0.0.1", "255.255.255.255", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "64:ff9b::7f00:1", "64:ff9b:1::1"} {
 		a := netip.MustParseAddr(inside)
-		n.Learn("evil.example", []netip.Addr{a}, 0)
+		n.Learn(theirs, "evil.example", []netip.Addr{a}, 0)
 		require.Empty(t, n.Name(a), inside)
 	}
 	require.Equal(t, "evil.example", n.Name(web), "what it was called before it is called yet")
 	translated := netip.MustParseAddr("64:ff9b::c633:6407")
-	n.Learn("evil.example", []netip.Addr{translated}, 0)
+	n.Learn(theirs, "evil.example", []netip.Addr{translated}, 0)
 	require.Equal(t, "evil.example", n.Name(translated), "it is somebody's whom all can reach")
 }
 

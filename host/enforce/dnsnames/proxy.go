@@ -3,6 +3,7 @@ package dnsnames
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -25,7 +26,7 @@ type Options struct {
 	Listen netip.AddrPort
 	// Resolver is asked in the place of the one that the program meant. Optional.
 	Resolver netip.AddrPort
-	// Trusted are the resolvers whose answers are remembered, apart from Resolver:
+	// Trusted are the resolvers whose answers are remembered where there is no Resolver:
 	// those that the system has configured. Who runs a program can have another port
 	// of the same address. Optional.
 	Trusted []netip.AddrPort
@@ -60,32 +61,64 @@ type Proxy struct {
 
 // Start starts a proxy.
 func Start(ctx context.Context, opts Options) (*Proxy, error) {
-	p := &Proxy{opts: opts, waiting: make(chan struct{}, maxWaiting), slots: make(chan struct{}, maxQueries), log: loglimit.New(opts.Logf)}
 	udp, tcp, err := listen(ctx, opts.Listen)
 	if err != nil {
 		return nil, err
 	}
-	p.udp = udp
+	p := newProxy(ctx, opts, udp, tcp)
+	if err := p.start(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// newProxy returns one for two sockets, which it closes.
+func newProxy(ctx context.Context, opts Options, udp net.PacketConn, tcp *net.TCPListener) *Proxy {
+	p := &Proxy{opts: opts, udp: udp, waiting: make(chan struct{}, maxWaiting), slots: make(chan struct{}, maxQueries), log: loglimit.New(opts.Logf)}
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	in := fwps.Incoming{ProcessID: opts.ProcessID, AppID: opts.AppID, Local: p.Addr(), Protocol: fwps.ProtocolUDP}
 	p.socket = opts.ALE.NewSocket(in)
 	in.Protocol = fwps.ProtocolTCP
 	p.tcp = &listener{TCPListener: tcp, socket: opts.ALE.NewSocket(in), ctx: p.ctx, log: p.log,
 		deciding: make(chan struct{}, maxDeciding), decided: make(chan net.Conn)}
-	p.serving.Go(p.tcp.serve)
 	handler := dns.HandlerFunc(p.answer)
 	p.servers = []*dns.Server{{PacketConn: udp, Handler: handler, UDPSize: dns.MaxMsgSize}, {Listener: p.tcp, Handler: handler}}
+	return p
+}
+
+// start lets it serve. If it fails it is closed.
+func (p *Proxy) start() error {
+	p.serving.Go(p.tcp.serve)
 	for _, s := range p.servers {
-		started := make(chan struct{})
-		s.NotifyStartedFunc = func() { close(started) }
-		p.serving.Go(func() {
-			if err := s.ActivateAndServe(); err != nil && p.ctx.Err() == nil {
+		if err := p.serve(s); err != nil {
+			p.Close()
+			return fmt.Errorf("dns: %w", err)
+		}
+	}
+	return nil
+}
+
+// serve lets a server run until it is shut down.
+func (p *Proxy) serve(s *dns.Server) error {
+	started, ended := make(chan struct{}), make(chan error, 1)
+	s.NotifyStartedFunc = func() { close(started) }
+	p.serving.Go(func() {
+		err := s.ActivateAndServe()
+		ended <- err
+		select {
+		case <-started:
+			if err != nil && p.ctx.Err() == nil {
 				p.log.Printf("dns: %v", err)
 			}
-		})
-		<-started
+		default: // Whoever starts it is told.
+		}
+	})
+	select {
+	case <-started:
+		return nil
+	case err := <-ended:
+		return err
 	}
-	return p, nil
 }
 
 // listen takes a port that is free for both protocols.
@@ -118,6 +151,8 @@ func (p *Proxy) Close() {
 		for _, s := range p.servers {
 			_ = s.ShutdownContext(p.ctx) // The context is done: it closes and does not wait.
 		}
+		p.udp.Close() // Of a server that did not start nobody has.
+		p.tcp.Close()
 		p.serving.Wait() // They have waited for all queries then.
 		p.socket.Close()
 		p.tcp.socket.Close()
@@ -199,10 +234,18 @@ func (p *Proxy) carry(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) (*d
 	if err != nil {
 		return nil, err
 	}
-	if a, ok := read(q, r); ok && (to == p.opts.Resolver || slices.Contains(p.opts.Trusted, to)) {
-		p.opts.Names.Learn(a.name, a.addrs, a.ttl)
+	if a, ok := read(q, r); ok && p.Trusts(to) {
+		p.opts.Names.Learn(to, a.name, a.addrs, a.ttl)
 	}
 	return r, nil
+}
+
+// Trusts reports whether the answers of a resolver are remembered.
+func (p *Proxy) Trusts(resolver netip.AddrPort) bool {
+	if p.opts.Resolver.IsValid() {
+		return resolver == p.opts.Resolver
+	}
+	return slices.Contains(p.opts.Trusted, resolver)
 }
 
 // flow is what is known about how a query came here.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -295,4 +296,22 @@ func TestSystemResolvers(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte("nameserver 192.0.2.53\nnameserver 2001:db8::53\nnameserver fe80::1%lo\nsearch example\n"), 0o644))
 	require.Equal(t, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:53"), netip.MustParseAddrPort("[fe80::1%lo]:53")}, SystemResolvers(file))
 	require.Empty(t, SystemResolvers(file+".none"))
+}
+
+// A server that cannot start is an error at once, and nothing of the proxy is left.
+func TestAServerThatDoesNotStartIsToldAndNotWaitedFor(t *testing.T) {
+	for _, failing := range []string{"udp", "tcp"} {
+		udp, tcp, err := listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+		require.NoError(t, err)
+		at := udp.LocalAddr().String()
+		p := newProxy(t.Context(), Options{ALE: ale.New(ale.Options{Classifier: host.New(host.Options{}), Store: memstore.New(0)}), Names: new(Names), Logf: t.Logf}, udp, tcp)
+		if failing == "udp" {
+			require.NoError(t, udp.Close())
+		} else {
+			p.servers[1].Listener = nil
+		}
+		require.Error(t, p.start())
+		c, err := net.Dial("tcp", at)
+		require.ErrorIs(t, err, syscall.ECONNREFUSED, "%v", c)
+	}
 }
