@@ -124,7 +124,8 @@ func (s *Sealer) mac(b []byte) (sum [sha256.Size]byte) {
 
 // Open undoes Seal. Every hop that still lives in store gains a reference that
 // the caller gives back with Release; a hop whose connections are gone comes
-// back without its record and context (SC-44). All errors wrap ErrForged.
+// back without its record and context (SC-44), and so does one in whose place the
+// store has another. Errors wrap ErrForged, or are the store's.
 func (s *Sealer) Open(b []byte, store Store) (Records, error) {
 	le := binary.LittleEndian
 	if len(b) < SealedLen(1) || len(b) > SealedLen(MaxHops) {
@@ -140,20 +141,39 @@ func (s *Sealer) Open(b []byte, store Store) (Records, error) {
 	}
 	rs := make(Records, 0, n)
 	for i := range n {
-		p := body[sealHeader+i*sealHop:]
-		serial := le.Uint64(p[8:])
-		if h, err := store.Acquire(serial); err == nil {
+		gone := unsealed(body[sealHeader+i*sealHop:])
+		h, err := store.Acquire(gone.Serial)
+		switch {
+		case err == nil && gone.is(h):
 			rs = append(rs, h)
-			continue
+		case err == nil, errors.Is(err, ErrNotFound): // The reference on another's hop is the caller's to give back too.
+			h := gone
+			rs = append(rs, &h)
+		default:
+			Release(store, rs)
+			return nil, fmt.Errorf("redirect: the record store does not say what it has of hop %d: %w", gone.Serial, err)
 		}
-		a := netip.AddrFrom16([16]byte(p[32:48]))
-		if le.Uint16(p[50:]) == 4 {
-			a = a.Unmap()
-		}
-		rs = append(rs, &Hop{Handle: Handle(le.Uint64(p)), Serial: serial, FilterID: le.Uint64(p[16:]),
-			TargetPID: le.Uint32(p[24:]), ProcessID: le.Uint32(p[28:]), Original: netip.AddrPortFrom(a, le.Uint16(p[48:]))})
 	}
 	return rs, nil
+}
+
+// unsealed is what a seal itself says of a hop.
+func unsealed(p []byte) Hop {
+	le := binary.LittleEndian
+	a := netip.AddrFrom16([16]byte(p[32:48]))
+	if le.Uint16(p[50:]) == 4 {
+		a = a.Unmap()
+	}
+	return Hop{Handle: Handle(le.Uint64(p)), Serial: le.Uint64(p[8:]), FilterID: le.Uint64(p[16:]),
+		TargetPID: le.Uint32(p[24:]), ProcessID: le.Uint32(p[28:]), Original: netip.AddrPortFrom(a, le.Uint16(p[48:]))}
+}
+
+// is reports whether a store has this hop, and not another one under its serial, as in a
+// process after the one that sealed it. What a promised hop does not know yet may differ
+// (SC-48), and a seal has no zone.
+func (h *Hop) is(other *Hop) bool {
+	return other != nil && other.Serial == h.Serial && other.Handle == h.Handle && other.ProcessID == h.ProcessID &&
+		other.Original.Port() == h.Original.Port() && other.Original.Addr().WithZone("") == h.Original.Addr()
 }
 
 // Acquire takes one reference on every hop of rs that still lives.

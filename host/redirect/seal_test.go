@@ -94,3 +94,61 @@ func TestOpenRefusesOtherForms(t *testing.T) {
 		require.ErrorContains(t, err, "header does not fit", name)
 	}
 }
+
+// A key outlives a store in memory, whose serials begin anew: what was sealed before is
+// not what another connection's hop of the same serial says.
+func TestAnotherHopOfTheSerialIsNotTheOneThatWasSealed(t *testing.T) {
+	was := redirect.Hop{Serial: 5, Handle: 3, ProcessID: 12, Original: netip.MustParseAddrPort("[fe80::1%eth0]:80"), Context: []byte("was")}
+	s := known().Sealer()
+	b, err := s.Seal(redirect.Records{&was})
+	require.NoError(t, err)
+	for name, change := range map[string]func(*redirect.Hop){
+		"":            func(*redirect.Hop) {},
+		"filter":      func(h *redirect.Hop) { h.FilterID = 1 }, // SC-48
+		"serial":      func(h *redirect.Hop) { h.Serial = 6 },
+		"handle":      func(h *redirect.Hop) { h.Handle = 4 },
+		"process":     func(h *redirect.Hop) { h.ProcessID = 13 },
+		"destination": func(h *redirect.Hop) { h.Original = netip.MustParseAddrPort("[fe80::2%eth0]:80") },
+		"port":        func(h *redirect.Hop) { h.Original = netip.MustParseAddrPort("[fe80::1%eth0]:81") },
+	} {
+		has := was
+		change(&has)
+		store := answers{memstore.New(0), &has, nil}
+		require.NoError(t, store.Put(&redirect.Hop{Serial: 5}))
+		rs, err := s.Open(b, store)
+		require.NoError(t, err)
+		if name == "" || name == "filter" {
+			require.Equal(t, redirect.Records{&has}, rs, name)
+		} else {
+			require.Nil(t, rs.Last().Context, name)
+			require.Equal(t, "[fe80::1]:80", rs.Last().Original.String(), name)
+		}
+		redirect.Release(store, rs)
+		require.Equal(t, 1, store.Len(), "%s: a holder is left", name)
+	}
+	rs, err := s.Open(b, answers{memstore.New(0), nil, nil})
+	require.NoError(t, err)
+	require.EqualValues(t, 3, rs.Last().Handle)
+}
+
+// Without a reference nobody can give one back.
+func TestOpenNeedsTheStore(t *testing.T) {
+	s := redirect.NewSealer()
+	b, err := s.Seal(redirect.Records{{Serial: 5, Handle: 3}})
+	require.NoError(t, err)
+	_, err = s.Open(b, answers{memstore.New(0), nil, redirect.ErrUnavailable})
+	require.ErrorIs(t, err, redirect.ErrUnavailable)
+	require.ErrorContains(t, err, "hop 5")
+}
+
+// An answers is a store that says something else of its hops.
+type answers struct {
+	redirect.Store
+	hop *redirect.Hop
+	err error
+}
+
+func (a answers) Acquire(serial uint64) (*redirect.Hop, error) {
+	_, _ = a.Store.Acquire(serial)
+	return a.hop, a.err
+}

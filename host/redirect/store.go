@@ -34,7 +34,10 @@ type Store interface {
 	// Acquire takes one more reference and returns the hop, or ErrNotFound. A
 	// blob without bytes comes back as nil: it is no blob (AMB-12).
 	Acquire(serial uint64) (*Hop, error)
-	// Retain takes one more reference for a holder that has the hop already.
+	// Retain takes one more reference for a holder that has the hop already. Whoever
+	// was told ErrNotFound by it or by Acquire calls Release all the same, so that
+	// the two fail for no other reason: what can be unreachable, such as a server,
+	// is not where references are counted.
 	Retain(serial uint64) error
 	// Release gives one reference back. The last one deletes the hop.
 	// Releasing an unknown serial reports ErrNotFound.
