@@ -163,6 +163,37 @@ func TestPagesAreATree(t *testing.T) {
 	}
 }
 
+// Of a store that was written to, the pages that count are those of its last batch: of two
+// batches the one or the other is in the first page of metadata.
+func TestPagesOfTheLastBatchAreATree(t *testing.T) {
+	const n = 40
+	for batches := range uint64(2) {
+		p, _ := made(t, n)
+		s := open(t, boltstore.Options{Path: p})
+		for i := range batches + 1 {
+			require.NoError(t, s.Put(hop(n+i, 0)))
+			require.NoError(t, s.Flush(t.Context()))
+		}
+		require.NoError(t, s.Close())
+		good, err := os.ReadFile(p)
+		require.NoError(t, err)
+		size, native, found := os.Getpagesize(), binary.NativeEndian, 0
+		for page := 2 * size; page < len(good); page += size {
+			if native.Uint16(good[page+8:]) != 1 { // a branch
+				continue
+			}
+			b := append([]byte(nil), good...)
+			native.PutUint64(b[page+16+8:], uint64(page/size))
+			require.NoError(t, os.WriteFile(p, b, 0o600))
+			if err := check(t, p, n+batches+1); err != nil {
+				require.ErrorContains(t, err, "is there twice")
+				found++
+			}
+		}
+		require.Equal(t, 1, found)
+	}
+}
+
 var flips = flag.Int64("flips", 311, "each how manieth bit TestNoBitChangesWhatIsRead flips; 1 takes minutes")
 
 // A file with a bit that is another one reads as it did, or it is damaged. It was
