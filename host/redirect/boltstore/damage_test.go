@@ -163,6 +163,33 @@ func TestPagesAreATree(t *testing.T) {
 	}
 }
 
+// Records that are there twice, or not in their order, are damage, each as it was though.
+func TestRecordsAreInOrder(t *testing.T) {
+	const n, header, element = 40, 16, 16
+	p, good := made(t, n)
+	size, native := os.Getpagesize(), binary.NativeEndian
+	leaf := 2 * size
+	for native.Uint16(good[leaf+8:]) != 2 || native.Uint32(good[leaf+header+8:]) != 8 { // with keys of 8 bytes
+		leaf += size
+	}
+	first, second := leaf+header, leaf+header+element
+	moved := func(b []byte, to, from int) {
+		copy(b[to:to+element], good[from:from+element])
+		native.PutUint32(b[to+4:], uint32(int(native.Uint32(good[from+4:]))+from-to)) // where its key is, from there
+	}
+	for name, change := range map[string]func(b []byte){
+		"twice":     func(b []byte) { moved(b, second, first) },
+		"exchanged": func(b []byte) { moved(b, second, first); moved(b, first, second) },
+	} {
+		b := append([]byte(nil), good...)
+		change(b)
+		require.NoError(t, os.WriteFile(p, b, 0o600))
+		err := check(t, p, n)
+		require.ErrorIs(t, err, boltstore.ErrDamaged, name)
+		require.Regexp(t, `damaged: record \d+ of 40 is one too many$`, err.Error(), name)
+	}
+}
+
 // Of a store that was written to, the pages that count are those of its last batch: of two
 // batches the one or the other is in the first page of metadata.
 func TestPagesOfTheLastBatchAreATree(t *testing.T) {
