@@ -101,6 +101,11 @@ func (g *Gateway) takeOver(ctx context.Context) (err error) {
 	if g.site, err = g.opts.look(&site{bridges: g.bridges()}); err != nil {
 		return err
 	}
+	mine, err := turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer mine.Close()
 	if err := g.opts.free(); err != nil {
 		return err
 	}

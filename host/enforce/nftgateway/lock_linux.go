@@ -1,9 +1,11 @@
 package nftgateway
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -11,13 +13,41 @@ import (
 )
 
 // alone makes sure that no other process is the gateway of that name, until the socket is
-// closed: by an empty table that the kernel keeps for this socket alone. It is where the
-// gateway's tables are, and takes the same right. The library makes none that has an owner.
+// closed.
 func alone(o *Options) (*netlink.Conn, error) {
-	const owned = 1 << 1 // NFT_TABLE_F_OWNER
 	name := o.tableName() + ".lock"
+	c, err := own(name)
+	if errors.Is(err, unix.EPERM) && isThere(name) { // Else it is about rights.
+		err = fmt.Errorf("nftgateway: another gateway with the table %s is running here; give this one another name", o.tableName())
+	}
+	return c, supported(err)
+}
+
+// turn is held by the one that looks whose the interfaces are and takes them, until it is closed.
+// Others wait: it takes no longer than some messages to the kernel.
+func turn(ctx context.Context) (*netlink.Conn, error) {
+	const often, patience = 10 * time.Millisecond, 30 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		c, err := own("calloutd.turn")
+		if !errors.Is(err, unix.EPERM) { // It is not about rights: another table is this gateway's already.
+			return c, err
+		}
+		select {
+		case <-time.After(often):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("nftgateway: another gateway is being started: %w", err)
+		}
+	}
+}
+
+// own makes an empty table that the kernel keeps for a socket alone, until that is closed. It
+// is where the gateway's tables are, and takes the same right. The library makes none that has an owner.
+func own(table string) (*netlink.Conn, error) {
+	const owned = 1 << 1 // NFT_TABLE_F_OWNER
 	attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(name), 0)},
+		{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(table), 0)},
 		{Type: unix.NFTA_TABLE_FLAGS, Data: binary.BigEndian.AppendUint32(nil, owned)},
 	})
 	if err != nil {
@@ -37,14 +67,10 @@ func alone(o *Options) (*netlink.Conn, error) {
 	if err == nil {
 		_, err = c.Receive()
 	}
-	if err == nil {
-		return c, nil
+	if err != nil {
+		return nil, fmt.Errorf("nftgateway: %w", errors.Join(err, c.Close()))
 	}
-	err = fmt.Errorf("nftgateway: %w", err)
-	if errors.Is(err, unix.EPERM) && isThere(name) { // Else it is about rights.
-		err = fmt.Errorf("nftgateway: another gateway with the table %s is running here; give this one another name", o.tableName())
-	}
-	return nil, errors.Join(supported(err), c.Close())
+	return c, nil
 }
 
 func isThere(table string) bool {

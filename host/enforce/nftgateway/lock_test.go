@@ -4,6 +4,8 @@ package nftgateway
 
 import (
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/nftables"
@@ -64,5 +66,34 @@ func TestOneGatewayOfAnInterface(t *testing.T) {
 		g, err = Start(t.Context(), second)
 		require.NoError(t, err)
 		require.NoError(t, g.Close())
+	})
+}
+
+// Of two that start at once, each with a name of its own, one has an interface.
+func TestOfTwoThatStartAtOnceOneHasAnInterface(t *testing.T) {
+	router(t, func(n *network) {
+		for range 30 {
+			var wg sync.WaitGroup
+			var run atomic.Int32
+			var all [2]*Gateway
+			for i, name := range []string{"a", "b"} {
+				wg.Go(func() {
+					g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, Name: name, ALE: permitAll(), Logf: t.Logf})
+					if err == nil {
+						run.Add(1)
+						all[i] = g
+						return
+					}
+					t.Log(err)
+				})
+			}
+			wg.Wait()
+			for _, g := range all {
+				if g != nil {
+					require.NoError(t, g.Close())
+				}
+			}
+			require.EqualValues(t, 1, run.Load())
+		}
 	})
 }
