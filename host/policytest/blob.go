@@ -13,9 +13,10 @@ import (
 // blob reads the bytes of a context or record.
 func (r *reader) blob(v value, s *Step) {
 	if v.Kind == yaml.ScalarNode {
-		w := r.want(v, s)
-		if v.Value != None {
-			w.Bytes = []byte(v.Value)
+		if b := r.literal(v); v.Value != None {
+			r.want(v, s).Bytes = b
+		} else {
+			r.want(v, s)
 		}
 		return
 	}
@@ -29,10 +30,10 @@ func (r *reader) blob(v value, s *Step) {
 	inner := value{v.key, vs[0].Node}
 	switch vs[0].key {
 	case "text":
-		r.want(inner, s).Bytes = []byte(inner.Value)
+		r.want(inner, s).Bytes = r.literal(inner)
 	case "hex":
 		b, err := hex.DecodeString(strings.ReplaceAll(inner.Value, " ", ""))
-		if err != nil || inner.Kind != yaml.ScalarNode {
+		if err != nil || inner.Kind != yaml.ScalarNode || inner.Tag == "!!null" {
 			r.bad(inner, "hexadecimal digits, two for a byte")
 		}
 		w := r.want(inner, s)
@@ -46,6 +47,14 @@ func (r *reader) blob(v value, s *Step) {
 			w.Bytes = sockaddr.Append(w.Bytes, r.address(value{v.key, n}))
 		}
 	}
+}
+
+// literal is a text that may be empty.
+func (r *reader) literal(v value) []byte {
+	if v.Kind != yaml.ScalarNode || v.Tag == "!!null" {
+		r.bad(v, "text")
+	}
+	return []byte(v.Value)
 }
 
 // span is where a scalar on one line stands in the file, two zeros if that cannot

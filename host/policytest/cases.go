@@ -132,7 +132,7 @@ func (r *reader) step(n *yaml.Node, vs []value, base Step, before []Step) Step {
 	for _, v := range vs {
 		switch k := find(connectionKeys, v.key); {
 		case v.key == "name":
-			s.Name = v.Value
+			s.Name, _ = r.text(v)
 			if slices.ContainsFunc(before, func(b Step) bool { return b.Name == s.Name }) {
 				r.fail(v.Node, "", "name: an earlier step is called %q, too", s.Name)
 			}
@@ -153,13 +153,14 @@ func (r *reader) step(n *yaml.Node, vs []value, base Step, before []Step) Step {
 func (r *reader) recordsOf(v value, s *Step, before []Step) {
 	var known []string
 	for i, b := range before {
-		if b.Name == v.Value {
+		switch b.Name {
+		case "":
+			continue
+		case v.Value:
 			s.RecordsOf = i
 			return
 		}
-		if b.Name != "" {
-			known = append(known, b.Name)
-		}
+		known = append(known, b.Name)
 	}
 	if len(known) == 0 {
 		r.fail(v.Node, "", "records_of: expected the name of an earlier step, and none has one")

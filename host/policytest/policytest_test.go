@@ -292,6 +292,38 @@ func TestJUnitIsXMLWhateverACaseIsCalled(t *testing.T) {
 	require.Nil(t, back.Suites[0].Cases[1].Failure)
 }
 
+// What is no case has a place, and is not run as another one.
+func TestMistakesHaveAPlace(t *testing.T) {
+	step := func(s string) string { return "{name: c, steps: [" + s + "]}" }
+	const a, permit = "{name: a, to: 192.0.2.1:80, expect: {action: redirect}}, ", "to: 192.0.2.1:9, expect: {action: permit"
+	for _, c := range []struct{ src, want string }{
+		{"{name: c, inbound: true, " + permit + "}}", "3:3: from is missing: inbound needs the address of who connects"},
+		{"{name: c, inbound: true, listen: true, from: 192.0.2.9:1, " + permit + "}}", "3:3: inbound and listen exclude each other"},
+		{"{name: c, from: '[2001:db8::1]:1', " + permit + "}}", "3:3: from [2001:db8::1]:1 and to 192.0.2.1:9 are of two address families"},
+		{"{name: c, groups: [7, staff], " + permit + "}}", `3:25: groups: expected the number of a group, found "staff"`},
+		{"{name: c, groups: 7, " + permit + "}}", `3:21: groups: expected a list, found "7"`},
+		{"{name: c, pid: [7], " + permit + "}}", "3:18: pid: expected the number of a process, found a list"},
+		{"{name: c, user: nobody-is-called-so, " + permit + "}}", `3:19: user: expected a number, a user of this system or unknown, found "nobody-is-called-so"`},
+		{"{name: c, protocol: 256, " + permit + "}}", `3:23: protocol: expected tcp, udp or a number up to 255, found "256"`},
+		{"{name: c, interface: eth0, " + permit + "}}", `3:24: interface: expected the number (LUID) of an interface, found "eth0"`},
+		{"{name: c, program: ~, " + permit + "}}", "3:22: program: expected text, found nothing"},
+		{"{" + permit + "}}", "3:3: name is missing"},
+		{"{name: c, " + permit + ", context: {text: [hello]}}}", "3:71: context: expected text, found a list"},
+		{"{name: c, " + permit + ", context: }}", "3:64: context: expected text, found nothing"},
+		{"{name: c, " + permit + ", record: {hex: }}}", "3:69: record: expected hexadecimal digits, two for a byte, found nothing"},
+		{"{name: c, " + permit + ", record: {text: a, hex: 00}}}", "3:63: record: expected one of text, hex, sockaddr"},
+		{"{name: c, steps: []}", "3:20: steps: the list is empty, so the case tests nothing"},
+		{"{name: c, expect: {action: permit}, steps: [{to: 192.0.2.1:9, expect: {action: permit}}]}", "3:21: expect: a case with steps has it in each step"},
+		{step(a + "{name: b, listen: true, records_of: a, " + permit + "}}"), "3:78: records_of: only a connection that the program makes has records set"},
+		{step(a + "{name: [b], " + permit + "}}"), "3:85: name: expected text, found a list"},
+		{step(a + "{name: b, records_of: c, " + permit + "}}"), `3:100: records_of: expected the name of an earlier step (a), found "c"`},
+		{step("{to: 192.0.2.1:80, expect: {action: redirect}}, {name: b, records_of: [a], " + permit + "}}"), "3:91: records_of: expected the name of an earlier step, and none has one"},
+	} {
+		_, err := policytest.Parse("f", []byte("version: 1\ncases:\n- "+c.src+"\n"))
+		require.EqualError(t, err, "f:"+c.want, c.src)
+	}
+}
+
 // Whatever a file of cases holds, it is refused with a place or can be run.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(stale))
