@@ -33,6 +33,13 @@ func (a *account) open(t, out *tracer) (end func(), err error) {
 		if t.log, closeLog, err = openEvents(a.events); err != nil {
 			return nil, err
 		}
+		t.log.OnWrite = func(err error) { // Printed only: the log has no room for it.
+			e, text := policytrace.Logged("--events: %s can be written again", a.events)
+			if err != nil {
+				e, text = policytrace.Logged("--events: lines are missing: %v", err)
+			}
+			t.print(e, signed(text))
+		}
 	}
 	if a.summary {
 		t.sum = &summary{own: uint32(os.Getpid())}

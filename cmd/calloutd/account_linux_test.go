@@ -102,3 +102,11 @@ sys.stdin.read()`, port}
 		require.Equal(t, "permit", asked[addr+" 198.51.100.7:"+port], "%s: %v", args[0], asked)
 	}
 }
+
+// Where events cannot be written that is told when it begins, and not only at the end.
+func TestEventsThatAreLostAreToldAtOnce(t *testing.T) {
+	need(t, "bash")
+	warm(t)
+	r := calloutd(t, "run", "--policy", policy(t, "version: 1\n"), "--events", "/dev/full", "--", "bash", "-c", "(exec 3<>/dev/tcp/127.0.0.1/9) 2>&-; echo ended >&2")
+	require.Regexp(t, `(?s)calloutd: --events: lines are missing: write /dev/full: no space left on device\n.*ended\n.*calloutd: --events: the log of events is not complete: write /dev/full: no space left on device\n$`, r.stderr)
+}

@@ -2,8 +2,11 @@ package policytrace
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,17 +31,45 @@ func TestALogIsALineForEveryEvent(t *testing.T) {
 	require.NoError(t, none.Err())
 }
 
-type full struct{ n int }
+// A disk has room for so many bytes.
+type disk struct {
+	bytes.Buffer
+	room int
+}
 
-func (f *full) Write([]byte) (int, error) { f.n++; return 0, errors.New("disk full") }
+func (d *disk) Write(b []byte) (int, error) {
+	n, _ := d.Buffer.Write(b[:min(d.room, len(b))])
+	if d.room -= n; n < len(b) {
+		return n, errors.New("disk full")
+	}
+	return n, nil
+}
 
+// Whoever runs it is told when lines begin to be missing, and when they no longer are; and what has
+// room later is a line of its own, whatever of the one before is there.
 func TestALogSaysThatLinesAreMissing(t *testing.T) {
-	f := new(full)
-	l := NewLog(f)
-	l.Write(Event{})
-	l.Write(Event{})
+	d := &disk{room: 100}
+	var told []string
+	l := NewLog(d)
+	l.OnWrite = func(err error) { told = append(told, fmt.Sprint(err)) }
+	for range 3 {
+		l.Write(Event{Event: "log"})
+	}
+	require.Equal(t, []string{"disk full"}, told)
+	d.room = 1000
+	for range 2 {
+		l.Write(Event{Event: "blocked"})
+	}
+	require.Equal(t, []string{"disk full", "<nil>"}, told)
 	require.EqualError(t, l.Err(), "the log of events is not complete: disk full")
-	require.Equal(t, 2, f.n, "what has room later is written")
+	lines := strings.Split(strings.TrimSuffix(d.String(), "\n"), "\n")
+	require.Len(t, lines, 4)
+	for i, whole := range []string{"log", "", "blocked", "blocked"} {
+		var e Event
+		err := json.Unmarshal([]byte(lines[i]), &e)
+		require.Equal(t, whole == "", err != nil, lines[i])
+		require.Equal(t, whole, e.Event)
+	}
 }
 
 // A program chooses its own path and a callout its reason.
