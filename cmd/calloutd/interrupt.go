@@ -21,7 +21,11 @@ func tidily(run func(*cobra.Command, []string) error) func(*cobra.Command, []str
 		defer cancel()
 		cmd.SetContext(ctx)
 		signals := make(chan os.Signal, 1)
-		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+		for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+			if !signal.Ignored(s) { // as the first is by what a script has in the background
+				signal.Notify(signals, s)
+			}
+		}
 		defer signal.Stop(signals)
 		done := make(chan error, 1)
 		go func() { done <- run(cmd, args) }()

@@ -16,7 +16,8 @@ func newNew() *cobra.Command {
 		Short: "Make a policy project: a callout, its policy, its cases and the SDK",
 		Long: `New makes the folder NAME with a callout in one of the languages, a policy that asks it,
 cases that say what is expected, and the SDK it needs, so that nothing is downloaded.
-build makes the module of it and test runs the cases. What exists is never overwritten.
+build makes the module of it and test runs the cases. The callout alone has tests of its
+language, but for wat: the folder's README says how they run. What exists is never overwritten.
 
 The policy blocks protocols that are not encrypted. With --redirect it sends web
 connections to a proxy, and lets pass what the proxy carries on.
@@ -37,11 +38,14 @@ LANGUAGE is one of ` + strings.Join(project.Names(), ", ") + `.`,
 			if err != nil {
 				return err
 			}
-			name := args[1]
+			name, alone := args[1], ""
+			if l.Native != nil {
+				alone = fmt.Sprintf("  cd %s && %s\n", name, l.Native.Command)
+			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), `%[1]s is a policy, and %[1]s/%[2]s its callout in %[3]s. Next:
   calloutd build %[1]s
   calloutd test %[1]s
-`, name, l.Main, l.Title)
+%[4]s`, name, l.Main, l.Title, alone)
 			return err
 		},
 	}
