@@ -59,10 +59,14 @@ func lookup(typ ControlSocketType, code, level uint32) *control {
 
 // ControlSocket is WskControlSocket. With an IRP the number of bytes is its
 // Information, and also *returned if that is not nil (RED-Q-06); without one it
-// is *returned. Buffers are the socket's until the IRP is completed.
+// is *returned. It is zero for a call that failed early, such as on a closed socket.
+// Buffers are the socket's until the IRP is completed.
 func (s *Socket) ControlSocket(typ ControlSocketType, code, level uint32, in, out []byte, returned *int, irp *IRP) (st ntstatus.Status) {
 	if t := s.client.tracer.Load(); t != nil {
 		defer t.called(s, irp, &st, "WskControlSocket", "%v, %s, level %#x, in %d, out %d", typ, controlName(lookup(typ, code, level), code), level, len(in), len(out))
+	}
+	if returned != nil {
+		*returned = 0
 	}
 	k := lookup(typ, code, level)
 	if k != nil && !k.knownBy(s.category) {

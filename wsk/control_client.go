@@ -87,13 +87,17 @@ var clientControls = map[uint32]struct {
 }
 
 // ControlClient is WskControlClient. With an IRP the number of bytes is its
-// Information and returned is not used; without one it is *returned.
+// Information and returned is not used; without one it is *returned, zero for a call
+// that failed early.
 func (c *Client) ControlClient(code uint32, in, out []byte, returned *int, irp *IRP) (st ntstatus.Status) {
 	if t := c.tracer.Load(); t != nil {
 		defer t.call(irp, &st, "WskControlClient", "code %d, in %d, out %d", code, len(in), len(out))
 	}
 	k, known := clientControls[code]
 	if irp == nil {
+		if returned != nil {
+			*returned = 0
+		}
 		switch {
 		case !known:
 			return ntstatus.InvalidDeviceRequest

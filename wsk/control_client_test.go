@@ -27,3 +27,34 @@ func TestTransportListIsOfSocketsThatCanBeMade(t *testing.T) {
 		}))
 	}
 }
+
+// What *returned was before is not taken for a size.
+func TestACallThatFailsReturnsNoBytes(t *testing.T) {
+	w := open(t, wsk.Debug{})
+	s := w.socket(t, wsk.ConnectionSocket, nil)
+	control := func(code uint32, irp *wsk.IRP) int {
+		n := 77
+		require.NotEqual(t, ntstatus.Success, s.ControlSocket(wsk.Ioctl, code, 0, nil, make([]byte, 4096), &n, irp))
+		return n
+	}
+	withIRP := func(code uint32) (n int) {
+		run(func(p *wsk.IRP) ntstatus.Status { n = control(code, p); return ntstatus.Pending })
+		return n
+	}
+	check := func() {
+		for _, code := range []uint32{wsk.SIOQueryWFPConnectionRedirectRecords, wsk.SIOWSKSetTCPSilentMode, 1} {
+			require.Zero(t, control(code, nil), "%#x", code)
+			require.Zero(t, withIRP(code), "%#x", code)
+		}
+		require.Zero(t, withIRP(wsk.SIOAddressListQuery))
+	}
+	check()
+	shut(t, s)
+	check()
+	require.Zero(t, control(wsk.SIOAddressListQuery, nil))
+	for _, code := range []uint32{wsk.TransportListChange, wsk.SetStaticEventCallbacks, 1} {
+		n := 77
+		require.NotEqual(t, ntstatus.Success, w.Client.ControlClient(code, nil, nil, &n, nil))
+		require.Zero(t, n, "%d", code)
+	}
+}

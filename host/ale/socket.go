@@ -15,7 +15,8 @@ import (
 
 // A Socket is a transport endpoint that is taken through the ALE layers. Every
 // method that lets something happen on the real socket takes the function that
-// does it, and calls it at its place in the order of the layers (ALE-LAY-03).
+// does it, and calls it at its place in the order of the layers (ALE-LAY-03):
+// without one it panics there.
 //
 // It is safe for concurrent use. Close must be called.
 type Socket struct {
