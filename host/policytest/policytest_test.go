@@ -126,10 +126,12 @@ func TestEachExpectationCanFail(t *testing.T) {
 		{"a filter by number", "192.0.2.1:25", "action: block, filter: 3", "action: block, filter: 4", "filter"},
 		{"no filter", "192.0.2.1:9", "action: permit, filter: none", "action: permit, filter: no mail", "filter"},
 		{"a filter that decided is not none", "'[2001:db8::1]:80'", "action: permit, filter: web to the proxy", "action: permit, filter: none", "filter"},
+		{"no filter at a layer", "'[2001:db8::1]:80'", "action: permit, layer: ALE_AUTH_CONNECT, filter: none", "action: permit, layer: ALE_CONNECT_REDIRECT, filter: none", "filter"},
 		{"a callout", "192.0.2.1:80", "action: redirect, callout: sends", "action: redirect, callout: none", "callout"},
 		{"a layer of either family", "192.0.2.1:25", "action: block, layer: ALE_AUTH_CONNECT", "action: block, layer: ALE_CONNECT_REDIRECT", "layer"},
 		{"a layer of one family", "'[2001:db8::1]:25'", "action: block, layer: ALE_AUTH_CONNECT_V6", "action: block, layer: ALE_AUTH_CONNECT_V4", "layer"},
 		{"a rule", "192.0.2.1:25", "action: block, rule: ARB-01", "action: block, rule: ARB-06", "rule"},
+		{"all of a rule", "192.0.2.1:25", "action: block, rule: ARB-01", "action: block, rule: ARB-0", "rule"},
 		{"a part of the reason", "192.0.2.1:25", "action: block, reason: blocks", "action: block, reason: permits", "reason"},
 		{"no reason", "192.0.2.1:9", "action: permit, reason: none", "action: permit, reason: no", "reason"},
 		{"a redirect state", "192.0.2.1:80", "action: redirect, redirect_state: not-redirected", "action: redirect, redirect_state: redirected-by-self", "redirect_state"},
@@ -140,6 +142,40 @@ func TestEachExpectationCanFail(t *testing.T) {
 			require.True(t, rs[0].Passed(), rs[0].Explain())
 			require.Contains(t, wrong(&rs[1]), c.key)
 		})
+	}
+}
+
+// What differs of bytes is shown as it was wanted, if it can be, and where.
+func TestBytesThatDiffer(t *testing.T) {
+	for _, c := range []struct{ want, shown, got, hint string }{
+		{"context: hell", "hell", "hello", "4 bytes wanted, 5 there, the first that differs is byte 4"},
+		{"context: hallo", "hallo", "hello", "5 bytes wanted, 5 there, the first that differs is byte 1"},
+		{"context: none", "none", "hello", "0 bytes wanted, 5 there, the first that differs is byte 0"},
+		{"context: {hex: 6865}", "6865", "68656c6c6f", "2 bytes wanted, 5 there, the first that differs is byte 2"},
+		{"context: {sockaddr: [192.0.2.1:80]}", "[192.0.2.1:80]", "68656c6c6f", "128 bytes wanted, 5 there, the first that differs is byte 0"},
+		{"record: {text: '0102'}", "30313032", "0102", "4 bytes wanted, 2 there, the first that differs is byte 0"},
+		{"record: hello", "hello", "0102", "5 bytes wanted, 2 there, the first that differs is byte 0"},
+	} {
+		_, rs, _ := run(t, "version: 1\ncases:\n- {name: c, to: 192.0.2.1:80, expect: {action: redirect, "+c.want+"}}\n")
+		d := rs[0].Differences[0].Differences[0]
+		require.Equal(t, []string{c.shown, c.got, c.hint}, []string{d.Want, d.Got, d.Hint}, c.want)
+		require.Equal(t, 3, d.Line)
+	}
+}
+
+// A case that names what the policy does not have is a mistake, as is a number that none has.
+func TestNamesAreThePolicys(t *testing.T) {
+	w := world(t)
+	for _, c := range []struct{ expect, want string }{
+		{"filter: no mial", `3:63: the policy has no filter "no mial" (did you mean "no mail"?)`},
+		{"filter: 99", `3:63: the policy has no filter "99" (web to the proxy, no mail, nobody listens, first in)`},
+		{"callout: redirects", `3:64: the policy has no callout "redirects" (sends)`},
+		{"provider: vpn", `3:65: the policy has no provider "vpn" (it has none)`},
+		{"destination: 'proxy:locale'", `3:68: the policy has no proxy "locale" (did you mean "local"?)`},
+	} {
+		s, err := policytest.Parse("f", []byte("version: 1\ncases:\n- {name: c, to: 192.0.2.1:80, expect: {action: block, "+c.expect+"}}\n"))
+		require.NoError(t, err)
+		require.EqualError(t, s.Bind(w.Policy, w.Proxies), "f:"+c.want)
 	}
 }
 
