@@ -165,3 +165,31 @@ func TestAComparisonEndsWithTheFirstError(t *testing.T) {
 	_, err = policytest.Compare(w, other).Over(t.Context(), policytest.Boundaries(w).Questions(5000), func(*policytest.Change) error { return enough })
 	require.ErrorIs(t, err, enough)
 }
+
+// What an entry says of a connection is what the layers are asked about it, and whose its
+// records are is told by the callouts that the policy has now.
+func TestTheConnectionOfAnEntry(t *testing.T) {
+	w := world(t)
+	e := flight.Entry{Protocol: fwps.ProtocolTCP, Inbound: true, Program: "/bin/proxy", Process: 7, User: 12, UserKnown: true, Groups: []uint32{3, 4},
+		Local: netip.MustParseAddrPort("192.0.2.9:1000"), Remote: netip.MustParseAddrPort("192.0.2.1:80"), Host: "www.example.org"}
+	require.Equal(t, fwps.Incoming{Protocol: fwps.ProtocolTCP, Inbound: true, AppID: "/bin/proxy", ProcessID: 7, UserID: 12, UserKnown: true, Groups: []uint32{3, 4},
+		Local: e.Local, Remote: e.Remote, Other: policytest.PeerNamed("www.example.org")}, w.Incoming(&e))
+	e.Host = ""
+	require.Nil(t, w.Incoming(&e).Other)
+	mine, another := &redirect.Hop{Callout: "sends"}, &redirect.Hop{Callout: "of a VPN client"}
+	for _, c := range []struct {
+		records redirect.Records
+		state   redirect.State
+	}{
+		{nil, redirect.NotRedirected},
+		{redirect.Records{mine}, redirect.RedirectedBySelf},
+		{redirect.Records{another}, redirect.RedirectedByOther},
+		{redirect.Records{mine, another}, redirect.PreviouslyRedirectedBySelf},
+		{redirect.Records{another, mine}, redirect.RedirectedBySelf},
+	} {
+		e.Records = c.records
+		st, _ := w.Incoming(&e).Records.State(w.Handles["sends"])
+		require.Equal(t, c.state, st)
+	}
+	require.Zero(t, mine.Handle, "the entry stays as it is")
+}
