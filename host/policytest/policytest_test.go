@@ -51,15 +51,15 @@ filters:
     weight: 15
 `
 
-// sends redirects what it did not redirect before to 127.0.0.1:8080.
-type sends struct{}
+// sends redirects what it did not redirect before to 127.0.0.1:8080. Of IPv6 it says why not.
+type sends struct{ why string }
 
-func (sends) Classify(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+func (s sends) Classify(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
 	switch {
 	case c.State == redirect.RedirectedBySelf:
 		v.Action, v.Reason = fwp.ActionPermit, "its own"
 	case c.In.Remote.Addr().Is6():
-		v.Action = fwp.ActionPermit
+		v.Action, v.Reason = fwp.ActionPermit, s.why
 	default:
 		v.Action, v.Redirect, v.To, v.TargetPID = fwp.ActionPermit, true, netip.MustParseAddrPort("127.0.0.1:8080"), 1
 		v.Record, v.Context = append(v.Record, 1, 2), append(v.Context, "hello"...)
@@ -75,12 +75,14 @@ func (noTrace) Redirect(ale.RedirectEvent)              {}
 func (noTrace) Blocked(*ale.BlockedError)               {}
 func (noTrace) String() string                          { return "" }
 
-func world(t testing.TB) *policytest.World {
+func world(t testing.TB) *policytest.World { return worldOf(t, sends{}) }
+
+func worldOf(t testing.TB, s sends) *policytest.World {
 	t.Helper()
 	f, err := policyfile.Parse("policy.yaml", []byte(policy))
 	require.NoError(t, err)
 	e := host.New(host.Options{})
-	h, _, err := e.RegisterCallout("sends", sends{})
+	h, _, err := e.RegisterCallout("sends", s)
 	require.NoError(t, err)
 	require.NoError(t, e.Update(func(p *fwpm.Policy) error { *p = *f.Policy.Clone(); return nil }))
 	return &policytest.World{Policy: f, Classifier: e, Proxies: map[string]netip.AddrPort{"local": netip.MustParseAddrPort("127.0.0.1:8080")},

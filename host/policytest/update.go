@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -88,7 +89,10 @@ func (w *Want) sockaddrEdits(b []byte) ([]edit, error) {
 
 // scalar is a text as YAML, on one line.
 func scalar(s string) string {
-	if plain(s) {
+	switch {
+	case strings.ContainsFunc(s, func(c rune) bool { return !strconv.IsPrint(c) }):
+		return strconv.Quote(s) // YAML has these escapes.
+	case plain(s):
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", "''") + "'"
