@@ -82,7 +82,7 @@ func attach(ctx context.Context, opts Options, v version) (_ *Attachment, err er
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	a := &Attachment{opts: opts, log: loglimit.New(opts.Logf), version: v, prefix: newPrefix(), cgroup: nowhere, ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{},
-		budget: carry.NewBudget(opts.MaxDatagramBytes, func(format string, args ...any) { opts.Logf("cgroupbpf: "+format, args...) })}
+		budget: carry.NewBudget(opts.MaxDatagramBytes, 0, func(format string, args ...any) { opts.Logf("cgroupbpf: "+format, args...) })}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())

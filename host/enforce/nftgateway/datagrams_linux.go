@@ -120,7 +120,7 @@ func (d *datagrams) give(ctx context.Context, e ends, b []byte) {
 	defer d.mu.Unlock()
 	f := d.flows[e]
 	if f == nil {
-		in := d.g.budget.Flow()
+		in := d.g.budget.Flow(e.from.Addr())
 		if in == nil {
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/enforcetest"
@@ -76,5 +77,29 @@ func TestQuietFlowsTakeNoMemory(t *testing.T) {
 		require.EqualValues(t, flows, g.Datagrams().Flows)
 		require.Eventually(t, func() bool { return g.Datagrams().Bytes == 0 }, time.Minute, pollTime)
 		require.Less(t, (enforcetest.Heap()-before)/flows, int64(1<<14), "bytes of a flow")
+	})
+}
+
+// A host that begins flows without end does not keep others from beginning one.
+func TestAHostLeavesFlowsOfDatagramsForOthers(t *testing.T) {
+	router(t, func(n *network) {
+		n.at(n.inside, func() {
+			addr, err := netlink.ParseAddr("198.18.0.3/24")
+			require.NoError(t, err)
+			peer, err := netlink.LinkByName("in-peer")
+			require.NoError(t, err)
+			require.NoError(t, netlink.AddrAdd(peer, addr))
+		})
+		one := n.echo(n.outside, "198.18.1.2:0", "one")
+		const flows = 20
+		g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: permitAll(), Transparent: true, MaxDatagramFlows: flows, Logf: t.Logf})
+		require.NoError(t, err)
+		defer g.Close()
+		for range 3 * flows {
+			n.send(n.client("198.18.0.2:0"), one, "hello")
+		}
+		enforcetest.IsRead(t, g.udp[0].conn)
+		require.Equal(t, "one heard hello from 198.18.1.1", n.ask(n.client("198.18.0.3:0"), one, "hello"))
+		require.NotZero(t, g.Datagrams().Lost[enforce.LostForFlows])
 	})
 }

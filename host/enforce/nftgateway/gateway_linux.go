@@ -65,7 +65,7 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	g := &Gateway{opts: opts, log: loglimit.New(opts.Logf), cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff},
-		budget: carry.NewBudget(opts.MaxDatagramBytes, func(format string, args ...any) { opts.Logf("nftgateway: "+format, args...) })}
+		budget: carry.NewBudget(opts.MaxDatagramBytes, opts.MaxDatagramFlows, func(format string, args ...any) { opts.Logf("nftgateway: "+format, args...) })}
 	if g.lock, err = alone(&opts); err != nil {
 		cancel()
 		return nil, err

@@ -44,6 +44,9 @@ type Options struct {
 	// MaxDatagramBytes is what all datagrams together may take of the memory while they wait,
 	// to be decided or for a proxy; more get lost, but for 2 KiB each way of each flow. Optional: 64 MiB.
 	MaxDatagramBytes int64
+	// MaxDatagramFlows is how many flows of datagrams there may be at once. One host (of IPv6, a
+	// network of 64 bits) has no more than are left for others. Optional: 32,768.
+	MaxDatagramFlows int64
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connection that was refused. Optional.

@@ -1,8 +1,10 @@
 package carry
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -15,7 +17,9 @@ const (
 	// networks carry, and little enough for a router.
 	DefaultBytes = 64 << 20
 
-	maxFlows  = 1 << 15
+	// DefaultFlows is how many of them it has unless it is said.
+	DefaultFlows = 1 << 15
+
 	flowQueue = 32 // datagrams
 )
 
@@ -23,23 +27,24 @@ const (
 // each way of each flow. Who floods more loses them, as with a network, and does not end
 // the process that decides.
 type Budget struct {
-	most  int64 // bytes
-	logf  func(format string, args ...any)
-	bytes atomic.Int64
-	flows atomic.Int64
-	lost  [len(losses)]struct {
+	most, mostFlows int64 // bytes, and flows
+	logf            func(format string, args ...any)
+	bytes           atomic.Int64
+
+	mu    sync.Mutex
+	flows int64
+	each  map[netip.Addr]int64 // host: its flows
+
+	lost [len(losses)]struct {
 		atomic.Uint64
 		told loglimit.Kind
 	}
 }
 
-// NewBudget returns a budget of so many bytes, zero for DefaultBytes. logf hears that
-// datagrams get lost, and for each reason how many, once a second.
-func NewBudget(bytes int64, logf func(format string, args ...any)) *Budget {
-	if bytes == 0 {
-		bytes = DefaultBytes
-	}
-	return &Budget{most: bytes, logf: logf}
+// NewBudget returns a budget of so many bytes and flows, zero for DefaultBytes and DefaultFlows.
+// logf hears that datagrams get lost, and for each reason how many, once a second.
+func NewBudget(bytes, flows int64, logf func(format string, args ...any)) *Budget {
+	return &Budget{most: cmp.Or(bytes, DefaultBytes), mostFlows: cmp.Or(flows, DefaultFlows), logf: logf, each: map[netip.Addr]int64{}}
 }
 
 // A loss is why a datagram got lost.
@@ -54,7 +59,7 @@ const (
 var losses = [...]struct{ name, why string }{
 	noMemory:     {enforce.LostForMemory, "those that wait take all the memory that there is for them"},
 	fullQueue:    {enforce.LostForQueue, fmt.Sprintf("%d of its flow wait", flowQueue)},
-	tooManyFlows: {enforce.LostForFlows, fmt.Sprintf("there are %d flows", maxFlows)},
+	tooManyFlows: {enforce.LostForFlows, "there are as many flows as may be, or as many of one host as are left for others"},
 }
 
 func (b *Budget) lose(why loss) {
@@ -66,7 +71,9 @@ func (b *Budget) lose(why loss) {
 
 // Stats are the figures of this moment.
 func (b *Budget) Stats() enforce.DatagramStats {
-	s := enforce.DatagramStats{Flows: b.flows.Load(), Bytes: b.bytes.Load(), MaxBytes: b.most, Lost: map[string]uint64{}}
+	b.mu.Lock()
+	s := enforce.DatagramStats{Flows: b.flows, Bytes: b.bytes.Load(), MaxBytes: b.most, Lost: map[string]uint64{}}
+	b.mu.Unlock()
 	for i, l := range losses {
 		s.Lost[l.name] = b.lost[i].Load()
 	}
@@ -76,18 +83,44 @@ func (b *Budget) Stats() enforce.DatagramStats {
 // A Flow is the datagrams there and back between two.
 type Flow struct {
 	of     *Budget
+	host   netip.Addr
 	queued atomic.Int64 // bytes
 	queue  chan *datagram
 }
 
-// Flow returns a new one, nil if there are too many: then a datagram is lost.
-func (b *Budget) Flow() *Flow {
-	if b.flows.Add(1) > maxFlows {
-		b.flows.Add(-1)
+// Flow returns a new one of a host, nil if there are too many: then a datagram is lost. A host has
+// no more than are left for others, so that one which takes all that it can leaves as many. The
+// zero address is of no host.
+func (b *Budget) Flow(host netip.Addr) *Flow {
+	if host.Is6() { // A host has a network of addresses there.
+		host = netip.PrefixFrom(host.WithZone(""), 64).Masked().Addr()
+	}
+	if !b.take(host) {
 		b.lose(tooManyFlows)
 		return nil
 	}
-	return &Flow{of: b, queue: make(chan *datagram, flowQueue)}
+	return &Flow{of: b, host: host, queue: make(chan *datagram, flowQueue)}
+}
+
+func (b *Budget) take(host netip.Addr) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	left := b.mostFlows - b.flows
+	if left <= 0 || host.IsValid() && b.each[host] >= left {
+		return false
+	}
+	b.flows++
+	b.each[host]++
+	return true
+}
+
+func (b *Budget) leave(host netip.Addr) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.flows--
+	if b.each[host]--; b.each[host] == 0 {
+		delete(b.each, host)
+	}
 }
 
 // End ends a flow that nothing is put to and that nobody carries any more.
@@ -97,7 +130,7 @@ func (f *Flow) End() {
 		case d := <-f.queue:
 			f.free(d)
 		default:
-			f.of.flows.Add(-1)
+			f.of.leave(f.host)
 			return
 		}
 	}

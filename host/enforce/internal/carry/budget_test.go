@@ -2,6 +2,7 @@ package carry
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -16,10 +17,10 @@ func TestBudgetLeavesSomethingToEach(t *testing.T) {
 	const most = 1 << 20
 	began := time.Now()
 	var said []string
-	b := NewBudget(most, func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) })
+	b := NewBudget(most, 0, func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) })
 	var flows []*Flow
 	for range 100 {
-		f := b.Flow()
+		f := b.Flow(netip.Addr{})
 		flows = append(flows, f)
 		f.Put(make([]byte, 1500))
 		require.EqualValues(t, 1<<smallest, f.queued.Load())
@@ -39,7 +40,7 @@ func TestBudgetLeavesSomethingToEach(t *testing.T) {
 	require.Zero(t, b.Stats().Bytes)
 	require.Zero(t, b.Stats().Flows)
 
-	f := b.Flow()
+	f := b.Flow(netip.Addr{})
 	for range flowQueue + 3 {
 		f.Put(nil)
 	}
@@ -48,13 +49,38 @@ func TestBudgetLeavesSomethingToEach(t *testing.T) {
 }
 
 func TestBudgetHasSoManyFlows(t *testing.T) {
-	b := NewBudget(0, t.Logf)
-	f := b.Flow()
-	for range maxFlows - 1 {
-		require.NotNil(t, b.Flow())
+	b := NewBudget(0, 0, t.Logf)
+	f := b.Flow(netip.Addr{})
+	for range DefaultFlows - 1 {
+		require.NotNil(t, b.Flow(netip.Addr{}))
 	}
-	require.Nil(t, b.Flow())
+	require.Nil(t, b.Flow(netip.Addr{}))
 	f.End()
-	require.NotNil(t, b.Flow())
+	require.NotNil(t, b.Flow(netip.Addr{}))
 	require.EqualValues(t, 1, b.Stats().Lost[enforce.LostForFlows])
+}
+
+// One host that takes all flows that it can leaves as many for others, and so do two; an address
+// of the same network of IPv6 is no other one.
+func TestAHostLeavesFlowsForOthers(t *testing.T) {
+	const most = 90
+	b := NewBudget(0, most, t.Logf)
+	grab := func(host string) (flows []*Flow) {
+		for {
+			f := b.Flow(netip.MustParseAddr(host))
+			if f == nil {
+				return flows
+			}
+			flows = append(flows, f)
+		}
+	}
+	first := grab("198.18.0.2")
+	require.Len(t, first, most/2)
+	require.Len(t, grab("2001:db8::2"), most/4+1)
+	require.Empty(t, grab("2001:db8::3"))
+	require.NotEmpty(t, grab("2001:db8:0:1::2"))
+	for _, f := range first[:most/3] {
+		f.End()
+	}
+	require.NotEmpty(t, grab("198.18.0.2"))
 }
