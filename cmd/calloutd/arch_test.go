@@ -53,7 +53,7 @@ var imports = map[string]string{
 	"host/policydraft":                  "host/flight host/fwps host/internal/oneline",
 	"host/policyfuzz":                   "host/fwpm host/fwps host/internal/oneline host/policytest",
 	"host/guest/meter":                  "",
-	"host/guest":                        "host/fwp host/fwpm host/fwps host/guest/meter host/internal/apart host/internal/race host/journal host/loglimit sdk/abi",
+	"host/guest":                        "host/fwp host/fwpm host/fwps host/guest/meter host/internal/apart host/internal/oneline host/internal/race host/journal host/loglimit sdk/abi",
 	"host":                              "host/arbitrate host/fwp host/fwpm host/fwps host/internal/trie host/redirect wsk/ntstatus",
 	"host/conformance":                  "host host/ale host/arbitrate host/fwp host/fwpm host/fwps host/redirect host/redirect/memstore wsk/ntstatus",
 	"host/ale":                          "host/fwp host/fwpm host/fwps host/redirect wsk/ntstatus host/internal/oneline",

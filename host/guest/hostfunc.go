@@ -141,7 +141,7 @@ func hostLog(i *instance, mem api.Memory, s []uint64) uint64 {
 	if !inside {
 		return failed(abi.ErrPointer)
 	}
-	i.m.log.Printf(logFormats[level], i.m.name, strings.ToValidUTF8(string(text[:min(n, maxPrint)]), "?"))
+	i.m.log.Printf(logFormats[level], i.m.name, strings.TrimRight(string(text[:min(n, maxPrint)]), "\r\n"))
 	return 0
 }
 

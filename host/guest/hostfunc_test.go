@@ -1,6 +1,7 @@
 package guest_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -86,6 +87,21 @@ func TestHostFunctions(t *testing.T) {
 	_, a := tell(t, m, 4)
 	_, b := tell(t, m, 4)
 	assert.NotEqual(t, a, b, "random bytes")
+}
+
+// Whoever hears of what a guest logs prints it as it is.
+func TestALogMovesNoCursor(t *testing.T) {
+	for text, want := range map[string]string{"a line\n": "a line", "\x1b[2J\nX\n": "\ufffd[2J\ufffdX", "\xffline\r\n": "\ufffdline"} {
+		var log lines
+		o := full()
+		o.Logf = log.printf
+		text += "       "[len(text):]
+		m, err := newRuntime(t).Load(t.Context(), "host", bytes.Replace(wasm(t, "host"), []byte("a line\n"), []byte(text), 1), o)
+		require.NoError(t, err)
+		tell(t, m, 3)
+		require.NoError(t, m.Close(t.Context()))
+		require.Equal(t, `callout "host": info: `+want, strings.TrimSpace(log.String()))
+	}
 }
 
 // What a module logs at each connection does not fill a disk, at any level, and what is left

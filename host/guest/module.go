@@ -11,6 +11,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/internal/oneline"
 	"github.com/calloutd/calloutd/host/journal"
 	"github.com/calloutd/calloutd/host/loglimit"
 )
@@ -52,7 +53,7 @@ type Module struct {
 
 // newModule makes the first generation live.
 func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o ModuleOptions) (*Module, error) {
-	m := &Module{name: name, epoch: new(fwps.Epoch), rt: r, opts: o, log: loglimit.New(o.Logf), notices: newNotices(), tripped: make(chan *generation, 1),
+	m := &Module{name: name, epoch: new(fwps.Epoch), rt: r, opts: o, log: loglimit.New(onOneLine(o.Logf)), notices: newNotices(), tripped: make(chan *generation, 1),
 		stop:    make(chan struct{}),
 		breaker: breaker{last: make([]time.Time, o.MaxFailures)}}
 	for _, prefixes := range o.Sets {
@@ -81,6 +82,24 @@ func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o Modu
 	m.wg.Go(m.watch)
 	m.wg.Go(m.hearken)
 	return m, nil
+}
+
+// onOneLine is logf for what a guest says, or is called: it forges no line, and moves no cursor.
+func onOneLine(logf func(format string, args ...any)) func(format string, args ...any) {
+	if logf == nil {
+		return nil
+	}
+	return func(format string, args ...any) {
+		for k, arg := range args {
+			switch arg := arg.(type) {
+			case string:
+				args[k] = oneline.Clean(arg)
+			case error:
+				args[k] = oneline.Clean(arg.Error())
+			}
+		}
+		logf(format, args...)
+	}
 }
 
 // Classify asks the guest. It waits for no lock while another slot is free.

@@ -68,8 +68,8 @@ type ModuleOptions struct {
 	// TriesOut says that no decision counts: there is time to make sure that an answer
 	// which the guest calls cacheable is.
 	TriesOut bool
-	// Logf hears of what the guest prints and of instances that were replaced,
-	// at a limited rate.
+	// Logf hears of what the guest prints and of instances that were replaced, at a limited
+	// rate. All of it can be printed on one line: U+FFFD stands for what cannot.
 	Logf func(format string, args ...any)
 	// OnEvent hears of what changes the callout as a whole. It is called on a
 	// goroutine of the module and must not call back into it.

@@ -181,7 +181,7 @@ func fdWrite(i *instance, mem api.Memory, s []uint64) uint32 {
 
 func (i *instance) print(line string) {
 	if line = strings.TrimSpace(line); line != "" {
-		i.m.log.Printf("callout %q prints: %s", i.m.name, strings.ToValidUTF8(line, "?"))
+		i.m.log.Printf("callout %q prints: %s", i.m.name, line)
 	}
 }
 
