@@ -27,7 +27,7 @@ func (f *field) addr() (a netip.AddrPort, err error) {
 }
 
 func (f *field) u32(plus uint64) (uint32, error) {
-	if f.v < plus || f.v-plus > math.MaxUint32 {
+	if f.v-plus > math.MaxUint32 { // Below plus it is, too.
 		return 0, fmt.Errorf("%w: field %d is %d, which is no number of 32 bits", ErrCorrupt, f.number, f.v)
 	}
 	return uint32(f.v - plus), nil

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -137,6 +138,26 @@ func TestAFileThatIsCutOffAnywhereIsReadUpToThereAndContinued(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, got, 2, "the torn part is gone, the new one is there")
 	require.False(t, r.Torn())
+}
+
+// A file that the system does not give to its end is neither torn nor damaged: what is behind
+// that place would be taken away.
+func TestAFileThatCannotBeReadIsNotTorn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.flight")
+	write(t, path, header, full())
+	write(t, path, header, full())
+	b, disk := file(t, path), errors.New("the disk fails")
+	for n := range len(b) + 1 {
+		r := flight.NewReader(io.MultiReader(bytes.NewReader(b[:n]), iotest.ErrReader(disk)))
+		var err error
+		for err == nil {
+			_, err = r.Next()
+		}
+		require.ErrorIs(t, err, disk, "after %d bytes", n)
+		require.NotErrorIs(t, err, flight.ErrCorrupt, "after %d bytes", n)
+		require.Contains(t, err.Error(), "before byte ")
+		require.False(t, r.Torn(), "after %d bytes", n)
+	}
 }
 
 func TestWhatIsNoFlightFileIsRefusedAndKept(t *testing.T) {
