@@ -141,6 +141,33 @@ func TestOpenNeedsTheStore(t *testing.T) {
 	require.ErrorContains(t, err, "hop 5")
 }
 
+// What an Open that fails has taken until then it gives back.
+func TestAnOpenThatFailsHoldsNothing(t *testing.T) {
+	s, store := redirect.NewSealer(), memstore.New(0)
+	first, second := redirect.Hop{Serial: 5, Handle: 3}, redirect.Hop{Serial: 6, Handle: 3}
+	require.NoError(t, store.Put(&first))
+	b, err := s.Seal(redirect.Records{&first, &second})
+	require.NoError(t, err)
+	_, err = s.Open(b, failsAt{store, 6})
+	require.ErrorIs(t, err, redirect.ErrUnavailable)
+	require.ErrorContains(t, err, "hop 6")
+	require.NoError(t, store.Release(5))
+	require.Zero(t, store.Len())
+}
+
+// A failsAt is a store that does not say what it has of one serial.
+type failsAt struct {
+	redirect.Store
+	serial uint64
+}
+
+func (f failsAt) Acquire(serial uint64) (*redirect.Hop, error) {
+	if serial == f.serial {
+		return nil, redirect.ErrUnavailable
+	}
+	return f.Store.Acquire(serial)
+}
+
 // An answers is a store that says something else of its hops.
 type answers struct {
 	redirect.Store
