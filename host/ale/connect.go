@@ -129,13 +129,20 @@ func (s *Socket) destination(to netip.AddrPort) netip.AddrPort {
 	return arrives(to, s.in.Local)
 }
 
-// outgoing is what is known about a connection that the socket makes. It has references
-// of its own on the socket's records, which a set can replace meanwhile (AMB-19).
-func (s *Socket) outgoing(remote netip.AddrPort) fwps.Incoming {
+// held is what is known about the socket, with references of its own on the records,
+// which a set can replace meanwhile (AMB-19). A store that panics leaves no lock behind, or
+// who ends the operation waits for it for ever.
+func (s *Socket) held() (in fwps.Incoming) {
 	s.mu.Lock()
-	in := s.known()
+	defer s.mu.Unlock()
+	in = s.known()
 	redirect.Acquire(s.e.opts.Store, in.Records)
-	s.mu.Unlock()
+	return in
+}
+
+// outgoing is what is known about a connection that the socket makes.
+func (s *Socket) outgoing(remote netip.AddrPort) fwps.Incoming {
+	in := s.held()
 	in.Remote = remote
 	onLink(&in, netip.AddrPort{})
 	if in.Local.Addr().Is4() != remote.Addr().Is4() || !in.Local.IsValid() {
