@@ -19,7 +19,8 @@ type Options struct {
 	// Optional: in memory.
 	Store redirect.Store
 	// SealKey makes redirect records and handles good after a restart with the same
-	// key. Optional: those of this Runner are its own.
+	// key: whose redirect it was is known then, with the callout's bytes if the Store
+	// outlives the process. Optional: those of this Runner are its own.
 	SealKey *redirect.SealKey
 	// Process is who the Dialer and the policy's proxies are to filters. Optional:
 	// this process.
