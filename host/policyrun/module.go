@@ -42,11 +42,11 @@ func readModule(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	var b bytes.Buffer
-	if s, err := f.Stat(); err == nil && s.Size() <= guest.MaxModuleSize {
-		b.Grow(int(s.Size()) + bytes.MinRead) // Read at once.
+	const most = guest.MaxModuleSize + 1 // One byte more, so that the loader sees that it is too long.
+	if s, err := f.Stat(); err == nil {
+		b.Grow(int(min(s.Size(), most)) + bytes.MinRead) // Read at once.
 	}
-	// One byte more, so that the loader sees that it is too long.
-	_, err = b.ReadFrom(io.LimitReader(f, guest.MaxModuleSize+1))
+	_, err = b.ReadFrom(io.LimitReader(f, most))
 	return b.Bytes(), err
 }
 
