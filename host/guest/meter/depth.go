@@ -9,6 +9,9 @@ const (
 	// largeFrame is from how many locals on a function in a circle is counted
 	// though another in the circle is.
 	largeFrame = 64
+	// maxUncounted is how deep calls go, in those frames, without a function that counts:
+	// a chain of functions with many parameters needs no circle.
+	maxUncounted = 1 << 10
 )
 
 // depth is the pass that counts how deep calls nest. What is counted is one
@@ -18,10 +21,12 @@ type depth struct {
 	m       *module
 	global  uint32
 	counted int
+	below   map[uint32]int32 // frames that a function takes, to the next that counts
+	typed   map[uint32]int32 // the most of those of a type
 }
 
 func newDepth(m *module) *depth {
-	p := &depth{m: m, global: m.addGlobal(MaxDepth)}
+	p := &depth{m: m, global: m.addGlobal(MaxDepth), below: map[uint32]int32{}, typed: map[uint32]int32{}}
 	m.addExport(DepthGlobal, kindGlobal, p.global)
 	return p
 }
@@ -29,13 +34,18 @@ func newDepth(m *module) *depth {
 // function puts the body into a block, so that every way out of it leads to where
 // the depth is given back. A trap does not give it back: it ends the instance.
 func (p *depth) function(f *function) {
-	if !f.again && !(f.cyclic && f.locals >= largeFrame) {
+	takes := frames(f)
+	if way := p.way(f); takes+way > maxUncounted {
+		takes += way
+	} else if !f.again && !(f.cyclic && f.locals >= largeFrame) {
+		t := p.m.types[p.m.funcs[f.index]].same
+		p.below[f.index], p.typed[t] = takes+way, max(p.typed[t], takes+way)
 		return
 	}
 	p.counted++
 	results := f.m.types[f.m.funcs[f.index]].results
 	body := f.label(label{op: opBlock, void: len(results) == 0})
-	out := []instr{p.enter(f), {op: opBlock, n: body, raw: append([]byte{opBlock}, p.blockType(results)...)}}
+	out := []instr{p.enter(f, takes), {op: opBlock, n: body, raw: append([]byte{opBlock}, p.blockType(results)...)}}
 	for k, i := range f.code {
 		switch i.op {
 		case opReturn:
@@ -50,7 +60,7 @@ func (p *depth) function(f *function) {
 			i.table = table
 		case opEnd:
 			if k == len(f.code)-1 {
-				out = append(out, instr{op: opEnd, n: body, raw: []byte{opEnd}}, p.leave(f))
+				out = append(out, instr{op: opEnd, n: body, raw: []byte{opEnd}}, p.leave(takes))
 			}
 		}
 		out = append(out, i)
@@ -66,19 +76,32 @@ func inside(l, body uint32) uint32 {
 	return l
 }
 
+// way is how many frames the functions that this one calls take, as far as none counts.
+func (p *depth) way(f *function) (way int32) {
+	for k := range f.code {
+		switch i := &f.code[k]; i.op {
+		case opCall:
+			way = max(way, p.below[i.n])
+		case opCallIndirect:
+			way = max(way, p.typed[p.m.types[i.n].same])
+		}
+	}
+	return way
+}
+
 func frames(f *function) int32 { return int32(1 + f.locals/frameLocals) }
 
-func (p *depth) enter(f *function) instr {
+func (p *depth) enter(f *function, takes int32) instr {
 	scratch := f.local()
-	b := sleb(append(uleb([]byte{opGlobalGet}, p.global), opI32Const), frames(f))
+	b := sleb(append(uleb([]byte{opGlobalGet}, p.global), opI32Const), takes)
 	b = uleb(append(b, opI32Sub, opLocalTee), scratch)
 	b = uleb(append(b, opGlobalSet), p.global)
 	b = uleb(append(b, opLocalGet), scratch)
 	return instr{op: opRaw, raw: append(b, opI32Const, 0, opI32LtS, opIf, void, opUnreachable, opEnd)}
 }
 
-func (p *depth) leave(f *function) instr {
-	b := sleb(append(uleb([]byte{opGlobalGet}, p.global), opI32Const), frames(f))
+func (p *depth) leave(takes int32) instr {
+	b := sleb(append(uleb([]byte{opGlobalGet}, p.global), opI32Const), takes)
 	return instr{op: opRaw, raw: uleb(append(b, opI32Add, opGlobalSet), p.global)}
 }
 

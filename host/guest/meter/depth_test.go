@@ -84,3 +84,32 @@ func TestOneOfEachCircleCounts(t *testing.T) {
 	require.Equal(t, 1, counted([]byte{1}, []byte{2}, []byte{3}, []byte{0}), "a ring")
 	require.Equal(t, 2, counted([]byte{1, 3}, []byte{2}, []byte{1}, []byte{4}, []byte{3}), "two rings")
 }
+
+// No circle is needed to go deep, nor is an instruction that costs: a chain of functions
+// that hand many parameters on.
+func TestALongChainCounts(t *testing.T) {
+	const params, chain = 1000, 400
+	var args, hand []byte
+	for p := range params {
+		args, hand = append(args, 0x41, 0), uleb(append(hand, 0x20), p)
+	}
+	types := append(vec([]byte{2, 0x60, 0, 0, 0x60}, repeat(params, 0x7f)), 0)
+	code := append(uleb(nil, chain+1), vec(nil, append(append([]byte{0}, args...), 0x10, 1, 0x0b))...)
+	for f := 1; f <= chain; f++ {
+		body := []byte{0}
+		if f < chain {
+			body = uleb(append(append(body, hand...), 0x10), f+1)
+		}
+		code = append(code, vec(nil, append(body, 0x0b))...)
+	}
+	wasm := []byte("\x00asm\x01\x00\x00\x00")
+	for _, s := range []struct {
+		id      byte
+		content []byte
+	}{{1, types}, {3, append(append(uleb(nil, chain+1), 0), repeat(chain, 1)...)}, {7, []byte{1, 1, 'f', 0, 0}}, {10, code}} {
+		wasm = vec(append(wasm, s.id), s.content)
+	}
+	m := start(t, wasm)
+	spent(t, m, "f", 1<<20)
+	require.True(t, tooDeep(m))
+}

@@ -28,7 +28,7 @@ const (
 const Refill = Prefix + "refill"
 
 // Version changes with what Rewrite makes of a module.
-const Version = 14
+const Version = 15
 
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the
