@@ -82,6 +82,17 @@ func (s *site) client() *remote.Client {
 	return c
 }
 
+// direct has a connection to the proxy that nobody redirected, and returns its end of it.
+func (s *site) direct() *net.TCPConn {
+	app, err := net.Dial("tcp4", s.proxy.Addr().String())
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { app.Close() })
+	accepted, err := s.proxy.AcceptTCP()
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { accepted.Close() })
+	return accepted
+}
+
 // redirected is a connection of an application, and the proxy's end of it.
 func (s *site) redirected() (app *wsknet.Conn, accepted *net.TCPConn) {
 	c, err := (&wsknet.Dialer{Client: s.Client.Client}).DialContext(s.t.Context(), "tcp", destination)

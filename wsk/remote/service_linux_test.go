@@ -59,12 +59,7 @@ func TestSocketsWithoutRecords(t *testing.T) {
 	app, accepted := s.redirected()
 	_, err := c.RedirectRecords(t.Context(), accepted)
 	require.NoError(t, err)
-	direct, err := net.Dial("tcp4", s.proxy.Addr().String())
-	require.NoError(t, err)
-	defer direct.Close()
-	mine, err := s.proxy.AcceptTCP()
-	require.NoError(t, err)
-	defer mine.Close()
+	mine := s.direct()
 	const not = "the connection was not redirected here"
 	for name, x := range map[string]struct {
 		conn syscall.Conn
@@ -189,12 +184,7 @@ func TestEntitlement(t *testing.T) {
 		_, accepted := s.redirected()
 		_, err := s.client().RedirectRecords(t.Context(), accepted)
 		require.NoError(t, err)
-		direct, err := net.Dial("tcp4", s.proxy.Addr().String())
-		require.NoError(t, err)
-		defer direct.Close()
-		mine, err := s.proxy.AcceptTCP()
-		require.NoError(t, err)
-		defer mine.Close()
+		mine := s.direct()
 		_, err = s.client().RedirectRecords(t.Context(), mine)
 		require.ErrorIs(t, err, ntstatus.NotFound, "it was redirected to nobody")
 	})
