@@ -73,7 +73,7 @@ func compileJob(in []byte) []byte {
 
 func (j *job) compile(ctx context.Context, wasm []byte) error {
 	// The time is the other process's to keep.
-	rt, err := NewRuntime(ctx, Options{CacheDir: j.CacheDir, MemoryLimitPages: j.Pages, CompileTimeout: 24 * time.Hour})
+	rt, err := newRuntime(ctx, Options{CacheDir: j.CacheDir, MemoryLimitPages: j.Pages, CompileTimeout: 24 * time.Hour})
 	if err != nil {
 		return err
 	}

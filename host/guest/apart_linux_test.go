@@ -43,7 +43,7 @@ func peak(t *testing.T) int {
 func TestHalfOfACacheIsCompiledApart(t *testing.T) {
 	dir := t.TempDir()
 	loadIn(t, dir, "good")
-	machine, err := filepath.Glob(filepath.Join(dir, "wazero-*", "*"))
+	machine, err := filepath.Glob(filepath.Join(guest.CacheOfVersion(dir), "wazero-*", "*"))
 	require.NoError(t, err)
 	require.Len(t, machine, 1)
 	for _, damage := range []func() error{

@@ -27,7 +27,7 @@ func loadIn(t *testing.T, dir, name string) {
 }
 
 func meteredFiles(t *testing.T, dir string) []string {
-	files, err := filepath.Glob(filepath.Join(dir, "metered-*.wasm"))
+	files, err := filepath.Glob(filepath.Join(guest.CacheOfVersion(dir), "metered-*.wasm"))
 	require.NoError(t, err)
 	return files
 }
@@ -65,7 +65,7 @@ func TestDamagedMachineCodeCostsTimeOnly(t *testing.T) {
 	dir := t.TempDir()
 	loadIn(t, dir, "good")
 	machine := func() string {
-		files, err := filepath.Glob(filepath.Join(dir, "wazero-*", "*"))
+		files, err := filepath.Glob(filepath.Join(guest.CacheOfVersion(dir), "wazero-*", "*"))
 		require.NoError(t, err)
 		require.Len(t, files, 1)
 		return files[0]
@@ -80,6 +80,29 @@ func TestDamagedMachineCodeCostsTimeOnly(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, int64(len(good)), repaired.Size())
 	}
+}
+
+// The tests of a library have no build info, from which wazero knows its version.
+func TestWhatAnotherVersionCompiledIsNotRun(t *testing.T) {
+	dir := t.TempDir()
+	loadIn(t, dir, "good")
+	kept, err := filepath.Glob(filepath.Join(guest.CacheOfVersion(dir), "wazero-*", "*"))
+	require.NoError(t, err)
+	require.Len(t, kept, 1)
+	inside, err := filepath.Rel(dir, kept[0])
+	require.NoError(t, err)
+	require.Regexp(t, `wazero[@-]v\d+\.\d+\.\d+`, inside)
+
+	for source, want := range map[string]string{
+		"/home/a/go/pkg/mod/github.com/tetratelabs/wazero@v1.12.0/config.go": filepath.Join(dir, "wazero@v1.12.0"),
+		"github.com/fork/wazero@v2.0.0-rc.1/config.go":                       filepath.Join(dir, "wazero@v2.0.0-rc.1"),
+		"/src/vendor/github.com/tetratelabs/wazero/config.go":                "",
+		"/src/wazero@home": "",
+		"":                 "",
+	} {
+		require.Equal(t, want, guest.CacheBySource(dir, source), source)
+	}
+	require.Empty(t, guest.CacheOfVersion(""))
 }
 
 func TestCacheThatCannotBeUsed(t *testing.T) {

@@ -58,3 +58,9 @@ func FailLate(m *Module, times int, reload func()) {
 	s.mu.Unlock()
 	<-over
 }
+
+// CacheOfVersion is where in a cache a Runtime of this program keeps what it compiled.
+var CacheOfVersion = cacheOfVersion
+
+// CacheBySource is where that is by the path of wazero's source.
+var CacheBySource = cacheBySource

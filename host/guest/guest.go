@@ -32,7 +32,8 @@ const (
 // Options configure a Runtime. The zero value works.
 type Options struct {
 	// CacheDir keeps compiled modules between runs. Optional. Its machine code is
-	// run, so one that CheckCacheDir refuses is not used.
+	// run, so one that CheckCacheDir refuses is not used, and none by a program of which
+	// nothing says what version of wazero it has.
 	CacheDir string
 	// MemoryLimitPages bounds the memory of one instance, in 64 KiB pages.
 	// Optional: 256, which is 16 MiB.
@@ -70,6 +71,12 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	if o.CacheDir != "" && CheckCacheDir(o.CacheDir) != nil {
 		o.CacheDir = ""
 	}
+	o.CacheDir = cacheOfVersion(o.CacheDir)
+	return newRuntime(ctx, o)
+}
+
+// newRuntime is NewRuntime with a cache that is for this version of wazero alone.
+func newRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	apart, err := newApart(&o)
 	if err != nil {
 		return nil, err
