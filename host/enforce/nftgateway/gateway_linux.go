@@ -95,6 +95,8 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 func (g *Gateway) takeOver(ctx context.Context) (err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	// What changes is followed as soon as nobody has the lock: also until one that does not start is closed.
+	defer func() { g.closed = err != nil }()
 	if err := g.watch(ctx); err != nil { // It follows what changes from now on.
 		return err
 	}

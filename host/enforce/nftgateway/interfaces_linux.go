@@ -1,6 +1,7 @@
 package nftgateway
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -127,7 +128,7 @@ func (o *Options) free() error {
 			continue
 		}
 		theirs, err := named(c, t)
-		if err != nil {
+		if err != nil && !errors.Is(err, unix.ENOENT) { // It has gone meanwhile.
 			return fmt.Errorf("nftgateway: table %s: %w", t.Name, err)
 		}
 		for _, name := range theirs {

@@ -3,6 +3,7 @@
 package nftgateway
 
 import (
+	"context"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/stretchr/testify/require"
+
+	"github.com/calloutd/calloutd/host/loglimit"
 )
 
 // One gateway of a name runs in a network, however it is looked for: another one is refused
@@ -95,5 +98,22 @@ func TestOfTwoThatStartAtOnceOneHasAnInterface(t *testing.T) {
 			}
 			require.EqualValues(t, 1, run.Load())
 		}
+	})
+}
+
+// One that is refused puts no rules in force, though it hears of changes until it is closed.
+func TestWhatIsRefusedHasNoRules(t *testing.T) {
+	router(t, func(n *network) {
+		g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: permitAll()})
+		require.NoError(t, err)
+		ctx, stop := context.WithCancel(t.Context())
+		late := &Gateway{opts: Options{Interfaces: []string{"in"}, Name: "late", Logf: t.Logf}, cancel: stop, log: loglimit.New(t.Logf)}
+		late.lock, err = alone(&late.opts)
+		require.NoError(t, err)
+		require.ErrorContains(t, late.takeOver(ctx), "interface in is one of the gateway with the table calloutd:")
+		require.True(t, late.follow())
+		require.False(t, isThere("calloutd_late"))
+		require.NoError(t, late.Close())
+		require.NoError(t, g.Close())
 	})
 }
