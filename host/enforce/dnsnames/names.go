@@ -30,7 +30,7 @@ const (
 	minLife  = time.Minute
 	maxLife  = time.Hour
 
-	// DefaultBytes is what names may take unless it is said: 85,000 addresses of one name each.
+	// DefaultBytes is what names may take unless it is said.
 	DefaultBytes = 32 << 20
 )
 

@@ -67,7 +67,7 @@ var (
 		secGlobal:  {"globals", 1 << 14},
 		secExport:  {"exports", 1 << 16},
 		secElement: elements,
-		secData:    {"data segments", 1 << 17}, // Go's linker makes 100,000 at most.
+		secData:    {"data segments", 1 << 17}, // cmd/link/internal/wasm makes 100,000 at most.
 	}
 )
 
