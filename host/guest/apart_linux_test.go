@@ -43,15 +43,13 @@ func peak(t *testing.T) int {
 func TestHalfOfACacheIsCompiledApart(t *testing.T) {
 	dir := t.TempDir()
 	loadIn(t, dir, "good")
-	machine, err := filepath.Glob(filepath.Join(guest.CacheOfVersion(dir), "wazero-*", "*"))
-	require.NoError(t, err)
-	require.Len(t, machine, 1)
+	machine := machineCode(t, dir)
 	for _, damage := range []func() error{
-		func() error { return os.Remove(machine[0]) },
-		func() error { return os.WriteFile(machine[0], []byte("damaged"), 0o600) },
+		func() error { return os.Remove(machine) },
+		func() error { return os.WriteFile(machine, []byte("damaged"), 0o600) },
 	} {
 		require.NoError(t, damage())
-		_, err = apart(t, guest.Options{CacheDir: dir, CompileMemory: 1 << 20}).Load(t.Context(), "good", wasm(t, "good"), guest.ModuleOptions{Slots: 1})
+		_, err := apart(t, guest.Options{CacheDir: dir, CompileMemory: 1 << 20}).Load(t.Context(), "good", wasm(t, "good"), guest.ModuleOptions{Slots: 1})
 		require.ErrorContains(t, err, "it had the processor for ") // the other process, in which nobody compiles
 		m, err := apart(t, guest.Options{CacheDir: dir}).Load(t.Context(), "good", wasm(t, "good"), guest.ModuleOptions{Slots: 1})
 		require.NoError(t, err)

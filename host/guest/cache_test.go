@@ -32,6 +32,15 @@ func meteredFiles(t *testing.T, dir string) []string {
 	return files
 }
 
+// machineCode is the only file of machine code in a cache.
+func machineCode(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(guest.CacheOfVersion(dir), "wazero-*", "*"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	return files[0]
+}
+
 func TestMeteredModulesAreKept(t *testing.T) {
 	dir := t.TempDir()
 	loadIn(t, dir, "good")
@@ -64,19 +73,13 @@ func TestDamagedCacheCostsTimeOnly(t *testing.T) {
 func TestDamagedMachineCodeCostsTimeOnly(t *testing.T) {
 	dir := t.TempDir()
 	loadIn(t, dir, "good")
-	machine := func() string {
-		files, err := filepath.Glob(filepath.Join(guest.CacheOfVersion(dir), "wazero-*", "*"))
-		require.NoError(t, err)
-		require.Len(t, files, 1)
-		return files[0]
-	}
-	good, err := os.ReadFile(machine())
+	good, err := os.ReadFile(machineCode(t, dir))
 	require.NoError(t, err)
 	for _, damaged := range [][]byte{nil, good[:4], good[:len(good)/2], append(append([]byte{}, good[:len(good)-200]...), make([]byte, 200)...)} {
-		require.NoError(t, os.WriteFile(machine(), damaged, 0o600))
+		require.NoError(t, os.WriteFile(machineCode(t, dir), damaged, 0o600))
 		loadIn(t, dir, "good") // The damaged one goes.
 		loadIn(t, dir, "good") // Another one is there.
-		repaired, err := os.Stat(machine())
+		repaired, err := os.Stat(machineCode(t, dir))
 		require.NoError(t, err)
 		require.Equal(t, int64(len(good)), repaired.Size())
 	}
@@ -86,10 +89,7 @@ func TestDamagedMachineCodeCostsTimeOnly(t *testing.T) {
 func TestWhatAnotherVersionCompiledIsNotRun(t *testing.T) {
 	dir := t.TempDir()
 	loadIn(t, dir, "good")
-	kept, err := filepath.Glob(filepath.Join(guest.CacheOfVersion(dir), "wazero-*", "*"))
-	require.NoError(t, err)
-	require.Len(t, kept, 1)
-	inside, err := filepath.Rel(dir, kept[0])
+	inside, err := filepath.Rel(dir, machineCode(t, dir))
 	require.NoError(t, err)
 	require.Regexp(t, `wazero[@-]v\d+\.\d+\.\d+`, inside)
 

@@ -102,11 +102,17 @@ func (w *world) dial(to string) *wsknet.Conn {
 	return c.(*wsknet.Conn)
 }
 
-func (w *world) get(addr string) (rep localproxy.Report) {
+// ask connects and asks who answers there.
+func (w *world) ask(addr string) *wsknet.Conn {
 	c := w.dial(addr)
-	defer c.Close()
 	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.NoError(w.t, err)
+	return c
+}
+
+func (w *world) get(addr string) (rep localproxy.Report) {
+	c := w.ask(addr)
+	defer c.Close()
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)
 	require.NoError(w.t, err)
 	defer r.Body.Close()
@@ -338,10 +344,8 @@ func TestCloseWaitsForWhoAsks(t *testing.T) {
 		return w.ALE.Open(sealed)
 	}
 	p := w.start(localproxy.Inspect, true)
-	c := w.dial("198.51.100.7:80")
+	c := w.ask("198.51.100.7:80")
 	defer c.Abort()
-	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	require.NoError(t, err)
 	<-asked
 	p.Close()
 	require.True(t, answered.Load())
@@ -356,10 +360,8 @@ func TestShutdownWaitsForWhoReads(t *testing.T) {
 		return w.ALE.Open(sealed)
 	}
 	p := w.start(localproxy.Inspect, true)
-	c := w.dial("198.51.100.7:80")
+	c := w.ask("198.51.100.7:80")
 	defer c.Close()
-	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	require.NoError(t, err)
 	<-asked
 	down := make(chan struct{})
 	go func() { defer close(down); p.Shutdown(t.Context()) }()
