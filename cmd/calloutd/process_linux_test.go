@@ -114,6 +114,7 @@ except ConnectionRefusedError:
 // interrupts reaches it, and calloutd stays until it has ended.
 func TestTerminalIsTheCommands(t *testing.T) {
 	need(t, "sh")
+	need(t, "stty")
 	own := make(chan os.Signal, 1)
 	signal.Notify(own, os.Interrupt) // What ignores it, as what runs in the background does, leaves that to its children.
 	defer signal.Stop(own)
@@ -122,6 +123,7 @@ func TestTerminalIsTheCommands(t *testing.T) {
 	// A shell that reads could miss a signal until there is something to read.
 	cmd := exec.CommandContext(late, "calloutd", "run", "--policy", policy(t, "version: 1\n"), "--",
 		"sh", "-c", `test -t 0 && test -t 1 && test -t 2 && stty size; trap 'echo caught; exit 9' INT; echo ready; read line; echo "$line"; while :; do sleep 0.01; done`)
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // The shell, too: while it has the terminal the read does not end.
 	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 33, Cols: 77})
 	require.NoError(t, err)
 	defer tty.Close()

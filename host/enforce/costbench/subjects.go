@@ -140,6 +140,11 @@ func routed(flag string) func(*bench) ([]string, target, *syscall.SysProcAttr, e
 		if err := root(); err != nil {
 			return nil, to, nil, err
 		}
+		for name, debian := range map[string]string{"ip": "iproute2", "nsenter": "util-linux"} {
+			if err := tool(name, debian); err != nil {
+				return nil, to, nil, err
+			}
+		}
 		var in [2][]string // commands that enter the router's and the client's network
 		for i := range in {
 			_, p, err := b.start([]string{"sleep", "infinity"}, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}, false)
