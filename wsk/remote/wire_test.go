@@ -34,6 +34,7 @@ func TestAReasonThatIsTooLongIsCut(t *testing.T) {
 		got, err := parse(b)
 		require.NoError(t, err)
 		require.Equal(t, rule, got.rule)
+		require.Equal(t, strings.Repeat("x", maxPayload-len(rule)), string(got.payload))
 	}
 }
 
@@ -53,6 +54,7 @@ func TestMessagesThatAreRefusedSayWhere(t *testing.T) {
 	}{
 		{"nothing", "byte 0: a message has at least 24 bytes", nil},
 		{"half a header", "byte 11: a message has at least 24 bytes", good[:11]},
+		{"a header without its last byte", "byte 23: a message has at least 24 bytes", good[:headerSize-1]},
 		{"no message", "byte 0: 0x20544547 is not 0x31575243, which messages begin with", []byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n")},
 		{"another version", "byte 4: version 2 is not spoken here, 1 is", with(good, 4, 2, 2)},
 		{"a payload that is cut", "byte 12: the payload is said to have 7 bytes and has 6", good[:len(good)-1]},
@@ -61,6 +63,7 @@ func TestMessagesThatAreRefusedSayWhere(t *testing.T) {
 		{"a request with a status", "byte 16: a request has no status", with(good, 16, 1, 4)},
 		{"a request with a rule", "byte 20: a rule of 1 bytes does not belong here", with(good, 20, 1, 2)},
 		{"a rule longer than all", "byte 20: a rule of 3 bytes does not belong here", with(failed, 20, 3, 2)},
+		{"an answer that has succeeded and a rule", "byte 20: a rule of 1 bytes does not belong here", with(failed, 16, 0, 4)},
 		{"reserved bytes", "byte 22: the reserved bytes are not zero", with(good, 22, 1, 2)},
 	} {
 		_, err := parse(c.b)
