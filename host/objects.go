@@ -15,17 +15,19 @@ func (s *Session) drop(k key) error {
 }
 
 // FilterAdd is FwpmFilterAdd0. A filter without an ID gets one that is higher
-// than any before; its ID is returned.
+// than any before; its ID is returned, zero for a filter that was not added.
 func (s *Session) FilterAdd(f fwpm.Filter) (fwpm.FilterID, error) {
-	err := s.write(func(t *txn) (err error) {
+	if err := s.write(func(t *txn) (err error) {
 		if f.ID == 0 {
 			if f.ID, err = t.assignID(); err != nil {
 				return err
 			}
 		}
 		return t.add(s.own(newObject(&f)))
-	})
-	return f.ID, err
+	}); err != nil {
+		return 0, err
+	}
+	return f.ID, nil
 }
 
 // FilterDelete is FwpmFilterDeleteById0.
@@ -38,11 +40,14 @@ func named[ID ~string](s *Session, id *ID, value any) (ID, error) {
 	if *id == "" {
 		*id = ID(newKey())
 	}
-	return *id, s.write(func(t *txn) error { return t.add(s.own(newObject(value))) })
+	if err := s.write(func(t *txn) error { return t.add(s.own(newObject(value))) }); err != nil {
+		return "", err
+	}
+	return *id, nil
 }
 
 // SublayerAdd is FwpmSubLayerAdd0. Like all that have a key: without one the
-// object gets one; the key is returned.
+// object gets one; the key is returned, none for an object that was not added.
 func (s *Session) SublayerAdd(o fwpm.Sublayer) (fwpm.SublayerID, error) { return named(s, &o.ID, &o) }
 
 // SublayerDelete is FwpmSubLayerDeleteByKey0.

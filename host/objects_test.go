@@ -175,6 +175,21 @@ func TestKeys(t *testing.T) {
 			require.ErrorIs(t, err, fwp.ErrInvalidParameter)
 		}
 	})
+	t.Run("what was not added has none", func(t *testing.T) {
+		s := open(t, host.New(host.Options{}), host.SessionOptions{})
+		filterID, err := s.FilterAdd(filter("", block))
+		require.ErrorIs(t, err, fwp.ErrNullDisplayName)
+		require.Zero(t, filterID)
+		sublayer, err := s.SublayerAdd(fwpm.Sublayer{})
+		require.ErrorIs(t, err, fwp.ErrNullDisplayName)
+		require.Empty(t, sublayer)
+		require.NoError(t, s.Begin(host.TxnReadOnly))
+		f := filter("f", block)
+		f.ID = 7
+		filterID, err = s.FilterAdd(f)
+		require.ErrorIs(t, err, fwp.ErrIncompatibleTxn)
+		require.Zero(t, filterID)
+	})
 	t.Run("BFE-SUB-04 there is a limit", func(t *testing.T) {
 		e := host.New(host.Options{})
 		s := open(t, e, host.SessionOptions{})
