@@ -32,7 +32,7 @@ type Store interface {
 	// references; ErrNotFound if there is none.
 	Replace(h *Hop) error
 	// Acquire takes one more reference and returns the hop, or ErrNotFound. A
-	// blob without bytes comes back as nil: it is no blob (AMB-12).
+	// blob without bytes is none (AMB-12), and comes back as nil or without bytes.
 	Acquire(serial uint64) (*Hop, error)
 	// Retain takes one more reference for a holder that has the hop already. Whoever
 	// was told ErrNotFound by it or by Acquire calls Release all the same, so that
