@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"github.com/calloutd/calloutd/host"
@@ -65,6 +66,15 @@ type Description struct {
 	File *policyfile.File
 }
 
+// given refuses a file that nothing was read into: as a policy it permits everything,
+// which whoever wants it can say (version: 1).
+func given(file *policyfile.File) error {
+	if file == nil || reflect.ValueOf(file).Elem().IsZero() {
+		return errors.New("no policy was given: a policyfile.File with something in it is required, such as Load returns")
+	}
+	return nil
+}
+
 // Describe opens a policy that decides the same everywhere: its callouts are loaded
 // and nothing is connected; the proxies are addresses where nobody listens. The
 // error has every mistake with its place. The caller closes the policy.
@@ -77,6 +87,9 @@ func Describe(ctx context.Context, path string, d Description) (*Policy, error) 
 		if file, err = policyfile.LoadEach(path, o.OnInput); err != nil {
 			return nil, err
 		}
+	}
+	if err := given(file); err != nil {
+		return nil, err
 	}
 	p := newPolicy(path, file, o, cmp.Or(d.Names, new(dnsnames.Names)), nil)
 	p.describeProxies(d)

@@ -237,13 +237,30 @@ func TestPoliciesThatAreNotNeededAnyMoreGo(t *testing.T) {
 func TestWhatIsClosedTakesNoPolicy(t *testing.T) {
 	r := New(Options{CacheDir: cacheDir(t)})
 	require.NoError(t, r.Load(t.Context(), quickstart))
-	require.EqualError(t, r.Use(t.Context(), quickstart, nil), "no policy was given: a policyfile.File is required")
 	r.Drain(t.Context())
 	require.ErrorIs(t, r.Load(t.Context(), quickstart), ErrClosed)
 	r.Close()
 	r.Close()
 	_, err := r.Dialer()
 	require.ErrorIs(t, err, ErrClosed)
+}
+
+// A file that nobody read anything into permits everything, as a policy; one that says
+// so is a policy.
+func TestAnEmptyFileIsNoPolicy(t *testing.T) {
+	r := runner(t, Options{})
+	for _, file := range []*policyfile.File{nil, {}} {
+		require.ErrorContains(t, r.Use(t.Context(), quickstart, file), "no policy was given")
+		require.Nil(t, r.Policy())
+	}
+	_, err := Describe(t.Context(), quickstart, Description{File: new(policyfile.File)})
+	require.ErrorContains(t, err, "no policy was given")
+	_, err = get(t, r, "http://198.51.100.7/")
+	require.ErrorContains(t, err, "no policy is in force yet")
+	file, err := policyfile.Parse("policy.yaml", []byte("version: 1\n"))
+	require.NoError(t, err)
+	require.NoError(t, r.Use(t.Context(), "policy.yaml", file))
+	require.Same(t, file, r.Policy().File)
 }
 
 func TestADescribedPolicyIsTheSameEverywhere(t *testing.T) {

@@ -83,15 +83,15 @@ func (r *Runner) Load(ctx context.Context, path string) error {
 }
 
 // Use is Load for a policy that was read already. The files that it names are
-// relative to the folder of path.
+// relative to the folder of path. A zero File is an error: nothing was read into it.
 func (r *Runner) Use(ctx context.Context, path string, file *policyfile.File) error {
 	r.changing.Lock()
 	defer r.changing.Unlock()
-	switch {
-	case r.closed:
+	if r.closed {
 		return ErrClosed
-	case file == nil:
-		return errors.New("no policy was given: a policyfile.File is required")
+	}
+	if err := given(file); err != nil {
+		return err
 	}
 	p, err := r.open(ctx, path, file)
 	if err != nil {
