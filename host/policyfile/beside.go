@@ -18,7 +18,6 @@ import (
 // one name are a mistake; the error is Errors. The files are not modified.
 func Beside(file *File, others ...*File) (*File, error) {
 	b := &besides{File: file.copy(), problems: problems{file: file.name}}
-	b.files = map[object]string{}
 	for _, o := range others {
 		b.add(o.owned(b.free(nameFor(o.name))))
 	}

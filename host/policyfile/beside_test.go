@@ -3,6 +3,7 @@ package policyfile
 import (
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -61,6 +62,52 @@ filters:
 	require.EqualError(t, f.At("callout", "redirect", "wasm", errors.New("bad")), "mine.yaml:3:33: bad")
 	require.Empty(t, mine.Policy.Providers, "the files themselves are as they were")
 	require.Len(t, mine.Callouts, 1)
+}
+
+// What is beside others already may have more beside it: each place is in the file that it
+// was written in, and what one file has modifies no other.
+func TestThreeBesideEachOther(t *testing.T) {
+	abs := filepath.Join(t.TempDir(), "abs.wasm")
+	file := func(name string) *File {
+		return parseAs(t, name+".yaml", `version: 1
+callouts: [{id: `+name+`, wasm: "`+filepath.ToSlash(abs)+`"}, {id: `+name+`-model, model: blocker}]
+provider_contexts: [{id: `+name+`, data: "`+name+`"}]
+proxies: [{id: `+name+`, kind: forward}]
+invariants: [{name: `+name+`, must: [permit]}]
+filters:
+  - {name: `+name+`, id: 9, layer: ALE_AUTH_CONNECT_V4, action: callout, callout: `+name+`, provider_context: `+name+`}
+`)
+	}
+	a, b, c := file("a"), file("b"), file(strings.Repeat("c", 50))
+	two, err := Beside(a, b)
+	require.NoError(t, err)
+	f, err := Beside(two, c)
+	require.NoError(t, err)
+	require.Equal(t, []fwpm.Provider{{ID: "b"}, {ID: fwpm.ProviderID(strings.Repeat("c", 48))}}, f.Policy.Providers)
+	require.Equal(t, fwpm.ProviderID("b"), f.Policy.Callouts[2].Provider)
+	require.Len(t, f.Policy.ProviderContexts, 3)
+	require.Len(t, f.Proxies, 3, "of proxies anywhere none is where another is")
+	var names []string
+	for _, i := range f.Invariants {
+		names = append(names, i.Name)
+	}
+	require.Equal(t, []string{"a", "b", strings.Repeat("c", 50)}, names)
+	for _, i := range []int{0, 2, 4} {
+		require.Equal(t, filepath.ToSlash(abs), filepath.ToSlash(f.Callouts[i].Wasm))
+		require.Empty(t, f.Callouts[i+1].Wasm)
+	}
+	require.Equal(t, "a.yaml:7", f.Place(9))
+	require.Equal(t, "b.yaml:7", f.Place(10))
+	require.Equal(t, c.name+":7", f.Place(11))
+
+	_, err = Beside(two, parseAs(t, "d.yaml", "version: 1\nprovider_contexts: [{id: b, data: d}]"))
+	require.EqualError(t, err, `d.yaml:2:21: provider context "b" stands in b.yaml:3 too: of two policies beside each other, one has to call it something else`)
+
+	f.Policy.Filters[0].Name, f.Callouts[0].Wasm, f.Invariants[0].Name = "other", "other", "other"
+	require.Equal(t, "a", two.Policy.Filters[0].Name)
+	require.Equal(t, "a", two.Invariants[0].Name)
+	require.NotEqual(t, "other", two.Callouts[0].Wasm)
+	require.Empty(t, b.Policy.Callouts[0].Provider)
 }
 
 func filtersOf(f *File) string {
