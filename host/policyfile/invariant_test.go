@@ -22,7 +22,7 @@ invariants:
     ports: [53, 0x1bb]
     must: [block, redirect]
     proxies: [a]
-  - {name: one program, program: /bin/a, must: [permit]}
+  - {name: one program, program: /bin/a, protocol: tcp, must: [permit]}
 `))
 	require.NoError(t, err)
 	v := &f.Invariants[0]
@@ -55,6 +55,7 @@ invariants:
 	one := &f.Invariants[1]
 	require.True(t, one.About("/bin/a", 0, false, 6, addr("192.0.2.1:1")))
 	require.False(t, one.About("/bin/ab", 0, false, 6, addr("192.0.2.1:1")))
+	require.False(t, one.About("/bin/a", 0, false, 17, addr("192.0.2.1:1")))
 }
 
 func TestMistakesOfInvariantsHaveTheirPlace(t *testing.T) {
