@@ -28,6 +28,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	if d.Client == nil {
 		return nil, fmt.Errorf("wsk: dial %s %s: %w", network, addr, errNoClient)
 	}
+	ctx, stop := whileOpen(ctx, d.Client)
+	defer stop()
 	addrs, err := d.resolve(ctx, network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("wsk: dial %s %s: %w", network, addr, err)
@@ -86,7 +88,7 @@ func (d *Dialer) resolve(ctx context.Context, network, addr string) ([]netip.Add
 }
 
 func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
-	if err := ctx.Err(); err != nil {
+	if err := endOf(ctx); err != nil {
 		return nil, fmt.Errorf("wsk: dial %s %s: %w", network, to, err)
 	}
 	r := newRequest()

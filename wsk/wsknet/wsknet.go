@@ -59,7 +59,7 @@ func (e *OpError) Temporary() bool { return e.Timeout() }
 func because(ctx context.Context, err error) error {
 	var op *OpError
 	if errors.As(err, &op) && op.Status == ntstatus.Cancelled {
-		op.ended = ctx.Err()
+		op.ended = endOf(ctx)
 	}
 	return err
 }

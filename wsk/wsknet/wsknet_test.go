@@ -20,11 +20,13 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
 
+	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
 	"github.com/calloutd/calloutd/wsk"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 	"github.com/calloutd/calloutd/wsk/wsknet"
@@ -81,6 +83,44 @@ func TestAClosedClientIsClosedAsInPackageNet(t *testing.T) {
 		require.ErrorIs(t, err, net.ErrClosed, to)
 		require.ErrorIs(t, err, ntstatus.DeviceNotReady, to)
 	}
+}
+
+// A connection that a callout holds, and that nobody ends by a context, does not hold up
+// the close of its client.
+func TestCloseOfAClientEndsWhoDials(t *testing.T) {
+	engine := host.New(host.Options{})
+	require.NoError(t, engine.Update(func(p *fwpm.Policy) error {
+		p.Callouts = []fwpm.Callout{{ID: "holds"}}
+		p.Filters = []fwpm.Filter{{ID: 1, Name: "all", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "holds"}}
+		return nil
+	}))
+	held := make(chan *fwps.PendedClassify, 1)
+	_, unregister, err := engine.RegisterCallout("holds", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, _ *fwps.Verdict) error {
+		p, err := c.PendClassify()
+		held <- p
+		return err
+	}))
+	require.NoError(t, err)
+	enforcer := ale.New(ale.Options{Classifier: engine, Store: memstore.New(0)})
+	c, closeClient, err := wsknet.NewClient(wsk.Options{ALE: enforcer, Process: wsk.Process{ID: 1}})
+	require.NoError(t, err)
+	dialed := make(chan error, 1)
+	go func() {
+		_, err := (&wsknet.Dialer{Client: c}).DialContext(context.Background(), "tcp", "192.0.2.1:1")
+		dialed <- err
+	}()
+	p := <-held
+	require.ErrorIs(t, unregister(), ntstatus.DeviceBusy, "CO-REG-05")
+	closeClient()
+	err = <-dialed
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.ErrorContains(t, err, "the client was closed")
+	for range 2 { // Too late, and once more.
+		p.Complete(&fwps.Verdict{Action: fwp.ActionPermit})
+	}
+	require.NoError(t, unregister())
+	require.Zero(t, enforcer.LiveHops())
+	closeClient()
 }
 
 // Package net's own suite for connections.
