@@ -24,7 +24,10 @@ const (
 	maxRandom      = 64 << 10
 	maxPrint       = 1024 // bytes of one line
 	bytesPerCall   = 256  // work on as many bytes counts as one more call
-	randomPerCall  = 64   // but random ones are dear
+	randomPerCall  = 64   // but random ones are dear,
+	linePerCall    = 128  // as are those of a line, which are copied several times
+	itemsPerCall   = 16   // of a list that the guest hands over
+	callsPerEntry  = 4    // storing one takes memory and may grow the map
 )
 
 var errHostCalls = errors.New("too many calls to the host in one decision")
@@ -141,7 +144,9 @@ func hostLog(i *instance, mem api.Memory, s []uint64) uint64 {
 	if !inside {
 		return failed(abi.ErrPointer)
 	}
-	i.m.log.Printf(logFormats[level], i.m.name, strings.TrimRight(string(text[:min(n, maxPrint)]), "\r\n"))
+	text = text[:min(n, maxPrint)]
+	i.spendHost(len(text) / linePerCall)
+	i.m.log.Printf(logFormats[level], i.m.name, strings.TrimRight(string(text), "\r\n"))
 	return 0
 }
 
@@ -153,9 +158,13 @@ func hostRandom(i *instance, mem api.Memory, s []uint64) uint64 {
 	if !inside {
 		return failed(abi.ErrPointer)
 	}
-	i.spendHost(len(b) / randomPerCall)
-	_, _ = rand.Read(b) // It never fails.
+	i.random(b)
 	return 0
+}
+
+func (i *instance) random(b []byte) {
+	i.spendHost((len(b) + randomPerCall - 1) / randomPerCall)
+	_, _ = rand.Read(b) // It never fails.
 }
 
 func hostWall(*instance, api.Memory, []uint64) uint64 { return uint64(time.Now().UnixNano()) }

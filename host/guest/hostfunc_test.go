@@ -136,6 +136,26 @@ func TestTooManyHostCalls(t *testing.T) {
 	require.ErrorContains(t, err, "too many calls to the host")
 }
 
+// A call that costs the host more than others counts as more of them.
+func TestHostCallsAreChargedByWhatTheyTake(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		port uint16
+		each int64 // calls that one counts as
+	}{
+		{"a line of 1,024 bytes and more", 30, 1 + 8},
+		{"a random byte", 31, 1 + 1},
+		{"a value", 32, 1 + 4},
+		{"64 subscriptions", 33, 1 + 4},
+		{"64 vectors and 1,024 bytes", 34, 1 + 4 + 8},
+	} {
+		m := load(t, "host", full())
+		_, err := ask(m, call(c.port))
+		require.ErrorContains(t, err, "too many calls to the host", c.name)
+		assert.Equal(t, 10_000/(1+c.each)+min(1, 10_000%(1+c.each)), m.Stats().Metrics["key"], c.name) // which is counted by a call, too
+	}
+}
+
 func TestCapabilities(t *testing.T) {
 	none := guest.ModuleOptions{Slots: 1}
 	t.Run("optional ones are left out", func(t *testing.T) {

@@ -152,6 +152,7 @@ func kvSet(i *instance, mem api.Memory, s []uint64) uint64 {
 	if len(value) > maxValue {
 		return failed(abi.ErrTooLarge)
 	}
+	i.spendHost(callsPerEntry)
 	return failed(i.store.set(key, value, uint32(s[4])))
 }
 

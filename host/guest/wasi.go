@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"strings"
 	"time"
@@ -148,8 +147,7 @@ func randomGet(i *instance, mem api.Memory, s []uint64) uint32 {
 	if !fine {
 		return errnoFault
 	}
-	i.spendHost(len(buf) / randomPerCall)
-	_, _ = rand.Read(buf) // It never fails.
+	i.random(buf)
 	return errnoSuccess
 }
 
@@ -163,6 +161,7 @@ func fdWrite(i *instance, mem api.Memory, s []uint64) uint32 {
 	if n > maxVectors {
 		return errnoInval
 	}
+	i.spendHost(int(n) / itemsPerCall)
 	var line strings.Builder
 	var total uint32
 	for k := range n {
@@ -180,6 +179,7 @@ func fdWrite(i *instance, mem api.Memory, s []uint64) uint32 {
 }
 
 func (i *instance) print(line string) {
+	i.spendHost(len(line) / linePerCall)
 	if line = strings.TrimSpace(line); line != "" {
 		i.m.log.Printf("callout %q prints: %s", i.m.name, line)
 	}
@@ -187,11 +187,12 @@ func (i *instance) print(line string) {
 
 // pollOneoff says that everything is ready at once: nothing in a guest waits.
 // A runtime that sleeps this way spends its budget.
-func pollOneoff(_ *instance, mem api.Memory, s []uint64) uint32 {
+func pollOneoff(i *instance, mem api.Memory, s []uint64) uint32 {
 	in, out, n := uint32(s[0]), uint32(s[1]), uint32(s[2])
 	if n == 0 || n > maxVectors {
 		return errnoInval
 	}
+	i.spendHost(int(n) / itemsPerCall)
 	for k := range n {
 		user, fine := mem.ReadUint64Le(in + 48*k)
 		kind, fine2 := mem.ReadByte(in + 48*k + 8)
