@@ -81,7 +81,7 @@ func TestCompiledApartAndNotKept(t *testing.T) {
 func TestWhyAModuleIsUnfitApart(t *testing.T) {
 	here, there := newRuntime(t), apart(t, guest.Options{CacheDir: t.TempDir()})
 	for _, module := range [][]byte{nil, []byte("\x00asm\x0d\x00\x01\x00"), wasm(t, "good")[:100], wasm(t, "reserved"), wasm(t, "bigmemory"), bomb(1<<14+1, nil),
-		wasm(t, "command"), wasm(t, "empty"), wasm(t, "imports"), wasm(t, "types"), wasm(t, "unasked"), wasm(t, "requires"), wasm(t, "startloop")} {
+		wasm(t, "command"), wasm(t, "empty"), wasm(t, "imports"), wasm(t, "types"), wasm(t, "unasked"), wasm(t, "requires"), wasm(t, "startloop"), wasm(t, "startdeep")} {
 		_, want := here.Load(t.Context(), "unfit", module, guest.ModuleOptions{Slots: 1})
 		_, err := there.Load(t.Context(), "unfit", module, guest.ModuleOptions{Slots: 1})
 		require.EqualError(t, err, want.Error())

@@ -234,6 +234,7 @@ func TestRefused(t *testing.T) {
 		{"bigmemory", wasm(t, "bigmemory"), []string{"257 pages", "limit is 256"}},
 		{"outside", wasm(t, "outside"), []string{"outside the memory"}},
 		{"startloop", wasm(t, "startloop"), []string{"start: start function: the fuel budget is spent (endless loop or recursion?) in $0"}},
+		{"startdeep", wasm(t, "startdeep"), []string{"start: start function: the call depth is over the limit (recursion?) in $0 < $0"}},
 		{"component", []byte("\x00asm\x0d\x00\x01\x00"), []string{"component"}},
 		{"oversized", make([]byte, guest.MaxModuleSize+1), []string{"limit"}},
 		{"text", []byte("(module)"), []string{"not a valid module"}},

@@ -36,6 +36,9 @@ const (
 	repeats     = 5
 )
 
+// moreFrames ends a trace of as many functions as wazero names.
+const moreFrames = "omitted frames"
+
 // brief puts the stack trace of wazero on a line, since it goes to people: the
 // functions, innermost first, with their lines where the module has such.
 func brief(text string) string {
@@ -87,10 +90,16 @@ func (i *instance) cause(err error) error {
 }
 
 // startCause is cause for a module's start function: there is no instance whose globals
-// would tell.
+// would tell, only what was called. That calls nest too deep, many say of which the innermost
+// is among the others, too.
 func startCause(err error) error {
-	if _, trace, _ := strings.Cut(err.Error(), "\nwasm stack trace:\n\t."); strings.HasPrefix(trace, meter.Refill) {
+	msg, trace, _ := strings.Cut(err.Error(), "\nwasm stack trace:")
+	innermost, others, _ := strings.Cut(strings.TrimPrefix(trace, "\n\t"), "\n")
+	switch {
+	case strings.HasPrefix(innermost, "."+meter.Refill):
 		return fmt.Errorf("start function: %w", spent(err))
+	case strings.HasSuffix(msg, "unreachable") && strings.Contains(others, moreFrames) && strings.Contains(others, "\t"+innermost+"\n"):
+		return fmt.Errorf("start function: %w\nwasm stack trace:%s", errDepth, trace)
 	}
 	return err
 }

@@ -1,0 +1,5 @@
+(module (memory (export "memory") 1)
+  (func $s (param i32) (result i32) (i32.add (call $s (local.get 0)) (i32.const 1)))
+  (func $start (drop (call $s (i32.const 1)))) (start $start)
+  (func (export "callout_abi_v1") (result i32) (i32.const 1024))
+  (func (export "callout_classify") (result i64) (i64.const 1)))
