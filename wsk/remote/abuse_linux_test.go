@@ -302,6 +302,28 @@ func TestBounds(t *testing.T) {
 		require.ErrorIs(t, set(socket(t)), ntstatus.InsufficientResources)
 		require.NoError(t, set(one), "SC-41: it is known")
 	})
+	t.Run("sockets with records of one user", func(t *testing.T) {
+		s := newSite(t, remote.Options{MaxSockets: 4, Allow: func(remote.Peer) bool { return true }})
+		_, accepted := s.redirected()
+		sealed, err := s.client().RedirectRecords(t.Context(), accepted)
+		require.NoError(t, err)
+		set := func(c *net.UnixConn) ntstatus.Status {
+			f := socket(t) // It is closed, and the service cannot know.
+			defer f.Close()
+			_, _, err := c.WriteMsgUnix(packet(4, string(sealed)), unix.UnixRights(int(f.Fd())), nil)
+			require.NoError(t, err)
+			st, _ := status(t, c)
+			return st
+		}
+		greedy, other := s.as(1000), s.as(1001)
+		for range 2 {
+			require.Equal(t, ntstatus.Success, set(greedy))
+		}
+		require.Equal(t, ntstatus.InsufficientResources, set(greedy))
+		require.Equal(t, ntstatus.Success, set(other))
+		require.NoError(t, s.service.Sweep(time.Now().Add(2*time.Minute)))
+		require.Equal(t, ntstatus.Success, set(greedy), "there is room again")
+	})
 	t.Run("requests of a user wait", func(t *testing.T) {
 		s := newSite(t, remote.Options{Rate: 1})
 		refused := 0

@@ -36,7 +36,8 @@ type Options struct {
 	// MaxClients bounds the connections of clients; one user has half of them.
 	// Optional: 256.
 	MaxClients int
-	// MaxSockets bounds the sockets that are known at a time. Optional: 16384.
+	// MaxSockets bounds the sockets that are known at a time, and those that records were
+	// set on, of which one user has half. Optional: 16384.
 	MaxSockets int
 	// Rate is how many requests a second a user may make; what comes faster waits.
 	// Optional: 50000.

@@ -84,7 +84,7 @@ func (s *Service) set(p Peer, fd int, sealed []byte) error {
 	case t.mptcp:
 		return &StatusError{Status: ntstatus.NotSupported, Why: "an MPTCP socket cannot have redirect records: make it a TCP socket"}
 	}
-	return s.sockets.set(&t, sealed, time.Now())
+	return s.sockets.set(&t, p.UID, sealed, time.Now())
 }
 
 // receive reads a packet with its descriptors, which the caller closes, also when there is an

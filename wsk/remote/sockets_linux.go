@@ -23,12 +23,14 @@ type sockets struct {
 	mu       sync.Mutex
 	accepted map[uint64]*accepted
 	outbound map[uint64]outbound
+	setBy    map[uint32]int // how many of outbound are a user's
 	closed   bool
 }
 
 // An outbound socket has records set on it.
 type outbound struct {
 	records redirect.Records // with the references
+	user    uint32
 	since   time.Time
 }
 
@@ -38,7 +40,7 @@ var errEnds = &StatusError{Status: ntstatus.Cancelled, Why: "the service ends"}
 var errFull = &StatusError{Status: ntstatus.InsufficientResources, Why: "too many sockets are known already; Options.MaxSockets bounds them"}
 
 func newSockets(e *ale.Enforcer, most int) *sockets {
-	return &sockets{ale: e, max: most, accepted: map[uint64]*accepted{}, outbound: map[uint64]outbound{}}
+	return &sockets{ale: e, max: most, accepted: map[uint64]*accepted{}, outbound: map[uint64]outbound{}, setBy: map[uint32]int{}}
 }
 
 // find returns what is known about a socket, which may be nothing yet.
@@ -105,8 +107,9 @@ func (s *sockets) authorized(ctx context.Context, p Peer, fd int) (*accepted, er
 }
 
 // set puts records on a socket that will connect; a second set replaces the
-// first (SC-41). On one that is connected it has no effect (SC-42, AMB-14).
-func (s *sockets) set(t *tcpSocket, sealed []byte, now time.Time) error {
+// first (SC-41). On one that is connected it has no effect (SC-42, AMB-14). A user has half
+// of the room: those that are closed and never connected take it for outboundLife.
+func (s *sockets) set(t *tcpSocket, user uint32, sealed []byte, now time.Time) error {
 	rs, err := s.ale.Open(sealed)
 	if err != nil {
 		return &StatusError{Status: ntstatus.AccessDenied, Rule: "AMB-13", Why: err.Error()}
@@ -116,15 +119,17 @@ func (s *sockets) set(t *tcpSocket, sealed []byte, now time.Time) error {
 		return nil
 	}
 	s.mu.Lock()
-	old, there := s.outbound[t.cookie]
+	_, there := s.outbound[t.cookie]
 	switch {
 	case s.closed:
 		err = errEnds
-	case !there && len(s.outbound) >= s.max:
+	case !there && (len(s.outbound) >= s.max || s.setBy[user] >= max(1, s.max/2)):
 		err = errFull
 	default:
-		s.outbound[t.cookie] = outbound{rs, now}
-		rs = old.records
+		old := s.drop(t.cookie)
+		s.outbound[t.cookie] = outbound{rs, user, now}
+		s.setBy[user]++
+		rs = old
 	}
 	s.mu.Unlock()
 	s.ale.Release(rs)
@@ -135,11 +140,19 @@ func (s *sockets) set(t *tcpSocket, sealed []byte, now time.Time) error {
 func (s *sockets) take(cookie uint64) redirect.Records {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := s.outbound[cookie]
-	if o.records == nil {
+	return s.drop(cookie)
+}
+
+// drop is take for who holds mu.
+func (s *sockets) drop(cookie uint64) redirect.Records {
+	o, there := s.outbound[cookie]
+	if !there {
 		return nil
 	}
 	delete(s.outbound, cookie)
+	if s.setBy[o.user]--; s.setBy[o.user] == 0 {
+		delete(s.setBy, o.user)
+	}
 	return o.records
 }
 
@@ -147,11 +160,10 @@ func (s *sockets) take(cookie uint64) redirect.Records {
 // set on sockets which did not connect.
 func (s *sockets) sweep(d *diag, now time.Time) (err error) {
 	s.mu.Lock()
-	var old []outbound
+	var old []redirect.Records
 	for cookie, o := range s.outbound {
 		if now.Sub(o.since) >= outboundLife {
-			old = append(old, o)
-			delete(s.outbound, cookie)
+			old = append(old, s.drop(cookie))
 		}
 	}
 	all := make([]*accepted, 0, len(s.accepted))
@@ -159,8 +171,8 @@ func (s *sockets) sweep(d *diag, now time.Time) (err error) {
 		all = append(all, a)
 	}
 	s.mu.Unlock()
-	for _, o := range old {
-		s.ale.Release(o.records)
+	for _, records := range old {
+		s.ale.Release(records)
 	}
 	for _, a := range all {
 		lives, derr := d.lives(&a.tcpSocket)
