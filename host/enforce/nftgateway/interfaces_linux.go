@@ -29,7 +29,7 @@ func (s *site) equal(other *site) bool {
 
 // look finds what has become of the interfaces.
 func (o *Options) look(before *site) (*site, error) {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("nftgateway: interfaces: %w", err)
 	}
@@ -64,6 +64,18 @@ func (o *Options) look(before *site) (*site, error) {
 	slices.Sort(s.numbers)
 	slices.Sort(s.freeNumbers)
 	return s, nil
+}
+
+// whole is what a list of the kernel's says that nothing changed of while it was read. Where that
+// goes on changing it is an error.
+func whole[T any](list func() (T, error)) (all T, err error) {
+	const most = 50
+	for range most {
+		if all, err = list(); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	return all, err
 }
 
 const maxNested = 8 // A bridge in a VRF, and what somebody may make of that.

@@ -203,3 +203,36 @@ func TestPortOfABridgeWaitsForTheRules(t *testing.T) {
 }
 
 const waitTime, pollTime = time.Minute, time.Millisecond
+
+// Lists of the kernel's that change while they are read are read again: where interfaces come and
+// go all the time nothing is told for that, and rules that somebody takes away are put back.
+func TestInterfacesThatComeAndGoAreNoFailure(t *testing.T) {
+	router(t, func(n *network) {
+		pair := func(name string) netlink.Link {
+			l := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-peer"}
+			require.NoError(t, netlink.LinkAdd(l))
+			return l
+		}
+		for i := range 250 {
+			pair(fmt.Sprint("eth", i))
+		}
+		told := make(chan string, 1000)
+		g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: permitAll(), Transparent: true, Logf: func(format string, args ...any) { told <- fmt.Sprintf(format, args...) }})
+		require.NoError(t, err)
+		for range 150 {
+			require.NoError(t, netlink.LinkDel(pair("container")))
+		}
+		require.Empty(t, told)
+		c, err := nftables.New()
+		require.NoError(t, err)
+		c.FlushRuleset()
+		require.NoError(t, c.Flush())
+		inForce := func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.inForce() }
+		for begin := time.Now(); !inForce(); require.Less(t, time.Since(begin), waitTime) {
+			require.NoError(t, netlink.LinkDel(pair("container")))
+		}
+		require.NoError(t, g.Close())
+		require.Len(t, told, 1)
+		require.Contains(t, <-told, "somebody took rules")
+	})
+}

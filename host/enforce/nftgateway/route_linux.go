@@ -117,7 +117,7 @@ func (o *Options) rulesBefore(names []string) (string, error) {
 // rulesOf are the rules for routes of a family, with what they do in Type, which the library
 // leaves out. When they change meanwhile that is zero, and they are looked at again.
 func rulesOf(family int) ([]netlink.Rule, error) {
-	rules, err := netlink.RuleList(family)
+	rules, err := whole(func() ([]netlink.Rule, error) { return netlink.RuleList(family) })
 	if err != nil && !absent(family, err) {
 		return nil, fmt.Errorf("nftgateway: rules for routes: %w", err)
 	}
@@ -135,7 +135,9 @@ func rulesOf(family int) ([]netlink.Rule, error) {
 // addressed are the networks whose addresses are this system's, or nobody's: no packet that goes
 // further is from one of them, or to it.
 func addressed(family int) ([]netip.Prefix, error) {
-	routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	routes, err := whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil && !absent(family, err) {
 		return nil, fmt.Errorf("nftgateway: addresses: %w", err)
 	}
@@ -219,7 +221,9 @@ func removeRoutes(mark uint32) error {
 		if !errors.Is(err, unix.ENOENT) && !unknownTo(err) {
 			errs = append(errs, fmt.Errorf("nftgateway: rule of marked packets: %w", err))
 		}
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: int(mark), Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		routes, err := whole(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(family, &netlink.Route{Table: int(mark), Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		})
 		if err != nil && !unknownTo(err) {
 			errs = append(errs, fmt.Errorf("nftgateway: route of marked packets: %w", err))
 		}

@@ -126,19 +126,26 @@ func (g *Gateway) follow() bool {
 		return true
 	}
 	now, err := g.opts.look(g.site)
-	if err == nil {
-		err = g.followRoutes(now.names)
+	if err != nil {
+		now = g.site // What is known of it; the rules have to be there all the same.
 	}
-	if err == nil && now.equal(g.site) && g.inForce() {
-		return true
-	}
-	if err == nil {
-		err = install(&g.opts, g.ports, now)
+	err = errors.Join(err, g.followRoutes(now.names))
+	if !now.equal(g.site) || !g.inForce() {
+		failed := install(&g.opts, g.ports, now)
+		if failed == nil {
+			g.tellChange(now)
+			g.site = now
+		}
+		err = errors.Join(err, failed)
 	}
 	if err != nil {
 		g.opts.Logf("nftgateway: what comes in may not be decided any more: %v", err)
-		return false
 	}
+	return err == nil
+}
+
+// tellChange says why the rules were made anew.
+func (g *Gateway) tellChange(now *site) {
 	switch {
 	case now.equal(g.site):
 		g.opts.Logf("nftgateway: somebody took rules of the table %s away, or put others there: they are there again, and what was connected meanwhile is reset", g.opts.tableName())
@@ -148,8 +155,6 @@ func (g *Gateway) follow() bool {
 			g.opts.Logf("%v; until then nothing goes on from there", err)
 		}
 	}
-	g.site = now
-	return true
 }
 
 func (g *Gateway) inForce() bool {
