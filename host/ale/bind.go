@@ -73,7 +73,7 @@ func (e *Enforcer) bindRedirect(ctx context.Context, in fwps.Incoming, here bool
 	ev := RedirectEvent{Layer: in.Layer, Original: in.Local, Target: r.Local, Filter: r.ModifierFilterID, Callout: r.ModifierCallout,
 		ProcessID: in.ProcessID, AppID: in.AppID}
 	if !r.Local.IsValid() || !sameFamily(r.Local.Addr(), in.Local.Addr()) {
-		ev.Rule, ev.Why = "CR-07", "the address family may not change"
+		ev.Rule, ev.Why = "CR-07", otherFamily(r.Local.Addr(), in.Local.Addr())
 		e.tell(ev)
 		return in.Local, nil
 	}

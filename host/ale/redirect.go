@@ -211,13 +211,21 @@ func invalid(in *fwps.Incoming, r *fwps.ConnectRequest, local bool) (rule, why s
 	case !r.Remote.IsValid() || r.Remote.Port() == 0 && in.Remote.Port() != 0:
 		return "CR-10", "the new destination has no address or no port"
 	case !sameFamily(r.Remote.Addr(), in.Remote.Addr()):
-		return "CR-07", "the address family may not change"
+		return "CR-07", otherFamily(r.Remote.Addr(), in.Remote.Addr())
 	case local && r.LocalRedirectTargetPID == 0:
 		return "CR-01", "a redirect to this host needs localRedirectTargetPID"
 	case local && r.LocalRedirectHandle == 0:
 		return "CR-03", "a redirect to this host needs localRedirectHandle"
 	}
 	return "", ""
+}
+
+// otherFamily says what is wrong with an address in the place of another.
+func otherFamily(a, was netip.Addr) string {
+	if a.Is4() && was.Is4In6() {
+		return "the address family may not change: of this dual-stack socket an IPv4 address is written ::ffff:a.b.c.d"
+	}
+	return "the address family may not change"
 }
 
 // sameFamily counts v4-mapped as a family of its own (AMB-25).

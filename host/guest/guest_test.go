@@ -139,6 +139,29 @@ func TestAnswers(t *testing.T) {
 	assert.Zero(t, m.Stats().Replaced)
 }
 
+// TestAnIPv4AnswerToADualStackSocketIsWrittenAsItHasThem (ALE-LAY-16): of a bind too,
+// and of nothing else.
+func TestAnIPv4AnswerToADualStackSocketIsWrittenAsItHasThem(t *testing.T) {
+	m := load(t, "good", guest.ModuleOptions{Slots: 1})
+	for _, c := range []struct {
+		layer         fwpm.LayerID
+		remote, local string
+		want          string
+	}{
+		{fwpm.LayerALEConnectRedirectV4, "192.0.2.7:3", "0.0.0.0:0", "127.0.0.1:8080"},
+		{fwpm.LayerALEConnectRedirectV6, "[::ffff:192.0.2.7]:3", "[::]:0", "[::ffff:127.0.0.1]:8080"},
+		{fwpm.LayerALEConnectRedirectV6, "[2001:db8::7]:3", "[::ffff:192.0.2.1]:0", "127.0.0.1:8080"},
+		{fwpm.LayerALEBindRedirectV6, "[2001:db8::7]:3", "[::ffff:192.0.2.1]:0", "[::ffff:127.0.0.1]:8080"},
+		{fwpm.LayerALEBindRedirectV6, "[::ffff:192.0.2.7]:3", "[::]:0", "127.0.0.1:8080"},
+	} {
+		q := call(3)
+		q.In.Layer, q.In.Remote, q.In.Local = c.layer, netip.MustParseAddrPort(c.remote), netip.MustParseAddrPort(c.local)
+		v, err := ask(m, q)
+		require.NoError(t, err)
+		assert.Equal(t, c.want, v.To.String(), "%v %s %s", c.layer, c.remote, c.local)
+	}
+}
+
 // TestLargest emits the longest record and context, and asks about the proxy's
 // connection, which carries both, for a program with the longest path.
 func TestLargest(t *testing.T) {

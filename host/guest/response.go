@@ -124,7 +124,7 @@ func decodeRedirect(b *[abi.BlockSize]byte, packed uint64, c *fwps.Call, v *fwps
 	if err != nil {
 		return err
 	}
-	v.To = netip.AddrPortFrom(to, le.Uint16(r[abi.RespPort:]))
+	v.To = netip.AddrPortFrom(asOf(c.In, to), le.Uint16(r[abi.RespPort:]))
 	v.Redirect, v.NoHandle, v.TargetPID = true, flags&abi.FlagNoRecord != 0, le.Uint32(r[abi.RespTargetPID:])
 	v.Record, v.Context = v.Record[:0], v.Context[:0]
 	if n := le.Uint32(r[abi.RespRecordLen:]); n > 0 {
@@ -160,6 +160,19 @@ func address(r *[abi.ResponseHeader]byte) (netip.Addr, error) {
 		return netip.AddrFrom16(*a), nil
 	}
 	return netip.Addr{}, fmt.Errorf("the new address has IP version %d", r[abi.RespIPVersion])
+}
+
+// asOf gives an IPv4 address the form of what it replaces, which is v4-mapped where
+// the socket is a dual-stack one (ALE-LAY-16).
+func asOf(in *fwps.Incoming, to netip.Addr) netip.Addr {
+	was := in.Remote
+	if in.Layer.IsBindRedirect() {
+		was = in.Local
+	}
+	if to.Is4() && was.Addr().Is4In6() {
+		return netip.AddrFrom16(to.As16())
+	}
+	return to
 }
 
 // inside reports whether bytes, of which there may be so many, are in the block's

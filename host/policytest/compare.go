@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,7 +37,7 @@ func (w *World) compare(s *Step, o *Outcome) []Difference {
 		case "sound":
 			d.Got = o.sound
 		case "destination":
-			if d.Got = w.destination(o); o.Destination.IsValid() && w.wanted(want) == o.Destination.String() {
+			if d.Got = w.destination(o); o.Destination.IsValid() && w.meant(want, o.Destination) {
 				continue
 			}
 		case "context":
@@ -58,13 +59,17 @@ func (w *World) compare(s *Step, o *Outcome) []Difference {
 	return out
 }
 
-// wanted is the address of a destination that is wanted.
-func (w *World) wanted(want *Want) string {
+// meant reports whether a destination that is wanted is this one: a proxy is met by a
+// dual-stack socket at ::ffff:a.b.c.d too.
+func (w *World) meant(want *Want, to netip.AddrPort) bool {
 	if id, ok := strings.CutPrefix(want.Text, "proxy:"); ok {
-		return w.Proxies[id].String()
+		return w.Proxies[id] == unmapped(to)
 	}
-	return want.Text
+	return want.Text == to.String()
 }
+
+// unmapped is the address without its v4-mapped form.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // destination is where it goes in the words of cases: the address of a proxy that the
 // policy has is the system's choice, and another one when the policy changes.
@@ -73,7 +78,7 @@ func (w *World) destination(o *Outcome) string {
 		return None
 	}
 	for _, id := range slices.Sorted(maps.Keys(w.Proxies)) {
-		if w.Proxies[id] == o.Destination {
+		if w.Proxies[id] == unmapped(o.Destination) {
 			return "proxy:" + id
 		}
 	}

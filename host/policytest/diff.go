@@ -203,7 +203,7 @@ func (c *Comparison) agree(a, b *Outcome) bool {
 // chooses where proxies listen. An IPv4 address that an IPv6 socket was given is
 // what AUTH_CONNECT calls it, and so what a recording has.
 func (w *World) place(a netip.AddrPort) string {
-	a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	a = unmapped(a)
 	for id, p := range w.Proxies {
 		if p == a {
 			return "proxy:" + id
