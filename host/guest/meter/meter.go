@@ -12,7 +12,8 @@
 // editor.go): what may run between two payments is found by cost.go and graph.go,
 // and proved by the tests. The others write code so that it is compiled better:
 // jumps of Go guests (thread.go), accesses to members of structures (offset.go)
-// and to static data (address.go), and conditional branches (branch.go).
+// and to static data (address.go), and conditional branches (branch.go). Data segments
+// are joined (data.go).
 package meter
 
 // Names that the rewritten module exports. A module that exports one with this
@@ -28,7 +29,7 @@ const (
 const Refill = Prefix + "refill"
 
 // Version changes with what Rewrite makes of a module.
-const Version = 15
+const Version = 16
 
 const (
 	// SliceFuel is how many units of fuel one slice of the budget holds: the

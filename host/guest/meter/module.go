@@ -10,6 +10,7 @@ const header = "\x00asm\x01\x00\x00\x00"
 const (
 	secCustom, secType, secImport, secFunc, secTable, secMemory  = 0, 1, 2, 3, 4, 5
 	secGlobal, secExport, secStart, secElement, secCode, secData = 6, 7, 8, 9, 10, 11
+	secDataCount                                                 = 12
 )
 
 // order is the place of each section in a module.
@@ -50,6 +51,7 @@ type module struct {
 	memory    bool
 	pages     uint64            // that the memory has from the start
 	ownMemory bool              // it is not imported
+	dataCount bool              // code can name data segments
 	exported  []uint32          // functions
 	functions map[string]uint32 // that are exported, by name
 	refs      []uint32          // functions that a table can hold

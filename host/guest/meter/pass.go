@@ -80,6 +80,8 @@ func (m *module) write(passes ...pass) []byte {
 		case s.id == secMemory && m.ownMemory && m.pages <= MaxMemoryPages:
 			out = vec(append(out, secMemory), memories(&r))
 			todo = todo[1:]
+		case s.id == secData:
+			out = vec(append(out, secData), m.segments(r))
 		case len(todo) > 0 && s.id == todo[0]:
 			emit(s.id, r.u32(), r.rest())
 		default:

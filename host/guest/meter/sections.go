@@ -1,6 +1,7 @@
 package meter
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -46,7 +47,9 @@ func (m *module) read(s section) {
 	case secStart:
 		m.has(&r, "function", r.u32(), len(m.funcs))
 	case secData:
-		each(&r, m.readData)
+		each(&r, func(r *reader) { m.readData(r) })
+	case secDataCount:
+		m.dataCount = true
 	}
 }
 
@@ -191,7 +194,8 @@ func (m *module) readElement(r *reader) {
 	}
 }
 
-func (m *module) readData(r *reader) {
+func (m *module) readData(r *reader) (s segment) {
+	from := r.off
 	f := r.u32()
 	if f > 2 {
 		r.fail("data segment with flags %d is not supported", f)
@@ -200,12 +204,16 @@ func (m *module) readData(r *reader) {
 		r.u32()
 	}
 	if f != 1 {
-		m.constant(r)
+		var at uint32
+		at, s.fixed = m.constant(r)
+		s.at = uint64(at)
 		if !m.memory {
 			r.fail("module has no memory")
 		}
 	}
-	r.take(r.u32())
+	s.head = r.b[from:r.off]
+	s.data = slices.Clip(r.take(r.u32()))
+	return s
 }
 
 // maxLocals leaves room for the locals that passes add (wazero allows 50000).
@@ -224,17 +232,19 @@ func readLocals(r *reader) (groups uint32, n uint64) {
 	return groups, n
 }
 
-// constant reads a constant expression.
-func (m *module) constant(r *reader) {
-	for {
-		switch i := r.instr(nil); i.op {
+// constant reads a constant expression, whose value is fixed if it is a number.
+func (m *module) constant(r *reader) (value uint32, fixed bool) {
+	for n := 0; ; n++ {
+		i := r.instr(nil)
+		switch i.op {
 		case opEnd:
-			return
+			return value, fixed
 		case opRefFunc:
 			m.refs = append(m.refs, i.n)
 		case opGlobalGet:
 			m.has(r, "global", i.n, int(m.globals))
 		}
+		value, fixed = i.n, n == 0 && i.op == opI32Const
 	}
 }
 
