@@ -41,11 +41,12 @@ func readModule(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	var b bytes.Buffer
+	room := bytes.MinRead
 	const most = guest.MaxModuleSize + 1 // One byte more, so that the loader sees that it is too long.
 	if s, err := f.Stat(); err == nil {
-		b.Grow(int(min(s.Size(), most)) + bytes.MinRead) // Read at once.
+		room += int(min(s.Size(), most)) // Read at once.
 	}
+	b := bytes.NewBuffer(make([]byte, 0, room))
 	_, err = b.ReadFrom(io.LimitReader(f, most))
 	return b.Bytes(), err
 }
