@@ -105,14 +105,18 @@ func (cs *codes) measure(ctx context.Context, dir string, c policyfile.Callout, 
 	case bytes.Contains(wasm, []byte(goModule)):
 		folder = filepath.Dir(policyfile.Under(dir, c.Wasm))
 	}
-	if folder == "" || !isProgram(ctx, folder) {
-		o.Cover = true
-		return wasm, nil, nil
-	}
 	b, known := cs.built[folder]
 	if !known {
+		var files []string
+		if folder != "" {
+			files = programFiles(ctx, folder)
+		}
+		if len(files) == 0 {
+			o.Cover = true
+			return wasm, nil, nil
+		}
 		var err error
-		if b.wasm, b.source, err = goCounted(ctx, folder); err != nil {
+		if b.wasm, b.source, err = goCounted(ctx, folder, files); err != nil {
 			return nil, nil, err
 		}
 		if cs.built != nil {

@@ -30,15 +30,15 @@ type goBuild struct {
 	source *countedCode
 }
 
-// goCounted builds a Go package with counters.
-func goCounted(ctx context.Context, folder string) ([]byte, *countedCode, error) {
+// goCounted builds a Go package of these files with counters.
+func goCounted(ctx context.Context, folder string, files []string) ([]byte, *countedCode, error) {
 	tmp, err := project.TempDir("calloutd-cover-")
 	if err != nil {
 		return nil, nil, err
 	}
 	defer os.RemoveAll(tmp)
 	s := new(countedCode)
-	overlay, err := s.instrument(ctx, folder, tmp)
+	overlay, err := s.instrument(ctx, folder, files, tmp)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -46,10 +46,14 @@ func goCounted(ctx context.Context, folder string) ([]byte, *countedCode, error)
 	return wasm, s, err
 }
 
-// isProgram reports whether a folder has a Go command that can be a callout.
-func isProgram(ctx context.Context, folder string) bool {
-	out, err := goTool(ctx, folder, "list", "-f", "{{.Name}}")
-	return err == nil && strings.TrimSpace(string(out)) == "main"
+// programFiles are the Go files of a folder with a Go command that can be a callout, none
+// of another.
+func programFiles(ctx context.Context, folder string) []string {
+	out, err := goTool(ctx, folder, "list", "-f", `{{if eq .Name "main"}}{{join .GoFiles "\n"}}{{end}}`)
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(out))
 }
 
 // goTool runs the go command for callouts.
@@ -67,18 +71,14 @@ func goTool(ctx context.Context, folder string, args ...string) ([]byte, error) 
 
 // instrument writes the files of a package with counters and one that says where
 // they are, and returns the overlay that puts them in the places of the others.
-func (s *countedCode) instrument(ctx context.Context, folder, tmp string) (overlay string, err error) {
+func (s *countedCode) instrument(ctx context.Context, folder string, files []string, tmp string) (overlay string, err error) {
 	folder, err = filepath.Abs(folder)
-	if err != nil {
-		return "", err
-	}
-	list, err := goTool(ctx, folder, "list", "-f", `{{join .GoFiles "\n"}}`)
 	if err != nil {
 		return "", err
 	}
 	replace := map[string]string{}
 	where := "package main\n\nimport \"unsafe\"\n"
-	for n, file := range strings.Fields(string(list)) {
+	for n, file := range files {
 		name, out := fmt.Sprint("calloutdCover", n), filepath.Join(tmp, fmt.Sprint(n, ".go"))
 		if _, err := goTool(ctx, folder, "tool", "cover", "-mode=set", "-var="+name, "-o", out, file); err != nil {
 			return "", err
