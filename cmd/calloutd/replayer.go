@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -87,7 +88,7 @@ func (p *replayer) entry(e *flight.Entry, h flight.Header) error {
 	key := fmt.Sprint(parts, e.Outcome.Action, e.Outcome.Filter, e.Outcome.Callout, is.Action, is.Filter, is.Callout)
 	g := p.groups[key]
 	if g == nil {
-		g = &replayed{connection: policytest.Describe(&in), was: decision(e.Outcome), is: decision(is), parts: parts}
+		g = &replayed{connection: policytest.Describe(&in), was: apart(e.Outcome, is, parts), is: apart(is, e.Outcome, parts), parts: parts}
 		r := p.asked.Record()
 		if _, err := p.asked.Replay(ctx, r, e); err != nil {
 			return err
@@ -97,6 +98,41 @@ func (p *replayer) entry(e *flight.Entry, h flight.Header) error {
 	}
 	g.count++
 	return nil
+}
+
+// apart is an outcome in a line, with what differs from another one.
+func apart(d, other *flight.Outcome, parts []string) string {
+	s := decision(d)
+	for _, part := range parts {
+		switch {
+		case part == "destination" && d.Action != policytest.Redirect:
+			s += ", to " + cmp.Or(d.Destination, policytest.None)
+		case part == "layer":
+			s += ", at " + cmp.Or(d.Layer, policytest.None)
+		case part == "context":
+			s += ", context " + unlike(d.Context, other.Context)
+		case part == "record":
+			s += ", record " + unlike(d.Record, other.Record)
+		}
+	}
+	return policytrace.Clean(s)
+}
+
+// unlike is what bytes have where others are not like them.
+func unlike(b, other []byte) string {
+	if len(b) == 0 {
+		return policytest.None
+	}
+	const shown = 32
+	at := 0
+	for at < min(len(b), len(other)) && b[at] == other[at] {
+		at++
+	}
+	s := "of " + counted(len(b), "byte")
+	if at < len(b) {
+		s += fmt.Sprintf(", %q at %d", b[at:min(at+shown, len(b))], at)
+	}
+	return s
 }
 
 // differing names what of a decision is not as it was. Of what others decided only
