@@ -4,6 +4,8 @@ package nftgateway
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -83,13 +85,7 @@ func TestQuietFlowsTakeNoMemory(t *testing.T) {
 // A host that begins flows without end does not keep others from beginning one.
 func TestAHostLeavesFlowsOfDatagramsForOthers(t *testing.T) {
 	router(t, func(n *network) {
-		n.at(n.inside, func() {
-			addr, err := netlink.ParseAddr("198.18.0.3/24")
-			require.NoError(t, err)
-			peer, err := netlink.LinkByName("in-peer")
-			require.NoError(t, err)
-			require.NoError(t, netlink.AddrAdd(peer, addr))
-		})
+		n.secondHost()
 		one := n.echo(n.outside, "198.18.1.2:0", "one")
 		const flows = 20
 		g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: permitAll(), Transparent: true, MaxDatagramFlows: flows, Logf: t.Logf})
@@ -101,5 +97,60 @@ func TestAHostLeavesFlowsOfDatagramsForOthers(t *testing.T) {
 		enforcetest.IsRead(t, g.udp[0].conn)
 		require.Equal(t, "one heard hello from 198.18.1.1", n.ask(n.client("198.18.0.3:0"), one, "hello"))
 		require.NotZero(t, g.Datagrams().Lost[enforce.LostForFlows])
+	})
+}
+
+// A host that holds connections open, and never reads, does not keep others from connecting.
+func TestAHostLeavesConnectionsForOthers(t *testing.T) {
+	router(t, func(n *network) {
+		n.secondHost()
+		origin := n.serve("origin")
+		from := func(host string) (c net.Conn, err error) {
+			n.at(n.inside, func() {
+				d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(host)}}
+				c, err = d.Dial("tcp4", origin)
+			})
+			return c, err
+		}
+		const connections = 20
+		for _, transparent := range []bool{false, true} {
+			told := make(chan string, 1000)
+			g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: permitAll(), Transparent: transparent, MaxConnections: connections,
+				Logf: func(format string, args ...any) { told <- fmt.Sprintf(format, args...) }})
+			require.NoError(t, err)
+			var held []net.Conn
+			carried := 0
+			for range 3 * connections {
+				c, err := from("198.18.0.2")
+				if err == nil {
+					held = append(held, c)
+					if _, err = io.ReadFull(c, make([]byte, len("origin"))); err == nil {
+						carried++
+					}
+				}
+			}
+			require.Equal(t, connections/2, carried)
+			require.Equal(t, "nftgateway: a connection from 198.18.0.2 is reset: there are as many as may be (20), or as many of that host as are left for others", <-told)
+			got, err := get(from("198.18.0.3"))
+			require.NoError(t, err)
+			require.Equal(t, "origin", got)
+			for _, c := range held {
+				require.NoError(t, c.Close())
+			}
+			require.Eventually(t, func() bool { got, _ := get(from("198.18.0.2")); return got == "origin" }, waitTime, pollTime)
+			require.NoError(t, g.Close())
+			require.Zero(t, g.connections.Taken())
+		}
+	})
+}
+
+// secondHost is another one inside, 198.18.0.3.
+func (n *network) secondHost() {
+	n.at(n.inside, func() {
+		addr, err := netlink.ParseAddr("198.18.0.3/24")
+		require.NoError(n.t, err)
+		peer, err := netlink.LinkByName("in-peer")
+		require.NoError(n.t, err)
+		require.NoError(n.t, netlink.AddrAdd(peer, addr))
 	})
 }

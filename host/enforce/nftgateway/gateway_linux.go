@@ -1,6 +1,7 @@
 package nftgateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -25,16 +26,17 @@ import (
 
 // A Gateway decides connections until it is closed.
 type Gateway struct {
-	opts    Options
-	carrier carry.Carrier
-	lock    io.Closer // held as long as this gateway runs
-	listen  []*net.TCPListener
-	udp     []*datagrams
-	budget  *carry.Budget
-	log     *loglimit.Log // what those who send here can cause
-	refused *unreachable.Teller
-	undo    []func() error // takes back what is changed in the kernel, from its end
-	ports   ports
+	opts        Options
+	carrier     carry.Carrier
+	lock        io.Closer // held as long as this gateway runs
+	listen      []*net.TCPListener
+	udp         []*datagrams
+	budget      *carry.Budget
+	connections *carry.Shares
+	log         *loglimit.Log // what those who send here can cause
+	refused     *unreachable.Teller
+	undo        []func() error // takes back what is changed in the kernel, from its end
+	ports       ports
 
 	mu     sync.Mutex
 	site   *site  // that the rules are for
@@ -63,8 +65,14 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 	if err := opts.comeIn(); err != nil {
 		return nil, err
 	}
+	var descriptors unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &descriptors); err != nil {
+		return nil, fmt.Errorf("nftgateway: getrlimit RLIMIT_NOFILE: %w", err)
+	}
+	opts.MaxConnections = cmp.Or(opts.MaxConnections, int64(descriptors.Cur/4))
+	opts.MaxDatagramFlows = cmp.Or(opts.MaxDatagramFlows, int64(min(descriptors.Cur/8, carry.DefaultFlows)))
 	ctx, cancel := context.WithCancel(ctx)
-	g := &Gateway{opts: opts, log: loglimit.New(opts.Logf), cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff},
+	g := &Gateway{opts: opts, connections: carry.NewShares(opts.MaxConnections), log: loglimit.New(opts.Logf), cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff},
 		budget: carry.NewBudget(opts.MaxDatagramBytes, opts.MaxDatagramFlows, func(format string, args ...any) { opts.Logf("nftgateway: "+format, args...) })}
 	if g.lock, err = alone(&opts); err != nil {
 		cancel()
@@ -174,7 +182,16 @@ func transparent(network, _ string, c syscall.RawConn) error {
 func (g *Gateway) accept(ctx context.Context, l *net.TCPListener) {
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
 	carry.Accept(ctx, l, func(err error) { g.log.Printf("nftgateway: %v", err) }, func(c *net.TCPConn) {
-		g.wg.Go(func() { g.answer(ctx, c, port) })
+		host := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		if !g.connections.Take(host) {
+			g.log.Printf("nftgateway: a connection from %s is reset: there are as many as may be (%d), or as many of that host as are left for others", host, g.opts.MaxConnections)
+			carry.Reset(c)
+			return
+		}
+		g.wg.Go(func() {
+			defer g.connections.Leave(host)
+			g.answer(ctx, c, port)
+		})
 	})
 }
 

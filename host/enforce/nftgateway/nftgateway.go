@@ -45,8 +45,12 @@ type Options struct {
 	// to be decided or for a proxy; more get lost, but for 2 KiB each way of each flow. Optional: 64 MiB.
 	MaxDatagramBytes int64
 	// MaxDatagramFlows is how many flows of datagrams there may be at once. One host (of IPv6, a
-	// network of 64 bits) has no more than are left for others. Optional: 32,768.
+	// network of 64 bits) has no more than are left for others. Optional: 32,768, or an eighth of the
+	// descriptors that the process may have (RLIMIT_NOFILE) if that is less: a flow takes two or three.
 	MaxDatagramFlows int64
+	// MaxConnections is how many connections of TCP there may be at once, of one host likewise; more
+	// are reset. Optional: a quarter of the descriptors: one takes two, and six while an end does not read.
+	MaxConnections int64
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connection that was refused. Optional.

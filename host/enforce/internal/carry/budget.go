@@ -27,13 +27,10 @@ const (
 // each way of each flow. Who floods more loses them, as with a network, and does not end
 // the process that decides.
 type Budget struct {
-	most, mostFlows int64 // bytes, and flows
-	logf            func(format string, args ...any)
-	bytes           atomic.Int64
-
-	mu    sync.Mutex
-	flows int64
-	each  map[netip.Addr]int64 // host: its flows
+	most  int64 // bytes
+	logf  func(format string, args ...any)
+	bytes atomic.Int64
+	flows *Shares
 
 	lost [len(losses)]struct {
 		atomic.Uint64
@@ -44,7 +41,7 @@ type Budget struct {
 // NewBudget returns a budget of so many bytes and flows, zero for DefaultBytes and DefaultFlows.
 // logf hears that datagrams get lost, and for each reason how many, once a second.
 func NewBudget(bytes, flows int64, logf func(format string, args ...any)) *Budget {
-	return &Budget{most: cmp.Or(bytes, DefaultBytes), mostFlows: cmp.Or(flows, DefaultFlows), logf: logf, each: map[netip.Addr]int64{}}
+	return &Budget{most: cmp.Or(bytes, DefaultBytes), logf: logf, flows: NewShares(cmp.Or(flows, DefaultFlows))}
 }
 
 // A loss is why a datagram got lost.
@@ -71,9 +68,7 @@ func (b *Budget) lose(why loss) {
 
 // Stats are the figures of this moment.
 func (b *Budget) Stats() enforce.DatagramStats {
-	b.mu.Lock()
-	s := enforce.DatagramStats{Flows: b.flows, Bytes: b.bytes.Load(), MaxBytes: b.most, Lost: map[string]uint64{}}
-	b.mu.Unlock()
+	s := enforce.DatagramStats{Flows: b.flows.Taken(), Bytes: b.bytes.Load(), MaxBytes: b.most, Lost: map[string]uint64{}}
 	for i, l := range losses {
 		s.Lost[l.name] = b.lost[i].Load()
 	}
@@ -88,39 +83,13 @@ type Flow struct {
 	queue  chan *datagram
 }
 
-// Flow returns a new one of a host, nil if there are too many: then a datagram is lost. A host has
-// no more than are left for others, so that one which takes all that it can leaves as many. The
-// zero address is of no host.
+// Flow returns a new one of a host, nil if there are too many, as with Shares: then a datagram is lost.
 func (b *Budget) Flow(host netip.Addr) *Flow {
-	if host.Is6() { // A host has a network of addresses there.
-		host = netip.PrefixFrom(host.WithZone(""), 64).Masked().Addr()
-	}
-	if !b.take(host) {
+	if !b.flows.Take(host) {
 		b.lose(tooManyFlows)
 		return nil
 	}
 	return &Flow{of: b, host: host, queue: make(chan *datagram, flowQueue)}
-}
-
-func (b *Budget) take(host netip.Addr) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	left := b.mostFlows - b.flows
-	if left <= 0 || host.IsValid() && b.each[host] >= left {
-		return false
-	}
-	b.flows++
-	b.each[host]++
-	return true
-}
-
-func (b *Budget) leave(host netip.Addr) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.flows--
-	if b.each[host]--; b.each[host] == 0 {
-		delete(b.each, host)
-	}
 }
 
 // End ends a flow that nothing is put to and that nobody carries any more.
@@ -130,7 +99,7 @@ func (f *Flow) End() {
 		case d := <-f.queue:
 			f.free(d)
 		default:
-			f.of.leave(f.host)
+			f.of.flows.Leave(f.host)
 			return
 		}
 	}
