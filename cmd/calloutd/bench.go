@@ -77,7 +77,11 @@ func (o *benchOptions) bench(cmd *cobra.Command, policy string) error {
 	if err != nil {
 		return err
 	}
-	p, err := new(beside).describe(cmd.Context(), policy, policyrun.Description{Options: newTracer(io.Discard, false, false).options(), Measures: true})
+	var p *policyrun.Policy
+	err = untilEnded(cmd.Context(), func(ctx context.Context) (err error) {
+		p, err = new(beside).describe(ctx, policy, policyrun.Description{Options: newTracer(io.Discard, false, false).options(), Measures: true})
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func (b *books) putInForce(ctx context.Context, path string, t *tracer) (_ *poli
 			endBooks()
 		}
 	}()
-	if err := r.Load(ctx, path); err != nil {
+	if err := untilEnded(ctx, func(ctx context.Context) error { return r.Load(ctx, path) }); err != nil {
 		return nil, nil, err
 	}
 	endTape, err := b.tape.begin(r.Policy(), t)

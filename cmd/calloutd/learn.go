@@ -14,6 +14,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/flight"
 	"github.com/calloutd/calloutd/host/policydraft"
+	"github.com/calloutd/calloutd/host/policyrun"
 	"github.com/calloutd/calloutd/host/policytest"
 	"github.com/calloutd/calloutd/host/policytrace"
 	"github.com/calloutd/calloutd/sdk/project"
@@ -215,7 +216,11 @@ func alone(cmd *cobra.Command, file string) (unlock func(), err error) {
 
 // blockedBy are those that a policy blocks.
 func blockedBy(ctx context.Context, policy string, seen []*flight.Entry) (out []*flight.Entry, err error) {
-	p, err := describe(ctx, policy, newTracer(io.Discard, false, false))
+	var p *policyrun.Policy
+	err = untilEnded(ctx, func(ctx context.Context) (err error) {
+		p, err = describe(ctx, policy, newTracer(io.Discard, false, false))
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,9 @@ func main() {
 	root.SetOut(out)
 	cmd, err := root.ExecuteContextC(context.Background())
 	err = wrongArguments(cmd, err)
+	if e, ok := errors.AsType[endedBy](err); ok {
+		err = endOf(e.Signal)
+	}
 	var code exitCode
 	if lost := out.failure(); lost != nil && (err == nil || errors.As(err, &code)) {
 		err = lost // A report that nobody can read says neither yes nor no.

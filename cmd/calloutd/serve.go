@@ -142,8 +142,15 @@ func (o *serveOptions) serve(ctx context.Context, out io.Writer) (err error) {
 	}
 	d := &daemon{o: o, t: t, log: log, state: "starting", started: time.Now(), failed: make(chan error, 1), files: hashes{}}
 	d.ctx, d.cancel = context.WithCancel(ctx)
-	if err := d.start(passed); err != nil {
+	err = untilEnded(d.ctx, func(ctx context.Context) error {
+		defer context.AfterFunc(ctx, d.cancel)()
+		return d.start(passed)
+	})
+	if err != nil {
 		d.cancel()
+		if e, ok := errors.AsType[endedBy](err); ok {
+			log.Info("ended before it was ready", "signal", e.Signal)
+		}
 		for _, l := range passed {
 			l.Close()
 		}

@@ -97,7 +97,7 @@ type soakResult struct {
 }
 
 func (o *benchOptions) runSoak(cmd *cobra.Command, policy string, p *policyrun.Policy, x *mix, l length) error {
-	interrupt, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
+	interrupt, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	s := &soak{p: p, x: x, length: l, began: time.Now(), reload: make(chan struct{}, 1), failed: make(chan error, 1),
 		bar: newProgress(cmd.ErrOrStderr(), l.whole(), "decisions"), ended: interrupt.Done()}
