@@ -36,9 +36,21 @@ func TestMachineCodeOfOthersIsNotRun(t *testing.T) {
 	require.NoError(t, os.Chmod(open, 0o777|os.ModeSticky))
 	require.NoError(t, guest.CheckCacheDir(filepath.Join(open, "cache")), "as /tmp is: what is there has owners")
 
+	require.ErrorContains(t, guest.CheckCacheDir(open), open+" can be written by others: a folder in it could be used")
+	loadIn(t, open, "good")
+	entries, err = os.ReadDir(open)
+	require.NoError(t, err)
+	require.Empty(t, entries, "nor is anything put beside what others have there")
+
 	if os.Geteuid() != 0 {
 		return // Only root gives folders away.
 	}
+	shared := filepath.Join(mine, "shared")
+	require.NoError(t, os.Mkdir(shared, 0o700))
+	require.NoError(t, os.Chmod(shared, 0o770))
+	require.NoError(t, guest.CheckCacheDir(shared), "the group is the user's own")
+	require.NoError(t, os.Chown(shared, 0, 100))
+	require.ErrorContains(t, guest.CheckCacheDir(filepath.Join(shared, "cache")), shared+" can be written by group 100")
 	theirs := filepath.Join(mine, "home")
 	require.NoError(t, os.MkdirAll(filepath.Join(theirs, ".cache"), 0o700))
 	require.NoError(t, os.Chown(theirs, 65534, 65534))

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"time"
 
@@ -68,11 +69,20 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	if o.MemoryLimitPages > meter.MaxMemoryPages {
 		return nil, fmt.Errorf("memory limit of %d pages is over %d", o.MemoryLimitPages, meter.MaxMemoryPages)
 	}
-	if o.CacheDir != "" && CheckCacheDir(o.CacheDir) != nil {
+	if o.CacheDir != "" && makeCacheDir(o.CacheDir) != nil {
 		o.CacheDir = ""
 	}
 	o.CacheDir = cacheOfVersion(o.CacheDir)
 	return newRuntime(ctx, o)
+}
+
+// makeCacheDir makes a folder for compiled modules. Somebody else may be the first to make
+// it, in a folder such as /tmp.
+func makeCacheDir(dir string) error {
+	if err := CheckCacheDir(dir); err != nil {
+		return err
+	}
+	return errors.Join(os.MkdirAll(dir, 0o700), CheckCacheDir(dir))
 }
 
 // newRuntime is NewRuntime with a cache that is for this version of wazero alone.
