@@ -76,7 +76,6 @@ type Engine struct {
 	mu       sync.Mutex // never held while foreign code runs
 	callouts map[fwpm.CalloutID]*registered
 	handles  map[redirect.Handle]string
-	handle   redirect.Handle // the newest
 	// Of Options.RedirectHandles, what nobody took yet.
 	inherited map[fwpm.CalloutID]redirect.Handle
 	sessions  map[string]*Session
@@ -100,7 +99,7 @@ func New(opts Options) *Engine {
 	e.lock = txnLock{now: opts.Now, after: opts.After, changed: make(chan struct{})}
 	e.inherited = maps.Clone(opts.RedirectHandles)
 	for _, h := range e.inherited {
-		e.handle = max(e.handle, h)
+		countFrom(h)
 	}
 	if err := e.compile(live{objects: builtin(opts.Booting)}); err != nil {
 		panic(err) // There is no filter that could be wrong.

@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/redirect"
@@ -21,11 +22,24 @@ func (e *Engine) RedirectHandleCreate(provider string, flags uint32) (redirect.H
 	return e.newHandle(provider), nil
 }
 
+// counted is the newest handle of all engines: one that opens what another one sealed must
+// not take its redirects for those of its own callouts.
+var counted atomic.Uint64
+
+// countFrom makes handles that are counted from now on other ones than h and those before
+// it. One by name is none of them (redirect.SealKey).
+func countFrom(h redirect.Handle) {
+	const byName = 1 << 63
+	for n := counted.Load(); n < uint64(h) && h < byName; n = counted.Load() {
+		counted.CompareAndSwap(n, uint64(h))
+	}
+}
+
 // newHandle makes a handle that never was. The caller holds e.mu.
 func (e *Engine) newHandle(provider string) redirect.Handle {
-	e.handle++
-	e.handles[e.handle] = provider
-	return e.handle
+	h := redirect.Handle(counted.Add(1))
+	e.handles[h] = provider
+	return h
 }
 
 // calloutHandle is the handle of a callout that registers: the one that it inherits, or

@@ -14,14 +14,31 @@ import (
 
 // An engine that takes another one's place knows the callouts' redirects.
 func TestInheritedRedirectHandles(t *testing.T) {
-	e := host.New(host.Options{RedirectHandles: map[fwpm.CalloutID]redirect.Handle{"a": 7, "b": 3}})
+	const had = 1 << 40
+	named := redirect.NewSealKey().Handle("c")
+	e := host.New(host.Options{RedirectHandles: map[fwpm.CalloutID]redirect.Handle{"a": had, "b": 3, "c": named}})
 	other, _ := register(t, e, "other", answering(permit))
-	require.EqualValues(t, 8, other, "none that was had before")
+	require.Greater(t, other, redirect.Handle(had), "none that was had before")
+	require.Less(t, other, redirect.Handle(1<<63), "none by name")
 	a, unregister := register(t, e, "a", answering(permit))
-	require.EqualValues(t, 7, a)
+	require.EqualValues(t, had, a)
 	require.NoError(t, unregister())
 	again, _ := register(t, e, "a", answering(permit))
-	require.EqualValues(t, 9, again, "RH-01")
+	require.Greater(t, again, other, "RH-01")
+}
+
+// Two engines whose records open in both, as with one Sealer: what a callout of one
+// redirected is not its own to a callout of the other.
+func TestRedirectHandlesOfTwoEngines(t *testing.T) {
+	one, two := host.New(host.Options{}), host.New(host.Options{})
+	a, _ := register(t, one, "a", answering(permit))
+	b, _ := register(t, two, "b", answering(permit))
+	require.NotEqual(t, a, b)
+	c, err := two.RedirectHandleCreate("contoso", 0)
+	require.NoError(t, err)
+	require.NotEqual(t, a, c)
+	state, _ := redirect.Records{{Handle: a}}.State(b)
+	require.Equal(t, redirect.RedirectedByOther, state)
 }
 
 // Where handles go by name a callout has its own whenever it registers.
