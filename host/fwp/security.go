@@ -2,6 +2,7 @@ package fwp
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,14 +112,18 @@ func (sd *SecurityDescriptor) String() string {
 	return b.String()
 }
 
+// beforeACEs is what stands before the first ACE: owner, group and the flags of the DACL.
+var beforeACEs = regexp.MustCompile(`^(O:([A-Z]{2}|S-[-0-9]+))?(G:([A-Z]{2}|S-[-0-9]+))?D:(P|AI|AR)*`)
+
 // ParseSecurityDescriptor reads the part of SDDL that filters use: an optional
-// owner and group, which do not count, and a DACL of plain allow and deny ACEs,
-// as in "D:(A;;CC;;;S-1-22-1-1000)".
+// owner and group and flags of the DACL, which do not count, and a DACL of plain
+// allow and deny ACEs, as in "O:SYG:SYD:(A;;CCRC;;;S-1-22-1-1000)".
 func ParseSecurityDescriptor(s string) (*SecurityDescriptor, error) {
-	_, dacl, found := strings.Cut(s, "D:")
-	if !found {
+	before := beforeACEs.FindString(s)
+	if before == "" {
 		return nil, fmt.Errorf("security descriptor %q has no DACL (D:)", s)
 	}
+	dacl := s[len(before):]
 	sd := new(SecurityDescriptor)
 	for dacl != "" {
 		if dacl[0] != '(' {
@@ -130,7 +135,7 @@ func ParseSecurityDescriptor(s string) (*SecurityDescriptor, error) {
 		}
 		a, err := parseACE(text)
 		if err != nil {
-			return nil, fmt.Errorf("security descriptor %q: %w", s, err)
+			return nil, err
 		}
 		sd.ACEs = append(sd.ACEs, a)
 		dacl = rest
@@ -141,6 +146,28 @@ func ParseSecurityDescriptor(s string) (*SecurityDescriptor, error) {
 // knownSIDs are the two-letter names of SDDL that mean something here.
 var knownSIDs = map[string]SID{"WD": SIDEveryone, "SY": "S-1-5-18", "BA": "S-1-5-32-544", "LS": "S-1-5-19", "NS": "S-1-5-20"}
 
+// rightNames are the names of rights in SDDL, each with its bit. Generic rights are
+// none: what they mean for a filter is not documented.
+var rightNames = map[string]uint32{
+	"CC": ActrlMatchFilter, "DC": 1 << 1, "LC": 1 << 2, "SW": 1 << 3, "RP": 1 << 4, "WP": 1 << 5, "DT": 1 << 6, "LO": 1 << 7, "CR": 1 << 8,
+	"SD": 1 << 16, "RC": 1 << 17, "WD": 1 << 18, "WO": 1 << 19,
+}
+
+// parseRights reads a number, or names one after the other: CCRC.
+func parseRights(s string) (mask uint32, ok bool) {
+	if n, err := strconv.ParseUint(s, 0, 32); err == nil {
+		return uint32(n), true
+	}
+	for ; len(s) >= 2; s = s[2:] {
+		bit := rightNames[s[:2]]
+		if bit == 0 {
+			return 0, false
+		}
+		mask |= bit
+	}
+	return mask, mask != 0 && s == ""
+}
+
 func parseACE(s string) (ACE, error) {
 	f := strings.Split(s, ";")
 	if len(f) != 6 {
@@ -150,12 +177,9 @@ func parseACE(s string) (ACE, error) {
 	if f[0] != "A" && f[0] != "D" {
 		return a, fmt.Errorf("ACE (%s): type %q is neither A nor D", s, f[0])
 	}
-	if f[2] == "CC" {
-		a.Mask = ActrlMatchFilter
-	} else if m, err := strconv.ParseUint(f[2], 0, 32); err == nil {
-		a.Mask = uint32(m)
-	} else {
-		return a, fmt.Errorf("ACE (%s): rights %q are neither CC nor a number", s, f[2])
+	var ok bool
+	if a.Mask, ok = parseRights(f[2]); !ok {
+		return a, fmt.Errorf("ACE (%s): rights %q are neither names such as CC nor a number", s, f[2])
 	}
 	if known, ok := knownSIDs[f[5]]; ok {
 		a.SID = known

@@ -11,11 +11,9 @@ import (
 // who is the security descriptor that lets somebody match: a user of the system
 // by name or number, a group, a SID, or what SDDL says. The zero value is nobody.
 func who(s string) fwp.Value {
-	if strings.HasPrefix(s, "D:") {
-		sd, err := fwp.ParseSecurityDescriptor(s)
-		if err != nil {
-			return fwp.Value{}
-		}
+	if sd, err := descriptor(s); err != nil {
+		return fwp.Value{}
+	} else if sd != nil {
 		return fwp.Value{Type: fwp.SecurityDescriptorType, SD: sd}
 	}
 	sid := fwp.SID(s)
@@ -28,6 +26,14 @@ func who(s string) fwp.Value {
 		return fwp.Value{}
 	}
 	return fwp.Allow(sid)
+}
+
+// descriptor reads SDDL, which no user is called as; nil is something else.
+func descriptor(s string) (*fwp.SecurityDescriptor, error) {
+	if !strings.Contains(s, ":") || strings.HasPrefix(s, "group:") {
+		return nil, nil
+	}
+	return fwp.ParseSecurityDescriptor(s)
 }
 
 func userSID(s string) fwp.SID {

@@ -4,11 +4,15 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 )
 
 // elsewhere says how to write what is right at another place or in another firewall.
 func (t valueType) elsewhere(s string) (hint, near string) {
+	if _, err := descriptor(s); t.data == fwp.SecurityDescriptorType && err != nil {
+		return " (" + err.Error() + ")", ""
+	}
 	switch {
 	case t.bits && s == "IS_LOOPBACK":
 		return "; at this layer loopback is IP_REMOTE_ADDRESS 127.0.0.0/8 and ::1", ""
