@@ -45,7 +45,8 @@ func (e *Engine) slot(id fwpm.CalloutID) *arbitrate.Slot {
 // stops nothing (SC-108) unless ale.Options.BlockAtRedirect says so. It is
 // ntstatus.DeviceBusy, and nothing has changed, while the callout holds
 // classifications or has flow contexts (CO-REG-05, AMB-44), and
-// ntstatus.FWPCalloutNotFound the second time.
+// ntstatus.FWPCalloutNotFound the second time. It does not wait for a Classify that has
+// begun: who frees what the callout uses waits for that.
 func (e *Engine) RegisterCallout(id fwpm.CalloutID, c fwps.Callout) (h redirect.Handle, unregister func() error, err error) {
 	if !hasCode(c) || id == "" { // CO-REG-01
 		return 0, nil, fmt.Errorf("callout %q has no name or no code: %w", id, ntstatus.InvalidParameter)

@@ -191,9 +191,9 @@ func (r *Runner) Drain(ctx context.Context) {
 }
 
 // Close ends the proxies, the policies and what they stand on. It waits for the
-// connections of the Dialer: whoever has them closes them before, those that an
-// http.Transport keeps idle with CloseIdleConnections, and their peers have half a minute
-// to close too (wsknet.Conn). Who waits for the Dialer, or asks it later, gets
+// connections and listeners of the Dialer: whoever has them closes them before, those that
+// an http.Transport keeps idle with CloseIdleConnections, and the peers of connections have
+// half a minute to close too (wsknet.Conn). Who waits for the Dialer, or asks it later, gets
 // net.ErrClosed. A Store of the Options stays open: whoever made it closes it, after the
 // Runner.
 func (r *Runner) Close() {

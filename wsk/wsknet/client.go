@@ -39,9 +39,9 @@ func endOf(ctx context.Context) error {
 
 // NewClient registers a client with a provider of its own and captures it: what
 // a program needs that only dials and listens. The caller owes the close, after
-// that of every connection. It waits for them: half a minute at most for those that
-// were closed and whose peer was not, see Conn.Close. Who dials meanwhile, or waits for a
-// dial, gets net.ErrClosed.
+// that of every connection and Listener. It waits for them: half a minute at most for
+// connections that were closed and whose peer was not, see Conn.Close. Who dials meanwhile,
+// or waits for a dial, gets net.ErrClosed.
 func NewClient(o wsk.Options) (client *wsk.Client, close func(), err error) {
 	registration, npi := new(wsk.Registration), wsk.ProviderNPI{}
 	if st := wsk.NewProvider(o).Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, registration); !st.Ok() {
