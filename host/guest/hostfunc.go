@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/tetratelabs/wazero"
@@ -174,13 +176,16 @@ func metricAdd(i *instance, mem api.Memory, s []uint64) uint64 {
 	switch {
 	case !inside:
 		return failed(abi.ErrPointer)
-	case len(name) == 0 || len(name) > maxMetricName || !utf8.Valid(name):
+	case len(name) == 0 || len(name) > maxMetricName || !utf8.Valid(name) || bytes.ContainsFunc(name, unprintable):
 		return failed(abi.ErrTooLarge)
 	case i.trial:
 		return 0
 	}
 	return failed(i.m.metrics.add(name, int64(s[2])))
 }
+
+// unprintable is what would move the cursor of who reads the figures.
+func unprintable(c rune) bool { return !unicode.IsPrint(c) }
 
 // remote is the address that the request is about.
 func (i *instance) remote() (netip.Addr, bool) {

@@ -104,6 +104,17 @@ func TestALogMovesNoCursor(t *testing.T) {
 	}
 }
 
+// Nor does a figure, whose name calloutd status --metrics prints as it is.
+func TestAFigureHasAPrintableName(t *testing.T) {
+	for name, want := range map[string]int64{"k y": 0, "a\nb": abi.ErrTooLarge, "\x1bcx": abi.ErrTooLarge, "\x00ab": abi.ErrTooLarge, "a\xff\xfe": abi.ErrTooLarge, "a\u0085": abi.ErrTooLarge} {
+		m, err := newRuntime(t).Load(t.Context(), "host", bytes.Replace(wasm(t, "host"), []byte("keyvalue"), []byte(name+"value"), 1), full())
+		require.NoError(t, err)
+		got, _ := tell(t, m, 9)
+		require.Equal(t, want, got, "%q", name)
+		require.NoError(t, m.Close(t.Context()))
+	}
+}
+
 // What a module logs at each connection does not fill a disk, at any level, and what is left
 // out is counted.
 func TestLogIsBounded(t *testing.T) {
