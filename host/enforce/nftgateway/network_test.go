@@ -49,6 +49,7 @@ func router(t *testing.T, f func(*network)) {
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		require.NotContains(t, string(out), "--- SKIP")
+		t.Logf("%s", out)
 		return
 	}
 	n := &network{t: t}
