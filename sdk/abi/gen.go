@@ -24,6 +24,7 @@ type table struct {
 	Imports                               []imported
 	Sizes, Limits, Layers, Actions, Flags []row
 	Pack, States, Events                  []row
+	ConditionFlags                        []row `yaml:"condition_flags"`
 	Errors                                []row
 	Request, Response, Init               []field
 	Present, Capabilities                 []string

@@ -85,6 +85,25 @@ const (
 	PresentInterface = 512
 )
 
+// Bits of ReqConditionFlags, FWP_CONDITION_FLAG_*.
+const (
+	ConditionFlagIsLoopback                = 0x1 // to or from this machine
+	ConditionFlagIsIpsecSecured            = 0x2
+	ConditionFlagIsReauthorize             = 0x4   // a flow that is asked about again
+	ConditionFlagIsWildcardBind            = 0x8   // a bind to any address
+	ConditionFlagIsRawEndpoint             = 0x10  // a raw socket
+	ConditionFlagIsImplicitBind            = 0x200 // a bind that the program did not ask for
+	ConditionFlagIsNameAppSpecified        = 0x4000
+	ConditionFlagIsPromiscuous             = 0x8000
+	ConditionFlagIsAuthFw                  = 0x10000
+	ConditionFlagIsReclassify              = 0x20000  // the same, at the layers of binds and listens
+	ConditionFlagIsConnectionRedirected    = 0x100000 // it was redirected
+	ConditionFlagIsProxyConnection         = 0x200000 // what a proxy makes on behalf of a redirected one
+	ConditionFlagIsAppcontainerLoopback    = 0x400000
+	ConditionFlagIsNonAppcontainerLoopback = 0x800000
+	ConditionFlagIsHonoringPolicyAuthorize = 0x2000000
+)
+
 // Offsets in the response header, from ResponseOffset.
 const (
 	RespAction     = 0  // u32: action, as in the packed answer

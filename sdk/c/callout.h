@@ -93,6 +93,23 @@
 #define CALLOUT_PRESENT_HOSTNAME 0x100
 #define CALLOUT_PRESENT_INTERFACE 0x200
 
+/* Condition flags, FWP_CONDITION_FLAG_*. */
+#define CALLOUT_CONDITION_FLAG_IS_LOOPBACK 0x1 /* to or from this machine */
+#define CALLOUT_CONDITION_FLAG_IS_IPSEC_SECURED 0x2
+#define CALLOUT_CONDITION_FLAG_IS_REAUTHORIZE 0x4 /* a flow that is asked about again */
+#define CALLOUT_CONDITION_FLAG_IS_WILDCARD_BIND 0x8 /* a bind to any address */
+#define CALLOUT_CONDITION_FLAG_IS_RAW_ENDPOINT 0x10 /* a raw socket */
+#define CALLOUT_CONDITION_FLAG_IS_IMPLICIT_BIND 0x200 /* a bind that the program did not ask for */
+#define CALLOUT_CONDITION_FLAG_IS_NAME_APP_SPECIFIED 0x4000
+#define CALLOUT_CONDITION_FLAG_IS_PROMISCUOUS 0x8000
+#define CALLOUT_CONDITION_FLAG_IS_AUTH_FW 0x10000
+#define CALLOUT_CONDITION_FLAG_IS_RECLASSIFY 0x20000 /* the same, at the layers of binds and listens */
+#define CALLOUT_CONDITION_FLAG_IS_CONNECTION_REDIRECTED 0x100000 /* it was redirected */
+#define CALLOUT_CONDITION_FLAG_IS_PROXY_CONNECTION 0x200000 /* what a proxy makes on behalf of a redirected one */
+#define CALLOUT_CONDITION_FLAG_IS_APPCONTAINER_LOOPBACK 0x400000
+#define CALLOUT_CONDITION_FLAG_IS_NON_APPCONTAINER_LOOPBACK 0x800000
+#define CALLOUT_CONDITION_FLAG_IS_HONORING_POLICY_AUTHORIZE 0x2000000
+
 /* Offsets in the response. */
 #define CALLOUT_RESP_ACTION 0 /* u32: action, as in the packed answer */
 #define CALLOUT_RESP_FLAGS 4 /* u32: flags, as in the packed answer */
@@ -200,7 +217,7 @@ typedef struct {
     uint16_t layer;
     uint8_t protocol;
     bool inbound;
-    uint32_t flags; /* FWP_CONDITION_FLAG_* */
+    uint32_t flags; /* CALLOUT_CONDITION_FLAG_* */
     uint64_t connection, filter;
     uint32_t present; /* CALLOUT_PRESENT_*: which of the following are known */
     uint32_t pid, uid;

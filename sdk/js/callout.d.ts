@@ -16,7 +16,7 @@ interface Call {
   /** IP protocol: 6 is TCP, 17 is UDP. */
   readonly protocol: number;
   readonly inbound: boolean;
-  /** FWP_CONDITION_FLAG_*. */
+  /** FWP_CONDITION_FLAG_*: the condition flags of sdk/abi/ABI.md. */
   readonly flags: number;
   readonly connection: bigint;
   /** The filter that calls out. */

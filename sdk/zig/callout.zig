@@ -26,7 +26,7 @@ pub const Call = struct {
     layer: u16 = 0,
     protocol: u8 = 0,
     inbound: bool = false,
-    /// FWP_CONDITION_FLAG_*
+    /// abi.CONDITION_FLAG_*
     flags: u32 = 0,
     connection: u64 = 0,
     filter: u64 = 0,

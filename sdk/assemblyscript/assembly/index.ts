@@ -56,7 +56,7 @@ export class Call {
   @inline get layer(): u16 { return load<u16>(BLOCK + abi.REQ_LAYER); }
   @inline get protocol(): u8 { return load<u8>(BLOCK + abi.REQ_PROTOCOL); }
   @inline get inbound(): bool { return load<u8>(BLOCK + abi.REQ_DIRECTION) == 1; }
-  /** FWP_CONDITION_FLAG_* */
+  /** abi.CONDITION_FLAG_* */
   @inline get flags(): u32 { return load<u32>(BLOCK + abi.REQ_CONDITION_FLAGS); }
   @inline get connection(): u64 { return load<u64>(BLOCK + abi.REQ_CONNECTION); }
   @inline get filter(): u64 { return load<u64>(BLOCK + abi.REQ_FILTER); }

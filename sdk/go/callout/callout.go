@@ -34,7 +34,7 @@ type Call struct {
 	Layer         uint16 // abi.Layer*
 	Protocol      uint8
 	Inbound       bool
-	Flags         uint32 // FWP_CONDITION_FLAG_*
+	Flags         uint32 // abi.ConditionFlag*
 	Connection    uint64
 	FilterID      uint64
 	Present       uint32 // abi.Present*: which of the fields below are known

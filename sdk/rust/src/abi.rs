@@ -98,6 +98,31 @@ pub const PRESENT_CONTEXT: u32 = 0x80;
 pub const PRESENT_HOSTNAME: u32 = 0x100;
 pub const PRESENT_INTERFACE: u32 = 0x200;
 
+// Condition flags, FWP_CONDITION_FLAG_*.
+/// to or from this machine
+pub const CONDITION_FLAG_IS_LOOPBACK: u32 = 0x1;
+pub const CONDITION_FLAG_IS_IPSEC_SECURED: u32 = 0x2;
+/// a flow that is asked about again
+pub const CONDITION_FLAG_IS_REAUTHORIZE: u32 = 0x4;
+/// a bind to any address
+pub const CONDITION_FLAG_IS_WILDCARD_BIND: u32 = 0x8;
+/// a raw socket
+pub const CONDITION_FLAG_IS_RAW_ENDPOINT: u32 = 0x10;
+/// a bind that the program did not ask for
+pub const CONDITION_FLAG_IS_IMPLICIT_BIND: u32 = 0x200;
+pub const CONDITION_FLAG_IS_NAME_APP_SPECIFIED: u32 = 0x4000;
+pub const CONDITION_FLAG_IS_PROMISCUOUS: u32 = 0x8000;
+pub const CONDITION_FLAG_IS_AUTH_FW: u32 = 0x10000;
+/// the same, at the layers of binds and listens
+pub const CONDITION_FLAG_IS_RECLASSIFY: u32 = 0x20000;
+/// it was redirected
+pub const CONDITION_FLAG_IS_CONNECTION_REDIRECTED: u32 = 0x100000;
+/// what a proxy makes on behalf of a redirected one
+pub const CONDITION_FLAG_IS_PROXY_CONNECTION: u32 = 0x200000;
+pub const CONDITION_FLAG_IS_APPCONTAINER_LOOPBACK: u32 = 0x400000;
+pub const CONDITION_FLAG_IS_NON_APPCONTAINER_LOOPBACK: u32 = 0x800000;
+pub const CONDITION_FLAG_IS_HONORING_POLICY_AUTHORIZE: u32 = 0x2000000;
+
 // Offsets in the response.
 /// action, as in the packed answer
 pub const RESP_ACTION: u32 = 0;

@@ -52,7 +52,7 @@ pub struct Call<'a> {
     pub layer: u16,
     pub protocol: u8,
     pub inbound: bool,
-    /// FWP_CONDITION_FLAG_*
+    /// abi::CONDITION_FLAG_*
     pub flags: u32,
     pub connection: u64,
     pub filter: u64,
