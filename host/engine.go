@@ -45,7 +45,9 @@ type Options struct {
 	RedirectHandles map[fwpm.CalloutID]redirect.Handle
 	// RedirectHandle is the handle of every callout by its name, where that is to be
 	// the same after a restart, such as a redirect.SealKey's. It is not zero and no
-	// other callout's. Optional: each registration has one that never was.
+	// other callout's. Optional: each registration has one that never was in this
+	// process. With a seal that outlives the process it is needed: counted anew, a handle
+	// may be one that another callout had, whose redirects are then taken for its own.
 	RedirectHandle func(fwpm.CalloutID) redirect.Handle
 
 	// Booting makes the engine begin before its host is ready: boot-time filters
