@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -130,17 +131,26 @@ func (o *replayOptions) list(out io.Writer, f *flightFile) error {
 	return err
 }
 
+// filterOf is the filter of an outcome as people know it. Its number, which another filter
+// before it changes, is only for one without a name.
+func filterOf(d *flight.Outcome) string {
+	switch {
+	case d.FilterName != "":
+		return strconv.Quote(d.FilterName)
+	case d.Filter != 0:
+		return strconv.FormatUint(d.Filter, 10)
+	}
+	return ""
+}
+
 // decision is an outcome in a line.
 func decision(d *flight.Outcome) string {
 	s := d.Action
 	if d.Action == policytest.Redirect {
 		s += " to " + d.Destination
 	}
-	if d.Filter != 0 {
-		s += fmt.Sprintf(" by filter %d", d.Filter)
-		if d.FilterName != "" {
-			s += fmt.Sprintf(" %q", d.FilterName)
-		}
+	if by := filterOf(d); by != "" {
+		s += " by filter " + by
 	}
 	if d.Callout != "" {
 		s += fmt.Sprintf(", callout %q", d.Callout)

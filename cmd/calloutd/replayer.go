@@ -85,7 +85,7 @@ func (p *replayer) entry(e *flight.Entry, h flight.Header) error {
 	}
 	p.differ++
 	in := p.asked.Incoming(e)
-	key := fmt.Sprint(parts, e.Outcome.Action, e.Outcome.Filter, e.Outcome.Callout, is.Action, is.Filter, is.Callout)
+	key := fmt.Sprint(parts, e.Outcome.Action, filterOf(e.Outcome), e.Outcome.Callout, is.Action, filterOf(is), is.Callout)
 	g := p.groups[key]
 	if g == nil {
 		g = &replayed{connection: policytest.Describe(&in), was: apart(e.Outcome, is, parts), is: apart(is, e.Outcome, parts), parts: parts}
@@ -145,7 +145,7 @@ func differing(was, is *flight.Outcome, h flight.Header) (parts []string) {
 	all := []part{{"action", was.Action, is.Action}}
 	if h.Source == "" {
 		all = append(all, part{"destination", was.Destination, is.Destination}, part{"layer", was.Layer, is.Layer},
-			part{"filter", fmt.Sprint(was.Filter, was.FilterName), fmt.Sprint(is.Filter, is.FilterName)}, part{"callout", was.Callout, is.Callout},
+			part{"filter", filterOf(was), filterOf(is)}, part{"callout", was.Callout, is.Callout},
 			part{"rule", was.Rule, is.Rule}, part{"reason", was.Why, is.Why})
 		if !h.Masked.Has(flight.MaskBlobs) {
 			all = append(all, part{"context", string(was.Context), string(is.Context)}, part{"record", string(was.Record), string(is.Record)})
