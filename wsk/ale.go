@@ -140,10 +140,10 @@ func (s *Socket) setRecords(sealed []byte) ntstatus.Status {
 
 // closeALE ends the socket's flow and its endpoint.
 func (s *Socket) closeALE() {
+	if s.ale != nil {
+		defer s.ale.Close()
+	}
 	if s.flow != nil && s.category != DatagramSocket { // Its flows are the endpoint's.
 		s.flow.Close()
-	}
-	if s.ale != nil {
-		s.ale.Close()
 	}
 }

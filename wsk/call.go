@@ -28,11 +28,31 @@ func (c call) done(st ntstatus.Status, information int) ntstatus.Status {
 // may be nil, asks it to end.
 func (c call) pend(cancel func(), op func() (ntstatus.Status, int)) ntstatus.Status {
 	if c.irp.pend(cancel) {
-		c.finish(op())
+		c.run(op)
 	} else {
-		go func() { c.finish(op()) }()
+		go c.run(op)
 	}
 	return ntstatus.Pending
+}
+
+// run completes the call with what op answers. What panics there is the code of others, such
+// as a store: the call is completed too, so that nobody waits for it where one recovers.
+func (c call) run(op func() (ntstatus.Status, int)) {
+	st, n := ntstatus.Unsuccessful, 0
+	defer func() { c.finish(st, n) }()
+	st, n = op()
+}
+
+// ask runs code of others before the call has an answer; if it panics, see run.
+func (c call) ask(op func()) {
+	answered := false
+	defer func() {
+		if !answered {
+			c.done(ntstatus.Unsuccessful, 0)
+		}
+	}()
+	op()
+	answered = true
 }
 
 // finish completes an IRP that was pended.

@@ -54,10 +54,12 @@ func (s *Socket) shutdown(own int) {
 	if !hungUp { // A connect may have ended meanwhile.
 		s.hangUp()
 	}
+	defer func() { // Also when it panics; see call.run.
+		s.mu.Lock()
+		s.over = true
+		s.mu.Unlock()
+	}()
 	s.closeALE()
-	s.mu.Lock()
-	s.over = true
-	s.mu.Unlock()
 }
 
 // hangUp closes the connection, if there is one, with a reset unless both sides are

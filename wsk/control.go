@@ -92,7 +92,7 @@ func (s *Socket) ControlSocket(typ ControlSocketType, code, level uint32, in, ou
 	case c.client.provider.late != nil:
 		return s.controlLater(c, k, code, in, out, returned)
 	default:
-		st, n = s.control(k, code, in, out)
+		c.ask(func() { st, n = s.control(k, code, in, out) })
 	}
 	if returned != nil {
 		*returned = n // Before the IRP is completed (AMB-02).

@@ -85,7 +85,7 @@ func (s *Socket) sendMessages(op operation, messages [][]byte, flags uint32, rem
 	}
 	var records []byte
 	if st == ntstatus.Success {
-		records, st = s.controlRecords(control)
+		c.ask(func() { records, st = s.controlRecords(control) })
 	}
 	if st != ntstatus.Success {
 		return c.done(st, 0)

@@ -56,10 +56,12 @@ func (q *queue) push(r *request) ntstatus.Status {
 	if waited && !q.working { // Without a worker nothing runs or waits.
 		q.working, q.running = true, r
 		q.mu.Unlock()
+		defer func() {
+			if more := q.next(); more != nil {
+				go q.work(more)
+			}
+		}()
 		q.serve(r)
-		if more := q.next(); more != nil {
-			go q.work(more)
-		}
 		return ntstatus.Pending
 	}
 	q.waiting = append(q.waiting, r)
@@ -150,19 +152,22 @@ func (q *queue) work(r *request) {
 }
 
 func (q *queue) serve(r *request) {
-	st, n := r.run()
-	q.mu.Lock()
-	q.running = nil
-	if r.cancelled {
-		r.resume()
-		if !st.Ok() {
-			st = ntstatus.Cancelled // IRP-10
+	st, n := ntstatus.Unsuccessful, 0
+	defer func() { // Also when it panics; see call.run.
+		q.mu.Lock()
+		q.running = nil
+		if r.cancelled {
+			r.resume()
+			if !st.Ok() {
+				st = ntstatus.Cancelled // IRP-10
+			}
 		}
-	}
-	q.mu.Unlock()
-	if r.c.irp != nil {
-		r.c.finish(st, n)
-	}
+		q.mu.Unlock()
+		if r.c.irp != nil {
+			r.c.finish(st, n)
+		}
+	}()
+	st, n = r.run()
 }
 
 // next is what the worker does next; nil ends it.

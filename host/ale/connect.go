@@ -91,26 +91,31 @@ func (s *Socket) connect(ctx context.Context, op *operation, remote netip.AddrPo
 		return nil, err
 	}
 	in := s.outgoing(remote)
+	begun, goes := false, false
+	defer s.e.releaseUnless(&begun, in.Records)
 	p, err := s.e.redirectLayer(ctx, in)
 	if err != nil {
-		s.e.Release(in.Records)
 		s.abandon(ctx, remote)
 		return nil, err
 	}
 	if in.Protocol != fwps.ProtocolTCP {
-		s.e.Release(in.Records)
 		return nil, s.associate(ctx, remote, &p, connect)
 	}
 	f := s.flow(in, &p)
+	begun = true
+	defer f.closeUnless(&goes)
 	if err := f.authConnect(ctx, in, &p); err != nil {
 		s.e.drop(&p)
-		f.Close()
 		return nil, err
 	}
 	if op != nil && f.fwps.Shown() {
 		f.fwps.OnAbort(func() { op.cancel(ErrAborted) }) // Until whoever gets the flow gives another.
 	}
-	return f.letGo(ctx, in, &p, connect)
+	err = f.letGo(ctx, in, &p, connect)
+	if goes = err == nil || errors.Is(err, ErrInProgress); !goes {
+		return nil, err
+	}
+	return f, err
 }
 
 // destination is where the system sends what the socket sends to an address: what is sent
@@ -227,11 +232,10 @@ func (e *Enforcer) toward(in fwps.Incoming, remote netip.AddrPort) fwps.Incoming
 }
 
 // letGo keeps the record and lets the connection go.
-func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect ConnectFunc) (*Flow, error) {
+func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect ConnectFunc) error {
 	records, err := f.e.keep(&in, p)
 	if err != nil {
-		f.Close()
-		return nil, err
+		return err
 	}
 	ticket := uint64(0)
 	if records != nil {
@@ -256,8 +260,7 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 			p.event.Err = err
 			f.e.tell(p.event)
 		}
-		f.Close()
-		return nil, fmt.Errorf("connect to %s: %w", p.remote, err)
+		return fmt.Errorf("connect to %s: %w", p.remote, err)
 	}
 	f.Local, f.in.Local = local, plain(local)
 	if p.observer != nil {
@@ -269,7 +272,7 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 	if err == nil {
 		f.Established()
 	}
-	return f, err
+	return err
 }
 
 // sent tells the callout that redirected the connection that it went there.

@@ -131,25 +131,26 @@ func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort, m *ICMPMess
 		return nil, err
 	}
 	in := s.outgoing(remote)
+	begun, goes := false, false
+	defer s.e.releaseUnless(&begun, in.Records)
 	if m != nil {
 		in.Local = netip.AddrPortFrom(in.Local.Addr(), uint16(m.Type))
 	}
 	p, err := s.e.redirectLayer(ctx, in)
 	if err != nil {
-		s.e.Release(in.Records)
 		s.abandon(ctx, remote)
 		return nil, err
 	}
 	s.authorizes()
 	f := s.flow(in, &p)
+	begun = true
+	defer f.closeUnless(&goes)
 	if err := f.authConnect(ctx, in, &p); err != nil {
 		s.e.drop(&p)
-		f.Close()
 		return nil, err
 	}
 	records, err := s.e.keep(&in, &p)
 	if err != nil {
-		f.Close()
 		return nil, err
 	}
 	if records != nil {
@@ -160,6 +161,7 @@ func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort, m *ICMPMess
 		p.sent(in)
 	}
 	f.Established()
+	goes = true
 	return f, nil
 }
 

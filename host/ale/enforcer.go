@@ -112,6 +112,14 @@ func (e *Enforcer) Open(sealed []byte) (redirect.Records, error) {
 // Release gives the references of rs back.
 func (e *Enforcer) Release(rs redirect.Records) { redirect.Release(e.opts.Store, rs) }
 
+// releaseUnless gives references back that nobody has taken over: the operation failed, or
+// code of others panicked, such as a store's.
+func (e *Enforcer) releaseUnless(taken *bool, rs redirect.Records) {
+	if !*taken {
+		e.Release(rs)
+	}
+}
+
 // LiveHops is how many redirects of connections that still exist are on record.
 func (e *Enforcer) LiveHops() int { return e.opts.Store.Len() }
 

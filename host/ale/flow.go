@@ -174,6 +174,13 @@ func (f *Flow) Detach() {
 	})
 }
 
+// closeUnless ends a flow that was not let go; see releaseUnless.
+func (f *Flow) closeUnless(goes *bool) {
+	if !*goes {
+		f.Close()
+	}
+}
+
 // Close ends the flow: ENDPOINT_CLOSURE, which a datagram socket has once for all
 // its flows (ALE-LAY-07), the contexts that callouts associated, and the flow's
 // references on records. Later calls do nothing.

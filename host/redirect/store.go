@@ -16,7 +16,8 @@ var (
 // record) has one reference; the hop goes with the last one (AMB-19).
 //
 // Every error wraps one of this package's and says what a person can do about it.
-// Implementations are safe for concurrent use and pass storetest.Run.
+// Implementations are safe for concurrent use and pass storetest.Run. A panic goes to
+// whoever connects or closes, who may recover; in a goroutine of wsk's it ends the process.
 type Store interface {
 	// NewSerial returns a serial for a new hop, larger than zero, that it never
 	// returned before; that of a store which outlives its process, in no process.

@@ -96,10 +96,16 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (n
 	if err != nil {
 		return nil, err
 	}
+	connected := false
+	defer func() {
+		if !connected { // Or code of others panicked.
+			r.shut(s)
+		}
+	}()
 	if err := d.connect(ctx, r, s, network, to); err != nil {
-		r.shut(s)
 		return nil, explain(s, err)
 	}
+	connected = true
 	return newConn(context.Background(), s, r), nil
 }
 

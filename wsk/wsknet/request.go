@@ -33,7 +33,15 @@ func completed(_ *wsk.IRP, done any) ntstatus.Status {
 // start makes a call.
 func (r request) start(call func(*wsk.IRP) ntstatus.Status) {
 	r.irp.SetCompletionRoutine(completed, r.done, wsk.InvokeAlways)
+	returned := false
+	defer func() {
+		if !returned { // It panicked, in code of others, and was completed.
+			<-r.done
+			r.irp.Reuse(ntstatus.Success)
+		}
+	}()
 	call(r.irp)
+	returned = true
 }
 
 // wait waits for the completion. When ctx ends, the call is cancelled.
@@ -75,19 +83,20 @@ func (r request) work(op string, call func(*wsk.IRP) ntstatus.Status) (result, e
 
 // cancelWith makes calls, the last of which the end of ctx cancels. Between two of
 // them the caller asks ctx.
-func (r request) cancelWith(ctx context.Context, calls func() error) error {
+func (r request) cancelWith(ctx context.Context, calls func() error) (err error) {
 	cancelled := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		r.irp.Cancel()
 		close(cancelled)
 	})
-	err := calls()
-	if !stop() {
-		<-cancelled
-		r.irp.Reuse(ntstatus.Success) // The next call is another one's.
-		err = because(ctx, err)
-	}
-	return err
+	defer func() {
+		if !stop() {
+			<-cancelled
+			r.irp.Reuse(ntstatus.Success) // The next call is another one's.
+			err = because(ctx, err)
+		}
+	}()
+	return calls()
 }
 
 func (r request) set(ctx context.Context, s *wsk.Socket, op string, level, option, value uint32) error {
