@@ -30,7 +30,7 @@ import (
 func newSim() *cobra.Command {
 	var o description
 	cmd := &cobra.Command{
-		Use:   "sim [--policy FILE] --to ADDR:PORT",
+		Use:   "sim DEST [--policy FILE]",
 		Short: "Take one described connection through the engine and print why it goes where it goes",
 		Long: `Sim asks every layer what it would do with the connection you describe and prints
 each layer, filter, callout and reason, and what a forward proxy's own connection would
@@ -45,19 +45,17 @@ It ends with code 1 when the connection is blocked, or goes round in a loop.`,
   calloutd sim -p policy.yaml --to 198.51.100.7:443 --peer-name app.example --verbose
   calloutd sim -p policy.yaml --inbound --from 203.0.113.9:40000 --to 192.0.2.1:22
   calloutd sim -p policy.yaml --to 198.51.100.7:80 --with second-redirector`,
-		Args: cobra.NoArgs,
-		RunE: tidily(func(cmd *cobra.Command, _ []string) error { return o.simulate(cmd) }),
+		Args:              o.destination,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              tidily(func(cmd *cobra.Command, _ []string) error { return o.simulate(cmd) }),
 	}
 	policyHere(cmd, &o.policy)
 	jsonFlag(cmd, &o.json)
 	f := cmd.Flags()
-	f.StringVar(&o.to, "to", "", "where the connection goes, ADDR:PORT (required)")
 	f.StringVar(&o.peer, "peer-name", "", "the name that the connection asks for (SNI, Host), as a proxy of kind peek learns it: PEER_NAME of the proxy's own connection")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "also the filters that were not asked and why, weights, what callouts took, and what the proxy asks Winsock Kernel")
 	f.BoolVar(&o.inbound, "inbound", false, "the program accepts the connection instead of making it")
 	o.flags(cmd)
-	// These fail only for a flag that does not exist.
-	_ = cmd.MarkFlagRequired("to")
 	return cmd
 }
 
@@ -75,6 +73,7 @@ type description struct {
 // flags adds what sim and why have in common.
 func (o *description) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
+	f.StringVar(&o.to, "to", "", "where the connection goes, ADDR:PORT, if it is not the argument DEST")
 	f.StringVar(&o.app, "app", "/usr/bin/curl", "path of the program")
 	f.StringVar(&o.from, "from", "", "where it comes from, ADDR:PORT (default: a socket that is not bound)")
 	f.Int64Var(&o.uid, "uid", int64(os.Getuid()), "number of the program's user; -1: not known (default: yours)")
@@ -85,6 +84,18 @@ func (o *description) flags(cmd *cobra.Command) {
 	f.Uint64Var(&o.luid, "interface", 0, "LUID of the interface that it uses (IP_LOCAL_INTERFACE; default: not known)")
 	o.beside.flag(cmd)
 	completeFlag(cmd, "protocol", "tcp", "udp")
+}
+
+// destination takes DEST, or --to in its place: who knows one of sim and why knows the other.
+func (o *description) destination(cmd *cobra.Command, args []string) error {
+	if cmd.Flags().Changed("to") {
+		return cobra.NoArgs(cmd, args)
+	}
+	if err := cobra.ExactArgs(1)(cmd, args); err != nil {
+		return err
+	}
+	o.to, o.argument = args[0], true
+	return nil
 }
 
 func (o *description) simulate(cmd *cobra.Command) error {

@@ -27,11 +27,9 @@ With --with it stands beside policies of other providers, or models of them, and
 who stands where: whose filter in which sublayer decided, and what became of the others.`,
 		Example: `  calloutd why 192.0.2.7:25 --app /usr/bin/mail -p examples/conditions/policy.yaml
   calloutd why 198.51.100.7:443 -p policy.yaml --with vpn-kill-switch --with windows-firewall`,
-		Args: cobra.ExactArgs(1),
-		RunE: tidily(func(cmd *cobra.Command, args []string) error {
-			o.to, o.argument = args[0], true
-			return o.why(cmd)
-		}),
+		Args:              o.destination,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              tidily(func(cmd *cobra.Command, _ []string) error { return o.why(cmd) }),
 	}
 	policyHere(cmd, &o.policy)
 	jsonFlag(cmd, &o.json)
