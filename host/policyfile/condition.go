@@ -128,6 +128,9 @@ func (r *reader) operand(c *condition, match string, t valueType, layers []fwpm.
 		r.fail(at(c.valueNode), Empty, "value of %s: a socket that binds no address has none at this layer (ALE-LAY-06), found %s", c.field, describe(c.valueNode))
 		return false
 	}
+	if why := nobodys(c.field, o.plain, match); why != "" {
+		r.notes = append(r.notes, note{at(c.valueNode), "value of " + c.field.String() + ": " + why})
+	}
 	c.operand = o
 	switch {
 	case match != "":
@@ -143,4 +146,20 @@ func family(v6 bool) string {
 		return "6"
 	}
 	return "4"
+}
+
+// nobodys says why a value of Windows is that of no program and no user that is decided about.
+func nobodys(field fwpm.ConditionID, v fwp.Value, match string) string {
+	switch {
+	case (field == fwpm.ConditionALEAppID || field == fwpm.ConditionALEOriginalAppID) && match != "equal" && strings.Contains(v.Text, `\`):
+		return "no program of Linux, where policies are enforced, has a path of Windows: there it is one such as /usr/bin/curl; match: equal takes it as it is"
+	case v.SD != nil && !slices.ContainsFunc(v.SD.ACEs, func(a fwp.ACE) bool { return !a.Deny && held(a.SID) }):
+		return "it lets nobody match: users are S-1-22-1-UID here, groups S-1-22-2-GID, and everybody is S-1-1-0 (WD)"
+	}
+	return ""
+}
+
+// held reports whether a token can hold a SID (BFE-CND-07).
+func held(s fwp.SID) bool {
+	return s == fwp.SIDEveryone || strings.HasPrefix(string(s), "S-1-22-1-") || strings.HasPrefix(string(s), "S-1-22-2-")
 }

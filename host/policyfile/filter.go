@@ -2,6 +2,7 @@ package policyfile
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"go.yaml.in/yaml/v4"
@@ -179,6 +180,9 @@ func rest(a, b condition) (from, to uint64, all bool) {
 		a, b = b, a
 	}
 	from, to = a.operand.plain.Uint, b.operand.plain.Uint
+	if a.match == fwp.MatchGreater && from == math.MaxUint64 || b.match == fwp.MatchLess && to == 0 {
+		return 0, 0, false // That one never holds, which is a mistake of its own.
+	}
 	switch a.match {
 	case fwp.MatchGreater:
 		from++

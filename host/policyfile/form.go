@@ -19,10 +19,12 @@ type (
 	identifier struct{ kind string }
 	// reference is the name of an object that the file declares.
 	reference struct{ kind string }
-	// choice is one of some words.
+	// choice is one of some words. elsewhere is optional: what to say of a word that only
+	// others know.
 	choice struct {
-		what  string
-		words func() []string
+		what      string
+		words     func() []string
+		elsewhere func(string) string
 	}
 	truth struct{}
 	// number is an integer of a range.
@@ -37,10 +39,11 @@ type (
 	several struct{ of form }
 	// inner is a mapping in a mapping.
 	inner struct{ of *mapping }
-	// either is a scalar of one form or a mapping.
+	// either is a scalar of one form or a mapping. what is both in words, for a scalar that is a number.
 	either struct {
 		scalar form
 		or     *mapping
+		what   string
 	}
 	// values is what a condition compares with; its forms depend on the field.
 	values struct{}
@@ -89,6 +92,11 @@ func (r *reader) check(key string, form form, n *yaml.Node) bool {
 		}
 	case choice:
 		if known := form.words(); !isText(n) || !slices.Contains(known, n.Value) {
+			if form.elsewhere != nil {
+				if hint := form.elsewhere(n.Value); hint != "" {
+					return bad("", form.what+hint)
+				}
+			}
 			near := r.nearest(n.Value, known)
 			return bad(near, form.what+oneOf(known, near))
 		}
@@ -97,7 +105,7 @@ func (r *reader) check(key string, form form, n *yaml.Node) bool {
 			return bad("", "true or false")
 		}
 	case number:
-		if v, ok := integer(n); !ok || v < form.least || v > form.most {
+		if !form.holds(n) {
 			return bad("", form.String())
 		}
 	case listen:
@@ -123,9 +131,13 @@ func (r *reader) check(key string, form form, n *yaml.Node) bool {
 			return false
 		}
 	case either:
-		if n.Kind != yaml.MappingNode {
-			return r.check(key, form.scalar, n)
+		if n.Kind == yaml.MappingNode {
+			return true
 		}
+		if f, ok := form.scalar.(number); ok && !f.holds(n) {
+			return bad("", form.what)
+		}
+		return r.check(key, form.scalar, n)
 	}
 	return true // The rest depends on more than the value.
 }
@@ -151,6 +163,11 @@ func (r *reader) several(key string, form form, n *yaml.Node) bool {
 }
 
 func (prefix) String() string { return "an address or a network such as 192.0.2.0/24" }
+
+func (f number) holds(n *yaml.Node) bool {
+	v, ok := integer(n)
+	return ok && v >= f.least && v <= f.most
+}
 
 func (f number) String() string {
 	if f.least == f.most {

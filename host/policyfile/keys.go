@@ -56,7 +56,7 @@ var contextKeys = mapping{"FWPM_PROVIDER_CONTEXT: data of a provider. Callouts t
 	{"id", true, identifier{"provider context"}, "The name that filters use."},
 	{"name", false, text{}, "The name for people."},
 	{"provider", false, reference{"provider"}, "Who owns it."},
-	{"data", false, either{text{}, &dataKeys}, "The data: a text, or {base64: TEXT} for any bytes."},
+	{"data", false, either{text{}, &dataKeys, ""}, "The data: a text, or {base64: TEXT} for any bytes."},
 }}
 
 var dataKeys = mapping{"Bytes.", []key{
@@ -95,14 +95,14 @@ var calloutKeys = mapping{"FWPM_CALLOUT: a WebAssembly module that filters ask. 
 	{"provider", false, reference{"provider"}, "Who owns it."},
 	{"wasm", false, text{}, "The module's file, relative to the policy's folder."},
 	{"go", false, text{}, "A folder with Go source that is built on the spot, relative to the policy's folder."},
-	{"model", false, choice{"a model of a callout", words(string(ModelRedirector), string(ModelBlocker))}, "What another product's callout does, for sim, why, test, diff and replay: redirector sends connections to its proxy, blocker blocks, which vetoes what lighter or heavier sublayers permit. Nothing is enforced with one."},
-	{"applicable_layer", false, choice{"one layer", layersOfAFamily}, "The only layer whose filters may ask it. Without one: every layer."},
+	{"model", false, choice{"a model of a callout", words(string(ModelRedirector), string(ModelBlocker)), nil}, "What another product's callout does, for sim, why, test, diff and replay: redirector sends connections to its proxy, blocker blocks, which vetoes what lighter or heavier sublayers permit. Nothing is enforced with one."},
+	{"applicable_layer", false, choice{"one layer", layersOfAFamily, layerElsewhere}, "The only layer whose filters may ask it. Without one: every layer."},
 	{"config", false, anything{}, "The module's configuration, handed over as JSON. ${proxy:ID} in a text is where that proxy listens, ${set:ID} and ${table:ID} the number that the module asks for, ${pid} the process of calloutd, $${ a plain ${."},
 	{"sets", false, several{reference{"set"}}, "The sets that the module may ask (cidr_match), numbered from 0."},
 	{"tables", false, several{reference{"table"}}, "The tables that it may ask (table_lookup), numbered from 0."},
-	{"capabilities", false, several{choice{"a capability", capabilityNames}}, "What else it may use of the host. Without this key: all of them, which reach nothing outside calloutd. What looks up networks comes with sets and tables, names with a proxy of kind dns. A module that requires one it does not have is refused."},
+	{"capabilities", false, several{choice{"a capability", capabilityNames, nil}}, "What else it may use of the host. Without this key: all of them, which reach nothing outside calloutd. What looks up networks comes with sets and tables, names with a proxy of kind dns. A module that requires one it does not have is refused."},
 	{"limits", false, inner{&limitKeys}, "What it may cost."},
-	{"on_failure", false, choice{"a failure mode", words("block", "continue")}, "What happens when the module fails: block (default), or continue with the next filter."},
+	{"on_failure", false, choice{"a failure mode", words("block", "continue"), nil}, "What happens when the module fails: block (default), or continue with the next filter."},
 	{"max_failures", false, number{0, 1000}, "So many failures in ten seconds put it in quarantine, where it is not asked (default: 5). 0: never."},
 }}
 
@@ -137,7 +137,7 @@ func parseCapability(name string) uint32 {
 
 var proxyKeys = mapping{"A local proxy of calloutd, or one of somebody else that connections are handed to.", []key{
 	{"id", true, identifier{"proxy"}, "The name that ${proxy:ID} uses."},
-	{"kind", true, choice{"a proxy kind", words(proxyKinds()...)}, "Of calloutd: inspect answers HTTP with what it learned about the connection; forward carries the connection to where it was going; peek does so too, once it knows the name that the client asks for (TLS SNI, HTTP Host), which is PEER_NAME of its own connection; dns carries DNS queries and remembers the answers: they are PEER_NAME of connections to those addresses. Of others: proxy-protocol (version 2), socks5 and http-connect are told where the connection was going, and then it is the program's own."},
+	{"kind", true, choice{"a proxy kind", words(proxyKinds()...), nil}, "Of calloutd: inspect answers HTTP with what it learned about the connection; forward carries the connection to where it was going; peek does so too, once it knows the name that the client asks for (TLS SNI, HTTP Host), which is PEER_NAME of its own connection; dns carries DNS queries and remembers the answers: they are PEER_NAME of connections to those addresses. Of others: proxy-protocol (version 2), socks5 and http-connect are told where the connection was going, and then it is the program's own."},
 	{"listen", false, listen{"127.0.0.1:0"}, "Where a proxy of calloutd listens. Port 0 (default: 127.0.0.1:0) lets the system choose."},
 	{"address", false, listen{"192.0.2.1:3128 (names are not looked up)"}, "Where a proxy of somebody else is. Of a dns proxy: the resolver that it asks, in the place of the one that the program asked."},
 	{"forgets_records", false, truth{}, "A model of a proxy of another product that does not set the redirect records on its own connections (RS-07). Those of calloutd set them: nothing is enforced with this."},
@@ -152,12 +152,12 @@ var credentialKeys = mapping{"Where user:password comes from. It has either file
 var filterKeys = mapping{"FWPM_FILTER: what happens to connections for which every condition holds. Conditions on one field are alternatives.", []key{
 	{"name", true, text{}, "What denials and traces call it."},
 	{"id", false, number{1, maxID}, "Its run-time number. Without one, filters are numbered in the order of the file. A filter for both families takes two numbers, IPv4 first."},
-	{"layer", true, choice{"a layer", layerNames}, "Where it is asked. Without _V4 or _V6 it is a filter for both families."},
+	{"layer", true, choice{"a layer", layerNames, layerElsewhere}, "Where it is asked. Without _V4 or _V6 it is a filter for both families."},
 	{"provider", false, reference{"provider"}, "Who owns it."},
 	{"provider_context", false, reference{"provider context"}, "Data for its callout."},
 	{"sublayer", false, reference{"sublayer"}, "The sublayer it is in (default: universal)."},
-	{"weight", false, either{number{0, 15}, &weightKeys}, "The order in the sublayer, the heaviest first: 0 to 15 ranks it and leaves the rest to the engine, {exact: N} is the whole weight. Without one the engine chooses: more specific is heavier."},
-	{"action", true, choice{"an action", actionNames}, "What it does. The callout actions ask a callout."},
+	{"weight", false, either{number{0, 15}, &weightKeys, "a number from 0 to 15 (FWP_UINT8), {exact: N} (FWP_UINT64) or no such key (FWP_EMPTY)"}, "The order in the sublayer, the heaviest first: 0 to 15 ranks it and leaves the rest to the engine, {exact: N} is the whole weight. Without one the engine chooses: more specific is heavier."},
+	{"action", true, choice{"an action", actionNames, nil}, "What it does. The callout actions ask a callout."},
 	{"callout", false, reference{"callout"}, "The callout it asks."},
 	{"hard", false, truth{}, "Lighter sublayers cannot change the decision (FWPM_FILTER_FLAG_CLEAR_ACTION_RIGHT)."},
 	{"permit_if_callout_unregistered", false, truth{}, "Permit instead of block while the callout is not registered."},
@@ -168,11 +168,11 @@ var invariantKeys = mapping{"What must become of all connections that are so. No
 	{"name", true, text{}, "What reports call it."},
 	{"program", false, text{}, "Of this program; a path that ends in / is a folder and all below."},
 	{"user", false, number{0, math.MaxUint32}, "Of the user with this number."},
-	{"protocol", false, choice{"a protocol", words("tcp", "udp")}, "Of this protocol."},
+	{"protocol", false, choice{"a protocol", words("tcp", "udp"), nil}, "Of this protocol."},
 	{"to", false, several{prefix{}}, "To these networks."},
 	{"not_to", false, several{prefix{}}, "To none of these networks."},
 	{"ports", false, several{number{1, math.MaxUint16}}, "To these ports."},
-	{"must", true, several{choice{"an outcome", words("permit", "block", "redirect")}}, "One of these must become of it."},
+	{"must", true, several{choice{"an outcome", words("permit", "block", "redirect"), nil}}, "One of these must become of it."},
 	{"proxies", false, several{reference{"proxy"}}, "A redirect must go to one of these proxies."},
 }}
 
@@ -181,8 +181,8 @@ var weightKeys = mapping{"A whole weight.", []key{
 }}
 
 var conditionKeys = mapping{"FWPM_FILTER_CONDITION.", []key{
-	{"field", true, choice{"a field", fieldNames}, "What is compared."},
-	{"match", false, choice{"a match type", fwp.MatchNames}, "How (default: range for a range such as 8000-8999, else equal). prefix and not_prefix test the end of the value."},
+	{"field", true, choice{"a field", fieldNames, nil}, "What is compared."},
+	{"match", false, choice{"a match type", fwp.MatchNames, nil}, "How (default: range for a range such as 8000-8999, else equal). prefix and not_prefix test the end of the value."},
 	{"value", true, values{}, "What it is compared with. A list means alternatives; a list of flags is one set of flags. FWP_EMPTY: the field is not known."},
 }}
 

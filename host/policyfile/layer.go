@@ -1,6 +1,7 @@
 package policyfile
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -70,4 +71,31 @@ func seesMapped(l fwpm.LayerID) bool {
 		return true
 	}
 	return false
+}
+
+// layerElsewhere says of a layer of WFP that is not one of ALE, by its name or by a key that is
+// none of ours, what there is in its place.
+func layerElsewhere(s string) string {
+	s = strings.ToUpper(s)
+	switch {
+	case strings.HasSuffix(s, "_DISCARD"):
+		return ": what was blocked is told by run --events, and in Go by Session.NetEventSubscribe"
+	case isOf(s, "_IPSEC_", "_IKEEXT_", "_RPC_", "_KM_AUTHORIZATION", "_NAME_RESOLUTION_CACHE_"):
+		return " that decides about connections: there is no IPsec, RPC and name cache here"
+	case isOf(s, "_STREAM_", "_DATAGRAM_DATA_", "_TRANSPORT_", "_IPPACKET_", "_IPFORWARD_", "_ICMP_ERROR_", "_MAC_FRAME_", "_VSWITCH_"), unknownKey(s):
+		return " that decides about connections, as ALE_AUTH_CONNECT and ALE_AUTH_RECV_ACCEPT: there are no packets and data here; who reads or changes data redirects to a proxy at ALE_CONNECT_REDIRECT"
+	}
+	return ""
+}
+
+// isOf reports whether a name, with or without its prefix, has one of some words.
+func isOf(name string, words ...string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains("_"+name+"_", w) })
+}
+
+var isKey = regexp.MustCompile(`^\{?[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}\}?$`).MatchString
+
+// unknownKey reports whether a text is a GUID, and of nothing that we have.
+func unknownKey(s string) bool {
+	return isKey(s) && keys()[strings.ToLower(strings.Trim(s, "{}"))] == ""
 }

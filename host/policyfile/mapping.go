@@ -39,6 +39,10 @@ func (r *reader) mapping(n *yaml.Node, m *mapping) fields {
 		case k.Kind != yaml.ScalarNode:
 			r.fail(at(k), "", "expected a key%s, found %s", oneOf(m.names(), ""), describe(k))
 		case known == nil:
+			if here := othersFlags[k.Value]; here != "" {
+				r.fail(at(k), "", "unknown key %q: %s", k.Value, here)
+				break
+			}
 			near := r.nearest(k.Value, m.names())
 			r.fail(at(k), near, "unknown key %q, expected a key of this mapping%s", short(k.Value), oneOf(m.names(), near))
 		case f.keys[k.Value] != nil:

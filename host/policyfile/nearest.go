@@ -17,7 +17,14 @@ var othersWords = map[string]string{"deny": "block", "drop": "block", "reject": 
 	"redirect": "callout", "proxy": "callout", "callout_unknown": "callout",
 	"displaydata": "name", "filterid": "id", "layerkey": "layer", "providerkey": "provider", "providercontextkey": "provider_context",
 	"sublayerkey": "sublayer", "calloutkey": "callout", "filtercondition": "conditions", "effectiveweight": "weight",
-	"fieldkey": "field", "matchtype": "match", "conditionvalue": "value"}
+	"fieldkey": "field", "matchtype": "match", "conditionvalue": "value", "clear_action_right": "hard", "uint64": "exact"}
+
+// othersFlags are what the flags of the objects are here, by the key that somebody may write.
+var othersFlags = map[string]string{
+	"persistent": "what a file has is there at each start, since it is read then",
+	"boottime":   "what a file has is there at each start, since it is read then",
+	"flags":      "of a filter, CLEAR_ACTION_RIGHT is hard: true and PERMIT_IF_CALLOUT_UNREGISTERED is permit_if_callout_unregistered: true; a file is read at each start, so nothing is PERSISTENT or BOOTTIME",
+}
 
 // keys are the names of what fwpmu.h has a GUID for.
 var keys = sync.OnceValue(func() map[string]string {
