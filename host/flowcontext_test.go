@@ -73,6 +73,28 @@ func TestFlowContexts(t *testing.T) {
 	require.True(t, aborted, "CO-FLW-03 also if nobody could end it yet")
 }
 
+type panicking struct{ fwps.Callout }
+
+func (panicking) FlowDelete(fwpm.LayerID, fwpm.CalloutID, uint64) { panic("flowDeleteFn") }
+
+// CO-FLW-03: a callout that panics keeps no other one from hearing of the end, and is no
+// more busy itself.
+func TestAFlowDeleteFnThatPanicsIsOnlyItsOwn(t *testing.T) {
+	e := host.New(host.Options{})
+	s := open(t, e, host.SessionOptions{})
+	declare(t, s, "c")
+	d := &deleting{Callout: answering(permit)}
+	_, unregisterBad := register(t, e, "bad", panicking{answering(permit)})
+	_, unregister := register(t, e, "c", d)
+	f := new(fwps.Flow)
+	require.NoError(t, e.FlowAssociateContext(f, layer, "bad", 1))
+	require.NoError(t, e.FlowAssociateContext(f, layer, "c", 2))
+	f.End()
+	require.Equal(t, []uint64{2}, d.deleted)
+	require.NoError(t, unregisterBad())
+	require.NoError(t, unregister())
+}
+
 // A context that is taken away while its callout is asked goes afterwards.
 func TestFlowContextDuringClassification(t *testing.T) {
 	e := host.New(host.Options{})

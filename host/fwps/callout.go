@@ -50,7 +50,8 @@ type CommitNotifier interface {
 // A FlowDeleter is a callout with a flowDeleteFn. Without it the callout cannot
 // have flow contexts (CO-FLW-01).
 type FlowDeleter interface {
-	// FlowDelete hears of each context once, when its flow ends or it is removed.
+	// FlowDelete hears of each context once, when its flow ends or it is removed. A panic is
+	// ignored.
 	FlowDelete(layer fwpm.LayerID, callout fwpm.CalloutID, context uint64)
 }
 

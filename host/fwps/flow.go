@@ -104,7 +104,9 @@ func tell(cs []flowContext) {
 	}
 }
 
+// tell ignores a panic, as of any notification: the contexts of other callouts are due, too.
 func (c *flowContext) tell() {
+	defer func() { _ = recover() }()
 	if c.count != nil {
 		defer c.count.Add(-1) // After it, so that unregistering waits for it.
 	}
