@@ -51,6 +51,7 @@ func TestWhatWasConnectedWithoutTheRulesEnds(t *testing.T) {
 		g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: deciding(t, netip.AddrPort{}), Transparent: transparent, Logf: t.Logf})
 		require.NoError(t, err)
 		defer g.Close()
+		g.withoutGuard(t)
 		g.mu.Lock() // It sees nothing yet.
 		require.NoError(t, uninstall(&g.opts))
 		end := n.connected()

@@ -24,6 +24,7 @@ func (g *Gateway) die(t *testing.T) {
 		require.NoError(t, d.conn.Close())
 	}
 	g.wg.Wait()
+	require.NoError(t, g.guard.close())
 	require.NoError(t, g.lock.Close())
 }
 

@@ -37,6 +37,7 @@ type Gateway struct {
 	refused     *unreachable.Teller
 	undo        []func() error // takes back what is changed in the kernel, from its end
 	ports       ports
+	guard       *guard
 
 	mu     sync.Mutex
 	site   *site  // that the rules are for
@@ -120,6 +121,9 @@ func (g *Gateway) takeOver(ctx context.Context) (err error) {
 		return err
 	}
 	if err := g.followRoutes(g.site.names); err != nil {
+		return err
+	}
+	if g.guard, err = newGuard(&g.opts, g.site); err != nil { // Before the rules, which stay as they were if it fails.
 		return err
 	}
 	return install(&g.opts, g.ports, g.site)
@@ -259,6 +263,9 @@ func (g *Gateway) Close() error {
 	g.mu.Unlock()
 	for _, undo := range slices.Backward(g.undo) {
 		errs = append(errs, undo())
+	}
+	if g.guard != nil {
+		errs = append(errs, g.guard.close())
 	}
 	g.cancel()
 	for _, l := range g.listen {

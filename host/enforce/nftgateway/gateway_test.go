@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
@@ -65,8 +66,12 @@ func TestSuiteTransparent(t *testing.T) {
 func (n *network) serve(word string) string { return n.serveAt("tcp4", "198.18.1.2:0", word) }
 
 func (n *network) serveAt(network, at, word string) string {
+	return n.serveIn(n.outside, network, at, word)
+}
+
+func (n *network) serveIn(ns netns.NsHandle, network, at, word string) string {
 	var l net.Listener
-	n.at(n.outside, func() {
+	n.at(ns, func() {
 		var err error
 		l, err = net.Listen(network, at)
 		require.NoError(n.t, err)

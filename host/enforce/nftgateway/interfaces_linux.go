@@ -136,7 +136,8 @@ func (o *Options) free() error {
 		return fmt.Errorf("nftgateway: tables: %w", err)
 	}
 	for _, t := range tables {
-		if t.Name == o.tableName() || !strings.HasPrefix(t.Name, (&Options{}).tableName()) {
+		table := strings.TrimSuffix(t.Name, guardSuffix) // While the rules are away that is there.
+		if table == o.tableName() || !strings.HasPrefix(t.Name, (&Options{}).tableName()) {
 			continue
 		}
 		theirs, err := named(c, t)
@@ -145,7 +146,7 @@ func (o *Options) free() error {
 		}
 		for _, name := range theirs {
 			if slices.Contains(o.Interfaces, name) {
-				return fmt.Errorf("nftgateway: interface %s is one of the gateway with the table %s: one gateway decides an interface; if that one has died, calloutd gateway --remove with its --name", name, t.Name)
+				return fmt.Errorf("nftgateway: interface %s is one of the gateway with the table %s: one gateway decides an interface; if that one has died, calloutd gateway --remove with its --name", name, table)
 			}
 		}
 	}

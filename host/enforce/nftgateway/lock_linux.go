@@ -42,20 +42,28 @@ func turn(ctx context.Context) (*netlink.Conn, error) {
 	}
 }
 
-// own makes an empty table that the kernel keeps for a socket alone, until that is closed. It
-// is where the gateway's tables are, and takes the same right. The library makes none that has an owner.
+// own makes an empty table that the kernel keeps for a socket alone, until that is closed.
 func own(table string) (*netlink.Conn, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("nftgateway: %w", err)
+	}
+	if err := claim(c, table); err != nil {
+		return nil, fmt.Errorf("nftgateway: %w", errors.Join(err, c.Close()))
+	}
+	return c, nil
+}
+
+// claim makes an empty table that the kernel keeps for the socket. It
+// is where the gateway's tables are, and takes the same right. The library makes none that has an owner.
+func claim(c *netlink.Conn, table string) error {
 	const owned = 1 << 1 // NFT_TABLE_F_OWNER
 	attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
 		{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(table), 0)},
 		{Type: unix.NFTA_TABLE_FLAGS, Data: binary.BigEndian.AppendUint32(nil, owned)},
 	})
 	if err != nil {
-		return nil, err
-	}
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return nil, fmt.Errorf("nftgateway: %w", err)
+		return err
 	}
 	batch := []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}
 	_, err = c.SendMessages([]netlink.Message{
@@ -67,10 +75,7 @@ func own(table string) (*netlink.Conn, error) {
 	if err == nil {
 		_, err = c.Receive()
 	}
-	if err != nil {
-		return nil, fmt.Errorf("nftgateway: %w", errors.Join(err, c.Close()))
-	}
-	return c, nil
+	return err
 }
 
 func isThere(table string) bool {

@@ -8,7 +8,8 @@
 // that come from elsewhere to whom is behind the interfaces.
 //
 // The rules stay when this process dies: connections are reset then, and the next
-// Start takes the rules over. Close removes them.
+// Start takes the rules over. Close removes them. While somebody has taken them away, until
+// they are put back, a table that only this process can take away drops what comes in.
 //
 // It knows addresses only: no program, no user, no process. A filter that asks
 // for one of these does not match. A block is a reset after connect() succeeded;

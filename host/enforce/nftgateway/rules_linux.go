@@ -253,6 +253,11 @@ func (t *table) add(c *nftables.Conn) error {
 	c.AddTable(&t.Table) // So that there is one to delete.
 	c.DelTable(&t.Table)
 	c.AddTable(&t.Table)
+	return t.fill(c)
+}
+
+// fill adds what a table has.
+func (t *table) fill(c *nftables.Conn) error {
 	for _, s := range t.sets {
 		s.Table = &t.Table
 		if err := c.AddSet(&s.Set, s.elements); err != nil {

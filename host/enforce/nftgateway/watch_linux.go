@@ -130,6 +130,9 @@ func (g *Gateway) follow() bool {
 		now = g.site // What is known of it; the rules have to be there all the same.
 	}
 	err = errors.Join(err, g.followRoutes(now.names))
+	if !now.equal(g.site) {
+		err = errors.Join(err, g.guard.cover(now))
+	}
 	if !now.equal(g.site) || !g.inForce() {
 		failed := install(&g.opts, g.ports, now)
 		if failed == nil {
@@ -148,7 +151,7 @@ func (g *Gateway) follow() bool {
 func (g *Gateway) tellChange(now *site) {
 	switch {
 	case now.equal(g.site):
-		g.opts.Logf("nftgateway: somebody took rules of the table %s away, or put others there: they are there again, and what was connected meanwhile is reset", g.opts.tableName())
+		g.opts.Logf("nftgateway: somebody took rules of the table %s away, or put others there: they are there again, and %d packets that came in meanwhile were dropped", g.opts.tableName(), g.guard.dropped())
 	case !slices.Equal(now.names, g.site.names):
 		g.opts.Logf("nftgateway: what is decided comes in on %s", strings.Join(now.names, ", "))
 		if err := g.opts.reachable(now.names); err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // What is undecided goes through from when somebody takes all rules of the system away until they
-// are there again, which is a matter of milliseconds. With -v it says of how many.
+// are there again, which is a matter of milliseconds, if no guard covers it. With -v it says of how many.
 func TestRulesAreBackInMilliseconds(t *testing.T) {
 	router(t, func(n *network) {
 		var sink *net.UDPConn
@@ -40,6 +40,7 @@ func TestRulesAreBackInMilliseconds(t *testing.T) {
 		g, err := Start(t.Context(), Options{Interfaces: []string{"in"}, ALE: permitAll()}) // Without Transparent all datagrams are refused.
 		require.NoError(t, err)
 		defer g.Close()
+		g.withoutGuard(t)
 		stop, sent := make(chan struct{}), make(chan struct{})
 		c, err := n.dial(n.inside, "udp4", sink.LocalAddr().String())
 		require.NoError(t, err)
