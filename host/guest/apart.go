@@ -36,6 +36,7 @@ type job struct {
 type result struct {
 	Summary    *meter.Summary
 	Objections []objection
+	Unkept     string // why what was compiled is not in the cache, empty if it is
 }
 
 // An objection is an error on its way between two processes.
@@ -61,7 +62,7 @@ func compileJob(in []byte) []byte {
 		r.Summary, err = meter.Inspect(wasm)
 		err = ofMeter(err, "")
 	default:
-		err = j.compile(context.Background(), wasm)
+		r.Unkept, err = j.compile(context.Background(), wasm)
 	}
 	r.Objections = objections(err)
 	out, err := json.Marshal(r)
@@ -71,14 +72,15 @@ func compileJob(in []byte) []byte {
 	return out
 }
 
-func (j *job) compile(ctx context.Context, wasm []byte) error {
+func (j *job) compile(ctx context.Context, wasm []byte) (unkept string, err error) {
+	logf := func(_ string, args ...any) { unkept = fmt.Sprint(args...) } // Who started this hears of damage itself.
 	// The time is the other process's to keep.
-	rt, err := newRuntime(ctx, Options{CacheDir: j.CacheDir, MemoryLimitPages: j.Pages, CompileTimeout: 24 * time.Hour})
+	rt, err := newRuntime(ctx, Options{CacheDir: j.CacheDir, MemoryLimitPages: j.Pages, CompileTimeout: 24 * time.Hour, Logf: logf})
 	if err != nil {
-		return err
+		return "", err
 	}
 	_, err = rt.compile(ctx, wasm, j.Form)
-	return err // The runtime goes with the process.
+	return unkept, err // The runtime goes with the process.
 }
 
 // objections takes apart what errors.Join has put together.
@@ -115,9 +117,10 @@ func (o objection) error() error {
 
 // compileApart compiles in another process.
 type compileApart struct {
-	dir       string
-	temporary bool // dir goes with the Runtime
-	memory    uint64
+	dir    string
+	done   func() error // nil: dir stays
+	why    error        // there is no dir
+	memory uint64
 }
 
 // newApart is nil where o does not want it. Without a folder for what is compiled there is one
@@ -131,43 +134,45 @@ func newApart(o *Options) (*compileApart, error) {
 	}
 	a := &compileApart{memory: cmp.Or(o.CompileMemory, compileMemory)}
 	if o.CacheDir == "" {
-		if dir, err := os.MkdirTemp("", "calloutd-compiled-"); err == nil {
-			o.CacheDir, a.temporary = dir, true
-		}
+		o.CacheDir, a.done, a.why = workIn(os.TempDir(), "calloutd-compiled-")
 	}
 	a.dir = o.CacheDir
 	return a, nil
 }
 
 func (a *compileApart) close() error {
-	if a == nil || !a.temporary {
+	if a == nil || a.done == nil {
 		return nil
 	}
-	return os.RemoveAll(a.dir)
+	return a.done()
 }
 
-// compile has a module compiled into the cache. It has to be possible, or is refused.
-func (a *compileApart) compile(ctx context.Context, pages uint32, wasm []byte, f form) error {
-	_, err := a.run(ctx, job{CacheDir: a.dir, Pages: pages, Form: f}, wasm)
-	return err
+// compile has a module compiled into the cache, or says why it is not there. It has to be possible,
+// or is refused.
+func (a *compileApart) compile(ctx context.Context, pages uint32, wasm []byte, f form) (unkept string, err error) {
+	r, err := a.run(ctx, job{CacheDir: a.dir, Pages: pages, Form: f}, wasm)
+	if a.why != nil {
+		r.Unkept = a.why.Error()
+	}
+	return cmp.Or(r.Unkept, "something took it away"), err
 }
 
 // inspect has it looked into.
 func (a *compileApart) inspect(ctx context.Context, wasm []byte) (*meter.Summary, error) {
-	s, err := a.run(ctx, job{Inspect: true}, wasm)
-	if err == nil && s == nil {
+	r, err := a.run(ctx, job{Inspect: true}, wasm)
+	if err == nil && r.Summary == nil {
 		err = as(ErrInvalid, errors.New("the compiler failed: it has no answer"))
 	}
-	return s, err
+	return r.Summary, err
 }
 
 // errNoProcess is no fault of the module.
 var errNoProcess = errors.New("no process to compile in")
 
-func (a *compileApart) run(ctx context.Context, j job, wasm []byte) (*meter.Summary, error) {
+func (a *compileApart) run(ctx context.Context, j job, wasm []byte) (r result, err error) {
 	head, err := json.Marshal(j)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	limits := apart.Limits{Memory: a.memory}
 	if end, bounded := ctx.Deadline(); bounded { // On all its processors.
@@ -175,23 +180,22 @@ func (a *compileApart) run(ctx context.Context, j job, wasm []byte) (*meter.Summ
 	}
 	answer, err := apart.Run(ctx, limits, slices.Concat(head, []byte("\n"), wasm))
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, ErrCompileTime) {
-		return nil, cause
+		return r, cause
 	}
 	if failed, ok := errors.AsType[*apart.Error](err); ok && !errors.Is(err, apart.ErrKilled) {
-		return nil, a.refused(failed)
+		return r, a.refused(failed)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoProcess, err)
+		return r, fmt.Errorf("%w: %w", errNoProcess, err)
 	}
-	var r result
 	if err := json.Unmarshal(answer, &r); err != nil {
-		return nil, as(ErrInvalid, fmt.Errorf("the compiler failed: its answer: %w", err))
+		return r, as(ErrInvalid, fmt.Errorf("the compiler failed: its answer: %w", err))
 	}
 	var errs []error
 	for _, o := range r.Objections {
 		errs = append(errs, o.error())
 	}
-	return r.Summary, errors.Join(errs...)
+	return r, errors.Join(errs...)
 }
 
 // refused says which limit a module did not keep, how far it came, and what helps.

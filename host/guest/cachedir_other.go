@@ -2,6 +2,8 @@
 
 package guest
 
+const openFlags = 0
+
 // CheckCacheDir says why a folder is not used for compiled modules. Here nothing is
 // known of who may write to it.
 func CheckCacheDir(string) error { return nil }

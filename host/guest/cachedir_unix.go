@@ -11,6 +11,9 @@ import (
 	"syscall"
 )
 
+// openFlags are for what may be no file.
+const openFlags = syscall.O_NONBLOCK | syscall.O_NOFOLLOW
+
 // CheckCacheDir says why a folder is not used for compiled modules: it, or one above it,
 // is somebody else's (as HOME may be of who became root) or can be written by others.
 // Who could put machine code there would have it run. It need not exist.

@@ -3,10 +3,18 @@
 package guest_test
 
 import (
+	"context"
+	"errors"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/calloutd/calloutd/host/guest"
@@ -36,8 +44,9 @@ func TestMachineCodeOfOthersIsNotRun(t *testing.T) {
 	require.NoError(t, os.Chmod(open, 0o777|os.ModeSticky))
 	require.NoError(t, guest.CheckCacheDir(filepath.Join(open, "cache")), "as /tmp is: what is there has owners")
 
-	require.ErrorContains(t, guest.CheckCacheDir(open), open+" can be written by others: a folder in it could be used")
-	loadIn(t, open, "good")
+	refused := open + " can be written by others: a folder in it could be used"
+	require.ErrorContains(t, guest.CheckCacheDir(open), refused)
+	require.Equal(t, []string{"compiled modules are not kept: " + refused}, loadIn(t, open, "good"))
 	entries, err = os.ReadDir(open)
 	require.NoError(t, err)
 	require.Empty(t, entries, "nor is anything put beside what others have there")
@@ -55,4 +64,92 @@ func TestMachineCodeOfOthersIsNotRun(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(theirs, ".cache"), 0o700))
 	require.NoError(t, os.Chown(theirs, 65534, 65534))
 	require.ErrorContains(t, guest.CheckCacheDir(filepath.Join(theirs, ".cache", "calloutd")), theirs+" is of user 65534, and this is user 0")
+}
+
+// What is in the place of a file makes nobody wait, nor is more of it read than a file has.
+func TestWhatIsNoFileInTheCache(t *testing.T) {
+	other := t.TempDir()
+	for name, put := range map[string]func(file string) error{
+		"pipe":            func(file string) error { return syscall.Mkfifo(file, 0o600) },
+		"endless":         func(file string) error { return os.Symlink("/dev/zero", file) },
+		"link to nothing": func(file string) error { return os.Symlink("nothing", file) },
+		"link to another": func(file string) error {
+			return errors.Join(os.WriteFile(filepath.Join(other, "other"), nil, 0o600), os.Symlink(filepath.Join(other, "other"), file))
+		},
+		"folder": func(file string) error { return os.Mkdir(file, 0o700) },
+		"giant": func(file string) error {
+			if err := os.WriteFile(file, nil, 0o600); err != nil {
+				return err
+			}
+			return os.Truncate(file, 1<<42)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wreck(t, func(t *testing.T, file string, _ []byte) {
+				require.NoError(t, os.Remove(file))
+				require.NoError(t, put(file))
+			})
+		})
+	}
+}
+
+// Processes that begin at once with an empty cache, some of which are killed wherever they are,
+// leave one that is whole, and little else.
+func TestManyProcessesHaveOneCache(t *testing.T) {
+	const in = "CALLOUTD_TEST_CACHE"
+	if dir := os.Getenv(in); dir != "" {
+		for _, name := range []string{"good", "bad", "host"} {
+			require.Empty(t, loadIn(t, dir, name))
+		}
+		return
+	}
+	dir := t.TempDir()
+	inside := filepath.Join(dir, guest.CacheVersion())
+	for round := range 4 {
+		require.NoError(t, os.RemoveAll(inside))
+		var all sync.WaitGroup
+		for k := range 8 {
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
+			cmd.Env = append(os.Environ(), in+"="+dir)
+			all.Go(func() {
+				if k%2 == 0 { // Half of them once the first is about to write.
+					for !entered(inside) {
+						time.Sleep(time.Millisecond)
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(20*(round+1)))*time.Millisecond)
+					defer cancel()
+					victim := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
+					victim.Env = cmd.Env
+					_ = victim.Run()
+					return
+				}
+				out, err := cmd.CombinedOutput()
+				assert.NoError(t, err, "%s", out)
+				assert.Contains(t, string(out), "--- PASS: "+t.Name())
+			})
+		}
+		all.Wait()
+		for range 2 {
+			for _, name := range []string{"good", "bad", "host"} {
+				require.Empty(t, loadIn(t, dir, name), "nothing of it is damaged")
+			}
+		}
+		require.Len(t, meteredFiles(t, dir), 3)
+	}
+	left, err := filepath.Glob(filepath.Join(inside, "compiling-*"))
+	require.NoError(t, err)
+	long := time.Now().Add(-time.Hour)
+	for _, dir := range left {
+		require.NoError(t, os.Chtimes(dir, long, long))
+	}
+	require.Empty(t, loadIn(t, dir, "notify"))
+	left, err = filepath.Glob(filepath.Join(inside, "compiling-*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+// entered reports whether somebody has begun to write into a cache.
+func entered(inside string) bool {
+	entries, err := os.ReadDir(inside)
+	return err == nil && len(entries) > 1
 }

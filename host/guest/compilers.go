@@ -3,35 +3,34 @@ package guest
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/experimental"
 )
 
-// compilers make machine code. wazero fails with its cache: on a full disk, where it
-// may not write, with a damaged file. That is to cost time only, so there is a second
-// one then, without a cache.
+// compilers make machine code. One compiles nothing where there is a cache, and takes what is
+// kept from there. What cannot be kept, on a full disk or where nobody may write, has a second
+// one, without a cache.
 type compilers struct {
 	cached wazero.Runtime
-	cache  wazero.CompilationCache // nil: cached has none
-	dir    string
+	loaded wazero.CompilationCache // nil: cached has none
+	kept   cache
 	config wazero.RuntimeConfig
 
 	mu    sync.Mutex
 	plain wazero.Runtime // nil until it is needed
 }
 
-func newCompilers(ctx context.Context, dir string, pages uint32) (_ *compilers, err error) {
+func newCompilers(ctx context.Context, o Options) (_ *compilers, err error) {
 	// The capacity is the limit from the start: views of the memory never go stale.
-	c := &compilers{dir: dir, config: wazero.NewRuntimeConfig().WithMemoryLimitPages(pages).WithMemoryCapacityFromMax(true)}
+	c := &compilers{kept: cache{logf: o.Logf}, config: wazero.NewRuntimeConfig().WithMemoryLimitPages(o.MemoryLimitPages).WithMemoryCapacityFromMax(true)}
 	config := c.config
-	if dir != "" {
-		if cache, err := wazero.NewCompilationCacheWithDir(dir); err == nil {
-			c.cache, config = cache, config.WithCompilationCache(cache)
+	if o.CacheDir != "" {
+		if c.loaded, err = c.kept.open(o.CacheDir); err != nil {
+			c.kept.unkept(err)
+		} else {
+			config = config.WithCompilationCache(c.loaded)
 		}
 	}
 	if c.cached, err = newHost(ctx, config); err != nil {
@@ -56,34 +55,41 @@ func (c *compilers) close(ctx context.Context) error {
 			errs = append(errs, rt.Close(ctx))
 		}
 	}
-	if c.cache != nil {
-		errs = append(errs, c.cache.Close(ctx))
+	if c.loaded != nil {
+		errs = append(errs, c.loaded.Close(ctx))
 	}
 	return errors.Join(errs...)
 }
 
-func (c *compilers) compileModule(ctx context.Context, wasm []byte) (*source, error) {
-	compiled, err := c.cached.CompileModule(ctx, wasm)
-	switch {
-	case err == nil:
-		return &source{rt: c.cached, compiled: compiled, covered: new(coverage)}, nil
-	case c.cache == nil || ctx.Err() != nil:
-		return nil, err
+// compileModule compiles what get does not have for the key.
+func (c *compilers) compileModule(ctx context.Context, key string, metered []byte) (*source, error) {
+	rt := c.cached
+	var unkept error
+	if c.loaded != nil {
+		if unkept = c.kept.put(ctx, c.config, key, metered); unkept == nil {
+			if src, err := c.findModule(ctx, metered); err == nil {
+				return src, nil
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		var err error
+		if rt, err = c.without(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if strings.HasPrefix(err.Error(), "compilationcache: ") {
-		c.drop()
-	}
-	rt, err := c.without(ctx)
+	compiled, err := rt.CompileModule(ctx, metered)
 	if err != nil {
 		return nil, err
 	}
-	if compiled, err = rt.CompileModule(ctx, wasm); err != nil {
-		return nil, err
+	if unkept != nil { // It is not the module's fault.
+		c.kept.unkept(unkept)
 	}
 	return &source{rt: rt, compiled: compiled, covered: new(coverage)}, nil
 }
 
-// findModule is compileModule for what is in the cache. The compiler looks there before it
+// findModule loads what get has looked at. Nothing is compiled: the compiler looks there before it
 // looks whether anybody still wants the module, and with workers does so before each function.
 func (c *compilers) findModule(ctx context.Context, wasm []byte) (*source, error) {
 	ctx, cancel := context.WithCancel(experimental.WithCompilationWorkers(ctx, 2))
@@ -102,13 +108,4 @@ func (c *compilers) without(ctx context.Context) (_ wazero.Runtime, err error) {
 		c.plain, err = newHost(ctx, c.config)
 	}
 	return c.plain, err
-}
-
-// drop takes away what wazero keeps, of which something is damaged: which file, only
-// wazero knows.
-func (c *compilers) drop() {
-	files, _ := filepath.Glob(filepath.Join(c.dir, "wazero-*", "*")) // A folder that is a bad pattern keeps them.
-	for _, f := range files {
-		_ = os.Remove(f) // It may be gone, or not ours.
-	}
 }

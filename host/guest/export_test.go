@@ -59,8 +59,14 @@ func FailLate(m *Module, times int, reload func()) {
 	<-over
 }
 
-// CacheOfVersion is where in a cache a Runtime of this program keeps what it compiled.
-var CacheOfVersion = cacheOfVersion
+// CacheVersion is the folder in a cache in which a Runtime of this program keeps what it compiled.
+var CacheVersion = cacheVersion
 
-// CacheBySource is where that is by the path of wazero's source.
-var CacheBySource = cacheBySource
+// VersionOfSource is that of wazero by the path of its source.
+var VersionOfSource = versionOfSource
+
+// WorkIn makes a folder to work in.
+var WorkIn = workIn
+
+// Kept reports whether a Runtime has a module, guarded, in its cache.
+func Kept(r *Runtime, wasm []byte) bool { return r.kept.get(r.kept.key(r.pages, guarded, wasm)) != nil }

@@ -11,12 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/calloutd/calloutd/host/guest/meter"
+	"github.com/calloutd/calloutd/host/internal/oneline"
 	"github.com/calloutd/calloutd/host/internal/race"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
@@ -36,6 +38,8 @@ type Options struct {
 	// run, so one that CheckCacheDir refuses is not used, and none by a program of which
 	// nothing says what version of wazero it has.
 	CacheDir string
+	// Logf hears once why CacheDir is not used, or that a file there was damaged. Optional.
+	Logf func(format string, args ...any)
 	// MemoryLimitPages bounds the memory of one instance, in 64 KiB pages.
 	// Optional: 256, which is 16 MiB.
 	MemoryLimitPages uint32
@@ -56,7 +60,6 @@ type Runtime struct {
 	*compilers
 	pages   uint32
 	timeout time.Duration
-	metered meteredCache
 	apart   *compileApart // nil: all is compiled here
 	clock   clock
 }
@@ -69,20 +72,31 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	if o.MemoryLimitPages > meter.MaxMemoryPages {
 		return nil, fmt.Errorf("memory limit of %d pages is over %d", o.MemoryLimitPages, meter.MaxMemoryPages)
 	}
-	if o.CacheDir != "" && makeCacheDir(o.CacheDir) != nil {
-		o.CacheDir = ""
+	if o.CacheDir != "" {
+		dir, err := makeCacheDir(o.CacheDir)
+		if err != nil && o.Logf != nil {
+			o.Logf(sayUnkept, err)
+		}
+		o.CacheDir = dir
 	}
-	o.CacheDir = cacheOfVersion(o.CacheDir)
 	return newRuntime(ctx, o)
 }
 
-// makeCacheDir makes a folder for compiled modules. Somebody else may be the first to make
-// it, in a folder such as /tmp.
-func makeCacheDir(dir string) error {
+// makeCacheDir makes a folder for what this version of wazero compiles. Somebody else may be the
+// first to make it, in a folder such as /tmp.
+func makeCacheDir(dir string) (string, error) {
 	if err := CheckCacheDir(dir); err != nil {
-		return err
+		return "", err
 	}
-	return errors.Join(os.MkdirAll(dir, 0o700), CheckCacheDir(dir))
+	version := cacheVersion()
+	if version == "" {
+		return "", errors.New("nothing says which version of wazero this program has")
+	}
+	versioned := filepath.Join(dir, version)
+	if err := errors.Join(os.MkdirAll(versioned, 0o700), CheckCacheDir(versioned)); err != nil {
+		return "", err
+	}
+	return versioned, nil
 }
 
 // newRuntime is NewRuntime with a cache that is for this version of wazero alone.
@@ -91,11 +105,11 @@ func newRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := newCompilers(ctx, o.CacheDir, o.MemoryLimitPages)
+	c, err := newCompilers(ctx, o)
 	if err != nil {
 		return nil, errors.Join(err, apart.close())
 	}
-	r := &Runtime{compilers: c, pages: o.MemoryLimitPages, timeout: cmp.Or(o.CompileTimeout, compileTime()), metered: meteredCache{o.CacheDir}, apart: apart}
+	r := &Runtime{compilers: c, pages: o.MemoryLimitPages, timeout: cmp.Or(o.CompileTimeout, compileTime()), apart: apart}
 	r.clock.open()
 	return r, nil
 }
@@ -175,16 +189,20 @@ const (
 )
 
 func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (*source, error) {
-	if src := r.find(ctx, wasm, f); src != nil {
+	key := r.kept.key(r.pages, f, wasm)
+	if src := r.find(ctx, key, wasm, f); src != nil {
 		return src, nil
 	}
 	if r.apart != nil {
-		if err := r.apart.compile(ctx, r.pages, wasm, f); err != nil {
+		unkept, err := r.apart.compile(ctx, r.pages, wasm, f)
+		if err != nil {
 			return nil, err
 		}
-		if src := r.find(ctx, wasm, f); src != nil {
+		if src := r.find(ctx, key, wasm, f); src != nil {
 			return src, nil
-		} // It could not be kept. It is within the limits: what it took there it takes here.
+		}
+		// It is within the limits: what it took there it takes here.
+		r.kept.unkept(errors.New(oneline.Clean(unkept)))
 	}
 	if err := check(ctx, wasm, r.pages); err != nil {
 		return nil, err
@@ -193,18 +211,17 @@ func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (*sou
 	if err != nil {
 		return nil, err
 	}
-	src, err := r.compileModule(ctx, metered)
+	src, err := r.compileModule(ctx, key, metered)
 	if err != nil {
 		return nil, err
 	}
 	src.covered.blocks = blocks
-	r.metered.put(r.pages, f, wasm, metered)
 	return src, nil
 }
 
 // find is what is in the cache of a module, nil if that is not all. Nothing is compiled.
-func (r *Runtime) find(ctx context.Context, wasm []byte, f form) *source {
-	metered := r.metered.get(r.pages, f, wasm)
+func (r *Runtime) find(ctx context.Context, key string, wasm []byte, f form) *source {
+	metered := r.kept.get(key)
 	if metered == nil {
 		return nil
 	}

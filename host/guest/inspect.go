@@ -65,7 +65,7 @@ func Inspect(ctx context.Context, wasm, config []byte, o Options) (*Report, erro
 
 // summary is the meter's, from where the module can take as much as it likes.
 func (r *Runtime) summary(ctx context.Context, wasm []byte) (*meter.Summary, error) {
-	if r.apart == nil || r.metered.get(r.pages, guarded, wasm) != nil { // What was metered once can be again.
+	if r.apart == nil || r.kept.get(r.kept.key(r.pages, guarded, wasm)) != nil { // What was metered once can be again.
 		s, err := meter.Inspect(wasm)
 		return s, ofMeter(err, "")
 	}
