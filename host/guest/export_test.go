@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"time"
@@ -57,6 +58,28 @@ func FailLate(m *Module, times int, reload func()) {
 	}
 	s.mu.Unlock()
 	<-over
+}
+
+// Reloads makes versions live one after the other, of which each is asked while nobody can look
+// at how the one before did.
+func Reloads(m *Module, ask func(), wasm ...[]byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ask()
+	for len(m.tripped) > 0 { // Somebody waits to look.
+		runtime.Gosched()
+	}
+	for _, w := range wasm {
+		g, err := m.build(context.Background(), w, nil)
+		if err != nil {
+			return err
+		}
+		old := m.live.Load().src
+		m.swap(g)
+		old.close()
+		ask()
+	}
+	return nil
 }
 
 // CacheVersion is the folder in a cache in which a Runtime of this program keeps what it compiled.

@@ -39,13 +39,14 @@ type Module struct {
 	turn       sync.Mutex  // a failure is of what is live, or of what was
 	breaker    breaker
 	pace       pace
-	tripped    chan *generation
+	tripped    chan struct{}
 	stop       chan struct{}
 	wg         sync.WaitGroup
 
-	mu    sync.Mutex // one change of generations at a time
-	good  *source    // of the version before, if it was good
-	count uint64     // generations so far
+	mu    sync.Mutex       // one change of generations at a time
+	good  *source          // of the version before, if it was good
+	seen  *QuarantineError // the last that was dealt with
+	count uint64           // generations so far
 
 	failures, replaced, quarantines atomic.Uint64
 	past                            struct{ decisions, slices atomic.Uint64 } // of closed generations
@@ -53,7 +54,7 @@ type Module struct {
 
 // newModule makes the first generation live.
 func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o ModuleOptions) (*Module, error) {
-	m := &Module{name: name, epoch: new(fwps.Epoch), rt: r, opts: o, log: loglimit.New(onOneLine(o.Logf)), notices: newNotices(), tripped: make(chan *generation, 1),
+	m := &Module{name: name, epoch: new(fwps.Epoch), rt: r, opts: o, log: loglimit.New(onOneLine(o.Logf)), notices: newNotices(), tripped: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		breaker: breaker{last: make([]time.Time, o.MaxFailures)}}
 	for _, prefixes := range o.Sets {
@@ -142,9 +143,6 @@ func (m *Module) failure(ctx context.Context, err error, v *fwps.Verdict) error 
 // meanwhile, so that nothing is shared to know it.
 func (m *Module) acquire(hint *uint32) (*slot, error) {
 	for {
-		if q := m.quarantine.Load(); q != nil {
-			return nil, q
-		}
 		g := m.live.Load()
 		if g == nil {
 			return nil, &TrapError{m.name, ErrClosed}
@@ -153,10 +151,15 @@ func (m *Module) acquire(hint *uint32) (*slot, error) {
 		if s == nil || !s.mu.TryLock() {
 			s = g.search(hint)
 		}
-		if !s.closed {
-			return s, nil
+		if s.closed { // Another generation is live by now.
+			s.mu.Unlock()
+			continue
 		}
-		s.mu.Unlock() // Another generation is live by now.
+		if q := m.quarantine.Load(); q != nil { // It may have begun while this one waited.
+			s.mu.Unlock()
+			return nil, q
+		}
+		return s, nil
 	}
 }
 
@@ -219,10 +222,7 @@ func (m *Module) lost(s *slot, err error) error {
 	if m.trip(g, trap) {
 		m.epoch.End()
 		m.quarantines.Add(1)
-		select {
-		case m.tripped <- g:
-		default:
-		}
+		signal(m.tripped)
 	}
 	return trap
 }

@@ -1,6 +1,7 @@
 package guest_test
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -92,6 +93,58 @@ func TestLateFailuresAreOfTheVersionBefore(t *testing.T) {
 	require.NoError(t, err)
 	fail(t, m, 1)
 	require.Equal(t, guest.EventQuarantined, (<-events).Kind)
+}
+
+// A quarantine is seen also of a version that replaced two which nobody had time to look at.
+func TestEveryQuarantineIsSeen(t *testing.T) {
+	m, events := loadWith(t, "good", guest.ModuleOptions{Slots: 1})
+	require.NoError(t, m.Reload(t.Context(), wasm(t, "bad"), nil))
+	require.Equal(t, guest.EventReloaded, (<-events).Kind)
+	bad := wasm(t, "bad")
+	require.NoError(t, guest.Reloads(m, func() { fail(t, m, 5) }, bad, bad))
+	select {
+	case e := <-events:
+		require.Equal(t, guest.EventQuarantined, e.Kind)
+		require.EqualValues(t, 4, e.Generation)
+	case <-time.After(10 * time.Second):
+		t.Fatal("nobody heard of it")
+	}
+	require.Equal(t, guest.EventRestored, (<-events).Kind)
+	_, err := ask(m, call(1))
+	require.NoError(t, err)
+	require.NoError(t, m.Close(t.Context()))
+	require.Empty(t, events, "once")
+}
+
+// Those who fail at the same time are counted one by one, and begin one quarantine.
+func TestFailuresAtTheThresholdAreCounted(t *testing.T) {
+	for range 20 {
+		var quarantined atomic.Int32
+		m := load(t, "bad", guest.Unpaced(guest.ModuleOptions{Slots: 4, MaxFailures: 40,
+			OnEvent: func(e guest.Event) { quarantined.Add(1) }}))
+		var wg sync.WaitGroup
+		var traps, refused atomic.Uint64
+		for range 8 {
+			wg.Go(func() {
+				for refused.Load() < 8 {
+					_, err := ask(m, call(12))
+					if _, q := errors.AsType[*guest.QuarantineError](err); q {
+						refused.Add(1)
+					} else if _, trap := errors.AsType[*guest.TrapError](err); trap {
+						traps.Add(1)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		st := m.Stats()
+		require.Equal(t, traps.Load(), st.Failures)
+		require.GreaterOrEqual(t, st.Failures, uint64(40))
+		require.Less(t, st.Failures, uint64(40+4), "who was not yet asked is not asked any more")
+		require.EqualValues(t, 1, st.Quarantines)
+		require.NoError(t, m.Close(t.Context()))
+		require.LessOrEqual(t, quarantined.Load(), int32(1))
+	}
 }
 
 func TestContinueOnFailure(t *testing.T) {

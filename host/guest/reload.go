@@ -42,9 +42,7 @@ func (m *Module) Reload(ctx context.Context, wasm, config []byte) error {
 	if err != nil {
 		return fmt.Errorf("callout module %q: %w", m.name, err)
 	}
-	good := m.quarantine.Load() == nil
-	m.swap(g)
-	if good {
+	if m.swap(g) {
 		m.good.close()
 		m.good = old.src
 	} else {
@@ -54,16 +52,17 @@ func (m *Module) Reload(ctx context.Context, wasm, config []byte) error {
 	return nil
 }
 
-// swap makes g live; the other one finishes its decisions.
-func (m *Module) swap(g *generation) {
+// swap makes g live, and reports whether the other one, which finishes its decisions, was good.
+func (m *Module) swap(g *generation) (good bool) {
 	m.turn.Lock()
 	old := m.live.Swap(g)
 	m.coverage.Store(g.src.covered)
 	m.breaker.reset()
-	m.quarantine.Store(nil)
+	good = m.quarantine.Swap(nil) == nil
 	m.turn.Unlock()
 	m.epoch.End()
 	old.close()
+	return good
 }
 
 // watch brings the last good version back after a quarantine began.
@@ -72,19 +71,20 @@ func (m *Module) watch() {
 		select {
 		case <-m.stop:
 			return
-		case g := <-m.tripped:
-			m.restore(g)
+		case <-m.tripped:
+			m.restore()
 		}
 	}
 }
 
-func (m *Module) restore(bad *generation) {
+func (m *Module) restore() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	q := m.quarantine.Load()
-	if q == nil || m.live.Load() != bad { // It was reloaded meanwhile.
+	bad, q := m.live.Load(), m.quarantine.Load()
+	if bad == nil || q == nil || q == m.seen { // It was closed or reloaded meanwhile.
 		return
 	}
+	m.seen = q
 	m.opts.OnEvent(Event{EventQuarantined, m.name, bad.number, q})
 	if m.good == nil {
 		return
