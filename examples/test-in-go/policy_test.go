@@ -20,6 +20,9 @@ func TestPolicy(t *testing.T) {
 			Want:       callouttest.Want{Action: callouttest.Redirect, Destination: "proxy:onward", Filter: "web"},
 			Then: []callouttest.Step{{WithRecords: true, Connection: callouttest.Connection{Program: "/usr/bin/calloutd", PID: 1},
 				Want: callouttest.Want{Action: callouttest.Permit, Destination: "198.51.100.7:80", State: "redirected-by-self"}}}},
+		callouttest.Case{Name: "web of a dual-stack socket does, too",
+			Connection: callouttest.Connection{To: "[::ffff:198.51.100.7]:80"},
+			Want:       callouttest.Want{Action: callouttest.Redirect, Destination: "proxy:onward", Filter: "web"}},
 		callouttest.Case{Name: "web at another port does not",
 			Connection: callouttest.Connection{To: "198.51.100.7:8080"},
 			Want:       callouttest.Want{Action: callouttest.Permit}},
@@ -55,5 +58,5 @@ func TestAFailureSaysWhy(t *testing.T) {
 	p := callouttest.Open(t, "policy.yaml")
 	err := p.Check(t.Context(), callouttest.Case{Connection: callouttest.Connection{To: "192.0.2.7:25"}, Want: callouttest.Want{Action: callouttest.Permit}})
 	require.ErrorContains(t, err, "action: want permit, got block\n")
-	require.ErrorContains(t, err, `filter 2 "no mail" (policy.yaml:15) in universal: block, hard`)
+	require.ErrorContains(t, err, `filter 3 "no mail" (policy.yaml:15) in universal: block, hard`)
 }

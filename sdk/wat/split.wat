@@ -46,7 +46,9 @@
   (func (export "callout_classify") (result i64) (local $app i32)
     (if (i32.and (i32.load8_u (i32.const 1070)) (i32.const 1)) ;; redirected by this callout: 1 or 3
       (then (return (call $because (i32.const 1) (i32.const 512) (i32.const 26)))))
-    (if (i32.ne (i32.load16_u (i32.const 1064)) (i32.const 0x0604)) (then (return (i64.const 1)))) ;; TCP over IPv4
+    (if (i32.ne (i32.load8_u (i32.const 1065)) (i32.const 6)) (then (return (i64.const 1))))       ;; TCP over IPv4,
+    (if (i64.ne (i64.load (i32.const 1088)) (i64.const 0)) (then (return (i64.const 1))))          ;; which ::ffff:a.b.c.d
+    (if (i32.ne (i32.load (i32.const 1096)) (i32.const 0xffff0000)) (then (return (i64.const 1)))) ;; of a dual-stack socket is too
     (if (i32.ne (i32.load16_u (i32.const 1068)) (i32.const 443)) (then (return (i64.const 1))))
     (if (i32.lt_u (i32.load (i32.const 1108)) (i32.const 9)) (then (return (i64.const 1))))
     (local.set $app (i32.add (i32.const 1024) (i32.load (i32.const 1104))))
@@ -65,7 +67,8 @@
     (i64.store (i32.const 9284) (i64.load (i32.const 1088)))
     (i64.store (i32.const 9292) (i64.load (i32.const 1096)))
     (i32.store16 (i32.const 9300) (i32.load16_u (i32.const 1068)))
-    (i32.store16 (i32.const 9302) (i32.const 0x0406))
+    (i32.store8 (i32.const 9302) (i32.const 6))
+    (i32.store8 (i32.const 9303) (i32.load8_u (i32.const 1064)))
     (i32.store (i32.const 9304) (i32.load (i32.const 1056)))
     (i64.store (i32.const 9308) (i64.const 0))
     (i32.store (i32.const 9316) (i32.const 0))

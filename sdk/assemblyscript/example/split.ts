@@ -81,8 +81,8 @@ function remember(call: Call): void {
 
 register((call: Call): Verdict => {
   if (call.bySelf) return permit().withReason("the proxy's own connection");
-  if (call.protocol != 6 || call.ipVersion != 4 || call.remotePort != 443 ||
-    !call.app.startsWith("/usr/bin/") || listed(call.remoteV4)) return permit();
+  const to = call.remoteV4; // ::ffff:a.b.c.d of a dual-stack socket is IPv4 too.
+  if (call.protocol != 6 || !to || call.remotePort != 443 || !call.app.startsWith("/usr/bin/") || listed(to)) return permit();
   remember(call);
   return redirect(127, 0, 0, 1, proxyPort, proxyPID).withRecord(record, 48);
 });

@@ -69,8 +69,8 @@ static void remember(const callout_call *call) {
 callout_verdict callout_decide(const callout_call *call) {
     if (call->state == CALLOUT_STATE_REDIRECTED_BY_SELF || call->state == CALLOUT_STATE_PREVIOUSLY_REDIRECTED_BY_SELF)
         return callout_with_reason(callout_permit(), "the proxy's own connection");
-    if (call->protocol != 6 || call->ip_version != 4 || call->remote_port != 443 || !callout_begins(call->app, "/usr/bin/") ||
-        listed(callout_v4(call->remote)))
+    uint32_t to = callout_v4(call->remote); /* ::ffff:a.b.c.d of a dual-stack socket is IPv4 too */
+    if (call->protocol != 6 || !to || call->remote_port != 443 || !callout_begins(call->app, "/usr/bin/") || listed(to))
         return callout_permit();
     remember(call);
     return callout_with_record(callout_redirect4(127, 0, 0, 1, (uint16_t)proxy_port, proxy_pid), record, sizeof record);

@@ -28,7 +28,9 @@ static const struct {
     {"nor one whose name only begins so", 6, 4, 0, {93, 184, 216, 34}, 443, "/usr/binary", CALLOUT_ACTION_PERMIT},
     {"nor another port", 6, 4, 0, {93, 184, 216, 34}, 80, "/usr/bin/curl", CALLOUT_ACTION_PERMIT},
     {"nor UDP", 17, 4, 0, {93, 184, 216, 34}, 443, "/usr/bin/curl", CALLOUT_ACTION_PERMIT},
-    {"nor IPv6", 6, 6, 0, {93, 184, 216, 34}, 443, "/usr/bin/curl", CALLOUT_ACTION_PERMIT},
+    {"nor IPv6", 6, 6, 0, {0}, 443, "/usr/bin/curl", CALLOUT_ACTION_PERMIT},
+    {"but a dual-stack socket is", 6, 6, 0, {93, 184, 216, 34}, 443, "/usr/bin/curl", CALLOUT_ACTION_REDIRECT},
+    {"if the network is not on the list", 6, 6, 0, {198, 51, 100, 7}, 443, "/usr/bin/curl", CALLOUT_ACTION_PERMIT},
     {"nor the proxy's own connection", 6, 4, CALLOUT_STATE_REDIRECTED_BY_SELF, {93, 184, 216, 34}, 443, "/usr/bin/curl", CALLOUT_ACTION_PERMIT},
 };
 
@@ -38,6 +40,8 @@ int main(void) {
         uint8_t local[16] = {0}, remote[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
         callout_call call = {0};
         memcpy(remote + 12, cases[i].address, 4);
+        if (!cases[i].address[0])
+            memcpy(remote, "\x20\x01\x0d\xb8\0\0\0\0\0\0\0", 12);
         call.protocol = cases[i].protocol;
         call.ip_version = cases[i].ip_version;
         call.state = cases[i].state;

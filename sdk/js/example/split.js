@@ -37,8 +37,8 @@ function remember(call) {
 
 function classify(call) {
   if (call.bySelf) return permit().withReason("the proxy's own connection");
-  if (call.protocol != 6 || call.ipVersion != 4 || call.remotePort != 443 || !call.app.startsWith("/usr/bin/")) return permit();
-  const to = call.remoteV4;
+  const to = call.remoteV4; // ::ffff:a.b.c.d of a dual-stack socket is IPv4 too.
+  if (call.protocol != 6 || !to || call.remotePort != 443 || !call.app.startsWith("/usr/bin/")) return permit();
   if (networks.some(({net, mask}) => (to & mask) == net)) return permit();
   return redirect("127.0.0.1", proxyPort, proxyPID).withRecord(remember(call));
 }

@@ -17,7 +17,8 @@ for (const [name, call, action] of [
   ["nor one whose name only begins so", { app: "/usr/binary" }, "permit"],
   ["nor another port", { remotePort: 80 }, "permit"],
   ["nor UDP", { protocol: 17 }, "permit"],
-  ["nor IPv6", { ipVersion: 6 }, "permit"],
+  ["nor IPv6", { ipVersion: 6, remote: "2001:db8::7" }, "permit"],
+  ["but a dual-stack socket is", { ipVersion: 6 }, "redirect"],
   ["nor the proxy's own connection", { state: 1 }, "permit"],
 ]) {
   test(name, () => {

@@ -5,7 +5,7 @@
 //! 198.51.100.0/24 on each line.
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
-use callout::{begins, permit, redirect, Call, Policy, State, Verdict, Version};
+use callout::{begins, permit, redirect, Call, Policy, State, Verdict};
 
 #[cfg(target_arch = "wasm32")]
 #[panic_handler]
@@ -80,14 +80,10 @@ impl Policy for Split {
             State::RedirectedBySelf | State::PreviouslyRedirectedBySelf => return permit().with_reason("the proxy's own connection"),
             _ => {}
         }
-        let v4 = call.remote_v4().unwrap_or(0);
-        if call.protocol != 6
-            || call.version() != Version::V4
-            || call.remote_port != 443
-            || !begins(call.app, "/usr/bin/")
-            || self.listed(v4)
-        {
-            return permit();
+        match call.remote_v4() {
+            // ::ffff:a.b.c.d of a dual-stack socket is IPv4 too.
+            Some(to) if call.protocol == 6 && call.remote_port == 443 && begins(call.app, "/usr/bin/") && !self.listed(to) => {}
+            _ => return permit(),
         }
         self.remember(call);
         redirect([127, 0, 0, 1], self.proxy.0, self.proxy.1).with_record(&self.record)
@@ -117,9 +113,12 @@ mod tests {
     fn programs_of_the_system_are_redirected() {
         let mut s = split();
         let c = call([93, 184, 216, 34], 443, "/usr/bin/curl");
-        let v = s.classify(&c);
-        assert_eq!(v.record()[4..20], c.remote);
-        assert_eq!(v, redirect([127, 0, 0, 1], 8443, 77).with_record(v.record()));
+        for c in [c, Call { ip_version: 6, ..c }] {
+            // A dual-stack socket's second.
+            let v = s.classify(&c);
+            assert_eq!(v.record()[4..20], c.remote);
+            assert_eq!(v, redirect([127, 0, 0, 1], 8443, 77).with_record(v.record()));
+        }
     }
 
     #[test]
@@ -131,7 +130,7 @@ mod tests {
             ("one whose name only begins so", call([93, 184, 216, 34], 443, "/usr/binary")),
             ("another port", call([93, 184, 216, 34], 80, "/usr/bin/curl")),
             ("UDP", Call { protocol: 17, ..call([93, 184, 216, 34], 443, "/usr/bin/curl") }),
-            ("IPv6", Call { ip_version: 6, ..call([93, 184, 216, 34], 443, "/usr/bin/curl") }),
+            ("IPv6", Call { ip_version: 6, remote: [0x20; 16], ..call([93, 184, 216, 34], 443, "/usr/bin/curl") }),
         ] {
             assert_eq!(split().classify(&c), permit(), "{name}");
         }

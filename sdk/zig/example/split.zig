@@ -64,8 +64,8 @@ fn remember(call: *const callout.Call) []const u8 {
 
 pub fn classify(call: *const callout.Call) callout.Verdict {
     if (call.bySelf()) return callout.permit().withReason("the proxy's own connection");
-    if (call.protocol != 6 or call.ip_version != 4 or call.remote_port != 443 or
-        !std.mem.startsWith(u8, call.app, "/usr/bin/") or listed(callout.v4(&call.remote) orelse 0))
+    const to = callout.v4(&call.remote) orelse return callout.permit(); // ::ffff:a.b.c.d of a dual-stack socket is IPv4 too.
+    if (call.protocol != 6 or call.remote_port != 443 or !std.mem.startsWith(u8, call.app, "/usr/bin/") or listed(to))
         return callout.permit();
     return callout.redirect(.{ 127, 0, 0, 1 }, proxy_port, proxy_pid).withRecord(remember(call));
 }
@@ -103,6 +103,12 @@ test "programs of the system are redirected, nothing else is" {
             }
         }.f },
         .{ .name = "IPv6", .action = abi.ACTION_PERMIT, .change = struct {
+            fn f(c: *callout.Call) void {
+                c.ip_version = 6;
+                c.remote[0] = 0x20;
+            }
+        }.f },
+        .{ .name = "a dual-stack socket", .action = abi.ACTION_REDIRECT, .change = struct {
             fn f(c: *callout.Call) void {
                 c.ip_version = 6;
             }
