@@ -118,14 +118,14 @@ func simulate(ctx context.Context, t *tracer, q explore.Question, with *beside, 
 	d.OnInput = saw
 	q.HostName, q.PeerName = explore.Learned(q.HostName), explore.Learned(q.PeerName)
 	if q.HostName != "" {
-		d.Names.Learn(netip.AddrPort{}, q.HostName, []netip.Addr{q.In.Remote.Addr()}, time.Hour)
+		d.Names.Learn(q.In.Client(), netip.AddrPort{}, q.HostName, []netip.Addr{q.In.Remote.Addr()}, time.Hour)
 	}
 	p, err := with.describe(ctx, q.Policy, d)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	enforcer := ale.New(ale.Options{Classifier: p.Engine, Store: memstore.New(0), OnRedirect: t.redirect, PeerName: d.Names.Name})
+	enforcer := ale.New(ale.Options{Classifier: p.Engine, Store: memstore.New(0), OnRedirect: t.redirect, PeerNames: d.Names.Of})
 	s := simulation{t.details.Watch(ctx), p, enforcer, t, q.PeerName, q.In.Other, map[string]bool{}}
 	if q.In.Inbound {
 		_, err = s.accept(q.In)

@@ -166,11 +166,11 @@ func (s *Socket) outgoing(remote netip.AddrPort) fwps.Incoming {
 
 // name fills in what the peer is called, if that is known. It allocates only then.
 func (e *Enforcer) name(in *fwps.Incoming) {
-	if e.opts.PeerName == nil || in.Other[fwpm.ConditionPeerName].Text != "" {
+	if e.opts.PeerNames == nil || in.Other[fwpm.ConditionPeerName].Text != "" {
 		return
 	}
-	if name := e.opts.PeerName(in.Remote.Addr().Unmap()); name != "" {
-		in.Other = withPeerName(in.Other, name)
+	if in.PeerNames = e.opts.PeerNames(in.Client(), in.Remote.Addr().Unmap()); in.PeerNames != nil && len(in.PeerNames.Names) > 0 {
+		in.Other = withPeerName(in.Other, in.PeerNames.Names[0])
 	}
 }
 

@@ -165,6 +165,16 @@ func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort, m *ICMPMess
 	return f, nil
 }
 
+// SendsFrom says where the datagrams of the flow come from, if that is not the socket's
+// address, which may be one of another host: a proxy finds the records by it. It must be
+// called before the first is sent.
+func (f *Flow) SendsFrom(local netip.AddrPort) {
+	k := key{f.in.Protocol, source(f.Local, f.Remote), f.Remote}
+	if f.Redirected && k.client != local {
+		f.e.meet.move(k, key{k.protocol, local, k.target})
+	}
+}
+
 // source is the address a local peer sees: a socket bound to the wildcard sends
 // from the address it sends to.
 func source(local, to netip.AddrPort) netip.AddrPort {

@@ -265,3 +265,24 @@ func TestAFlowIsAbortedWhileItEnds(t *testing.T) {
 		})
 	}
 }
+
+// Who carries the datagrams of another host sends them from an address of its own: a proxy
+// finds the record by that, and in it the host. The proxy's own connection is that host's.
+func TestDatagramsThatAreCarriedBringTheirRecord(t *testing.T) {
+	p := &policy{at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEConnectRedirectV4: redirectTo(proxy, 7, 1)}}
+	e, store, _ := enforcer(p)
+	s := e.NewSocket(fwps.Incoming{Protocol: fwps.ProtocolUDP, Local: netip.MustParseAddrPort("192.0.2.9:5000")})
+	_, f, _, err := s.SendTo(t.Context(), origin)
+	require.NoError(t, err)
+	from := netip.MustParseAddrPort("127.0.0.1:6000")
+	f.SendsFrom(from)
+	at := e.NewSocket(fwps.Incoming{Protocol: fwps.ProtocolUDP, Local: proxy, ProcessID: 7})
+	_, in, _, err := at.ReceiveFrom(t.Context(), from)
+	require.NoError(t, err)
+	require.Equal(t, origin, in.Original)
+	require.Equal(t, netip.MustParseAddr("192.0.2.9"), in.Records.Last().Client)
+	require.Equal(t, netip.MustParseAddr("192.0.2.9"), (&fwps.Incoming{ProcessID: 7, Records: in.Records}).Client())
+	s.Close()
+	at.Close()
+	require.Zero(t, store.Len(), "no record is left")
+}

@@ -26,9 +26,10 @@ type Options struct {
 	// OnRedirect hears of every redirect that was applied or refused (AMB-45).
 	// Optional; called on the goroutine of the operation.
 	OnRedirect func(RedirectEvent)
-	// PeerName says what an address is called: FWPM_CONDITION_PEER_NAME of the
-	// connections that go there, unless their owner has said it. Optional.
-	PeerName func(netip.Addr) string
+	// PeerNames says what an address is called by a client (fwps.Incoming.Client), nil if that is
+	// not known: the newest name is FWPM_CONDITION_PEER_NAME of the client's connections that go
+	// there, unless their owner has said it. Optional.
+	PeerNames func(client, remote netip.Addr) *fwps.PeerNames
 	// IsLocal tells what counts as this host (AMB-41), without zones. Optional: loopback and
 	// the unspecified address.
 	IsLocal func(netip.Addr) bool

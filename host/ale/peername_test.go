@@ -9,6 +9,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect/memstore"
 )
 
@@ -25,7 +26,12 @@ func TestWhatAPeerIsCalled(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := new(policy)
-			e := ale.New(ale.Options{Classifier: p, Store: memstore.New(0), PeerName: func(a netip.Addr) string { return known[a] }})
+			e := ale.New(ale.Options{Classifier: p, Store: memstore.New(0), PeerNames: func(_, a netip.Addr) *fwps.PeerNames {
+				if name := known[a]; name != "" {
+					return &fwps.PeerNames{Names: []string{name}}
+				}
+				return nil
+			}})
 			in := app().in
 			to := netip.MustParseAddrPort(c.to)
 			in.Local = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)

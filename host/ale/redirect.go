@@ -37,7 +37,7 @@ type pending struct {
 func (p *pending) Format(h redirect.Handle) ([]byte, error) {
 	if p.hop == nil || p.hop.Handle != h {
 		p.drop()
-		hop := &redirect.Hop{Serial: p.e.opts.Store.NewSerial(), Handle: h, Original: p.in.Remote, ProcessID: p.in.ProcessID, AppID: p.in.OriginalAppID}
+		hop := &redirect.Hop{Serial: p.e.opts.Store.NewSerial(), Handle: h, Original: p.in.Remote, ProcessID: p.in.ProcessID, AppID: p.in.OriginalAppID, Client: p.in.Client()}
 		if err := p.e.opts.Store.Put(hop); err != nil {
 			return nil, err
 		}
@@ -161,7 +161,7 @@ func (e *Enforcer) hop(s *scratch, r *fwps.ConnectRequest) (h *redirect.Hop, alo
 	alone[0] = h
 	*h = redirect.Hop{Handle: r.LocalRedirectHandle, Provider: string(r.ModifierProvider), FilterID: uint64(r.ModifierFilterID),
 		Callout: string(r.ModifierCallout), Original: in.Remote, Target: r.Remote, TargetPID: r.LocalRedirectTargetPID,
-		ProcessID: in.ProcessID, AppID: in.OriginalAppID}
+		ProcessID: in.ProcessID, AppID: in.OriginalAppID, Client: in.Client()}
 	h.Record, h.Context = cloneBlobs(r.Record, r.LocalRedirectContext)
 	if promised := s.pending.hop; promised != nil && promised.Handle == h.Handle {
 		h.Serial = promised.Serial

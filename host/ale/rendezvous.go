@@ -153,6 +153,16 @@ func (r *rendezvous) finish(k key, ticket uint64, rs redirect.Records) {
 	}
 }
 
+// move has records found under another key that wait under one.
+func (r *rendezvous) move(from, to key) {
+	r.mu.Lock()
+	records, ok := r.pick(from.plain())
+	r.mu.Unlock()
+	if ok {
+		r.finish(to, r.begin(to.target), records)
+	}
+}
+
 // tidy takes what is gone out of the order, when that is the most of it: ports that
 // are used again leave many behind. It moves what stays, so that nothing is allocated.
 func (r *rendezvous) tidy() {

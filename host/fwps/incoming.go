@@ -41,6 +41,9 @@ type Incoming struct {
 	ReauthorizeReason fwp.ReauthorizeReason
 	// Other has the fields that have no member here: interfaces, profiles, names.
 	Other map[fwpm.ConditionID]fwp.Value
+	// PeerNames is all that the remote address is called, where more is known than
+	// PEER_NAME. Nil otherwise.
+	PeerNames *PeerNames
 
 	ProcessID        uint32 // FWPS_METADATA_FIELD_PROCESS_ID
 	EndpointID       uint64 // FWPS_METADATA_FIELD_TRANSPORT_ENDPOINT_HANDLE
@@ -64,6 +67,29 @@ type Incoming struct {
 type PendingRecords interface {
 	// Format returns the sealed records with the entry that a redirect by h would add.
 	Format(h redirect.Handle) ([]byte, error)
+}
+
+// PeerNames are the names of an address. They are never changed. PEER_NAME is the newest; a
+// filter that blocks by PEER_NAME is met by any of them, since none of them is more the
+// address's than the others, and who asks for another one is not to get past it so.
+type PeerNames struct {
+	Names []string // the newest first
+	// Forgotten says that there may be others, for which there was no room. A filter that
+	// blocks by a name is met.
+	Forgotten bool
+}
+
+// Client is the host that connects, where that is another one: a gateway knows its address,
+// and no process. For a proxy's own connection it is the host that was redirected to the
+// proxy. Not valid: a program of this host.
+func (in *Incoming) Client() netip.Addr {
+	if h := in.Records.Last(); h != nil {
+		return h.Client
+	}
+	if a := in.Local.Addr().Unmap(); in.ProcessID == 0 && !in.Inbound && !a.IsUnspecified() {
+		return a
+	}
+	return netip.Addr{}
 }
 
 // ConditionFlags are the flags that the layer sees.

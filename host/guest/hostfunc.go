@@ -233,7 +233,7 @@ func dnsNames(i *instance, mem api.Memory, s []uint64) uint64 {
 	if !known {
 		return failed(abi.ErrUnsupported)
 	}
-	i.names = i.m.opts.Names(addr, i.names[:0])
+	i.names = i.m.opts.Names(i.asked.In, addr, i.names[:0])
 	buf, inside := i.bytes(mem, s[0], s[1])
 	switch {
 	case !inside:

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/calloutd/calloutd/host/enforce/enforcetest"
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/sdk/abi"
 )
@@ -24,7 +25,7 @@ func full() guest.ModuleOptions {
 		Slots: 1, MaxFailures: -1,
 		Sets:   [][]netip.Prefix{{netip.MustParsePrefix("192.0.2.0/24")}},
 		Tables: [][]guest.Row{{{Prefix: netip.MustParsePrefix("192.0.0.0/16"), Value: 1}, {Prefix: netip.MustParsePrefix("192.0.2.0/24"), Value: 2}}},
-		Names: func(a netip.Addr, buf []byte) []byte {
+		Names: func(_ *fwps.Incoming, a netip.Addr, buf []byte) []byte {
 			if a != netip.MustParseAddr("192.0.2.1") {
 				return buf
 			}

@@ -77,7 +77,7 @@ func (r *Runtime) summary(ctx context.Context, wasm []byte) (*meter.Summary, err
 // try starts an instance, with everything that a host can grant.
 func (r *Report) try(ctx context.Context, rt *Runtime, wasm, config []byte) error {
 	o := ModuleOptions{Sets: make([][]netip.Prefix, 1), Tables: make([][]Row, 1),
-		Names: func(_ netip.Addr, buf []byte) []byte { return buf }}
+		Names: func(_ *fwps.Incoming, _ netip.Addr, buf []byte) []byte { return buf }}
 	if err := o.defaults(); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest/meter"
 )
 
@@ -48,10 +49,10 @@ type ModuleOptions struct {
 	// Sets and Tables are what cidr_match and table_lookup ask, by number.
 	Sets   [][]netip.Prefix
 	Tables [][]Row
-	// Names appends to buf the names that were seen to resolve to an address,
-	// each with a zero byte after it. It is called on the path of a decision and
+	// Names appends to buf the names that were seen to resolve to an address, for whom the
+	// connection is of, each with a zero byte after it. It is called on the path of a decision and
 	// must not wait. Without it no guest has the capability.
-	Names func(addr netip.Addr, buf []byte) []byte
+	Names func(in *fwps.Incoming, addr netip.Addr, buf []byte) []byte
 	// Slots is how many decisions run at once: one a processor if zero.
 	Slots int
 	// Spares is how many instances wait to replace one that fails: 1 if zero.

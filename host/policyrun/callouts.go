@@ -3,8 +3,10 @@ package policyrun
 import (
 	"context"
 	"errors"
+	"net/netip"
 
 	"github.com/calloutd/calloutd/host/fwpm"
+	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/policymodel"
@@ -136,7 +138,7 @@ func (l *loader) options(c policyfile.Callout, config []byte) guest.ModuleOption
 	}
 	if l.learns() {
 		o.Withhold &^= abi.CapNames
-		o.Names = l.names.Append
+		o.Names = func(in *fwps.Incoming, a netip.Addr, buf []byte) []byte { return l.names.Append(in.Client(), a, buf) }
 	}
 	for _, rows := range c.Tables {
 		table := make([]guest.Row, len(rows))

@@ -99,20 +99,22 @@ func TestNamesAreOfResolversThatThePolicyTrusts(t *testing.T) {
 	}
 	first, second := netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("192.0.2.54:53")
 	to := netip.MustParseAddr("198.51.100.7")
-	learn := func(resolver netip.AddrPort) { r.names.Learn(resolver, "app.example", []netip.Addr{to}, time.Hour) }
+	learn := func(resolver netip.AddrPort) {
+		r.names.Learn(netip.Addr{}, resolver, "app.example", []netip.Addr{to}, time.Hour)
+	}
 	require.NoError(t, use("{id: names, kind: dns, address: '192.0.2.53:53'}"))
 	learn(second)
-	require.Empty(t, r.names.Name(to))
+	require.Empty(t, r.names.Name(netip.Addr{}, to))
 	learn(first)
-	require.Equal(t, "app.example", r.names.Name(to))
+	require.Equal(t, "app.example", r.names.Name(netip.Addr{}, to))
 	require.NoError(t, use("{id: again, kind: dns, address: '192.0.2.53:53'}, {id: more, kind: dns, address: '192.0.2.54:53'}"))
 	require.Error(t, use("{id: names, kind: dns, listen: '192.0.2.1:1'}"))
-	require.Equal(t, "app.example", r.names.Name(to))
+	require.Equal(t, "app.example", r.names.Name(netip.Addr{}, to))
 	learn(second)
 	require.NoError(t, use("{id: names, kind: dns, address: '192.0.2.53:53'}"))
-	require.Empty(t, r.names.Name(to))
+	require.Empty(t, r.names.Name(netip.Addr{}, to))
 	learn(first)
-	require.Equal(t, "app.example", r.names.Name(to))
+	require.Equal(t, "app.example", r.names.Name(netip.Addr{}, to))
 	require.NoError(t, use("{id: look, kind: inspect}"))
-	require.Empty(t, r.names.Name(to))
+	require.Empty(t, r.names.Name(netip.Addr{}, to))
 }

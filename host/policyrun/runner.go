@@ -60,12 +60,13 @@ func New(o Options) *Runner {
 	}
 	r := &Runner{opts: o, had: map[fwpm.CalloutID]redirect.Handle{}, listen: map[policyfile.Proxy]localProxy{}}
 	r.ctx, r.end = context.WithCancel(context.Background())
+	r.names.Logf = o.Logf
 	r.reign.Store(&reign{classifier: interregnum{o.Process.ID}})
 	var sealer *redirect.Sealer
 	if o.SealKey != nil {
 		sealer = o.SealKey.Sealer()
 	}
-	r.ale = ale.New(ale.Options{Classifier: throne{r}, Store: o.Store, Sealer: sealer, OnRedirect: o.OnRedirect, PeerName: r.names.Name})
+	r.ale = ale.New(ale.Options{Classifier: throne{r}, Store: o.Store, Sealer: sealer, OnRedirect: o.OnRedirect, PeerNames: r.names.Of})
 	return r
 }
 
@@ -140,6 +141,9 @@ func (r *Runner) Policy() *Policy { return r.reign.Load().policy }
 
 // Enforcer takes connections through the layers, whatever policy is in force.
 func (r *Runner) Enforcer() *ale.Enforcer { return r.ale }
+
+// Names are figures about what addresses are called, as proxies of kind dns have learned.
+func (r *Runner) Names() dnsnames.Figures { return r.names.Figures() }
 
 // Handoff is a handoff.Finder: the proxy of others that the policy in force has at an
 // address.

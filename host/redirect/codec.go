@@ -12,7 +12,7 @@ import (
 var ErrCorrupt = errors.New("redirect: not an encoded hop")
 
 // The encoded form of a hop, for stores that keep bytes: a fixed part of 48
-// bytes, the two addresses (0, 4 or 16 bytes, a zone with its length before it),
+// bytes, the three addresses (0, 4 or 16 bytes, a zone with its length before it),
 // the three names, the record, the context. One hop has one encoding.
 const (
 	codecVersion = 1
@@ -24,7 +24,8 @@ const (
 	codecFixed                                  = 48
 )
 
-// The families of an address; the original's is in the low four bits.
+// The families of an address, two bits each: the original's are the lowest, then the
+// client's, then the target's.
 const (
 	familyNone uint8 = iota
 	family4
@@ -35,11 +36,11 @@ const (
 // EncodedLen is the length of the encoded form. ErrTooLarge says which part of
 // the hop cannot be encoded.
 func (h *Hop) EncodedLen() (int, error) {
-	original, target := addrLen(h.Original.Addr()), addrLen(h.Target.Addr())
-	if max(len(h.Provider), len(h.Callout), len(h.AppID)) > maxName || max(len(h.Record), len(h.Context)) > MaxBlob || max(original, target) > 17+maxZone {
+	original, target, client := addrLen(h.Original.Addr()), addrLen(h.Target.Addr()), addrLen(h.Client)
+	if max(len(h.Provider), len(h.Callout), len(h.AppID)) > maxName || max(len(h.Record), len(h.Context)) > MaxBlob || max(original, target, client) > 17+maxZone {
 		return 0, h.tooLarge()
 	}
-	return codecFixed + original + target + len(h.Provider) + len(h.Callout) + len(h.AppID) + len(h.Record) + len(h.Context), nil
+	return codecFixed + original + target + client + len(h.Provider) + len(h.Callout) + len(h.AppID) + len(h.Record) + len(h.Context), nil
 }
 
 // The longest that the lengths in the encoded form can be of.
@@ -54,6 +55,7 @@ func (h *Hop) tooLarge() error {
 		{"provider", len(h.Provider), maxName}, {"callout", len(h.Callout), maxName}, {"application", len(h.AppID), maxName},
 		{"record", len(h.Record), MaxBlob}, {"context", len(h.Context), MaxBlob},
 		{"zone of the original address", len(h.Original.Addr().Zone()), maxZone}, {"zone of the target address", len(h.Target.Addr().Zone()), maxZone},
+		{"zone of the client", len(h.Client.Zone()), maxZone},
 	} {
 		if part.size > part.most {
 			return fmt.Errorf("%w: its %s has %d bytes, at most %d can be kept", ErrTooLarge, part.name, part.size, part.most)
@@ -97,7 +99,7 @@ func (h *Hop) AppendBinary(b []byte) ([]byte, error) {
 	b = le.AppendUint32(b, h.ProcessID)
 	b = le.AppendUint16(b, h.Original.Port())
 	b = le.AppendUint16(b, h.Target.Port())
-	b = append(b, codecVersion, family(h.Original.Addr())|family(h.Target.Addr())<<4)
+	b = append(b, codecVersion, family(h.Original.Addr())|family(h.Client)<<2|family(h.Target.Addr())<<4)
 	b = le.AppendUint16(b, uint16(len(h.Provider)))
 	b = le.AppendUint16(b, uint16(len(h.Callout)))
 	b = le.AppendUint16(b, uint16(len(h.AppID)))
@@ -105,6 +107,7 @@ func (h *Hop) AppendBinary(b []byte) ([]byte, error) {
 	b = le.AppendUint16(b, uint16(len(h.Context)))
 	b = appendAddr(b, h.Original.Addr())
 	b = appendAddr(b, h.Target.Addr())
+	b = appendAddr(b, h.Client)
 	b = append(b, h.Provider...)
 	b = append(b, h.Callout...)
 	b = append(b, h.AppID...)
@@ -141,8 +144,9 @@ func DecodeHop(b []byte) (*Hop, error) {
 	h := &Hop{Serial: le.Uint64(b), Handle: Handle(le.Uint64(b[offHandle:])), FilterID: le.Uint64(b[offFilter:]),
 		TargetPID: le.Uint32(b[offTarget:]), ProcessID: le.Uint32(b[offProcess:])}
 	r := reader{b: b, at: codecFixed}
-	h.Original = netip.AddrPortFrom(r.addr(b[offFamilies]&0xf), le.Uint16(b[offOriginalPort:]))
+	h.Original = netip.AddrPortFrom(r.addr(b[offFamilies]&3), le.Uint16(b[offOriginalPort:]))
 	h.Target = netip.AddrPortFrom(r.addr(b[offFamilies]>>4), le.Uint16(b[offTargetPort:]))
+	h.Client = r.addr(b[offFamilies] >> 2 & 3)
 	var parts [5][]byte
 	for i := range parts {
 		parts[i] = r.next(int(le.Uint16(b[offLengths+2*i:])))

@@ -14,7 +14,7 @@ import (
 func fullHop() *redirect.Hop {
 	return &redirect.Hop{Serial: 1<<63 | 5, Handle: 3, Provider: "contoso", FilterID: 9, Callout: "web",
 		Original: netip.MustParseAddrPort("198.51.100.7:80"), Target: netip.MustParseAddrPort("[fe80::1%eth0]:8080"),
-		TargetPID: 11, ProcessID: 12, AppID: "/usr/bin/curl", Record: []byte("record"), Context: []byte("context")}
+		TargetPID: 11, ProcessID: 12, AppID: "/usr/bin/curl", Client: netip.MustParseAddr("192.0.2.9"), Record: []byte("record"), Context: []byte("context")}
 }
 
 func encode(t testing.TB, h *redirect.Hop) []byte {
@@ -34,6 +34,7 @@ func TestEveryFieldIsEncoded(t *testing.T) {
 	require.Equal(t, h, got)
 	for _, a := range []string{"198.51.100.7:80", "[2001:db8::7]:80", "[::ffff:198.51.100.7]:80", "[fe80::7%3]:80"} {
 		h.Original = netip.MustParseAddrPort(a)
+		h.Client = h.Original.Addr()
 		got, err := redirect.DecodeHop(encode(t, h))
 		require.NoError(t, err)
 		require.Equal(t, h, got, "AMB-25: a family stays what it is")
@@ -60,6 +61,7 @@ func TestTooLargeNamesThePart(t *testing.T) {
 		"its provider has 65536 bytes":               {Provider: strings.Repeat("a", 1<<16)},
 		"its callout has 65536 bytes":                {Callout: strings.Repeat("a", 1<<16)},
 		"zone of the target address has 256 bytes":   {Target: netip.AddrPortFrom(netip.IPv6Loopback().WithZone(strings.Repeat("z", 256)), 1)},
+		"zone of the client has 256 bytes":           {Client: netip.IPv6Loopback().WithZone(strings.Repeat("z", 256))},
 		"zone of the original address has 256 bytes": {Original: netip.AddrPortFrom(netip.IPv6Loopback().WithZone(strings.Repeat("z", 256)), 1)},
 	} {
 		_, err := h.EncodedLen()

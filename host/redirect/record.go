@@ -22,8 +22,9 @@ type Hop struct {
 	Target    netip.AddrPort // Where the callout sent it.
 	TargetPID uint32         // localRedirectTargetPID
 
-	ProcessID uint32 // The process that called connect.
-	AppID     string // Its program.
+	ProcessID uint32     // The process that called connect.
+	AppID     string     // Its program.
+	Client    netip.Addr // The host that connects, where that is another one, of which no process is known.
 
 	// Record is given back to the callout when the proxy's own connection is
 	// classified. Context is for the proxy. Both are at most MaxBlob bytes, nil

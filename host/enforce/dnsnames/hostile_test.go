@@ -87,8 +87,8 @@ func TestProgramDoesNotChooseTheNumberOfTheQuery(t *testing.T) {
 		}
 	}
 	require.NotZero(t, others)
-	require.Empty(t, s.names.Name(netip.MustParseAddr("203.0.113.66")))
-	require.Equal(t, "app.example", s.names.Name(web))
+	require.Empty(t, s.names.Name(here, netip.MustParseAddr("203.0.113.66")))
+	require.Equal(t, "app.example", s.names.Name(here, web))
 }
 
 // What somebody sends from the resolver's address who does not know the number of the query
@@ -108,8 +108,8 @@ func TestDatagramsOfOthersDoNotEndAQuery(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, dns.RcodeSuccess, r.Rcode)
 	require.Equal(t, "198.51.100.7", r.Answer[0].(*dns.A).A.String())
-	require.Empty(t, s.names.Name(netip.MustParseAddr("203.0.113.66")))
-	require.Equal(t, "app.example", s.names.Name(web))
+	require.Empty(t, s.names.Name(here, netip.MustParseAddr("203.0.113.66")))
+	require.Equal(t, "app.example", s.names.Name(here, web))
 }
 
 // Bytes of a label that are none of a host's name are carried, and not believed: they could
@@ -120,11 +120,11 @@ func TestOddNamesAreNotBelieved(t *testing.T) {
 		r, err := s.askItself(name)
 		require.NoError(t, err, name)
 		require.Equal(t, dns.RcodeSuccess, r.Rcode, name)
-		require.Empty(t, s.names.Name(web), name)
+		require.Empty(t, s.names.Name(here, web), name)
 	}
 	_, err := s.askItself("_sip._TCP.xn--bcher-kva.Example.")
 	require.NoError(t, err)
-	require.Equal(t, "_sip._tcp.xn--bcher-kva.example", s.names.Name(web))
+	require.Equal(t, "_sip._tcp.xn--bcher-kva.example", s.names.Name(here, web))
 }
 
 // Answers that a resolver can be made to give, or somebody gives in its place: none has a
@@ -180,7 +180,7 @@ func TestHostileAnswers(t *testing.T) {
 		s := newSite(t, Options{Resolver: to, Logf: t.Logf}, false)
 		_, err := s.askItself("app.example.")
 		require.NoError(t, err, name)
-		require.Equal(t, c.knows, s.names.Name(web), name)
+		require.Equal(t, c.knows, s.names.Name(here, web), name)
 		r, err := s.askItself("next.example.")
 		require.NoError(t, err, name)
 		require.Equal(t, dns.RcodeSuccess, r.Rcode, name)
@@ -243,7 +243,7 @@ func TestOnlyAQueryTeaches(t *testing.T) {
 		r, _, err := (&dns.Client{Timeout: time.Minute}).Exchange(q, s.proxy.Addr().String())
 		require.NoError(t, err)
 		require.Len(t, r.Answer, 1, name)
-		require.Empty(t, s.names.Name(web), name)
+		require.Empty(t, s.names.Name(here, web), name)
 		s.proxy.Close()
 	}
 }

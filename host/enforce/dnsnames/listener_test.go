@@ -48,7 +48,7 @@ func TestSlowDecisionsHoldNobody(t *testing.T) {
 		return nil
 	}))
 	names := &Names{}
-	p, err := Start(t.Context(), Options{ALE: ale.New(ale.Options{Classifier: e, Store: memstore.New(0), PeerName: names.Name}), Names: names,
+	p, err := Start(t.Context(), Options{ALE: ale.New(ale.Options{Classifier: e, Store: memstore.New(0), PeerNames: names.Of}), Names: names,
 		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Resolver: resolver(t, false), ProcessID: 1, AppID: "/proxy", Logf: t.Logf})
 	require.NoError(t, err)
 	defer p.Close()

@@ -16,6 +16,7 @@ import (
 var (
 	web    = netip.MustParseAddr("198.51.100.7")
 	theirs = netip.MustParseAddrPort("192.0.2.53:53")
+	here   netip.Addr // the programs of this host
 )
 
 // A clock stands still unless it is moved.
@@ -33,94 +34,112 @@ func TestNamesLiveAsLongAsTheirAnswer(t *testing.T) {
 		{1 << 31 * time.Second, maxLife}, // Nobody else decides that it is for ever.
 	} {
 		n, now := newNames()
-		n.Learn(theirs, "app.example", []netip.Addr{web}, c.ttl)
+		n.Learn(here, theirs, "app.example", []netip.Addr{web}, c.ttl)
 		now.now = now.now.Add(c.lives - 1)
-		require.Equal(t, "app.example", n.Name(web))
+		require.Equal(t, "app.example", n.Name(here, web))
 		now.now = now.now.Add(1)
-		require.Empty(t, n.Name(web))
-		require.Empty(t, n.Append(web, nil))
+		require.Empty(t, n.Name(here, web))
+		require.Empty(t, n.Append(here, web, nil))
 	}
 }
 
 func TestNewestNameCounts(t *testing.T) {
 	n, _ := newNames()
-	require.Empty(t, n.Name(web))
+	require.Empty(t, n.Name(here, web))
 	for _, name := range []string{"a.example", "b.example", "a.example"} {
-		n.Learn(theirs, name, []netip.Addr{netip.AddrFrom16(web.As16())}, time.Hour) // v4-mapped is IPv4.
-		require.Equal(t, name, n.Name(web))
+		n.Learn(here, theirs, name, []netip.Addr{netip.AddrFrom16(web.As16())}, time.Hour) // v4-mapped is IPv4.
+		require.Equal(t, name, n.Name(here, web))
 	}
-	n.Learn(theirs, "", []netip.Addr{web}, time.Hour)
-	require.Equal(t, "a.example\x00b.example\x00", string(n.Append(web, nil)))
+	n.Learn(here, theirs, "", []netip.Addr{web}, time.Hour)
+	require.Equal(t, "a.example\x00b.example\x00", string(n.Append(here, web, nil)))
 }
 
 // A name that is over takes no place of one that is still good.
 func TestNamesThatAreOverGo(t *testing.T) {
 	n, now := newNames()
-	n.Learn(theirs, "a.example", []netip.Addr{web}, maxLife)
+	n.Learn(here, theirs, "a.example", []netip.Addr{web}, maxLife)
 	for i := range maxNames - 1 {
-		n.Learn(theirs, fmt.Sprintf("%d.example", i), []netip.Addr{web}, minLife)
+		n.Learn(here, theirs, fmt.Sprintf("%d.example", i), []netip.Addr{web}, minLife)
 	}
 	now.now = now.now.Add(minLife)
-	n.Learn(theirs, "b.example", []netip.Addr{web}, minLife)
-	require.Equal(t, "b.example\x00a.example\x00", string(n.Append(web, nil)))
+	n.Learn(here, theirs, "b.example", []netip.Addr{web}, minLife)
+	require.Equal(t, "b.example\x00a.example\x00", string(n.Append(here, web, nil)))
 }
 
 func TestAnAddressHasSoManyNames(t *testing.T) {
 	n, _ := newNames()
-	for i := range 2 * maxNames {
-		n.Learn(theirs, fmt.Sprintf("%d.example", i), []netip.Addr{web}, time.Hour)
+	for i := range maxNames {
+		n.Learn(here, theirs, fmt.Sprintf("%d.example", i), []netip.Addr{web}, time.Hour)
 	}
-	require.Equal(t, maxNames, bytes.Count(n.Append(web, nil), []byte{0}))
+	require.Len(t, n.Of(here, web).Names, maxNames)
+	require.False(t, n.Of(here, web).Forgotten)
+	require.Equal(t, maxTold, bytes.Count(n.Append(here, web, nil), []byte{0}))
+	n.Learn(here, theirs, "one more", []netip.Addr{web}, time.Hour)
+	require.Equal(t, "one more", n.Of(here, web).Names[0])
+	require.Len(t, n.Of(here, web).Names, maxNames)
+	require.True(t, n.Of(here, web).Forgotten)
 }
 
-// Whatever somebody resolves, what is remembered takes no more of the memory than it may.
+// Whatever is resolved and by how many, what is remembered takes no more of the memory than
+// it may.
 func TestNamesAreBounded(t *testing.T) {
 	const most = 8 << 20
 	long := strings.Repeat(strings.Repeat("a", 59)+".", 4)
-	for name, learn := range map[string]func(n *Names, i int, a netip.Addr){
-		"an address of a short name": func(n *Names, i int, a netip.Addr) { n.Learn(theirs, fmt.Sprint(i), []netip.Addr{a}, time.Hour) },
-		"an address of a usual name": func(n *Names, i int, a netip.Addr) {
-			n.Learn(theirs, fmt.Sprint("www", i, ".example.com"), []netip.Addr{a}, time.Hour)
-		},
-		"an address of a long name": func(n *Names, i int, a netip.Addr) { n.Learn(theirs, fmt.Sprint(long, i), []netip.Addr{a}, time.Hour) },
-		"an address of so many names": func(n *Names, i int, a netip.Addr) {
-			for k := range maxNames {
-				n.Learn(theirs, fmt.Sprint(long, k, ".", i), []netip.Addr{a}, time.Hour)
-			}
-		},
-		"so many addresses of a name": func(n *Names, i int, a netip.Addr) {
-			var all []netip.Addr
-			for range 1000 {
-				all = append(all, a)
-				b := a.As16()
-				b[1]++
-				a = netip.AddrFrom16(b)
-			}
-			n.Learn(theirs, fmt.Sprint(i), all, time.Hour)
-		},
+	one := func(int) netip.Addr { return here }
+	many := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}) }
+	for name, c := range map[string]struct {
+		client func(i int) netip.Addr
+		names  func(i int) []string
+		addrs  int // of each name
+		asks   int
+	}{
+		"an address of a short name":            {one, func(i int) []string { return []string{fmt.Sprint(i)} }, 1, 15000},
+		"an address of a usual name":            {one, func(i int) []string { return []string{fmt.Sprint("www", i, ".example.com")} }, 1, 15000},
+		"an address of a long name":             {one, func(i int) []string { return []string{fmt.Sprint(long, i)} }, 1, 15000},
+		"so many addresses of a name":           {one, func(i int) []string { return []string{fmt.Sprint(i)} }, 1000, 30},
+		"an address of so many names":           {one, func(i int) []string { return numbered(long, i, maxNames) }, 1, 120},
+		"clients that ask once":                 {many, func(i int) []string { return []string{fmt.Sprint("www", i, ".example.com")} }, 1, 15000},
+		"clients that ask 20 times":             {func(i int) netip.Addr { return many(i / 20) }, func(i int) []string { return []string{fmt.Sprint(i)} }, 1, 15000},
+		"clients with addresses of many names":  {func(i int) netip.Addr { return many(i / 9) }, func(i int) []string { return numbered("www", i, 20) }, 1, 6000},
+		"one that has all, and many that begin": {func(i int) netip.Addr { return many(max(0, i-15_000)) }, func(i int) []string { return []string{fmt.Sprint(i)} }, 1, 18000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, _ := newNames()
 			n.MaxBytes = most
-			before := heap()
-			first := netip.MustParseAddr("2400::")
-			a := first
-			for i := 0; i == 0 || n.Name(first) != ""; i++ {
-				learn(n, i, a)
-				a = a.Next()
+			before := used()
+			a := netip.MustParseAddr("2400::")
+			peak := int64(0)
+			for i := range c.asks {
+				var addrs []netip.Addr
+				for range c.addrs {
+					a = a.Next()
+					addrs = append(addrs, a)
+				}
+				for _, name := range c.names(i) {
+					n.Learn(c.client(i), theirs, name, addrs, time.Hour)
+				}
+				peak = max(peak, n.bytes+n.anybody.bytes)
 			}
-			took := heap() - before
-			t.Logf("%d addresses in %d bytes", n.age.Len(), took)
+			took := used() - before
+			t.Logf("%+v take %d bytes", n.Figures(), took)
 			require.LessOrEqual(t, took, int64(most))
-			require.Greater(t, took, int64(most/2), "or it is counted as more than it is")
-			require.LessOrEqual(t, n.bytes, int64(most))
-			require.NotEmpty(t, n.Name(a.Prev()))
+			require.LessOrEqual(t, peak, int64(most))
+			require.Greater(t, took, n.Figures().Bytes/2, "or it is counted as more than it is")
+			require.NotZero(t, n.Figures().Forgotten+n.Figures().Crowded)
+			runtime.KeepAlive(n)
 		})
 	}
 }
 
-// heap is what of it is in use.
-func heap() int64 {
+func numbered(name string, i, n int) (all []string) {
+	for k := range n {
+		all = append(all, fmt.Sprint(name, k, ".", i))
+	}
+	return all
+}
+
+// used is what of the heap is in use.
+func used() int64 {
 	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats
@@ -129,29 +148,29 @@ func heap() int64 {
 }
 
 // Where there is no more room those that are over go first, then those of the address that
-// nobody has asked for the longest.
+// was not asked for the longest.
 func TestWhoIsForgottenFirst(t *testing.T) {
 	n, now := newNames()
-	n.MaxBytes = 4 * (addressBytes + nameBytes + 1)
+	n.MaxBytes = 4 * (addressBytes + nameBytes + 1) * 4 // A quarter is anybody's.
 	at := func(i int) []netip.Addr { return []netip.Addr{netip.AddrFrom4([4]byte{1, 0, 0, byte(i)})} }
 	known := func() (s string) {
 		for i := range 10 {
-			s += n.Name(at(i)[0])
+			s += n.Name(everybody, at(i)[0])
 		}
 		return s
 	}
-	n.Learn(theirs, "0", at(0), time.Hour)
-	n.Learn(theirs, "1", at(1), time.Hour)
-	n.Learn(theirs, "2", at(2), minLife)
-	n.Learn(theirs, "0", at(0), time.Hour) // Again.
-	n.Learn(theirs, "3", at(3), time.Hour)
+	n.Learn(here, theirs, "0", at(0), time.Hour)
+	n.Learn(here, theirs, "1", at(1), time.Hour)
+	n.Learn(here, theirs, "2", at(2), minLife)
+	n.Learn(here, theirs, "0", at(0), time.Hour) // Again.
+	n.Learn(here, theirs, "3", at(3), time.Hour)
 	require.Equal(t, "0123", known())
-	n.Learn(theirs, "4", at(4), time.Hour)
+	n.Learn(here, theirs, "4", at(4), time.Hour)
 	require.Equal(t, "0234", known(), "the oldest")
 	now.now = now.now.Add(minLife)
-	n.Learn(theirs, "5", at(5), time.Hour)
+	n.Learn(here, theirs, "5", at(5), time.Hour)
 	require.Equal(t, "0345", known(), "that is over")
-	n.Learn(theirs, "6", at(6), time.Hour)
+	n.Learn(here, theirs, "6", at(6), time.Hour)
 	require.Equal(t, "3456", known())
 }
 
@@ -160,37 +179,36 @@ func TestNamesOfAResolverThatIsNotTrustedGo(t *testing.T) {
 	n, _ := newNames()
 	other := netip.MustParseAddrPort("192.0.2.54:53")
 	next := []netip.Addr{web.Next()}
-	n.Learn(theirs, "a.example", []netip.Addr{web}, time.Hour)
-	n.Learn(other, "b.example", []netip.Addr{web}, time.Hour)
-	n.Learn(other, "c.example", next, time.Hour)
+	n.Learn(here, theirs, "a.example", []netip.Addr{web}, time.Hour)
+	n.Learn(here, other, "b.example", []netip.Addr{web}, time.Hour)
+	n.Learn(here, other, "c.example", next, time.Hour)
 	n.Trust(func(r netip.AddrPort) bool { return r == theirs })
-	require.Equal(t, "a.example\x00", string(n.Append(web, nil)))
-	require.Empty(t, n.Name(next[0]))
-	n.Learn(other, "d.example", next, time.Hour)
-	require.Empty(t, n.Name(next[0]))
+	require.Equal(t, "a.example\x00", string(n.Append(here, web, nil)))
+	require.Empty(t, n.Name(here, next[0]))
+	n.Learn(here, other, "d.example", next, time.Hour)
+	require.Empty(t, n.Name(here, next[0]))
 	n.Trust(func(r netip.AddrPort) bool { return r == other })
-	require.Empty(t, n.Name(web))
-	require.Zero(t, n.bytes)
-	require.Zero(t, n.age.Len())
-	n.Learn(other, "d.example", next, time.Hour)
-	require.Equal(t, "d.example", n.Name(next[0]))
+	require.Empty(t, n.Name(here, web))
+	require.Equal(t, Figures{}, n.Figures())
+	n.Learn(here, other, "d.example", next, time.Hour)
+	require.Equal(t, "d.example", n.Name(here, next[0]))
 }
 
 // DNS rebinding: a name of the attacker's is resolved again, to an address of this
 // host or of its network. A filter that permits by name must not permit that.
 func TestRebinding(t *testing.T) {
 	n, _ := newNames()
-	n.Learn(theirs, "evil.example", []netip.Addr{web}, 0)
+	n.Learn(here, theirs, "evil.example", []netip.Addr{web}, 0)
 	for _, inside := range []string{"127.0.0.1", "::1", "0.0.0.0", "::", "10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1",
 		"fe80::1", "fd00::1", "fec0::1", "224.0.0.1", "255.255.255.255", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "64:ff9b::7f00:1", "64:ff9b:1::1"} {
 		a := netip.MustParseAddr(inside)
-		n.Learn(theirs, "evil.example", []netip.Addr{a}, 0)
-		require.Empty(t, n.Name(a), inside)
+		n.Learn(here, theirs, "evil.example", []netip.Addr{a}, 0)
+		require.Empty(t, n.Name(here, a), inside)
 	}
-	require.Equal(t, "evil.example", n.Name(web), "what it was called before it is called yet")
+	require.Equal(t, "evil.example", n.Name(here, web), "what it was called before it is called yet")
 	translated := netip.MustParseAddr("64:ff9b::c633:6407")
-	n.Learn(theirs, "evil.example", []netip.Addr{translated}, 0)
-	require.Equal(t, "evil.example", n.Name(translated), "it is somebody's whom all can reach")
+	n.Learn(here, theirs, "evil.example", []netip.Addr{translated}, 0)
+	require.Equal(t, "evil.example", n.Name(here, translated), "it is somebody's whom all can reach")
 }
 
 func message(t testing.TB, question string, kind uint16, records ...string) (q, m *dns.Msg) {

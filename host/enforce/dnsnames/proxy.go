@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce/internal/reach"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/loglimit"
 )
@@ -235,9 +236,20 @@ func (p *Proxy) carry(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) (*d
 		return nil, err
 	}
 	if a, ok := read(q, r); ok && p.Trusts(to) {
-		p.opts.Names.Learn(to, a.name, a.addrs, a.ttl)
+		p.opts.Names.Learn(asker(flow), to, a.name, a.addrs, a.ttl)
 	}
 	return r, nil
+}
+
+// asker is the client whose query a flow brought: that of the record, or who sent it here.
+func asker(f *ale.Flow) netip.Addr {
+	if h := f.Records.Last(); h != nil {
+		return h.Client
+	}
+	if a := f.Remote.Addr().Unmap(); reach.Of(a) != reach.Host && a != f.Local.Addr().Unmap() {
+		return a
+	}
+	return netip.Addr{} // A program of this host.
 }
 
 // Trusts reports whether the answers of a resolver are remembered.

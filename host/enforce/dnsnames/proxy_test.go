@@ -94,7 +94,7 @@ func newSite(t *testing.T, opts Options, block bool) *site {
 		}
 		return nil
 	}))
-	s.ale = ale.New(ale.Options{Classifier: e, Store: memstore.New(0), PeerName: s.names.Name})
+	s.ale = ale.New(ale.Options{Classifier: e, Store: memstore.New(0), PeerNames: s.names.Of})
 	opts.ALE, opts.Names, opts.ProcessID, opts.AppID, opts.Listen = s.ale, s.names, 1, "/proxy", netip.MustParseAddrPort("127.0.0.1:0")
 	s.proxy, err = Start(t.Context(), opts)
 	require.NoError(t, err)
@@ -153,7 +153,7 @@ func TestProxyCarries(t *testing.T) {
 		r := s.ask(t, network, to, "App.Example.")
 		require.Equal(t, "App.Example.\t60\tIN\tA\t198.51.100.7", r.Answer[0].String())
 		require.Equal(t, []string{to.String() + " redirected-by-self"}, s.asked, network)
-		require.Equal(t, "app.example", s.names.Name(web))
+		require.Equal(t, "app.example", s.names.Name(here, web))
 		s.proxy.Close()
 		require.Zero(t, s.ale.LiveHops(), "no record is left")
 	}
@@ -165,7 +165,7 @@ func TestProxyDoesNotTrust(t *testing.T) {
 	otherPort := netip.AddrPortFrom(to.Addr(), 53) // as a program has one on this host, where the system's resolver is, too
 	s := newSite(t, Options{Trusted: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), otherPort}, Logf: t.Logf}, false)
 	require.Len(t, s.ask(t, "udp", to, "bank.example.").Answer, 1)
-	require.Empty(t, s.names.Name(web))
+	require.Empty(t, s.names.Name(here, web))
 }
 
 // The resolver of the policy is asked in the place of all others.
@@ -173,7 +173,7 @@ func TestPolicyResolver(t *testing.T) {
 	to := resolver(t, false)
 	s := newSite(t, Options{Resolver: to, Logf: t.Logf}, false)
 	require.Len(t, s.ask(t, "udp", netip.MustParseAddrPort("192.0.2.53:53"), "app.example.").Answer, 1)
-	require.Equal(t, "app.example", s.names.Name(web))
+	require.Equal(t, "app.example", s.names.Name(here, web))
 	r, err := s.askItself("other.example.")
 	require.NoError(t, err)
 	require.Len(t, r.Answer, 1, "also for who asks the proxy itself")
@@ -240,7 +240,7 @@ func TestResolverThatIsNone(t *testing.T) {
 		began := time.Now()
 		require.Equal(t, dns.RcodeServerFailure, s.ask(t, c.network, c.to, "app.example.").Rcode, c)
 		require.Less(t, time.Since(began), patience/2)
-		require.Empty(t, s.names.Name(web))
+		require.Empty(t, s.names.Name(here, web))
 		s.proxy.Close()
 	}
 }

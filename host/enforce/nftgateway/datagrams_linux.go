@@ -173,7 +173,14 @@ func (f *flow) open(ctx context.Context, find handoff.Finder) error {
 	if f.back, err = answering(ctx, f.ends); err != nil {
 		return err
 	}
-	if f.up, err = carry.Reach(ctx, plain(to), f.to, find, dial); err != nil {
+	f.up, err = carry.Reach(ctx, plain(to), f.to, find, func(at netip.AddrPort) (*net.UDPConn, error) {
+		c, err := dial(at)
+		if err == nil {
+			decided.SendsFrom(c.LocalAddr().(*net.UDPAddr).AddrPort())
+		}
+		return c, err
+	})
+	if err != nil {
 		f.back.Close()
 	}
 	return err
