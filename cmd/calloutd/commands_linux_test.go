@@ -101,9 +101,8 @@ func TestCommandsInDocuments(t *testing.T) {
 		}
 		require.True(t, ok, cond)
 	}
-	// A calloutd that is not a test: the race detector would only make it slow.
-	bin := t.TempDir()
-	script(t, `CGO_ENABLED=0 go build -trimpath -o "$1/calloutd" ../../cmd/calloutd`, bin)
+	bin, err := plain()
+	require.NoError(t, err)
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	var done, used sync.Map
 	t.Run("of", func(t *testing.T) {
