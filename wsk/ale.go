@@ -92,15 +92,15 @@ func (s *Socket) reach(ctx context.Context, remote netip.AddrPort) (*transport.C
 
 // authorized asks the flow's layer again if the policy changed since (ALE-LAY-12).
 // A flow that it no longer lets go on is reset.
-func (s *Socket) authorized() ntstatus.Status {
+func (s *Socket) authorized(ctx context.Context) ntstatus.Status {
 	s.mu.Lock()
 	f := s.flow
 	s.mu.Unlock()
 	if f == nil {
 		return ntstatus.InvalidDeviceState
 	}
-	if err := f.Reauthorize(s.ctx); err != nil {
-		return s.ended(s.ctx, err)
+	if err := f.Reauthorize(ctx); err != nil {
+		return s.ended(ctx, err)
 	}
 	return ntstatus.Success
 }

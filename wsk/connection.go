@@ -137,7 +137,7 @@ func writeRequest(conn *transport.Conn, run func() (ntstatus.Status, int)) *requ
 }
 
 func (s *Socket) write(conn *transport.Conn, data []byte) (ntstatus.Status, int) {
-	if st := s.authorized(); st != ntstatus.Success {
+	if st := s.authorized(s.ctx); st != ntstatus.Success {
 		return st, 0
 	}
 	n, err := conn.Write(data)

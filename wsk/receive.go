@@ -82,7 +82,7 @@ func readRequest(conn *transport.Conn, run func() (ntstatus.Status, int)) *reque
 }
 
 func (s *Socket) read(conn *transport.Conn, buffer []byte, flags uint32) (ntstatus.Status, int) {
-	if st := s.authorized(); st != ntstatus.Success {
+	if st := s.authorized(s.ctx); st != ntstatus.Success {
 		return st, 0
 	}
 	n := s.takeUnread(buffer, flags == FlagDrain)
@@ -167,7 +167,7 @@ func (s *Socket) pump() *request {
 }
 
 func (s *Socket) ahead(conn *transport.Conn) (ntstatus.Status, int) {
-	if st := s.authorized(); st != ntstatus.Success {
+	if st := s.authorized(s.ctx); st != ntstatus.Success {
 		return st, 0
 	}
 	b := make([]byte, readAhead)

@@ -164,5 +164,6 @@ func (s *Socket) Disconnected() {
 
 // Reauthorize is what Send and Receive do first, for those who use Transport: if
 // the policy changed, the layer that let the connection go on is asked again, and
-// one that does not resets it (ALE-LAY-12). It is cheap.
-func (s *Socket) Reauthorize() ntstatus.Status { return s.authorized() }
+// one that does not resets it (ALE-LAY-12). It is cheap. The end of ctx, which nothing else
+// is, ends the asking with STATUS_CANCELLED.
+func (s *Socket) Reauthorize(ctx context.Context) ntstatus.Status { return s.authorized(ctx) }

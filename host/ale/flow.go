@@ -139,7 +139,7 @@ func (f *Flow) observed() {
 // Reauthorize asks the layer that authorized the flow again if its filters
 // changed since. It is called for each send and receive and costs a comparison
 // otherwise (ALE-LAY-12). A *BlockedError says that the flow may not go on; it
-// stays so.
+// stays so, unless ctx ended meanwhile: the next one asks again then.
 func (f *Flow) Reauthorize(ctx context.Context) error {
 	if b := f.refused.Load(); b != nil {
 		return b
@@ -149,7 +149,7 @@ func (f *Flow) Reauthorize(ctx context.Context) error {
 		return nil
 	}
 	err := f.authorize(ctx, fwp.FlagIsReauthorize, f.e.opts.Classifier.ReauthorizeReason(f.in.Layer, since))
-	if b, ok := err.(*BlockedError); ok && f.refused.CompareAndSwap(nil, b) {
+	if b, ok := err.(*BlockedError); ok && ctx.Err() == nil && f.refused.CompareAndSwap(nil, b) {
 		f.fwps.Abort()
 	}
 	return err

@@ -40,8 +40,8 @@ func endOf(ctx context.Context) error {
 // NewClient registers a client with a provider of its own and captures it: what
 // a program needs that only dials and listens. The caller owes the close, after
 // that of every connection and Listener. It waits for them: half a minute at most for
-// connections that were closed and whose peer was not, see Conn.Close. Who dials meanwhile,
-// or waits for a dial, gets net.ErrClosed.
+// connections that were closed and whose peer was not, see Conn.Close. Who dials or
+// listens meanwhile, or waits for that, gets net.ErrClosed. Later closes do nothing.
 func NewClient(o wsk.Options) (client *wsk.Client, close func(), err error) {
 	registration, npi := new(wsk.Registration), wsk.ProviderNPI{}
 	if st := wsk.NewProvider(o).Register(&wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}, registration); !st.Ok() {
@@ -53,10 +53,10 @@ func NewClient(o wsk.Options) (client *wsk.Client, close func(), err error) {
 	}
 	open, end := context.WithCancel(context.Background())
 	closing.Store(npi.Client, open)
-	return npi.Client, func() {
+	return npi.Client, sync.OnceFunc(func() {
 		registration.ReleaseProviderNPI()
 		end()
 		registration.Deregister()
 		closing.Delete(npi.Client)
-	}, nil
+	}), nil
 }

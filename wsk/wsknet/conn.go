@@ -18,10 +18,12 @@ import (
 // A Conn is a connected socket. Its data path is the transport itself, so that
 // io.Copy between two of them can splice.
 type Conn struct {
-	s   *wsk.Socket
-	tcp *transport.Conn
-	end request         // made it, and will end it
-	cut context.Context // ends the lingering
+	s    *wsk.Socket
+	tcp  *transport.Conn
+	end  request         // made it, and will end it
+	cut  context.Context // ends the lingering
+	asks context.Context // ends what is asked about the connection, when it is closed
+	shut context.CancelFunc
 	// lingering counts what lingers of an accepted connection.
 	lingering *tally
 
@@ -37,7 +39,9 @@ type Conn struct {
 }
 
 func newConn(cut context.Context, s *wsk.Socket, made request) *Conn {
-	return &Conn{s: s, tcp: s.Transport(), end: made, cut: cut}
+	c := &Conn{s: s, tcp: s.Transport(), end: made, cut: cut}
+	c.asks, c.shut = context.WithCancel(context.Background())
+	return c
 }
 
 // use runs an operation on the transport unless the connection is closed.
@@ -68,7 +72,10 @@ func (c *Conn) transfer(op string, do func() error) error {
 
 // may asks whether the policy still allows the connection (ALE-LAY-12).
 func (c *Conn) may(op string) error {
-	if st := c.s.Reauthorize(); st != ntstatus.Success {
+	if st := c.s.Reauthorize(c.asks); st != ntstatus.Success {
+		if c.asks.Err() != nil {
+			return net.ErrClosed
+		}
 		return explain(c.s, &OpError{Op: op, Status: st})
 	}
 	return nil
@@ -138,6 +145,7 @@ func (c *Conn) interrupt() {
 	c.closed = true
 	timed := c.timed
 	c.mu.Unlock()
+	c.shut()
 	if !timed && c.io.TryLock() { // Nobody is there, and nobody comes.
 		c.io.Unlock()
 		return

@@ -33,6 +33,8 @@ func Listen(ctx context.Context, client *wsk.Client, addr string) (*Listener, er
 	if err != nil {
 		return nil, fmt.Errorf("wsk: listen %q: expected an address and a port, such as 127.0.0.1:0: %w", addr, err)
 	}
+	ctx, stop := whileOpen(ctx, client)
+	defer stop()
 	r := newRequest()
 	s, err := r.open(ctx, client, at.Addr(), wsk.ListenSocket)
 	if err != nil {

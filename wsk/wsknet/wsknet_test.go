@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -85,42 +86,93 @@ func TestAClosedClientIsClosedAsInPackageNet(t *testing.T) {
 	}
 }
 
-// A connection that a callout holds, and that nobody ends by a context, does not hold up
-// the close of its client.
-func TestCloseOfAClientEndsWhoDials(t *testing.T) {
-	engine := host.New(host.Options{})
-	require.NoError(t, engine.Update(func(p *fwpm.Policy) error {
-		p.Callouts = []fwpm.Callout{{ID: "holds"}}
-		p.Filters = []fwpm.Filter{{ID: 1, Name: "all", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutUnknown, Callout: "holds"}}
+// What a callout holds, and what nobody ends by a context, does not hold up the close of
+// its client.
+func TestCloseOfAClientEndsWhoWaits(t *testing.T) {
+	for layer, wait := range map[fwpm.LayerID]func(*wsk.Client) error{
+		fwpm.LayerALEConnectRedirectV4: func(c *wsk.Client) error {
+			_, err := (&wsknet.Dialer{Client: c}).DialContext(context.Background(), "tcp", "192.0.2.1:1")
+			return err
+		},
+		fwpm.LayerALEBindRedirectV4: func(c *wsk.Client) error {
+			_, err := wsknet.Listen(context.Background(), c, "127.0.0.1:0")
+			return err
+		},
+	} {
+		t.Run(layer.String(), func(t *testing.T) {
+			held := make(chan *fwps.PendedClassify, 1)
+			engine, unregister := asking(t, layer, func(_ context.Context, c *fwps.Call, _ *fwps.Verdict) error {
+				p, err := c.PendClassify()
+				held <- p
+				return err
+			})
+			enforcer := ale.New(ale.Options{Classifier: engine, Store: memstore.New(0)})
+			c, closeClient, err := wsknet.NewClient(wsk.Options{ALE: enforcer, Process: wsk.Process{ID: 1}, Debug: wsk.Debug{Verifier: wsktest.Verifier(t)}})
+			require.NoError(t, err)
+			waits := make(chan error, 1)
+			go func() { waits <- wait(c) }()
+			p := <-held
+			require.ErrorIs(t, unregister(), ntstatus.DeviceBusy, "CO-REG-05")
+			closeClient()
+			err = <-waits
+			require.ErrorIs(t, err, net.ErrClosed)
+			require.ErrorContains(t, err, "the client was closed")
+			for range 2 { // Too late, and once more.
+				p.Complete(&fwps.Verdict{Action: fwp.ActionPermit})
+			}
+			require.NoError(t, unregister())
+			require.Zero(t, enforcer.LiveHops())
+			closeClient()
+		})
+	}
+}
+
+// asking is an engine that asks a callout at a layer.
+func asking(t *testing.T, l fwpm.LayerID, callout fwps.CalloutFunc) (e *host.Engine, unregister func() error) {
+	e = host.New(host.Options{})
+	require.NoError(t, e.Update(func(p *fwpm.Policy) error {
+		p.Callouts = []fwpm.Callout{{ID: "asked"}}
+		p.Filters = []fwpm.Filter{{ID: 1, Name: "all", Layer: l, Action: fwp.ActionCalloutUnknown, Callout: "asked"}}
 		return nil
 	}))
-	held := make(chan *fwps.PendedClassify, 1)
-	_, unregister, err := engine.RegisterCallout("holds", fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, _ *fwps.Verdict) error {
-		p, err := c.PendClassify()
-		held <- p
-		return err
-	}))
+	_, unregister, err := e.RegisterCallout("asked", callout)
 	require.NoError(t, err)
-	enforcer := ale.New(ale.Options{Classifier: engine, Store: memstore.New(0)})
-	c, closeClient, err := wsknet.NewClient(wsk.Options{ALE: enforcer, Process: wsk.Process{ID: 1}})
+	return e, unregister
+}
+
+// A callout that is asked again about a connection, and takes its time, does not hold up
+// its close. What was written before that still arrives.
+func TestCloseEndsWhatIsAskedAgain(t *testing.T) {
+	var again atomic.Bool
+	asked := make(chan struct{})
+	engine, _ := asking(t, fwpm.LayerALEAuthConnectV4, func(ctx context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		v.Action = fwp.ActionPermit
+		if c.In.Flags&fwp.FlagIsReauthorize == 0 || again.Swap(true) {
+			return nil
+		}
+		close(asked)
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	c, closeClient, err := wsknet.NewClient(wsk.Options{ALE: ale.New(ale.Options{Classifier: engine, Store: memstore.New(0)}), Process: wsk.Process{ID: 1}})
 	require.NoError(t, err)
-	dialed := make(chan error, 1)
-	go func() {
-		_, err := (&wsknet.Dialer{Client: c}).DialContext(context.Background(), "tcp", "192.0.2.1:1")
-		dialed <- err
-	}()
-	p := <-held
-	require.ErrorIs(t, unregister(), ntstatus.DeviceBusy, "CO-REG-05")
-	closeClient()
-	err = <-dialed
-	require.ErrorIs(t, err, net.ErrClosed)
-	require.ErrorContains(t, err, "the client was closed")
-	for range 2 { // Too late, and once more.
-		p.Complete(&fwps.Verdict{Action: fwp.ActionPermit})
-	}
-	require.NoError(t, unregister())
-	require.Zero(t, enforcer.LiveHops())
-	closeClient()
+	defer closeClient()
+	l, err := wsknet.Listen(t.Context(), c, "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	a, b := pair(t, c, l)
+	defer b.Abort()
+	_, err = io.WriteString(a, "before")
+	require.NoError(t, err)
+	require.NoError(t, engine.Update(func(p *fwpm.Policy) error { p.Filters[0].Name = "another"; return nil }))
+	wrote := make(chan error, 1)
+	go func() { _, err := io.WriteString(a, "after"); wrote <- err }()
+	<-asked
+	require.NoError(t, a.Close())
+	require.ErrorIs(t, <-wrote, net.ErrClosed)
+	got, err := io.ReadAll(b)
+	require.NoError(t, err)
+	require.Equal(t, "before", string(got))
 }
 
 // Package net's own suite for connections.
