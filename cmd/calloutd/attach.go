@@ -52,6 +52,7 @@ next attach, of this version or of another one. --detach takes it away, and need
 	f.StringVar(&o.cgroup, "cgroup", "", "folder of the cgroup (required)")
 	f.StringVar(&o.pin, "pin", "", "folder of a BPF file system where the kernel's part is kept")
 	f.BoolVar(&o.detach, "detach", false, "take away what is pinned and end")
+	maxConnectionsFlag(cmd, &o.maxConnections, "user")
 	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
 	o.books.account.flags(cmd)
 	o.books.tape.flags(cmd)
@@ -68,6 +69,7 @@ next attach, of this version or of another one. --detach takes it away, and need
 type attachOptions struct {
 	policy, cgroup, pin string
 	json, trace, detach bool
+	maxConnections      int64
 	books               books
 }
 
@@ -82,7 +84,7 @@ func (o *attachOptions) attach(cmd *cobra.Command) error {
 	}
 	defer end()
 	a, err := cgroupbpf.Attach(ctx, cgroupbpf.Options{Cgroup: o.cgroup, ALE: r.Enforcer(), Policy: r.Policy().Engine.Policy(), PinDir: o.pin, Logf: t.logf,
-		OnBlocked: t.onBlocked, Handoff: r.Handoff, AskPermitted: o.books.account.wanted() || o.books.tape.records()})
+		OnBlocked: t.onBlocked, MaxConnections: o.maxConnections, Handoff: r.Handoff, AskPermitted: o.books.account.wanted() || o.books.tape.records()})
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ type gatewayOptions struct {
 	interfaces          []string
 	transparent, remove bool
 	json, trace         bool
+	maxConnections      int64
 	books               books
 }
 
@@ -59,6 +60,7 @@ With --events every decision is a line for machines, and with --summary the end 
 	f.BoolVar(&o.transparent, "transparent", false, "use TPROXY: no address is translated, and UDP is taken")
 	f.StringVar(&o.name, "name", "", "tells gateways of one system apart")
 	f.BoolVar(&o.remove, "remove", false, "take away what a gateway that died has left, and end")
+	maxConnectionsFlag(cmd, &o.maxConnections, "host")
 	o.books.tape.flags(cmd)
 	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
 	o.books.account.flags(cmd)
@@ -79,7 +81,7 @@ func (o *gatewayOptions) run(cmd *cobra.Command) error {
 	defer end()
 	// Its connections end when it is closed, after the rules: not with the signal.
 	g, err := nftgateway.Start(context.WithoutCancel(ctx), nftgateway.Options{Interfaces: o.interfaces, ALE: r.Enforcer(), Transparent: o.transparent,
-		Name: o.name, Handoff: r.Handoff, Logf: t.logf, OnBlocked: t.onBlocked})
+		Name: o.name, MaxConnections: o.maxConnections, Handoff: r.Handoff, Logf: t.logf, OnBlocked: t.onBlocked})
 	if err != nil {
 		return err
 	}

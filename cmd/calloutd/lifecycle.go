@@ -90,7 +90,8 @@ func (d *daemon) startCgroup(map[string]*net.UnixListener) (err error) {
 		return nil
 	}
 	o := cgroupbpf.Options{Cgroup: d.o.cgroup, ALE: d.runner.Enforcer(), Policy: d.runner.Policy().Engine.Policy(), PinDir: d.o.pin, Logf: d.t.logf, OnBlocked: d.t.onBlocked, Handoff: d.runner.Handoff,
-		AskPermitted: d.o.books.account.wanted()}
+		MaxConnections: d.o.maxConnections,
+		AskPermitted:   d.o.books.account.wanted()}
 	if d.remote != nil {
 		o.Records = d.remote.TakeRecords
 	}

@@ -92,3 +92,9 @@ func (p *policyPath) Set(arg string) error {
 func jsonFlag(cmd *cobra.Command, on *bool) {
 	cmd.Flags().BoolVar(on, "json", false, "print JSON, one object a line")
 }
+
+// maxConnectionsFlag is for a command that carries connections, of which one of those who make
+// them leaves some for others.
+func maxConnectionsFlag(cmd *cobra.Command, most *int64, who string) {
+	cmd.Flags().Int64Var(most, "max-connections", 0, "carry no more connections at once, of one "+who+" no more than are left for others (default: a quarter of RLIMIT_NOFILE)")
+}

@@ -47,6 +47,7 @@ A service manager is told when it is ready, reloads and ends, and may pass the s
 	_ = cmd.MarkFlagRequired("policy") // fails only for a flag that does not exist
 	f := cmd.Flags()
 	f.StringVar(&o.cgroup, "cgroup", "", "enforce the policy on this cgroup (root)")
+	maxConnectionsFlag(cmd, &o.maxConnections, "user")
 	f.StringVar(&o.pin, "pin", "", "with --cgroup: folder of a BPF file system where the kernel's part is kept")
 	f.StringVar(&o.control, "control", socketPath("control.sock"), "the control socket")
 	f.StringVar(&o.remote, "remote", socketPath("remote.sock"), "the socket for proxies that are other programs; empty: none")
@@ -67,6 +68,7 @@ A service manager is told when it is ready, reloads and ends, and may pass the s
 }
 
 type serveOptions struct {
+	maxConnections          int64
 	policy, cgroup, pin     string
 	control, remote, format string
 	users                   []string

@@ -33,6 +33,7 @@ type Attachment struct {
 	events    *ringbuf.Reader
 	strangers *ringbuf.Reader
 	budget    *carry.Budget
+	places    *carry.Shares // of the connections that are carried
 	log       *loglimit.Log // what a program can cause
 	untold    loglimit.Kind
 	prefix    netip.Prefix // of the IPv6 addresses that stand in for others
@@ -80,9 +81,14 @@ func attach(ctx context.Context, opts Options, v version) (_ *Attachment, err er
 	if err := enforce.CheckNumbers(); err != nil {
 		return nil, &enforce.UnsupportedError{Name: "cgroup BPF", Why: err.Error()}
 	}
+	bounds, err := carry.Bound(opts.MaxConnections, opts.MaxDatagramFlows, descriptorsOfAFlow)
+	if err != nil {
+		return nil, fmt.Errorf("cgroupbpf: %w", err)
+	}
+	opts.MaxConnections, opts.MaxDatagramFlows = bounds.Connections, bounds.Flows
 	ctx, cancel := context.WithCancel(ctx)
-	a := &Attachment{opts: opts, log: loglimit.New(opts.Logf), version: v, prefix: newPrefix(), cgroup: nowhere, ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{},
-		budget: carry.NewBudget(opts.MaxDatagramBytes, 0, func(format string, args ...any) { opts.Logf("cgroupbpf: "+format, args...) })}
+	a := &Attachment{opts: opts, log: loglimit.New(opts.Logf), version: v, prefix: newPrefix(), cgroup: nowhere, ctx: ctx, cancel: cancel, homes: map[uint64]*home{}, absent: map[uint64]absence{}, places: carry.NewShares(opts.MaxConnections),
+		budget: carry.NewBudget(opts.MaxDatagramBytes, opts.MaxDatagramFlows, func(format string, args ...any) { opts.Logf("cgroupbpf: "+format, args...) })}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -105,6 +111,8 @@ func attach(ctx context.Context, opts Options, v version) (_ *Attachment, err er
 	}
 	return a, a.remain()
 }
+
+const descriptorsOfAFlow = 2 // of datagrams: one, and the connection to a proxy
 
 const nowhere = ^uint64(0) // no cgroup
 

@@ -57,6 +57,14 @@ type Options struct {
 	// MaxDatagramBytes is what all datagrams together may take of the memory while they wait,
 	// to be decided or for a proxy; more get lost, but for 2 KiB each way of each flow. Optional: 64 MiB.
 	MaxDatagramBytes int64
+	// MaxDatagramFlows is how many flows of datagrams there may be at once. One user has no more than
+	// are left for others. Optional: 32,768, or a quarter of the descriptors that the process may have
+	// (RLIMIT_NOFILE) if that is less.
+	MaxDatagramFlows int64
+	// MaxConnections is how many connections may be carried at once, of one user likewise; more are
+	// reset. What the kernel decides takes none. Optional: a quarter of the descriptors: one takes two,
+	// and six while an end does not read. More than half of the descriptors are an error.
+	MaxConnections int64
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)
 	// OnBlocked hears of every connect and datagram that was refused. Optional.

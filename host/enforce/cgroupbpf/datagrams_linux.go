@@ -82,7 +82,7 @@ func (d *datagrams) give(standIn netip.Addr, from netip.AddrPort, b []byte) erro
 		if err := d.h.a.objs.Flows.Lookup(standIn.As16(), r); err != nil || r.Netns != d.h.netns {
 			return errStranger
 		}
-		in := d.h.a.budget.Flow(netip.Addr{})
+		in := d.h.a.budget.Flow(carry.User(r.User))
 		if in == nil {
 			return nil
 		}

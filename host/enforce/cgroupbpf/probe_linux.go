@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 )
 
 // capabilities are what Attach needs.
@@ -69,7 +70,7 @@ func Probe() []enforce.Capability {
 			}
 		}
 	}
-	return cs
+	return append(cs, carry.Probe(enforce.CommandAttach, descriptorsOfAFlow))
 }
 
 // probeProgram loads a program that begins with body and permits.

@@ -72,6 +72,14 @@ func (h *home) answer(ctx context.Context, c *net.TCPConn) {
 		carry.Reset(c)
 		return
 	}
+	place := carry.User(r.User)
+	if !a.places.Take(place) {
+		why := fmt.Sprintf("as many connections are carried as may be (%d), or as many of user %d as are left for others", a.opts.MaxConnections, r.User)
+		a.opts.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: because(&in, why)})
+		carry.Reset(c)
+		return
+	}
+	defer a.places.Leave(place)
 	if a.opts.Records != nil {
 		in.Records = a.opts.Records(r.Cookie)
 	}

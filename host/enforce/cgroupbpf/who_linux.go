@@ -61,8 +61,13 @@ func (a *Attachment) unknown(r *bpf.RedirectRecord, in *fwps.Incoming) error {
 		return nil
 	}
 	in.AppID = command(r)
+	return because(in, "its program has ended, and the policy decides by programs")
+}
+
+// because is a refusal that no filter is the reason of.
+func because(in *fwps.Incoming, why string) error {
 	return &ale.BlockedError{Layer: fwpm.LayerALEAuthConnectV4.ForFamily(!in.Remote.Addr().Unmap().Is4()), Remote: in.Remote,
-		ProcessID: in.ProcessID, AppID: in.AppID, Why: "its program has ended, and the policy decides by programs"}
+		ProcessID: in.ProcessID, AppID: in.AppID, Why: why}
 }
 
 // refuses says what is refused without being asked about: what unknown says, and an address
@@ -71,8 +76,7 @@ func (h *home) refuses(r *bpf.RedirectRecord, in *fwps.Incoming) error {
 	if r.Scope == 0 || h.space == nil {
 		return h.a.unknown(r, in)
 	}
-	return &ale.BlockedError{Layer: fwpm.LayerALEAuthConnectV6, Remote: in.Remote, ProcessID: in.ProcessID, AppID: in.AppID,
-		Why: "only a callout or the program's path can decide it, and its link is in another network namespace than calloutd"}
+	return because(in, "only a callout or the program's path can decide it, and its link is in another network namespace than calloutd")
 }
 
 // command is what is known of a program that has ended, marked as no path is.

@@ -20,6 +20,8 @@ import (
 	"github.com/calloutd/calloutd/host/fwps"
 )
 
+const descriptorsOfAFlow = 4 // at most: two, the connection to a proxy, and some to spare
+
 // datagrams carries those of one family. The socket has those that begin a flow,
 // and what comes until the flow's own socket is there.
 type datagrams struct {
@@ -120,7 +122,7 @@ func (d *datagrams) give(ctx context.Context, e ends, b []byte) {
 	defer d.mu.Unlock()
 	f := d.flows[e]
 	if f == nil {
-		in := d.g.budget.Flow(e.from.Addr())
+		in := d.g.budget.Flow(carry.Host(e.from.Addr()))
 		if in == nil {
 			return
 		}

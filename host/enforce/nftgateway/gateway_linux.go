@@ -1,7 +1,6 @@
 package nftgateway
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -66,12 +65,11 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 	if err := opts.comeIn(); err != nil {
 		return nil, err
 	}
-	var descriptors unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &descriptors); err != nil {
-		return nil, fmt.Errorf("nftgateway: getrlimit RLIMIT_NOFILE: %w", err)
+	bounds, err := carry.Bound(opts.MaxConnections, opts.MaxDatagramFlows, descriptorsOfAFlow)
+	if err != nil {
+		return nil, fmt.Errorf("nftgateway: %w", err)
 	}
-	opts.MaxConnections = cmp.Or(opts.MaxConnections, int64(descriptors.Cur/4))
-	opts.MaxDatagramFlows = cmp.Or(opts.MaxDatagramFlows, int64(min(descriptors.Cur/8, carry.DefaultFlows)))
+	opts.MaxConnections, opts.MaxDatagramFlows = bounds.Connections, bounds.Flows
 	ctx, cancel := context.WithCancel(ctx)
 	g := &Gateway{opts: opts, connections: carry.NewShares(opts.MaxConnections), log: loglimit.New(opts.Logf), cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff},
 		budget: carry.NewBudget(opts.MaxDatagramBytes, opts.MaxDatagramFlows, func(format string, args ...any) { opts.Logf("nftgateway: "+format, args...) })}
@@ -187,13 +185,14 @@ func (g *Gateway) accept(ctx context.Context, l *net.TCPListener) {
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
 	carry.Accept(ctx, l, func(err error) { g.log.Printf("nftgateway: %v", err) }, func(c *net.TCPConn) {
 		host := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		if !g.connections.Take(host) {
+		place := carry.Host(host)
+		if !g.connections.Take(place) {
 			g.log.Printf("nftgateway: a connection from %s is reset: there are as many as may be (%d), or as many of that host as are left for others", host, g.opts.MaxConnections)
 			carry.Reset(c)
 			return
 		}
 		g.wg.Go(func() {
-			defer g.connections.Leave(host)
+			defer g.connections.Leave(place)
 			g.answer(ctx, c, port)
 		})
 	})

@@ -51,6 +51,7 @@ type Options struct {
 	MaxDatagramFlows int64
 	// MaxConnections is how many connections of TCP there may be at once, of one host likewise; more
 	// are reset. Optional: a quarter of the descriptors: one takes two, and six while an end does not read.
+	// More than half of the descriptors are an error.
 	MaxConnections int64
 	// Logf hears of what somebody may need to look into. Optional.
 	Logf func(format string, args ...any)

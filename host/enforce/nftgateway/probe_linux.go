@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 )
 
 // remedyKernel helps when the kernel refuses.
@@ -27,9 +28,10 @@ func Probe() []enforce.Capability {
 		{Name: "forwarding", Need: enforce.Optional, Detail: "answers of connections that come from elsewhere go through"},
 		{Name: roomName, Need: enforce.Optional, Detail: "without it new connections are lost"},
 	}
+	cs = append(cs, carry.Probe(enforce.CommandGateway, descriptorsOfAFlow))
 	remedy, room := probeRoom()
 	errs := []error{probeRules(false), probeRules(true), forwarding(), room}
-	for i, err := range errs {
+	for i, err := range errs { // The last one has looked for itself.
 		cs[i].Command = enforce.CommandGateway
 		cs[i].Found(err)
 		switch {

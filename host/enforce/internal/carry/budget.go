@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"math/bits"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -56,7 +55,7 @@ const (
 var losses = [...]struct{ name, why string }{
 	noMemory:     {enforce.LostForMemory, "those that wait take all the memory that there is for them"},
 	fullQueue:    {enforce.LostForQueue, fmt.Sprintf("%d of its flow wait", flowQueue)},
-	tooManyFlows: {enforce.LostForFlows, "there are as many flows as may be, or as many of one host as are left for others"},
+	tooManyFlows: {enforce.LostForFlows, "there are as many flows as may be, or as many of one host or user as are left for others"},
 }
 
 func (b *Budget) lose(why loss) {
@@ -78,18 +77,18 @@ func (b *Budget) Stats() enforce.DatagramStats {
 // A Flow is the datagrams there and back between two.
 type Flow struct {
 	of     *Budget
-	host   netip.Addr
+	by     Taker
 	queued atomic.Int64 // bytes
 	queue  chan *datagram
 }
 
-// Flow returns a new one of a host, nil if there are too many, as with Shares: then a datagram is lost.
-func (b *Budget) Flow(host netip.Addr) *Flow {
-	if !b.flows.Take(host) {
+// Flow returns a new one of a host or a user, nil if there are too many, as with Shares: then a datagram is lost.
+func (b *Budget) Flow(by Taker) *Flow {
+	if !b.flows.Take(by) {
 		b.lose(tooManyFlows)
 		return nil
 	}
-	return &Flow{of: b, host: host, queue: make(chan *datagram, flowQueue)}
+	return &Flow{of: b, by: by, queue: make(chan *datagram, flowQueue)}
 }
 
 // End ends a flow that nothing is put to and that nobody carries any more.
@@ -99,7 +98,7 @@ func (f *Flow) End() {
 		case d := <-f.queue:
 			f.free(d)
 		default:
-			f.of.flows.Leave(f.host)
+			f.of.flows.Leave(f.by)
 			return
 		}
 	}

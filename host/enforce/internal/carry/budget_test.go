@@ -20,7 +20,7 @@ func TestBudgetLeavesSomethingToEach(t *testing.T) {
 	b := NewBudget(most, 0, func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) })
 	var flows []*Flow
 	for range 100 {
-		f := b.Flow(netip.Addr{})
+		f := b.Flow(Taker{})
 		flows = append(flows, f)
 		f.Put(make([]byte, 1500))
 		require.EqualValues(t, 1<<smallest, f.queued.Load())
@@ -40,7 +40,7 @@ func TestBudgetLeavesSomethingToEach(t *testing.T) {
 	require.Zero(t, b.Stats().Bytes)
 	require.Zero(t, b.Stats().Flows)
 
-	f := b.Flow(netip.Addr{})
+	f := b.Flow(Taker{})
 	for range flowQueue + 3 {
 		f.Put(nil)
 	}
@@ -50,13 +50,13 @@ func TestBudgetLeavesSomethingToEach(t *testing.T) {
 
 func TestBudgetHasSoManyFlows(t *testing.T) {
 	b := NewBudget(0, 0, t.Logf)
-	f := b.Flow(netip.Addr{})
+	f := b.Flow(Taker{})
 	for range DefaultFlows - 1 {
-		require.NotNil(t, b.Flow(netip.Addr{}))
+		require.NotNil(t, b.Flow(Taker{}))
 	}
-	require.Nil(t, b.Flow(netip.Addr{}))
+	require.Nil(t, b.Flow(Taker{}))
 	f.End()
-	require.NotNil(t, b.Flow(netip.Addr{}))
+	require.NotNil(t, b.Flow(Taker{}))
 	require.EqualValues(t, 1, b.Stats().Lost[enforce.LostForFlows])
 }
 
@@ -67,7 +67,7 @@ func TestAHostLeavesFlowsForOthers(t *testing.T) {
 	b := NewBudget(0, most, t.Logf)
 	grab := func(host string) (flows []*Flow) {
 		for {
-			f := b.Flow(netip.MustParseAddr(host))
+			f := b.Flow(Host(netip.MustParseAddr(host)))
 			if f == nil {
 				return flows
 			}

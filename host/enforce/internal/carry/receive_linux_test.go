@@ -3,7 +3,6 @@ package carry
 import (
 	"context"
 	"net"
-	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,7 +13,7 @@ import (
 // An answer has room where others have all, also while what asked for it is not done with.
 func TestAnAnswerHasRoom(t *testing.T) {
 	b := NewBudget(1<<smallest, 0, t.Logf)
-	full := b.Flow(netip.Addr{})
+	full := b.Flow(Taker{})
 	full.Put(nil)
 	defer full.End()
 	here, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -23,7 +22,7 @@ func TestAnAnswerHasRoom(t *testing.T) {
 	there, err := net.DialUDP("udp4", nil, here.LocalAddr().(*net.UDPAddr))
 	require.NoError(t, err)
 	defer there.Close()
-	f := b.Flow(netip.Addr{})
+	f := b.Flow(Taker{})
 	defer f.End()
 	f.Put([]byte("question"))
 	answered := ""

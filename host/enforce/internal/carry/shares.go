@@ -5,42 +5,57 @@ import (
 	"sync"
 )
 
-// Shares are of something that hosts take. One has no more than are left for others, so that one
+// Shares are of something that several take. One has no more than are left for others, so that one
 // which takes all that it can leaves as many.
 type Shares struct {
 	most int64
 
 	mu    sync.Mutex
 	taken int64
-	each  map[netip.Addr]int64
+	each  map[Taker]int64
 }
 
-// NewShares returns so many.
-func NewShares(most int64) *Shares { return &Shares{most: most, each: map[netip.Addr]int64{}} }
+// A Taker is who takes: a host or a user. The zero value is nobody, who has what is left.
+type Taker struct {
+	host  netip.Addr
+	user  uint32
+	known bool
+}
 
-// Take takes one for a host and reports whether there was one. The zero address is of no host, and
-// has what is left.
-func (s *Shares) Take(host netip.Addr) bool {
-	host = network(host)
+// Host is who has an address: of IPv6 a network of 64 bits.
+func Host(a netip.Addr) Taker {
+	if a.Is6() {
+		a = netip.PrefixFrom(a.WithZone(""), 64).Masked().Addr()
+	}
+	return Taker{host: a, known: a.IsValid()}
+}
+
+// User is a user of this system.
+func User(id uint32) Taker { return Taker{user: id, known: true} }
+
+// NewShares returns so many.
+func NewShares(most int64) *Shares { return &Shares{most: most, each: map[Taker]int64{}} }
+
+// Take takes one and reports whether there was one.
+func (s *Shares) Take(by Taker) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	left := s.most - s.taken
-	if left <= 0 || host.IsValid() && s.each[host] >= left {
+	if left <= 0 || by.known && s.each[by] >= left {
 		return false
 	}
 	s.taken++
-	s.each[host]++
+	s.each[by]++
 	return true
 }
 
-// Leave gives one back that a host took.
-func (s *Shares) Leave(host netip.Addr) {
-	host = network(host)
+// Leave gives one back.
+func (s *Shares) Leave(by Taker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taken--
-	if s.each[host]--; s.each[host] == 0 {
-		delete(s.each, host)
+	if s.each[by]--; s.each[by] == 0 {
+		delete(s.each, by)
 	}
 }
 
@@ -49,12 +64,4 @@ func (s *Shares) Taken() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.taken
-}
-
-// network is what a host has of addresses: of IPv6 a network.
-func network(host netip.Addr) netip.Addr {
-	if host.Is6() {
-		host = netip.PrefixFrom(host.WithZone(""), 64).Masked().Addr()
-	}
-	return host
 }
