@@ -46,7 +46,8 @@ type Options struct {
 	// Optional.
 	OnRedirect func(ale.RedirectEvent)
 	// OnCallout hears what happens to a callout as a whole, such as its
-	// quarantine. Optional.
+	// quarantine. The callout waits for it: it must not call the Runner or the callout,
+	// and hands over to another goroutine what is to be done. Optional.
 	OnCallout func(guest.Event)
 	// OnInput hears of each file that a policy names, before it is read: a change
 	// of one is a reason to Load again. Optional.
