@@ -70,6 +70,10 @@ func run(ctx context.Context, out io.Writer) error {
 		answer.Body.Close()
 		fmt.Fprintln(out, string(body))
 	}
+
+	// What a monitor shows.
+	n := engine.LayerStatistics(fwpm.LayerALEAuthConnectV4)
+	fmt.Fprintf(out, "connections: %d let go, %d blocked\n", n.ClassifyPermitCount, n.ClassifyBlockCount)
 	return nil
 }
 

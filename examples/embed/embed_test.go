@@ -15,5 +15,6 @@ func TestEmbed(t *testing.T) {
 	require.NoError(t, run(t.Context(), &out))
 	require.Regexp(t, `^the proxy answers for 198\.51\.100\.7:80
 Get "http://192\.0\.2\.1:25/": wsk: connect: STATUS_ACCESS_DENIED: embed\[\d+\] to 192\.0\.2\.1:25 blocked at ALE_AUTH_CONNECT_V4 by filter 2 "no mail" \(ARB-01\): the policy blocks it
+connections: 1 let go, 1 blocked
 $`, out.String())
 }
