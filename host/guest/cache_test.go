@@ -138,16 +138,44 @@ func TestDamageOfTheCacheCostsTimeOnly(t *testing.T) {
 	}
 }
 
-// An entry that took the place of another's, whole as it is.
+// Files that took the place of others, whole as they are.
 func TestSwappedFilesOfTheCache(t *testing.T) {
 	dir := t.TempDir()
-	loadIn(t, dir, "good")
 	loadIn(t, dir, "bad")
-	files := meteredFiles(t, dir)
-	require.Len(t, files, 2)
-	require.NoError(t, os.Rename(files[0], files[1]))
-	require.Len(t, append(loadIn(t, dir, "good"), loadIn(t, dir, "bad")...), 1)
+	bad, code := meteredFiles(t, dir)[0], machineCode(t, dir)
+	loadIn(t, dir, "good")
+	var good, goodCode string
+	for _, file := range meteredFiles(t, dir) {
+		if file != bad {
+			good, goodCode = file, filepath.Join(filepath.Dir(code), file[len(file)-64-len(".wasm"):len(file)-len(".wasm")])
+		}
+	}
+	for from, to := range map[string]string{bad: good, code: goodCode} {
+		b, err := os.ReadFile(from)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(to, b, 0o600))
+	}
+	require.Len(t, loadIn(t, dir, "good"), 1)
+	require.Empty(t, append(loadIn(t, dir, "good"), loadIn(t, dir, "bad")...))
 	require.Len(t, meteredFiles(t, dir), 2)
+}
+
+// Nobody knows which file wazero will open on this processor: those for others must be right, too.
+func TestDamagedFilesForAnotherProcessor(t *testing.T) {
+	dir := t.TempDir()
+	loadIn(t, dir, "good")
+	rt, err := guest.NewRuntime(t.Context(), guest.Options{CacheDir: dir})
+	require.NoError(t, err)
+	defer rt.Close(context.Background())
+	file := meteredFiles(t, dir)[0]
+	other := file[:len(file)-64-len(".wasm")] + "other.wasm"
+	for _, place := range []string{other, filepath.Join(filepath.Dir(machineCode(t, dir)), "other")} {
+		require.NoError(t, os.WriteFile(place, []byte("damaged"), 0o600))
+	}
+	require.False(t, guest.Kept(rt, wasm(t, "good")))
+	require.NoFileExists(t, other)
+	machineCode(t, dir)
+	require.True(t, guest.Kept(rt, wasm(t, "good")))
 }
 
 // Who ended between the two files that are written left one that is not used, and who else

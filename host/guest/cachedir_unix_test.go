@@ -103,14 +103,14 @@ func TestManyProcessesHaveOneCache(t *testing.T) {
 		}
 		return
 	}
-	dir := t.TempDir()
+	dir, elsewhere := t.TempDir(), t.TempDir() // Who is killed leaves its own.
 	inside := filepath.Join(dir, guest.CacheVersion())
 	for round := range 4 {
 		require.NoError(t, os.RemoveAll(inside))
 		var all sync.WaitGroup
 		for k := range 8 {
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
-			cmd.Env = append(os.Environ(), in+"="+dir)
+			cmd.Env = append(os.Environ(), in+"="+dir, "TMPDIR="+elsewhere)
 			all.Go(func() {
 				if k%2 == 0 { // Half of them once the first is about to write.
 					for !entered(inside) {
