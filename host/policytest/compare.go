@@ -98,27 +98,33 @@ func (s *Step) nearest(o *Outcome) Reason {
 				n++
 			}
 		}
-		if n > most {
+		if n > most || n == most && best.Filter == 0 && r.Filter != 0 && r.Decided {
 			best, most = r, n
 		}
 	}
 	return best
 }
 
-// excludes says that a filter or callout decided where none may: at the layer that
-// is wanted, or at any.
+// excludes says that a filter decided where none may, or no such one: at the layer that is
+// wanted, or at any. Of rule, reason and state it says so of what meets all else that is wanted.
 func (s *Step) excludes(r *Reason) bool {
-	found := false
+	such, wanted, decided, more := true, true, false, false
 	for i := range s.Want {
 		w := &s.Want[i]
+		got, who := r.get(w), slices.Contains([]string{"filter", "callout", "provider"}, w.Key)
 		switch {
-		case w.Key == "layer" && !w.meets(r.get(w)):
+		case !isReason(w.Key):
+		case w.Key == "layer" && !w.meets(got):
 			return false
-		case isReason(w.Key) && w.Text == None:
-			found = found || r.get(w) != None
+		case w.Text != None && !w.meets(got):
+			such, wanted = such && !who, false
+		case w.Text == None && who:
+			decided = decided || got != None
+		case w.Text == None:
+			more = more || got != None
 		}
 	}
-	return found
+	return such && decided || wanted && more
 }
 
 func isReason(key string) bool {

@@ -91,7 +91,11 @@ func worldOf(t testing.TB, s sends) *policytest.World {
 
 func run(t *testing.T, src string) (*policytest.Suite, []policytest.Result, policytest.Summary) {
 	t.Helper()
-	w := world(t)
+	return runIn(t, world(t), src)
+}
+
+func runIn(t *testing.T, w *policytest.World, src string) (*policytest.Suite, []policytest.Result, policytest.Summary) {
+	t.Helper()
 	s, err := policytest.Parse("c_test.yaml", []byte(src))
 	require.NoError(t, err)
 	require.NoError(t, s.Bind(w.Policy, w.Proxies))

@@ -38,3 +38,18 @@ func TestUpdateWritesAnyText(t *testing.T) {
 		})
 	}
 }
+
+// What none is written of, nothing is: a filter that decided elsewhere is told before what no
+// filter decided, and what another filter says does not count where one is meant.
+func TestUpdateWritesWhatPasses(t *testing.T) {
+	for _, expect := range []string{"reason: not this", "filter: no mail", "filter: no mail, reason: not this", "rule: ARB-09, reason: not this", "callout: none, reason: not this",
+		"layer: ALE_AUTH_CONNECT, reason: not this", "layer: ALE_CONNECT_REDIRECT, reason: not this", "redirect_state: none, reason: none", "filter: none", "provider: none, filter: none"} {
+		t.Run(expect, func(t *testing.T) {
+			s, rs, _ := runIn(t, worldOf(t, sends{why: "it is IPv6"}), "version: 1\ncases:\n- {name: c, to: '[2001:db8::1]:80', expect: {action: permit, "+expect+"}}\n")
+			b, err := policytest.Update(s, rs)
+			require.NoError(t, err)
+			_, rs, _ = runIn(t, worldOf(t, sends{why: "it is IPv6"}), string(b))
+			require.True(t, rs[0].Passed(), "%s%s", b, rs[0].Explain())
+		})
+	}
+}
