@@ -132,7 +132,8 @@ callouts:
         - {destinations: [198.51.100.7/32], ports: ["80"], proxy: "${proxy:look}", proxy_pid: "${pid}"}
 filters:
   - {name: redirects, layer: ALE_CONNECT_REDIRECT_V4, action: callout, callout: redirect}
-  - {name: by name, layer: ALE_AUTH_CONNECT_V4, action: permit, weight: 9, conditions: [{field: PEER_NAME, value: app.example}]}
+  - {name: by name, layer: ALE_AUTH_CONNECT_V4, action: permit, weight: 9, conditions: [{field: PEER_NAME, value: [app.example, own.example]}]}
+  - {name: bad, layer: ALE_AUTH_CONNECT_V4, action: block, weight: 12, conditions: [{field: PEER_NAME, value: bad.example}]}
   - {name: nothing else, layer: ALE_AUTH_CONNECT_V4, action: block, weight: 1, conditions: [{field: IP_PROTOCOL, value: tcp}]}
 `, plugin))
 	cmd := exec.CommandContext(t.Context(), "sh", "-euc", behindGateway+`
@@ -146,7 +147,7 @@ ip link set in2 up
 nsenter -t $attacker -n sh -euc 'ip link set lo up; ip addr add 198.18.1.2/24 dev eth0; ip link set eth0 up; ip route add default via 198.18.1.1'
 cat >"$3/names.py"
 mkfifo "$3/serves"
-python3 "$3/names.py" serve app.example=198.51.100.7 evil.example=198.51.100.7 >"$3/serves" & resolver=$!
+python3 "$3/names.py" serve app.example=198.51.100.7 evil.example=198.51.100.7 bad.example=198.51.100.8 own.example=198.51.100.8 >"$3/serves" & resolver=$!
 read line <"$3/serves"
 calloutd gateway --policy "$1" --interface in --interface in2 --transparent 2>"$3/said" & gateway=$!
 read line <"$3/said"
@@ -159,6 +160,8 @@ victims curl -sS http://198.51.100.7/
 attackers curl -sS http://198.51.100.7/ || echo "attacker: $?"
 attackers python3 "$3/names.py" ask app.example evil.example
 victims curl -sS http://198.51.100.7/
+victims python3 "$3/names.py" ask bad.example own.example
+victims curl -sS http://198.51.100.8/ || echo "by another name: $?"
 kill -INT $gateway
 wait $gateway
 gateway=
@@ -169,4 +172,6 @@ gateway=
 	require.Zero(t, r.code, r.stderr+r.stdout)
 	require.Equal(t, 2, strings.Count(r.stdout, `"original_destination":"198.51.100.7:80"`), r.stdout+r.stderr)
 	require.Regexp(t, `attacker: (7|56)`, r.stdout, "what it asked for is called evil.example")
+	require.Regexp(t, `by another name: (7|56)`, r.stdout)
+	require.Regexp(t, `to own.example \(198.51.100.8:80\).* by filter 3 "bad"|198.51.100.8:80 blocked .* by filter 3 "bad"`, r.stdout)
 }

@@ -181,6 +181,49 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+// An address has many names: what blocks one of them is not to be got past by asking for
+// another one, or for so many that it is forgotten. What permits goes by the newest.
+func TestABlockByNameIsMetByAnyName(t *testing.T) {
+	is := func(name string) fwpm.Condition {
+		return fwpm.Condition{Field: fwpm.ConditionPeerName, Value: fwp.Blob(name)}
+	}
+	ends := func(m fwp.Match, end string) fwpm.Condition {
+		return fwpm.Condition{Field: fwpm.ConditionPeerName, Match: m, Value: fwp.Blob(end)}
+	}
+	port := fwpm.Condition{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(443)}
+	other := fwpm.Condition{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(80)}
+	both := &fwps.PeerNames{Names: []string{"own.example", "bad.example"}}
+	lost := &fwps.PeerNames{Forgotten: true}
+	for _, c := range []struct {
+		name         string
+		names        *fwps.PeerNames
+		conds        []fwpm.Condition
+		block, allow bool // whether a filter that blocks is met, and one that permits
+	}{
+		{"the newest", both, []fwpm.Condition{is("own.example")}, true, true},
+		{"an older one", both, []fwpm.Condition{is("bad.example")}, true, false},
+		{"the end of an older one", both, []fwpm.Condition{ends(fwp.MatchPrefix, "bad.example")}, true, false},
+		{"none", both, []fwpm.Condition{is("example")}, false, false},
+		{"all but the newest", both, []fwpm.Condition{ends(fwp.MatchNotPrefix, "own.example")}, false, false},
+		{"an older one and the port", both, []fwpm.Condition{is("bad.example"), port}, true, false},
+		{"an older one and another port", both, []fwpm.Condition{is("bad.example"), other}, false, false},
+		{"one that may be forgotten", lost, []fwpm.Condition{is("bad.example")}, true, false},
+		{"that none is known", lost, []fwpm.Condition{{Field: fwpm.ConditionPeerName}}, true, true},
+		{"all but one, where all may be forgotten", lost, []fwpm.Condition{ends(fwp.MatchNotPrefix, "own.example")}, false, false},
+		{"one where nothing is known", nil, []fwpm.Condition{is("bad.example")}, false, false},
+	} {
+		in := incoming()
+		in.PeerNames = c.names
+		if c.names != nil && len(c.names.Names) > 0 {
+			in.Other = map[fwpm.ConditionID]fwp.Value{fwpm.ConditionPeerName: fwp.Blob(c.names.Names[0])}
+		}
+		d := run(t, in, nil, fwpm.Filter{Action: block, Conditions: c.conds})
+		require.Equal(t, c.block, d.Action == block, c.name)
+		d = run(t, in, nil, fwpm.Filter{Action: permit, Conditions: c.conds})
+		require.Equal(t, c.allow, d.Decider() != nil, c.name)
+	}
+}
+
 // All mistakes at once, each with its object and its code.
 func TestCompileErrors(t *testing.T) {
 	cond := func(c fwpm.ConditionID, m fwp.Match, v fwp.Value) []fwpm.Condition {

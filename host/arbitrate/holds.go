@@ -27,7 +27,7 @@ func (f *filter) matches(in *fwps.Incoming) bool {
 	for i := 0; i < len(tests); {
 		field, met := tests[i].field, false
 		for ; i < len(tests) && tests[i].field == field; i++ {
-			met = met || tests[i].holds(in)
+			met = met || tests[i].holds(in) || in.PeerNames != nil && field == fwpm.ConditionPeerName && f.action == uint16(fwp.ActionBlock) && tests[i].holdsAny(in.PeerNames)
 		}
 		if !met {
 			return false
@@ -58,6 +58,16 @@ func (t *test) holds(in *fwps.Incoming) bool {
 	return known && met != t.not
 }
 
+// holdsAny reports whether a test for a name holds for one of an address's, or may hold for
+// one that was forgotten. One that excludes names does not become looser by others.
+func (t *test) holdsAny(names *fwps.PeerNames) bool {
+	switch t.kind {
+	case textIs, textEnds, textStarts, textRange, textFold:
+		return !t.not && (names.Forgotten || slices.ContainsFunc(names.Names, t.accepts))
+	}
+	return false
+}
+
 func (t *test) holdsNumber(in *fwps.Incoming) (met, known bool) {
 	v, known := in.Number(t.field)
 	switch t.kind {
@@ -85,17 +95,22 @@ func (t *test) holdsAddress(in *fwps.Incoming) (met, known bool) {
 
 func (t *test) holdsText(in *fwps.Incoming) (met, known bool) {
 	s, known := in.Text(t.field)
+	return t.accepts(s), known
+}
+
+// accepts is a test of text.
+func (t *test) accepts(s string) bool {
 	switch t.kind {
 	case textFold:
-		return strings.EqualFold(s, t.more.text), known
+		return strings.EqualFold(s, t.more.text)
 	case textEnds:
-		return strings.HasSuffix(s, t.more.text), known
+		return strings.HasSuffix(s, t.more.text)
 	case textStarts:
-		return strings.HasPrefix(s, t.more.text), known
+		return strings.HasPrefix(s, t.more.text)
 	case textRange:
-		return s >= t.more.text && (t.low == 1 || s < t.more.text2 || s == t.more.text2 && t.high == 0), known
+		return s >= t.more.text && (t.low == 1 || s < t.more.text2 || s == t.more.text2 && t.high == 0)
 	}
-	return s == t.more.text, known
+	return s == t.more.text
 }
 
 // grants is the access check of a Unix user.

@@ -142,10 +142,18 @@ func (f inputs) equal(a, b *fwps.Incoming) bool {
 		f&ofOriginal != 0 && a.OriginalAppID != b.OriginalAppID,
 		f&ofUser != 0 && (a.UserID != b.UserID || a.UserKnown != b.UserKnown || !slices.Equal(a.Groups, b.Groups)),
 		f&ofSystem != 0 && (a.CompartmentID != b.CompartmentID || a.ReauthorizeReason != b.ReauthorizeReason),
+		f&ofNames != 0 && a.PeerNames != b.PeerNames && !equalNames(a.PeerNames, b.PeerNames),
 		f&calloutInputs != 0 && !equalBesides(a, b):
 		return false
 	}
 	return len(a.Other) == 0 && len(b.Other) == 0 || f.equalOther(a, b)
+}
+
+// ofNames are who reads all names of the peer.
+const ofNames = 1<<fwpm.ConditionPeerName | calloutInputs
+
+func equalNames(a, b *fwps.PeerNames) bool {
+	return a != nil && b != nil && a.Forgotten == b.Forgotten && slices.Equal(a.Names, b.Names)
 }
 
 // equalBesides is about what callouts can read and no filter can test.
@@ -170,6 +178,9 @@ func (f inputs) equalOther(a, b *fwps.Incoming) bool {
 func (f inputs) copy(in *fwps.Incoming) (out fwps.Incoming) {
 	out = *in
 	out.Groups, out.Records, out.Flow, out.Pending, out.Other = slices.Clone(in.Groups), nil, nil, nil, nil
+	if f&ofNames == 0 {
+		out.PeerNames = nil
+	}
 	for left := f.others(); left != 0; left &= left - 1 {
 		c := fwpm.ConditionID(bits.TrailingZeros64(uint64(left)))
 		if v, has := in.Other[c]; has {

@@ -33,6 +33,8 @@ var changes = map[string]struct {
 	"peer name": {bit(fwpm.ConditionPeerName) | calloutInputs, func(in *fwps.Incoming) {
 		in.Other = map[fwpm.ConditionID]fwp.Value{fwpm.ConditionPeerName: fwp.Blob("x")}
 	}},
+	"other peer names":     {bit(fwpm.ConditionPeerName) | calloutInputs, func(in *fwps.Incoming) { in.PeerNames = &fwps.PeerNames{Names: []string{"x"}} }},
+	"forgotten peer names": {bit(fwpm.ConditionPeerName) | calloutInputs, func(in *fwps.Incoming) { in.PeerNames = &fwps.PeerNames{Forgotten: true} }},
 	"process":              {calloutInputs, func(in *fwps.Incoming) { in.ProcessID = 10 }},
 	"original destination": {calloutInputs, func(in *fwps.Incoming) { in.OriginalDestination = in.Remote }},
 	"target process":       {calloutInputs, func(in *fwps.Incoming) { in.LocalRedirectTargetPID = 1 }},

@@ -267,7 +267,7 @@ func (w *walk) differ(in *fwps.Incoming) {
 	case 10:
 		in.CompartmentID, in.ReauthorizeReason = other.CompartmentID, other.ReauthorizeReason
 	case 11:
-		in.Other = other.Other
+		in.Other, in.PeerNames = other.Other, other.PeerNames
 	case 12:
 		in.Records = other.Records
 	case 13:

@@ -13,7 +13,7 @@ func (n *naive) matches(f *fwpm.Filter, in *fwps.Incoming) bool {
 	byField := map[fwpm.ConditionID]bool{}
 	for i := range f.Conditions {
 		c := &f.Conditions[i]
-		byField[c.Field] = byField[c.Field] || n.holds(c, in.Field(c.Field))
+		byField[c.Field] = byField[c.Field] || n.holds(c, in.Field(c.Field)) || n.blocksOther(f.Action, c, in)
 	}
 	for _, held := range byField {
 		if !held {
@@ -21,6 +21,20 @@ func (n *naive) matches(f *fwpm.Filter, in *fwps.Incoming) bool {
 		}
 	}
 	return true
+}
+
+// blocksOther is a block of one of the names of an address that is not the newest.
+func (n *naive) blocksOther(a fwp.Action, c *fwpm.Condition, in *fwps.Incoming) bool {
+	if a != fwp.ActionBlock || c.Field != fwpm.ConditionPeerName || in.PeerNames == nil || c.Value.Type == fwp.Empty ||
+		c.Match == fwp.MatchNotEqual || c.Match == fwp.MatchNotPrefix {
+		return false
+	}
+	for _, name := range in.PeerNames.Names {
+		if n.holds(c, fwp.Blob(name)) {
+			return true
+		}
+	}
+	return in.PeerNames.Forgotten
 }
 
 func (n *naive) holds(c *fwpm.Condition, v fwp.Value) bool {

@@ -67,6 +67,8 @@ type ignore struct{}
 
 func (ignore) FlowDelete(fwpm.LayerID, fwpm.CalloutID, uint64) {}
 
+var peerNames = []*fwps.PeerNames{nil, nil, {Names: texts[:3]}, {Names: texts[2:]}, {Names: texts[4:6], Forgotten: true}, {Forgotten: true}}
+
 func one[T any](g *connections, from []T) T { return from[g.rand.IntN(len(from))] }
 
 // next is valid until it is called again.
@@ -75,6 +77,6 @@ func (g *connections) next() *fwps.Incoming {
 		Flags: one(g, []fwp.ConditionFlags{0, 0, fwp.FlagIsLoopback, fwp.FlagIsReauthorize, fwp.FlagIsWildcardBind, 5, 6, 7, ^fwp.ConditionFlags(0)}),
 		AppID: one(g, texts), OriginalAppID: one(g, texts), UserID: one(g, []uint32{0, 7, 8}), UserKnown: g.rand.IntN(3) > 0,
 		Groups: one(g, [][]uint32{nil, {7}, {0, 9}}), CompartmentID: uint32(one(g, numbers)), ReauthorizeReason: fwp.ReauthorizeReason(one(g, numbers)),
-		Other: one(g, g.other), Records: one(g, g.records), Flow: one(g, g.flows)}
+		Other: one(g, g.other), PeerNames: one(g, peerNames), Records: one(g, g.records), Flow: one(g, g.flows)}
 	return &g.in
 }

@@ -130,6 +130,9 @@ func drawCondition(t *rapid.T, l fwpm.LayerID) fwpm.Condition {
 	if chance(t, 2) { // fields that connections often have
 		c.Field = pick(t, []fwpm.ConditionID{fwpm.ConditionALEAppID, fwpm.ConditionALEUserID, fwpm.ConditionIPLocalAddress, fwpm.ConditionIPLocalPort, fwpm.ConditionFlags})
 	}
+	if l.Offers(fwpm.ConditionPeerName) && chance(t, 6) {
+		c.Field = fwpm.ConditionPeerName
+	}
 	typ := c.Field.DataType(l)
 	if chance(t, 12) {
 		return c // FWP_EMPTY
