@@ -181,6 +181,9 @@ func (d *daemon) Status() control.Status {
 	for _, c := range p.File.Callouts {
 		s.Callouts[string(c.ID)] = control.Figures(c.Wasm+c.GoPackage, p.Modules[c.ID].Stats())
 	}
+	if names := d.runner.Names(); names.Clients > 0 {
+		s.Names = &names
+	}
 	for _, px := range p.File.Proxies {
 		s.Proxies = append(s.Proxies, control.Proxy{ID: px.ID, Kind: string(px.Kind), Address: p.Proxies[px.ID].String()})
 	}

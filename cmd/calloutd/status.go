@@ -106,6 +106,9 @@ func printStatus(out io.Writer, s control.Status) error {
 	if d := s.Datagrams; d != nil {
 		row("datagrams", "%s, %d bytes wait%s", counted(int(d.Flows), "flow"), d.Bytes, lost(d.Lost))
 	}
+	if n := s.Names; n != nil {
+		row("names", "of addresses: %d, in %d bytes; %d were forgotten before their time, %d answers were to clients that are too many", n.Addresses, n.Bytes, n.Forgotten, n.Crowded)
+	}
 	row("reloads", "%d, of which %d failed; %d earlier policies are kept, for 10 s or while they have flows", s.Reload.Attempts, s.Reload.Failures, s.Reload.Retired)
 	for m := range strings.Lines(s.Reload.Error) {
 		row("not taken", "%s", policytrace.Clean(strings.TrimSuffix(m, "\n")))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/calloutd/calloutd/host/enforce"
+	"github.com/calloutd/calloutd/host/enforce/dnsnames"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/wsk/remote"
 )
@@ -32,7 +33,9 @@ type Status struct {
 	Cgroup   string             `json:"cgroup,omitempty"`
 	// Datagrams are those of the cgroup that the daemon carries.
 	Datagrams *enforce.DatagramStats `json:"datagrams,omitempty"`
-	Reload    Reload                 `json:"reload"`
+	// Names are what addresses are called, with a proxy of kind dns.
+	Names  *dnsnames.Figures `json:"names,omitempty"`
+	Reload Reload            `json:"reload"`
 }
 
 // A Policy is the one that is in force.

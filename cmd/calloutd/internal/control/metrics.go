@@ -63,6 +63,13 @@ func (s Status) daemon() []family {
 			family{"remote_requests_total", "counter", "What it was asked.", one(float64(r.Requests))},
 			family{"remote_refused_total", "counter", "What it refused.", one(float64(r.Refused))})
 	}
+	if n := s.Names; n != nil {
+		out = append(out,
+			family{"names_addresses", "gauge", "Addresses that names are known of, of each client by itself.", one(float64(n.Addresses))},
+			family{"names_bytes", "gauge", "Memory that names take.", one(float64(n.Bytes))},
+			family{"names_forgotten_total", "counter", "Addresses whose names were forgotten before their time, for want of room.", one(float64(n.Forgotten))},
+			family{"names_crowded_total", "counter", "Answers to clients that were too many to have names of their own.", one(float64(n.Crowded))})
+	}
 	if d := s.Datagrams; d != nil {
 		lost := family{"datagrams_lost_total", "counter", "Datagrams that got lost, by the reason.", nil}
 		for _, why := range slices.Sorted(maps.Keys(d.Lost)) {
