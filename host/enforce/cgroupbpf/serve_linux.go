@@ -86,6 +86,11 @@ func (h *home) answer(ctx context.Context, c *net.TCPConn) {
 	h.carrier.Carry(ctx, c, in)
 }
 
+// timedOut tells of a connection that ends because somebody did not answer.
+func (a *Attachment) timedOut(in *fwps.Incoming, err error) {
+	a.log.Printf("cgroupbpf: a connection of %s, process %d, to %s ends, as nobody answers: %v", in.AppID, in.ProcessID, in.Remote, err)
+}
+
 // take finds what the kernel noted about a connection, once.
 func (h *home) take(from netip.AddrPort) (*bpf.RedirectRecord, error) {
 	k := bpf.RedirectSource{Netns: h.netns, Address: from.Addr().As16(), Port: from.Port()}

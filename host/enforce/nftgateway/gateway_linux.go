@@ -73,6 +73,9 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	g := &Gateway{opts: opts, connections: carry.NewShares(opts.MaxConnections), log: loglimit.New(opts.Logf), cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff},
 		budget: carry.NewBudget(opts.MaxDatagramBytes, opts.MaxDatagramFlows, func(format string, args ...any) { opts.Logf("nftgateway: "+format, args...) })}
+	g.carrier.OnTimeout = func(in *fwps.Incoming, err error) {
+		g.log.Printf("nftgateway: a connection from %s to %s ends, as nobody answers: %v", in.Local, in.Remote, err)
+	}
 	if g.lock, err = alone(&opts); err != nil {
 		cancel()
 		return nil, err

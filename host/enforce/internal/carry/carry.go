@@ -28,6 +28,8 @@ type Carrier struct {
 	ALE       *ale.Enforcer        // Required.
 	OnBlocked func(enforce.Denial) // Required.
 	Handoff   handoff.Finder       // Optional.
+	// OnTimeout hears of a connection that ends because somebody did not answer. Required.
+	OnTimeout func(in *fwps.Incoming, err error)
 	// Dial connects to where a connection may go; redirected: by a callout. Optional.
 	Dial func(ctx context.Context, d *net.Dialer, to netip.AddrPort, redirected bool) (net.Conn, error)
 
@@ -52,6 +54,9 @@ func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
 		return up.LocalAddr().(*net.TCPAddr).AddrPort(), nil
 	})
 	if err != nil {
+		if t := net.Error(nil); errors.As(err, &t) && t.Timeout() {
+			r.OnTimeout(&in, err)
+		}
 		r.refuse(c, &in, err)
 		return
 	}
@@ -64,6 +69,9 @@ func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
 	})
 	if err := relay(c, up, func() error { return flow.Reauthorize(ctx) }); err != nil {
 		Reset(up)
+		if errors.Is(err, syscall.ETIMEDOUT) { // A deadline is how the other direction, or a callout, ends it.
+			r.OnTimeout(&in, err)
+		}
 		r.refuse(c, &in, err)
 	}
 }
