@@ -23,7 +23,7 @@ func TestTheEngineKeepsWhatAGuestAnswered(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, rt.Close(context.Background())) })
 	wasm, err := os.ReadFile("../guest/testdata/cacheable.wasm")
 	require.NoError(t, err)
-	o := guest.ModuleOptions{MaxFailures: 2, Names: func(netip.Addr, []byte) []byte { return nil }, Sets: [][]netip.Prefix{{}}, Tables: [][]guest.Row{{}}}
+	o := guest.ModuleOptions{MaxFailures: 2, Names: func(*fwps.Incoming, netip.Addr, []byte) []byte { return nil }, Sets: [][]netip.Prefix{{}}, Tables: [][]guest.Row{{}}}
 	over := make(chan struct{})
 	defer close(over)
 	o.OnEvent = func(e guest.Event) {

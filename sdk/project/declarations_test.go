@@ -211,7 +211,7 @@ func scripted(t *testing.T, uses []use, hears string) *guest.Module {
 	everything := netip.MustParsePrefix("0.0.0.0/0")
 	m, err := rt.Load(t.Context(), "js", wasm, guest.ModuleOptions{Slots: 1, MaxFailures: -1,
 		Sets: [][]netip.Prefix{{}, {}, {everything}}, Tables: [][]guest.Row{{}, {}, {{Prefix: everything, Value: 5}}},
-		Names: func(_ netip.Addr, b []byte) []byte { return append(b, "example.com\x00"...) }})
+		Names: func(_ *fwps.Incoming, _ netip.Addr, b []byte) []byte { return append(b, "example.com\x00"...) }})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, m.Close(context.Background())) })
 	return m
