@@ -77,7 +77,8 @@ func run(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// setPolicy makes two filters and a callout live, at once.
+// setPolicy makes two filters and a callout live, at once. IPv6 has layers of its own: where
+// clients have it, the same filters stand there, and the proxy listens there.
 func setPolicy(engine *host.Engine, proxy netip.AddrPort) error {
 	toProxy := fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error {
 		v.Action, v.Redirect, v.To, v.TargetPID = fwp.ActionPermit, true, proxy, uint32(os.Getpid())

@@ -86,7 +86,7 @@ func visit(ctx context.Context, out io.Writer, d *wsknet.Dialer, trusted *x509.C
 }
 
 // redirectTo sends what goes to a port to the proxy, but for what the proxy
-// itself carries on.
+// itself carries on. IPv6 has a layer of its own, which is let go here.
 func redirectTo(engine *host.Engine, port uint16, proxy netip.AddrPort) error {
 	if err := engine.Update(func(p *fwpm.Policy) error {
 		p.Callouts = []fwpm.Callout{{ID: "inspect", Name: "inspect"}}
