@@ -87,9 +87,9 @@ func TestAttachRecords(t *testing.T) {
 	require.NoError(t, daemon.Wait())
 	decidedAgain(t, file, policy, "block 1")
 	list := calloutd(t, "replay", file).stdout
-	require.Regexp(t, `/curl 198.51.100.7:80 tcp.*: redirect to proxy:look by filter 1 "web", callout "redirect"`, list)
+	require.Regexp(t, `/curl 198.51.100.7:80 tcp.*: redirect to proxy:look by filter "web", callout "redirect"`, list)
 	require.Regexp(t, `/curl 127.0.0.1:\d+ tcp.*: permit`, list)
-	require.Regexp(t, `/curl 127.0.0.1:25 tcp.*: block by filter 2 "no mail": the policy blocks it`, list)
+	require.Regexp(t, `/curl 127.0.0.1:25 tcp.*: block by filter "no mail": the policy blocks it`, list)
 }
 
 // What a gateway decides is in the file.
@@ -112,5 +112,5 @@ kill $behind
 	require.Zero(t, r.code, r.stderr)
 	require.Contains(t, r.stdout, `"original_destination":"198.51.100.7:80"`)
 	decidedAgain(t, file, policy, "block 1")
-	require.Regexp(t, `198.51.100.7:80 tcp.*: redirect to proxy:look by filter 1 "web"`, calloutd(t, "replay", file).stdout)
+	require.Regexp(t, `198.51.100.7:80 tcp.*: redirect to proxy:look by filter "web"`, calloutd(t, "replay", file).stdout)
 }

@@ -5,6 +5,7 @@ package cgroupbpf
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -32,11 +33,13 @@ func TestAttachRefusesInAPIDNamespace(t *testing.T) {
 		require.ErrorIs(t, err, enforce.ErrNotSupported)
 		require.ErrorContains(t, err, "PID namespace")
 		found := Probe()
-		last := found[len(found)-1]
-		require.False(t, last.Supported)
-		require.Equal(t, enforce.Required, last.Need)
-		require.Contains(t, last.Why, map[string]string{"own": "this is a PID namespace of its own", "of another": "/proc does not show this process"}[proc])
-		require.Equal(t, map[string]string{"own": "run it outside, as docker run --pid=host does"}[proc], last.Remedy)
+		at := slices.IndexFunc(found, func(c enforce.Capability) bool { return c.Name == "the first PID namespace" })
+		require.NotEqual(t, -1, at)
+		first := found[at]
+		require.False(t, first.Supported)
+		require.Equal(t, enforce.Required, first.Need)
+		require.Contains(t, first.Why, map[string]string{"own": "this is a PID namespace of its own", "of another": "/proc does not show this process"}[proc])
+		require.Equal(t, map[string]string{"own": "run it outside, as docker run --pid=host does"}[proc], first.Remedy)
 		return
 	}
 	for _, proc := range []string{"own", "of another"} {
