@@ -43,16 +43,12 @@ func zone(t *testing.T, hosts map[string][4]byte) string {
 	return pc.LocalAddr().String()
 }
 
-// A policy speaks of names: what a program reaches by a name that is permitted,
-// and by no other, and by no number. A name that is bound to this host again (DNS
-// rebinding) is none.
-func TestPolicyByName(t *testing.T) {
-	warm(t)
-	need(t, "curl")
-	resolver := zone(t, map[string][4]byte{"app.example.": {198, 51, 100, 7}, "other.example.": {198, 51, 100, 8}, "evil.app.example.": {127, 0, 0, 1}})
+// policyByName has what is asked for at port 53 resolved, the web of one address at a proxy, and
+// permits of TCP what filters say.
+func policyByName(t *testing.T, resolver, filters string) string {
 	plugin, err := filepath.Abs("../../plugins/proxy-redirect/proxy-redirect.wasm")
 	require.NoError(t, err)
-	p := policy(t, fmt.Sprintf(`version: 1
+	return policy(t, fmt.Sprintf(`version: 1
 proxies:
   - {id: names, kind: dns, address: %q}
   - {id: look, kind: inspect}
@@ -65,9 +61,19 @@ callouts:
         - {destinations: [198.51.100.7/32], ports: ["80"], proxy: "${proxy:look}", proxy_pid: "${pid}"}
 filters:
   - {name: redirects, layer: ALE_CONNECT_REDIRECT_V4, action: callout, callout: redirect}
-  - {name: by name, layer: ALE_AUTH_CONNECT_V4, action: permit, weight: 9, conditions: [{field: PEER_NAME, value: [app.example, evil.app.example]}]}
-  - {name: nothing else, layer: ALE_AUTH_CONNECT_V4, action: block, weight: 1, conditions: [{field: IP_PROTOCOL, value: tcp}]}
-`, resolver, plugin))
+%s  - {name: nothing else, layer: ALE_AUTH_CONNECT_V4, action: block, weight: 1, conditions: [{field: IP_PROTOCOL, value: tcp}]}
+`, resolver, plugin, filters))
+}
+
+// A policy speaks of names: what a program reaches by a name that is permitted,
+// and by no other, and by no number. A name that is bound to this host again (DNS
+// rebinding) is none.
+func TestPolicyByName(t *testing.T) {
+	warm(t)
+	need(t, "curl")
+	resolver := zone(t, map[string][4]byte{"app.example.": {198, 51, 100, 7}, "other.example.": {198, 51, 100, 8}, "evil.app.example.": {127, 0, 0, 1}})
+	p := policyByName(t, resolver, `  - {name: by name, layer: ALE_AUTH_CONNECT_V4, action: permit, weight: 9, conditions: [{field: PEER_NAME, value: [app.example, evil.app.example]}]}
+`)
 	for _, mode := range []string{"--isolate=false", "--isolate"} {
 		get := func(url string) result {
 			return calloutd(t, "run", mode, "--policy", p, "--summary", "--", "curl", "-4", "-sS", "--noproxy", "*", url)
@@ -117,25 +123,9 @@ func TestNamesBehindAGatewayAreOfWhoAsked(t *testing.T) {
 	need(t, "python3")
 	warm(t)
 	dir := t.TempDir()
-	plugin, err := filepath.Abs("../../plugins/proxy-redirect/proxy-redirect.wasm")
-	require.NoError(t, err)
-	p := policy(t, fmt.Sprintf(`version: 1
-proxies:
-  - {id: names, kind: dns, address: "127.0.0.1:5300"}
-  - {id: look, kind: inspect}
-callouts:
-  - id: redirect
-    wasm: %s
-    config:
-      rules:
-        - {destinations: [0.0.0.0/0], ports: ["53"], proxy: "${proxy:names}", proxy_pid: "${pid}"}
-        - {destinations: [198.51.100.7/32], ports: ["80"], proxy: "${proxy:look}", proxy_pid: "${pid}"}
-filters:
-  - {name: redirects, layer: ALE_CONNECT_REDIRECT_V4, action: callout, callout: redirect}
-  - {name: by name, layer: ALE_AUTH_CONNECT_V4, action: permit, weight: 9, conditions: [{field: PEER_NAME, value: [app.example, own.example]}]}
+	p := policyByName(t, "127.0.0.1:5300", `  - {name: by name, layer: ALE_AUTH_CONNECT_V4, action: permit, weight: 9, conditions: [{field: PEER_NAME, value: [app.example, own.example]}]}
   - {name: bad, layer: ALE_AUTH_CONNECT_V4, action: block, weight: 12, conditions: [{field: PEER_NAME, value: bad.example}]}
-  - {name: nothing else, layer: ALE_AUTH_CONNECT_V4, action: block, weight: 1, conditions: [{field: IP_PROTOCOL, value: tcp}]}
-`, plugin))
+`)
 	cmd := exec.CommandContext(t.Context(), "sh", "-euc", behindGateway+`
 resolver= gateway=
 unshare -n sleep 600 & attacker=$!
