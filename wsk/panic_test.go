@@ -54,9 +54,12 @@ func TestACallThatPanicsIsCompleted(t *testing.T) {
 		require.False(t, (<-done).Status.Ok())
 		irp.Free()
 		broken = false
-		if st, _ := run(send); st.Status != ntstatus.FileForcedClosed {
+		irp, done = waited() // Else a goroutine sends, and may do the next call too, where nobody recovers.
+		send(irp)
+		if st := <-done; st.Status != ntstatus.FileForcedClosed {
 			require.Equal(t, wsk.IoStatus{Information: 1}, st)
 		}
+		irp.Free()
 	}
 	reg.ReleaseProviderNPI()
 	reg.Deregister()
