@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(tests{m}, map[string]func(){"calloutd": main, "remoteproxy": remoteProxy})
 }
 
+// tests have plain while they run.
 type tests struct{ *testing.M }
 
 func (m tests) Run() int {
@@ -50,7 +51,7 @@ func (m tests) Run() int {
 }
 
 // plain is a folder with the calloutd that people have. The test binary has the race
-// detector, with which it takes three times as long, and ten times to compile a module.
+// detector, which makes it slow, most of all where it compiles a module.
 var plain func() (string, error)
 
 // oneByOne are the stories of what does one thing after the other, in which the race

@@ -236,7 +236,7 @@ func workIn(dir, prefix string) (made string, done func() error, err error) {
 	if made, err = os.MkdirTemp(dir, prefix); err != nil {
 		return "", nil, err
 	}
-	unlock, err := lock(made)
+	unlock, err := lockFolder(made)
 	if err != nil {
 		os.RemoveAll(made)
 		return "", nil, err
@@ -252,7 +252,7 @@ func takeAway(dir string) {
 	if info, err := os.Lstat(dir); err != nil || !info.IsDir() || time.Since(info.ModTime()) < abandonedAfter {
 		return
 	}
-	if unlock, err := lock(dir); err == nil {
+	if unlock, err := lockFolder(dir); err == nil {
 		os.RemoveAll(dir)
 		unlock()
 	}

@@ -20,6 +20,13 @@ var (
 	attacker = netip.MustParseAddr("192.168.1.3")
 )
 
+// heard are the warnings of n from now on.
+func heard(n *Names) *[]string {
+	warnings := new([]string)
+	n.Logf = func(format string, args ...any) { *warnings = append(*warnings, fmt.Sprintf(format, args...)) }
+	return warnings
+}
+
 // Who has an address be called something by a name of his own changes nothing for another
 // who has asked, and only what anybody has asked for counts for who has not.
 func TestNamesAreOfWhoAsked(t *testing.T) {
@@ -39,8 +46,7 @@ func TestNamesAreOfWhoAsked(t *testing.T) {
 func TestAClientForgetsItsOwnNames(t *testing.T) {
 	n, _ := newNames()
 	n.MaxBytes = 1 << 20
-	var warnings []string
-	n.Logf = func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
+	warnings := heard(n)
 	var theirNames []netip.Addr
 	a := web
 	for i := range 20 { // 20 of them are in what each client may have.
@@ -62,7 +68,7 @@ func TestAClientForgetsItsOwnNames(t *testing.T) {
 	require.True(t, n.Of(attacker, unknown).Forgotten, "whether he asked for it is not known")
 	require.Nil(t, n.Of(victim, unknown), "who has lost none is called nothing")
 	require.NotZero(t, n.Figures().Forgotten)
-	require.Len(t, slices.DeleteFunc(warnings, func(w string) bool { return !strings.Contains(w, "before their time") }), 1, "%q", warnings)
+	require.Len(t, slices.DeleteFunc(*warnings, func(w string) bool { return !strings.Contains(w, "before their time") }), 1, "%q", *warnings)
 }
 
 // As many clients as there are addresses on a link take from another no more than what is
@@ -70,8 +76,7 @@ func TestAClientForgetsItsOwnNames(t *testing.T) {
 func TestManyClientsForgetNothingOfAnother(t *testing.T) {
 	n, now := newNames()
 	n.MaxBytes = 1 << 20
-	var warnings []string
-	n.Logf = func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
+	warnings := heard(n)
 	var theirNames []netip.Addr
 	a := web
 	for i := range 20 {
@@ -96,8 +101,8 @@ func TestManyClientsForgetNothingOfAnother(t *testing.T) {
 	require.LessOrEqual(t, f.Clients, int(n.MaxBytes*3/4/leastBytes))
 	late := n.Of(forged, netip.MustParseAddr("203.0.113.9"))
 	require.True(t, late != nil && late.Forgotten, "for who is too late counts what anybody asked for, of which there was too much")
-	require.Contains(t, strings.Join(warnings, "\n"), "hosts have names of their own")
-	require.Len(t, warnings, 2)
+	require.Contains(t, strings.Join(*warnings, "\n"), "hosts have names of their own")
+	require.Len(t, *warnings, 2)
 
 	now.now = now.now.Add(maxLife)
 	n.Learn(forged, theirs, "app.example", []netip.Addr{web}, time.Hour)

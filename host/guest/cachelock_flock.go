@@ -12,8 +12,8 @@ import (
 // lock it is younger.
 const abandonedAfter = time.Minute
 
-// lock locks a folder until unlock, or the end of the process, and fails where somebody has.
-func lock(dir string) (unlock func(), err error) {
+// lockFolder locks a folder until unlock, or the end of the process, and fails where somebody has.
+func lockFolder(dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(dir, os.O_RDONLY|openFlags|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
