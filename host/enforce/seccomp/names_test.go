@@ -5,6 +5,7 @@ package seccomp
 import (
 	"net/netip"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -54,7 +55,7 @@ func TestRequestedNamesAreShown(t *testing.T) {
 	require.Equal(t, "('203.0.113.10', 80)\n", out)
 
 	out, _ = supervise(t, Options{ALE: redirectTo(p)}, helper("names", test4))
-	require.NotContains(t, out, "203", "without the option the truth is told")
+	require.Equal(t, strings.ReplaceAll(want, test4, p.String()), out, "without the option the truth is told")
 }
 
 func TestRequestedBindIsShown(t *testing.T) {
