@@ -254,3 +254,11 @@ func TestCalloutsHearOfATransactionThatWasTakenAway(t *testing.T) {
 		})
 	}
 }
+
+// A %v in an embedder's log has the words of the headers.
+func TestConstantsAreTold(t *testing.T) {
+	require.Equal(t, "add-filter delete-filter add-filter-post-commit NotifyType(3)",
+		fmt.Sprint(fwps.NotifyAddFilter, " ", fwps.NotifyDeleteFilter, " ", fwps.NotifyAddFilterPostCommit, " ", fwps.NotifyType(3)))
+	require.Equal(t, "PROCESS_ID|ORIGINAL_DESTINATION", fmt.Sprint(fwpm.MetadataProcessID|fwpm.MetadataOriginalDestination))
+	require.Equal(t, "POLICY_CHANGE|PROXY_HANDLE_CHANGED", fmt.Sprint(fwp.ReasonPolicyChange|fwp.ReasonProxyHandleChanged))
+}

@@ -68,3 +68,19 @@ const (
 	ReasonClassifyCompletion ReauthorizeReason = 0x0010 // FWP_CONDITION_REAUTHORIZE_REASON_CLASSIFY_COMPLETION
 	ReasonProxyHandleChanged ReauthorizeReason = 0x4000 // FWP_CONDITION_REAUTHORIZE_REASON_PROXY_HANDLE_CHANGED
 )
+
+var reauthorizeReasonNames = []struct {
+	reason ReauthorizeReason
+	name   string
+}{{ReasonPolicyChange, "POLICY_CHANGE"}, {ReasonClassifyCompletion, "CLASSIFY_COMPLETION"}, {ReasonProxyHandleChanged, "PROXY_HANDLE_CHANGED"}}
+
+// String lists the reasons by bit, without FWP_CONDITION_REAUTHORIZE_REASON_.
+func (r ReauthorizeReason) String() string {
+	var names []string
+	for _, n := range reauthorizeReasonNames {
+		if r&n.reason != 0 {
+			names = append(names, n.name)
+		}
+	}
+	return strings.Join(names, "|")
+}

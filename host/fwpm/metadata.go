@@ -1,5 +1,7 @@
 package fwpm
 
+import "strings"
+
 // Metadata is a set of FWPS_METADATA_FIELD_* bits: which members of
 // FWPS_INCOMING_METADATA_VALUES are valid (ALE-META-04).
 type Metadata uint32
@@ -50,3 +52,5 @@ func (m Metadata) Names() []string {
 	}
 	return names
 }
+
+func (m Metadata) String() string { return strings.Join(m.Names(), "|") }

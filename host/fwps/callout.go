@@ -2,6 +2,7 @@ package fwps
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 
 	"github.com/calloutd/calloutd/host/fwp"
@@ -30,6 +31,18 @@ const (
 	NotifyDeleteFilter        NotifyType = 1 // FWPS_CALLOUT_NOTIFY_DELETE_FILTER
 	NotifyAddFilterPostCommit NotifyType = 2 // FWPS_CALLOUT_NOTIFY_ADD_FILTER_POST_COMMIT
 )
+
+func (t NotifyType) String() string {
+	switch t {
+	case NotifyAddFilter:
+		return "add-filter"
+	case NotifyDeleteFilter:
+		return "delete-filter"
+	case NotifyAddFilterPostCommit:
+		return "add-filter-post-commit"
+	}
+	return fmt.Sprintf("NotifyType(%d)", int(t))
+}
 
 // A Notifier is a callout with a notifyFn. Without it nothing is told of filters.
 //

@@ -158,8 +158,13 @@ func (r *reader) conditions(filter fields, layers []fwpm.LayerID) []condition {
 	}
 	for i, c := range all {
 		for _, o := range all[:i] {
-			if from, to, all := rest(o, c); all {
+			from, to, all := rest(o, c)
+			switch {
+			case !all:
+			case from <= to:
 				r.fail(at(c.node), "", "%s: conditions on one field are alternatives, and of these one always holds: from %d to %d is value: %[2]d-%[3]d", c.field, from, to)
+			default:
+				r.fail(at(c.node), "", "%s: conditions on one field are alternatives, and of these one always holds: leave both out", c.field)
 			}
 		}
 		same := func(o condition) bool { return o.field == c.field }
@@ -197,7 +202,7 @@ func rest(a, b condition) (from, to uint64, all bool) {
 	default:
 		return 0, 0, false
 	}
-	return from, to, from <= to
+	return from, to, from <= to || from == to+1
 }
 
 // add gives the half the conditions that fit its layer, and reports whether it
