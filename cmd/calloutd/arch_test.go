@@ -99,7 +99,7 @@ var imports = map[string]string{
 	"examples/first-callout":            "sdk/go/callout",
 	"cmd/calloutd":                      "*",
 
-	"cmd/calloutd/internal/control":     "host/enforce host/enforce/dnsnames host/guest wsk/remote",
+	"cmd/calloutd/internal/control":     "host/enforce host/enforce/dnsnames host/enforce/nftgateway host/guest wsk/remote",
 	"cmd/calloutd/internal/explore":     "host/fwps host/policytest",
 	"cmd/calloutd/internal/descriptors": "",
 	"cmd/calloutd/internal/systemd":     "",

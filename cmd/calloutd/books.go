@@ -11,6 +11,7 @@ type books struct {
 	account account
 	tape    tape
 	records records
+	inputs  hashes // of all files of the policy; nil: nobody asks
 }
 
 // open has a tracer and its policies keep the books; out prints the summary. The
@@ -36,7 +37,12 @@ func (b *books) putInForce(ctx context.Context, path string, t *tracer) (_ *poli
 	if err != nil {
 		return nil, nil, err
 	}
-	r := policyrun.New(t.options())
+	o := t.options()
+	if b.inputs != nil {
+		b.inputs.add(path)
+		o.OnInput = b.inputs.add
+	}
+	r := policyrun.New(o)
 	defer func() {
 		if err != nil {
 			r.Close()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -77,7 +76,7 @@ func (d *daemon) before(p *policyrun.Policy) error {
 // inForce notes what is in force now.
 func (d *daemon) inForce(file *policyfile.File) {
 	d.mu.Lock()
-	d.policy = control.Policy{File: d.o.policy, Generation: d.policy.Generation + 1, Digest: d.files.digest(), Since: time.Now(), Filters: written(file)}
+	d.policy = policyInForce(d.o.policy, d.policy.Generation+1, d.files, file)
 	p := d.policy
 	d.mu.Unlock()
 	d.log.Info("policy in force", "file", p.File, "generation", p.Generation, "digest", p.Digest, "filters", p.Filters, "callouts", len(file.Callouts))
@@ -172,24 +171,15 @@ func (d *daemon) Reload(context.Context) error { return d.change("asked for") }
 
 // Status implements control.Daemon.
 func (d *daemon) Status() control.Status {
-	p := d.runner.Policy()
 	d.mu.Lock()
-	s := control.Status{Version: versionText(), PID: os.Getpid(), State: d.state, Started: d.started, Uptime: time.Since(d.started).Seconds(),
-		Policy: d.policy, Reload: d.reload, Callouts: map[string]control.Callout{}, Records: d.runner.Enforcer().LiveHops(), Cgroup: d.o.cgroup}
-	s.Reload.Retired = d.runner.Retired()
+	state, policy, reload := d.state, d.policy, d.reload
 	d.mu.Unlock()
-	for _, c := range p.File.Callouts {
-		s.Callouts[string(c.ID)] = control.Figures(c.Wasm+c.GoPackage, p.Modules[c.ID].Stats())
-	}
-	if names := d.runner.Names(); names.Clients > 0 {
-		s.Names = &names
-	}
-	for _, px := range p.File.Proxies {
-		s.Proxies = append(s.Proxies, control.Proxy{ID: px.ID, Kind: string(px.Kind), Address: p.Proxies[px.ID].String()})
-	}
+	s := statusOf(d.runner, state, d.started, policy)
+	s.Cgroup, s.Reload = d.o.cgroup, reload
+	s.Reload.Retired = d.runner.Retired()
 	if d.cgroup != nil {
-		datagrams := d.cgroup.Datagrams()
-		s.Datagrams = &datagrams
+		connections, datagrams := d.cgroup.Connections(), d.cgroup.Datagrams()
+		s.Connections, s.Datagrams = &connections, &datagrams
 	}
 	if d.remote != nil {
 		s.Remote = &control.Remote{Address: d.o.remote, Stats: d.remote.Stats()}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 type gatewayOptions struct {
 	policy, name        string
+	control             string
 	interfaces          []string
 	transparent, remove bool
 	json, trace         bool
@@ -37,9 +39,12 @@ Only addresses and ports are known of a connection, no program and no user. A bl
 reset. With --transparent UDP is decided and carried, too: a block is an ICMP message. What is not
 taken is refused. Connections to this system itself are left alone.
 
+With --control it answers calloutd status and monitors on that socket, its owner and root:
+what it carries and refuses, the figures of callouts and names, whether its rules are there.
 With --events every decision is a line for machines, and with --summary the end is told.`,
 		Example: `  calloutd gateway -p policy.yaml --interface docker0
   calloutd gateway -p policy.yaml --interface eth1 --interface eth2 --transparent
+  calloutd gateway -p policy.yaml --interface docker0 --control /run/calloutd/gateway.sock
   calloutd gateway -p policy.yaml --interface docker0 --record day.flight`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -60,6 +65,8 @@ With --events every decision is a line for machines, and with --summary the end 
 	f.BoolVar(&o.transparent, "transparent", false, "use TPROXY: no address is translated, and UDP is taken")
 	f.StringVar(&o.name, "name", "", "tells gateways of one system apart")
 	f.BoolVar(&o.remove, "remove", false, "take away what a gateway that died has left, and end")
+	f.StringVar(&o.control, "control", "", "answer calloutd status on this socket")
+	_ = cmd.MarkFlagFilename("control") // fails only for a flag that does not exist
 	maxConnectionsFlag(cmd, &o.maxConnections, "host")
 	o.books.tape.flags(cmd)
 	f.BoolVar(&o.trace, "trace", false, "print every layer, filter and callout that was asked")
@@ -74,6 +81,15 @@ func (o *gatewayOptions) run(cmd *cobra.Command) error {
 	defer stop()
 	defer outliveReaders()()
 	t := newTracer(cmd.ErrOrStderr(), o.json, o.trace)
+	var asks *net.UnixListener
+	if o.control != "" { // Before anything is changed: it may be another's.
+		var err error
+		if asks, err = listenAt("unix", o.control, 0o600, "--control names another socket"); err != nil {
+			return err
+		}
+		defer asks.Close()
+		o.books.inputs = hashes{}
+	}
 	r, end, err := o.books.putInForce(ctx, o.policy, t)
 	if err != nil {
 		return err
@@ -84,6 +100,10 @@ func (o *gatewayOptions) run(cmd *cobra.Command) error {
 		Name: o.name, MaxConnections: o.maxConnections, Handoff: r.Handoff, Logf: t.logf, OnBlocked: t.onBlocked})
 	if err != nil {
 		return err
+	}
+	if asks != nil {
+		status := &reporter{runner: r, gateway: g, policy: policyInForce(o.policy, 1, o.books.inputs, r.Policy().File)}
+		defer status.serve(ctx, asks, t.logf)()
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "calloutd: gateway for %s; interrupt to end\n", strings.Join(o.interfaces, ", "))
 	<-ctx.Done()

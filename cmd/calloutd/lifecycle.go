@@ -53,7 +53,7 @@ func (d *daemon) startRemote(passed map[string]*net.UnixListener) (err error) {
 	if len(d.o.users) > 0 {
 		mode = 0o666 // The service looks who it is.
 	}
-	if l, err = d.listen(l, "unixpacket", &d.o.remote, mode); err != nil {
+	if l, err = listenUnless(l, "unixpacket", &d.o.remote, mode, others); err != nil {
 		return err
 	}
 	delete(passed, "remote")
@@ -65,20 +65,26 @@ func (d *daemon) startRemote(passed map[string]*net.UnixListener) (err error) {
 	return nil
 }
 
-// listen listens unless the service manager does. The path is where it is.
-func (d *daemon) listen(passed *net.UnixListener, network string, path *string, mode os.FileMode) (*net.UnixListener, error) {
+const others = "--control and --remote name other sockets"
+
+// listenUnless listens unless the service manager does. The path is where it is.
+func listenUnless(passed *net.UnixListener, network string, path *string, mode os.FileMode, elsewhere string) (*net.UnixListener, error) {
 	if passed != nil {
 		*path = passed.Addr().String()
 		return passed, nil
 	}
-	const elsewhere = "--control and --remote name other sockets"
-	if err := os.MkdirAll(filepath.Dir(*path), 0o755); err != nil {
+	return listenAt(network, *path, mode, elsewhere)
+}
+
+// listenAt makes a socket, and the folder that it is in.
+func listenAt(network, path string, mode os.FileMode, elsewhere string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("%w (%s)", err, elsewhere)
 	}
-	l, err := remote.Listen(network, *path, mode)
+	l, err := remote.Listen(network, path, mode)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		err = fmt.Errorf("%s is in use: is there another daemon? (%s)", *path, elsewhere)
+		err = fmt.Errorf("%s is in use: is there another daemon? (%s)", path, elsewhere)
 	case err != nil:
 		err = fmt.Errorf("%w (%s)", err, elsewhere)
 	}
@@ -100,7 +106,7 @@ func (d *daemon) startCgroup(map[string]*net.UnixListener) (err error) {
 }
 
 func (d *daemon) startControl(passed map[string]*net.UnixListener) error {
-	l, err := d.listen(passed["control"], "unix", &d.o.control, 0o600)
+	l, err := listenUnless(passed["control"], "unix", &d.o.control, 0o600, others)
 	if err != nil {
 		return err
 	}

@@ -26,14 +26,15 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say what a daemon is doing: its policy, callouts, proxies, and the last reload",
-		Long: `Status asks the daemon that serve started. It ends with code 1 if the daemon is not ready: it
-starts, or ends. A policy that was not taken is shown, and is no reason: the one before it is
-in force.
+		Long: `Status asks the daemon that serve started, or a gateway that has a control socket (--control).
+It ends with code 1 if the daemon is not ready: it starts, or ends. A policy that was not taken
+is shown, and is no reason: the one before it is in force.
 
 With --metrics it prints the figures as Prometheus and OpenTelemetry read them, those too
 that callouts count themselves; /metrics of the control socket answers the same.`,
 		Example: `  calloutd status
   calloutd status --control ./control.sock --json
+  calloutd status --control /run/calloutd/gateway.sock
   calloutd status --metrics > /var/lib/node_exporter/calloutd.prom.new`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -58,7 +59,7 @@ that callouts count themselves; /metrics of the control socket answers the same.
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&socket, "control", socketPath("control.sock"), "the daemon's control socket")
+	cmd.Flags().StringVar(&socket, "control", socketPath("control.sock"), "the control socket to ask")
 	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&asMetrics, "metrics", false, "print the text format of Prometheus")
 	cmd.MarkFlagsMutuallyExclusive("json", "metrics")
@@ -71,7 +72,7 @@ func ask(ctx context.Context, socket string) (control.Status, error) {
 	s, err := control.Ask(ctx, socket)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		err = fmt.Errorf("no daemon listens on %s: calloutd serve starts one (--control names its socket)", socket)
+		err = fmt.Errorf("no daemon listens on %s: calloutd serve starts one, calloutd gateway --control a gateway (--control names its socket)", socket)
 	case errors.Is(err, fs.ErrPermission):
 		err = fmt.Errorf("%s is another user's: ask as the user of the daemon", socket)
 	case err != nil:
@@ -103,11 +104,20 @@ func printStatus(out io.Writer, s control.Status) error {
 	if s.Cgroup != "" {
 		row("cgroup", "%s", policytrace.Clean(s.Cgroup))
 	}
+	if g := s.Gateway; g != nil {
+		row("gateway", "table %s, for %s: its rules are %s, its guard is %s", g.Table, strings.Join(g.Interfaces, ", "), there(g.Rules), there(g.Guard))
+	}
+	if c := s.Connections; c != nil {
+		row("connections", "%d of %d that may be, %d carried up to now%s", c.Open, c.Max, c.Carried, each(c.Refused, "refused"))
+	}
 	if d := s.Datagrams; d != nil {
-		row("datagrams", "%s, %d bytes wait%s", counted(int(d.Flows), "flow"), d.Bytes, lost(d.Lost))
+		row("datagrams", "%s, %d bytes wait%s", counted(int(d.Flows), "flow"), d.Bytes, each(d.Lost, "lost"))
 	}
 	if n := s.Names; n != nil {
 		row("names", "of addresses: %d, in %d bytes; %d were forgotten before their time, %d answers were to clients that are too many", n.Addresses, n.Bytes, n.Forgotten, n.Crowded)
+	}
+	if s.Gateway != nil { // It reloads nothing.
+		return w.Flush()
 	}
 	row("reloads", "%d, of which %d failed; %d earlier policies are kept, for 10 s or while they have flows", s.Reload.Attempts, s.Reload.Failures, s.Reload.Retired)
 	for m := range strings.Lines(s.Reload.Error) {
@@ -123,14 +133,21 @@ func dropped(events uint64) string {
 	return fmt.Sprintf(", %d events that it was too slow to hear", events)
 }
 
-// lost are the datagrams that were, by the reason.
-func lost(n map[string]uint64) (s string) {
+// each are those that something happened to, by the reason.
+func each(n map[string]uint64, what string) (s string) {
 	for _, why := range slices.Sorted(maps.Keys(n)) {
 		if n[why] > 0 {
-			s += fmt.Sprintf(", %d lost: %s", n[why], why)
+			s += fmt.Sprintf(", %d %s: %s", n[why], what, why)
 		}
 	}
 	return s
+}
+
+func there(is bool) string {
+	if is {
+		return "there"
+	}
+	return "away"
 }
 
 func in(before, s string) string {

@@ -34,6 +34,7 @@ type Attachment struct {
 	strangers *ringbuf.Reader
 	budget    *carry.Budget
 	places    *carry.Shares // of the connections that are carried
+	counts    carry.Counts
 	log       *loglimit.Log // what a program can cause
 	untold    loglimit.Kind
 	prefix    netip.Prefix // of the IPv6 addresses that stand in for others
@@ -187,6 +188,10 @@ func (a *Attachment) load() error {
 
 // Datagrams are the figures of those that it carries.
 func (a *Attachment) Datagrams() enforce.DatagramStats { return a.budget.Stats() }
+
+// Connections are the figures of those of TCP that it carries, and of what it refused of UDP. What
+// the kernel decides is not in them.
+func (a *Attachment) Connections() enforce.ConnectionStats { return a.counts.Stats(a.places) }
 
 // Close ends the deciding. Without Options.PinDir the programs are detached; with
 // it they stay, and what needs an answer is refused until the next Attach.

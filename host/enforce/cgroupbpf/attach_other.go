@@ -27,6 +27,9 @@ func (*Attachment) Drain(context.Context) error { return nil }
 // Datagrams are none.
 func (*Attachment) Datagrams() enforce.DatagramStats { return enforce.DatagramStats{} }
 
+// Connections are none.
+func (*Attachment) Connections() enforce.ConnectionStats { return enforce.ConnectionStats{} }
+
 // Close does nothing.
 func (*Attachment) Close() error { return nil }
 

@@ -116,6 +116,7 @@ func (d *datagrams) carry(all context.Context, f *datagramFlow) {
 	}
 	blocked := err != nil && all.Err() == nil
 	if blocked {
+		d.h.a.counts.Refused(err)
 		opts.OnBlocked(enforce.Denial{PID: f.in.ProcessID, AppID: f.in.AppID, Local: f.from, Remote: f.in.Remote, Err: err})
 	} else if err == nil {
 		err = f.relay(ctx, d)

@@ -45,7 +45,7 @@ var errOther = errors.New("it is another network namespace")
 // if it cannot. Each port is told at once, those first that a program waits for whom
 // nobody else may make wait. Without IPv6 there, what needs an answer by it is refused.
 func (a *Attachment) newHome(space *os.File, netns uint64) (_ *home, err error) {
-	h := &home{a: a, space: space, carrier: carry.Carrier{ALE: a.opts.ALE, OnBlocked: a.opts.OnBlocked, Handoff: a.opts.Handoff, OnTimeout: a.timedOut}}
+	h := &home{a: a, space: space, carrier: carry.Carrier{ALE: a.opts.ALE, OnBlocked: a.opts.OnBlocked, Handoff: a.opts.Handoff, OnTimeout: a.timedOut, Counts: &a.counts}}
 	if space != nil {
 		h.carrier.Dial = h.dial
 	}

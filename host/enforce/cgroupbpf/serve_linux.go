@@ -68,12 +68,14 @@ func (h *home) answer(ctx context.Context, c *net.TCPConn) {
 	}
 	in := incoming(r)
 	if err := h.refuses(r, &in); err != nil {
+		a.counts.Refused(err)
 		a.opts.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: err})
 		carry.Reset(c)
 		return
 	}
 	place := carry.User(r.User)
 	if !a.places.Take(place) {
+		a.counts.TooMany()
 		why := fmt.Sprintf("as many connections are carried as may be (%d), or as many of user %d as are left for others", a.opts.MaxConnections, r.User)
 		a.opts.OnBlocked(enforce.Denial{PID: in.ProcessID, AppID: in.AppID, Remote: in.Remote, Err: because(&in, why)})
 		carry.Reset(c)

@@ -145,6 +145,7 @@ func (d *datagrams) carry(all context.Context, f *flow) {
 	err := f.open(ctx, d.g.opts.Handoff)
 	blocked := err != nil && all.Err() == nil
 	if blocked {
+		d.g.counts.Refused(err)
 		d.g.opts.OnBlocked(enforce.Denial{Local: f.from, Remote: f.to, Err: err})
 	} else if err == nil {
 		err = f.relay(ctx)

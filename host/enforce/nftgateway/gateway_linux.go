@@ -32,6 +32,7 @@ type Gateway struct {
 	udp         []*datagrams
 	budget      *carry.Budget
 	connections *carry.Shares
+	counts      carry.Counts
 	log         *loglimit.Log // what those who send here can cause
 	refused     *unreachable.Teller
 	undo        []func() error // takes back what is changed in the kernel, from its end
@@ -73,6 +74,7 @@ func Start(ctx context.Context, opts Options) (_ *Gateway, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	g := &Gateway{opts: opts, connections: carry.NewShares(opts.MaxConnections), log: loglimit.New(opts.Logf), cancel: cancel, refused: unreachable.New(opts.Logf), carrier: carry.Carrier{ALE: opts.ALE, OnBlocked: opts.OnBlocked, Handoff: opts.Handoff},
 		budget: carry.NewBudget(opts.MaxDatagramBytes, opts.MaxDatagramFlows, func(format string, args ...any) { opts.Logf("nftgateway: "+format, args...) })}
+	g.carrier.Counts = &g.counts
 	g.carrier.OnTimeout = func(in *fwps.Incoming, err error) {
 		g.log.Printf("nftgateway: a connection from %s to %s ends, as nobody answers: %v", in.Local, in.Remote, err)
 	}
@@ -190,6 +192,7 @@ func (g *Gateway) accept(ctx context.Context, l *net.TCPListener) {
 		host := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 		place := carry.Host(host)
 		if !g.connections.Take(place) {
+			g.counts.TooMany()
 			g.log.Printf("nftgateway: a connection from %s is reset: there are as many as may be (%d), or as many of that host as are left for others", host, g.opts.MaxConnections)
 			carry.Reset(c)
 			return
@@ -256,6 +259,16 @@ func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr()
 
 // Datagrams are the figures of those that it carries.
 func (g *Gateway) Datagrams() enforce.DatagramStats { return g.budget.Stats() }
+
+// Connections are the figures of those of TCP, and of what it refused of UDP.
+func (g *Gateway) Connections() enforce.ConnectionStats { return g.counts.Stats(g.connections) }
+
+// State is what there is of it in the kernel.
+func (g *Gateway) State() State {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return State{Table: g.opts.tableName(), Interfaces: slices.Clone(g.site.names), Transparent: g.opts.Transparent, Rules: g.inForce(), Guard: g.guard.inForce()}
+}
 
 // Close removes the rules and ends the connections.
 func (g *Gateway) Close() error {

@@ -23,6 +23,12 @@ func Start(_ context.Context, opts Options) (*Gateway, error) {
 // Datagrams are none.
 func (*Gateway) Datagrams() enforce.DatagramStats { return enforce.DatagramStats{} }
 
+// Connections are none.
+func (*Gateway) Connections() enforce.ConnectionStats { return enforce.ConnectionStats{} }
+
+// State is that of none.
+func (*Gateway) State() State { return State{} }
+
 // Close does nothing.
 func (*Gateway) Close() error { return nil }
 

@@ -75,6 +75,17 @@ func (g *guard) cover(s *site) error {
 	return nil
 }
 
+// inForce reports whether all of it is there.
+func (g *guard) inForce() bool {
+	for _, ch := range g.table.chains {
+		rules, err := g.c.GetRules(&g.table.Table, &ch.Chain)
+		if err != nil || len(rules) != len(ch.rules) {
+			return false
+		}
+	}
+	return true
+}
+
 // dropped is how many packets it dropped that are not told yet.
 func (g *guard) dropped() uint64 {
 	rules, err := g.c.GetRules(&g.table.Table, &g.table.chains[0].Chain)

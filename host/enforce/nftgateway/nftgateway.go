@@ -59,6 +59,15 @@ type Options struct {
 	OnBlocked func(enforce.Denial)
 }
 
+// A State is what there is of a gateway in the kernel.
+type State struct {
+	Table       string   `json:"table"`
+	Interfaces  []string `json:"interfaces"` // that what is decided comes in on: also what has them for ports
+	Transparent bool     `json:"transparent"`
+	Rules       bool     `json:"rules"` // all are there, and this run's
+	Guard       bool     `json:"guard"` // what drops while they are not is there
+}
+
 // tableName is what the table of a gateway is called.
 func (o *Options) tableName() string {
 	if o.Name == "" {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/dnsnames"
+	"github.com/calloutd/calloutd/host/enforce/nftgateway"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/wsk/remote"
 )
@@ -31,8 +32,10 @@ type Status struct {
 	Records  int                `json:"records"` // redirects of connections that exist
 	Remote   *Remote            `json:"remote,omitempty"`
 	Cgroup   string             `json:"cgroup,omitempty"`
-	// Datagrams are those of the cgroup that the daemon carries.
-	Datagrams *enforce.DatagramStats `json:"datagrams,omitempty"`
+	Gateway  *nftgateway.State  `json:"gateway,omitempty"`
+	// Connections and Datagrams are those of the cgroup or the gateway that are carried.
+	Connections *enforce.ConnectionStats `json:"connections,omitempty"`
+	Datagrams   *enforce.DatagramStats   `json:"datagrams,omitempty"`
 	// Names are what addresses are called, with a proxy of kind dns.
 	Names  *dnsnames.Figures `json:"names,omitempty"`
 	Reload Reload            `json:"reload"`

@@ -22,6 +22,7 @@ import (
 	"github.com/calloutd/calloutd/cmd/calloutd/internal/control"
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/dnsnames"
+	"github.com/calloutd/calloutd/host/enforce/nftgateway"
 	"github.com/calloutd/calloutd/wsk/remote"
 )
 
@@ -73,13 +74,16 @@ func TestMetrics(t *testing.T) {
 			"a": {Decisions: 1},
 		},
 		Reload: control.Reload{Attempts: 4, Failures: 1, Error: "bad"}, Remote: &control.Remote{Stats: remote.Stats{Clients: 2, Requests: 9}},
-		Names:     &dnsnames.Figures{Addresses: 11, Bytes: 12, Forgotten: 13, Crowded: 14},
-		Datagrams: &enforce.DatagramStats{Flows: 8, Bytes: 4096, MaxBytes: 1 << 26, Lost: map[string]uint64{enforce.LostForMemory: 5, enforce.LostForFlows: 0}}}
+		Names:       &dnsnames.Figures{Addresses: 11, Bytes: 12, Forgotten: 13, Crowded: 14},
+		Gateway:     &nftgateway.State{Rules: true},
+		Connections: &enforce.ConnectionStats{Open: 21, Max: 22, Carried: 23, Refused: map[string]uint64{enforce.RefusedByPolicy: 24}},
+		Datagrams:   &enforce.DatagramStats{Flows: 8, Bytes: 4096, MaxBytes: 1 << 26, Lost: map[string]uint64{enforce.LostForMemory: 5, enforce.LostForFlows: 0}}}
 	text := metricsOf(t, s)
 	for _, line := range []string{
 		`calloutd_build_info{version="v1"} 1`, `calloutd_ready 1`, `calloutd_start_time_seconds 1.5`, `calloutd_policy_reload_failed 1`, `calloutd_records 3`,
 		`calloutd_callout_decisions_total{callout="b"} 1099511627776`, `calloutd_callout_quarantined{callout="a"} 0`, `calloutd_remote_requests_total 9`,
 		`calloutd_names_addresses 11`, `calloutd_names_bytes 12`, `calloutd_names_forgotten_total 13`, `calloutd_names_crowded_total 14`,
+		`calloutd_gateway_rules 1`, `calloutd_gateway_guard 0`, `calloutd_connections_open 21`, `calloutd_connections_max 22`, `calloutd_connections_carried_total 23`, `calloutd_connections_refused_total{why="policy"} 24`,
 		`calloutd_datagram_flows 8`, `calloutd_datagram_bytes 4096`, `calloutd_datagram_bytes_max 67108864`, `calloutd_datagrams_lost_total{why="memory"} 5`,
 		`calloutd_callout_metric{callout="b",name="web.limited"} 7`, `calloutd_callout_metric{callout="b",name="a \"quote\" \\ and\nlines"} -2`,
 	} {

@@ -70,13 +70,28 @@ func (s Status) daemon() []family {
 			family{"names_forgotten_total", "counter", "Addresses whose names were forgotten before their time, for want of room.", one(float64(n.Forgotten))},
 			family{"names_crowded_total", "counter", "Answers to clients that were too many to have names of their own.", one(float64(n.Crowded))})
 	}
+	if g := s.Gateway; g != nil {
+		out = append(out,
+			family{"gateway_rules", "gauge", "Whether all rules of the gateway are there.", one(truth(g.Rules))},
+			family{"gateway_guard", "gauge", "Whether what drops while they are not is there.", one(truth(g.Guard))})
+	}
+	if c := s.Connections; c != nil {
+		refused := family{"connections_refused_total", "counter", "Connections, and flows of datagrams, that were refused, by the reason.", nil}
+		for _, why := range slices.Sorted(maps.Keys(c.Refused)) {
+			refused.figures = append(refused.figures, figure{labels("why", why), float64(c.Refused[why])})
+		}
+		out = append(out,
+			family{"connections_open", "gauge", "Connections of TCP that are carried.", one(float64(c.Open))},
+			family{"connections_max", "gauge", "Those that may be.", one(float64(c.Max))},
+			family{"connections_carried_total", "counter", "Connections of TCP that reached where they may go.", one(float64(c.Carried))}, refused)
+	}
 	if d := s.Datagrams; d != nil {
 		lost := family{"datagrams_lost_total", "counter", "Datagrams that got lost, by the reason.", nil}
 		for _, why := range slices.Sorted(maps.Keys(d.Lost)) {
 			lost.figures = append(lost.figures, figure{labels("why", why), float64(d.Lost[why])})
 		}
 		out = append(out,
-			family{"datagram_flows", "gauge", "Flows of datagrams of the cgroup that are carried.", one(float64(d.Flows))},
+			family{"datagram_flows", "gauge", "Flows of datagrams that are carried.", one(float64(d.Flows))},
 			family{"datagram_bytes", "gauge", "Memory that datagrams take that wait.", one(float64(d.Bytes))},
 			family{"datagram_bytes_max", "gauge", "Memory that they may take.", one(float64(d.MaxBytes))}, lost)
 	}

@@ -33,6 +33,8 @@ type Carrier struct {
 	// Dial connects to where a connection may go; redirected: by a callout. Optional.
 	Dial func(ctx context.Context, d *net.Dialer, to netip.AddrPort, redirected bool) (net.Conn, error)
 
+	Counts *Counts // Required.
+
 	ids IDs
 }
 
@@ -57,9 +59,13 @@ func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
 		if t := net.Error(nil); errors.As(err, &t) && t.Timeout() {
 			r.OnTimeout(&in, err)
 		}
+		if ctx.Err() == nil {
+			r.Counts.Refused(err)
+		}
 		r.refuse(c, &in, err)
 		return
 	}
+	r.Counts.carried.Add(1)
 	defer flow.Close()
 	defer up.Close()
 	defer c.Close()

@@ -87,7 +87,7 @@ func site(t *testing.T, proxy netip.AddrPort) (*Carrier, *[]enforce.Denial) {
 func on(e *host.Engine) (*Carrier, *[]enforce.Denial) {
 	var denied []enforce.Denial
 	return &Carrier{ALE: ale.New(ale.Options{Classifier: e, Store: memstore.New(0)}), OnBlocked: func(d enforce.Denial) { denied = append(denied, d) },
-		OnTimeout: func(*fwps.Incoming, error) {}}, &denied
+		OnTimeout: func(*fwps.Incoming, error) {}, Counts: new(Counts)}, &denied
 }
 
 func engine(t *testing.T, proxy netip.AddrPort) *host.Engine {
