@@ -192,7 +192,7 @@ func casesOf(p *policyrun.Policy, policy string, world *policytest.World) (out [
 	}
 	for _, c := range suite.Cases {
 		for _, s := range c.Steps {
-			if !s.Listen && s.RecordsOf < 0 {
+			if s.Alone() {
 				out = append(out, s.Incoming)
 			}
 		}

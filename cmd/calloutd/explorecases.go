@@ -48,7 +48,7 @@ func exploredCases(policy string) (out []explore.Case) {
 // described reports whether the page's fields have all that there is of a connection.
 func described(s *policytest.Step) bool {
 	in := &s.Incoming
-	return !s.Listen && s.RecordsOf < 0 && in.Remote.IsValid() && (!in.Inbound || in.Local.IsValid()) && in.Other == nil
+	return s.Alone() && in.Remote.IsValid() && (!in.Inbound || in.Local.IsValid()) && in.Other == nil
 }
 
 // expected is the action that a step expects, empty if it does not say.

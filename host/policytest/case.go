@@ -45,11 +45,17 @@ type Step struct {
 	// RecordsOf is the step whose redirected connection this program accepted and
 	// whose records it sets, -1 for none.
 	RecordsOf int
-	Want      []Want
+	// Reauthorizes is the step whose connection is asked about again as after a change
+	// of the policy (ALE-LAY-12), -1 for none. Incoming and Listen mean nothing then.
+	Reauthorizes int
+	Want         []Want
 
 	toGiven bool
 	toProxy string // of the policy, instead of an address
 }
+
+// Alone reports whether the step is a connection that needs no earlier one.
+func (s *Step) Alone() bool { return !s.Listen && s.RecordsOf < 0 && s.Reauthorizes < 0 }
 
 // A Want is one thing that is expected.
 type Want struct {

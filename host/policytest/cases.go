@@ -78,8 +78,7 @@ func (r *reader) unique() {
 }
 
 func (r *reader) defaults(v value, base *Step) {
-	known := slices.DeleteFunc(names(connectionKeys), func(s string) bool { return s == "records_of" })
-	for _, d := range r.mapping(v.Node, "defaults", known) {
+	for _, d := range r.mapping(v.Node, "defaults", alone()) {
 		find(connectionKeys, d.key).read(r, d, base)
 	}
 }
@@ -126,6 +125,9 @@ func (r *reader) oneCase(n *yaml.Node, base Step) {
 func (r *reader) step(n *yaml.Node, vs []value, base Step, before []Step) Step {
 	s := base
 	s.Place, s.Want = place(n), nil
+	if v, ok := get(vs, "reauthorizes"); ok {
+		r.reauthorizes(v, vs, &s, before)
+	}
 	if _, ok := get(vs, "records_of"); ok { // Goes on to where the other one was going: what defaults say is where that is.
 		s.toGiven, s.toProxy, s.Incoming.Remote = false, "", netip.AddrPort{}
 	}
@@ -137,42 +139,67 @@ func (r *reader) step(n *yaml.Node, vs []value, base Step, before []Step) Step {
 				r.fail(v.Node, "", "name: an earlier step is called %q, too", s.Name)
 			}
 		case v.key == "records_of":
-			r.recordsOf(v, &s, before)
+			s.RecordsOf = r.earlier(v, before)
 		case v.key == "expect":
 			for _, e := range r.mapping(v.Node, "expect", names(expectationKeys)) {
 				find(expectationKeys, e.key).read(r, e, &s)
 			}
-		case k != nil:
+		case k != nil && k.read != nil:
 			k.read(r, v, &s)
 		}
 	}
-	r.complete(n, &s)
+	r.complete(n, vs, &s)
 	return s
 }
 
-func (r *reader) recordsOf(v value, s *Step, before []Step) {
+// reauthorizes reads the step whose connection it is that vs say nothing else of.
+func (r *reader) reauthorizes(v value, vs []value, s *Step, before []Step) {
+	for _, o := range vs {
+		if o.key != v.key && find(connectionKeys, o.key) != nil {
+			r.fail(o.Node, "", "%s: a step with reauthorizes is about the connection of the other step, as it was", o.key)
+		}
+	}
+	s.Reauthorizes = r.earlier(v, before)
+	if s.Reauthorizes < 0 {
+		return
+	}
+	of := &before[s.Reauthorizes]
+	if of.Listen {
+		r.fail(v.Node, "", "reauthorizes: step %q listens, and only connections are asked about again", of.Name)
+	}
+	if of.Reauthorizes >= 0 {
+		s.Reauthorizes = of.Reauthorizes
+	}
+}
+
+// earlier is the step of a case that v names, -1 where there is none.
+func (r *reader) earlier(v value, before []Step) int {
 	var known []string
 	for i, b := range before {
 		switch b.Name {
 		case "":
 			continue
 		case v.Value:
-			s.RecordsOf = i
-			return
+			return i
 		}
 		known = append(known, b.Name)
 	}
 	if len(known) == 0 {
-		r.fail(v.Node, "", "records_of: expected the name of an earlier step, and none has one")
-		return
+		r.fail(v.Node, "", "%s: expected the name of an earlier step, and none has one", v.key)
+	} else {
+		r.bad(v, "the name of an earlier step", known...)
 	}
-	r.bad(v, "the name of an earlier step", known...)
+	return -1
 }
 
 // complete looks at a step as a whole.
-func (r *reader) complete(n *yaml.Node, s *Step) {
+func (r *reader) complete(n *yaml.Node, vs []value, s *Step) {
 	in := &s.Incoming
+	_, again := get(vs, "reauthorizes")
 	switch {
+	case again && s.wants("sound"):
+		r.fail(n, "", "sound: it is of the step that connects, not of one that reauthorizes")
+	case again:
 	case !s.toGiven && s.RecordsOf < 0:
 		r.fail(n, "", "to is missing: where the connection goes, such as 198.51.100.7:80")
 	case in.Inbound && !in.Local.IsValid():
@@ -184,7 +211,7 @@ func (r *reader) complete(n *yaml.Node, s *Step) {
 	case in.Local.IsValid() && in.Remote.IsValid() && in.Local.Addr().Is4() != in.Remote.Addr().Is4():
 		r.fail(n, "", "from %s and to %s are of two address families", in.Local, in.Remote)
 	}
-	if !slices.ContainsFunc(s.Want, func(w Want) bool { return w.Key == "action" || w.Key == "sound" }) {
+	if !s.wants("action") && !s.wants("sound") {
 		r.fail(n, "", "expect needs an action: permit, block or redirect")
 	}
 }

@@ -4,7 +4,7 @@ package policytest
 type key struct {
 	name string
 	what string
-	read func(*reader, value, *Step)
+	read func(*reader, value, *Step) // nil: it names an earlier step of the case
 }
 
 // connectionKeys describe a connection.
@@ -21,6 +21,7 @@ var connectionKeys = []key{
 	{"inbound", "the program accepts the connection: from is who connects, to is the program's address", (*reader).inbound},
 	{"listen", "the program listens at to; nobody connects", (*reader).listen},
 	{"records_of", "the step whose redirected connection this program accepted: its records are set, and to is the original destination unless the step has its own", nil},
+	{"reauthorizes", "the step whose connection, still open, is asked about again as after a change of the policy (IS_REAUTHORIZE, POLICY_CHANGE); everything else is as it was", nil},
 }
 
 // expectationKeys say what must come of it.
@@ -45,6 +46,16 @@ func names(keys []key, more ...string) []string {
 		out = append(out, k.name)
 	}
 	return append(out, more...)
+}
+
+// alone are the keys of a connection that do not need an earlier step.
+func alone() (out []string) {
+	for _, k := range connectionKeys {
+		if k.read != nil {
+			out = append(out, k.name)
+		}
+	}
+	return out
 }
 
 func find(keys []key, name string) *key {

@@ -77,16 +77,18 @@ func (noTrace) String() string                          { return "" }
 
 func world(t testing.TB) *policytest.World { return worldOf(t, sends{}) }
 
-func worldOf(t testing.TB, s sends) *policytest.World {
+func worldOf(t testing.TB, s sends) *policytest.World { return worldWith(t, policy, "sends", s) }
+
+func worldWith(t testing.TB, policy string, callout fwpm.CalloutID, c fwps.Callout) *policytest.World {
 	t.Helper()
 	f, err := policyfile.Parse("policy.yaml", []byte(policy))
 	require.NoError(t, err)
 	e := host.New(host.Options{})
-	h, _, err := e.RegisterCallout("sends", s)
+	h, _, err := e.RegisterCallout(callout, c)
 	require.NoError(t, err)
 	require.NoError(t, e.Update(func(p *fwpm.Policy) error { *p = *f.Policy.Clone(); return nil }))
 	return &policytest.World{Policy: f, Classifier: e, Proxies: map[string]netip.AddrPort{"local": netip.MustParseAddrPort("127.0.0.1:8080")},
-		Handles: map[fwpm.CalloutID]redirect.Handle{"sends": h}, NewTrace: func() policytest.Trace { return noTrace{} }}
+		Handles: map[fwpm.CalloutID]redirect.Handle{callout: h}, NewTrace: func() policytest.Trace { return noTrace{} }}
 }
 
 func run(t *testing.T, src string) (*policytest.Suite, []policytest.Result, policytest.Summary) {
@@ -236,6 +238,40 @@ cases:
 `)
 	require.ErrorContains(t, rs[0].Err, "was not redirected")
 	require.False(t, rs[0].Passed())
+}
+
+// A callout hears of a change of the policy as of a connection that is there already
+// (ALE-LAY-12, SC-93), and what it blocks then is over.
+func TestAConnectionIsAskedAboutAgain(t *testing.T) {
+	asked := fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		if v.Action = fwp.ActionPermit; c.In.Flags&fwp.FlagIsReauthorize != 0 && c.In.Remote.Port() == 81 {
+			v.Action, v.Reason = fwp.ActionBlock, "no longer: "+c.In.ReauthorizeReason.String()
+		}
+		return nil
+	})
+	w := worldWith(t, `version: 1
+callouts: [{id: c, wasm: c.wasm}]
+filters: [{name: asked, layer: ALE_AUTH_CONNECT, action: callout, callout: c}, {name: both ways, layer: ALE_AUTH_RECV_ACCEPT, action: callout, callout: c}]
+`, "c", asked)
+	_, rs, s := runIn(t, w, `version: 1
+cases:
+- name: goes on, and ends
+  steps:
+  - {name: a, to: 192.0.2.1:80, expect: {action: permit}}
+  - {name: b, to: 192.0.2.1:81, protocol: udp, expect: {action: permit}}
+  - {name: c, inbound: true, from: "[2001:db8::1]:81", to: "[2001:db8::2]:80", expect: {action: permit}}
+  - {reauthorizes: a, expect: {action: permit, destination: 192.0.2.1:80, filter: asked, layer: ALE_AUTH_CONNECT_V4}}
+  - {name: b again, reauthorizes: b, expect: {action: block, filter: asked, callout: c, reason: "no longer: POLICY_CHANGE", layer: ALE_AUTH_CONNECT_V4}}
+  - {reauthorizes: b again, expect: {action: block, reason: no longer}}
+  - {reauthorizes: c, expect: {action: block, filter: both ways, layer: ALE_AUTH_RECV_ACCEPT_V6}}
+- name: of what was blocked
+  steps:
+  - {name: a, to: 192.0.2.1:80, expect: {action: permit}}
+  - {reauthorizes: a, expect: {action: block}}
+`)
+	require.True(t, rs[0].Passed(), rs[0].Explain())
+	require.Equal(t, []string{"action"}, wrong(&rs[1]))
+	require.Equal(t, 2, s.FiltersAsked)
 }
 
 func TestCoverageNamesWhatNoCaseReached(t *testing.T) {

@@ -127,7 +127,7 @@ func get(vs []value, key string) (value, bool) {
 
 // ordinary is the connection that a case differs from.
 func ordinary() Step {
-	return Step{RecordsOf: -1, Incoming: fwps.Incoming{Protocol: fwps.ProtocolTCP, AppID: "/usr/bin/curl", ProcessID: 1000, UserID: 1000, UserKnown: true}}
+	return Step{RecordsOf: -1, Reauthorizes: -1, Incoming: fwps.Incoming{Protocol: fwps.ProtocolTCP, AppID: "/usr/bin/curl", ProcessID: 1000, UserID: 1000, UserKnown: true}}
 }
 
 // lines are the offsets at which the lines of a text begin.

@@ -56,6 +56,7 @@ type Recorder struct {
 	fwps.Classifier
 	Enforcer *ale.Enforcer
 	Asked    []Classification
+	changes  uint64 // of the policy, as far as connections are told
 	events   []ale.RedirectEvent
 	context  []byte
 	record   []byte
@@ -80,6 +81,20 @@ func (r *Recorder) Classify(ctx context.Context, in *fwps.Incoming, d *fwps.Deci
 		r.context, r.record = bytes.Clone(d.Connect.LocalRedirectContext), bytes.Clone(d.Connect.Record)
 	}
 	r.trace.Decision(in, d)
+}
+
+// Generation implements fwps.Classifier.
+func (r *Recorder) Generation(l fwpm.LayerID) uint64 { return r.Classifier.Generation(l) + r.changes }
+
+// ReauthorizeReason implements fwps.Classifier.
+func (r *Recorder) ReauthorizeReason(fwpm.LayerID, uint64) fwp.ReauthorizeReason {
+	return fwp.ReasonPolicyChange
+}
+
+// reauthorize asks about a connection again as after a change of the policy.
+func (r *Recorder) reauthorize(ctx context.Context, f *ale.Flow) error {
+	r.changes++
+	return f.Reauthorize(ctx)
 }
 
 func (r *Recorder) redirect(ev ale.RedirectEvent) {

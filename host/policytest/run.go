@@ -103,6 +103,14 @@ func (r *running) step(ctx context.Context, c *Case, i int) (Outcome, error) {
 	var f *ale.Flow
 	var err error
 	switch {
+	case s.Reauthorizes >= 0:
+		if f = r.flows[s.Reauthorizes]; f == nil {
+			return Outcome{}, errors.New("reauthorizes: the connection was blocked, so there is none to ask about again")
+		}
+		err = r.reauthorize(ctx, f)
+		if err != nil {
+			f = nil
+		}
 	case s.Listen:
 		var sock *ale.Socket
 		sock, err = listen(ctx, r.Enforcer, in)
@@ -116,7 +124,9 @@ func (r *running) step(ctx context.Context, c *Case, i int) (Outcome, error) {
 	default:
 		f, err = r.connect(ctx, s)
 	}
-	r.flows[i] = f
+	if s.Reauthorizes < 0 {
+		r.flows[i] = f
+	}
 	o, err := r.outcome(r.world, from, f, err)
 	if err == nil && s.wants("sound") {
 		o.sound, err = r.sound(ctx, in)

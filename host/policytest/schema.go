@@ -35,7 +35,7 @@ func schemas() m {
 	return m{
 		"program": schemaText, "user": m{"type": []string{"integer", "string"}}, "groups": m{"type": "array", "items": schemaNumber}, "pid": schemaNumber,
 		"to": schemaAddress, "from": schemaAddress, "interface": schemaInterface, "peer_name": schemaText, "protocol": m{"type": []string{"integer", "string"}},
-		"inbound": m{"type": "boolean"}, "listen": m{"type": "boolean"}, "records_of": schemaText,
+		"inbound": m{"type": "boolean"}, "listen": m{"type": "boolean"}, "records_of": schemaText, "reauthorizes": schemaText,
 
 		"action": m{"enum": []string{Permit, Block, Redirect}}, "destination": m{"type": "string", "pattern": `^(.+:[0-9]+|proxy:.+|none)$`},
 		"context": schemaBlob, "record": schemaBlob, "filter": m{"type": []string{"integer", "string"}}, "callout": schemaText, "provider": schemaText,

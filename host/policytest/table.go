@@ -41,8 +41,7 @@ func (r *reader) table(n *yaml.Node, base Step) {
 }
 
 func (r *reader) columns(v value) (columns []*yaml.Node, ok bool) {
-	known := append(names(connectionKeys), names(expectationKeys)...)
-	known = slices.DeleteFunc(known, func(s string) bool { return s == "records_of" })
+	known := append(alone(), names(expectationKeys)...)
 	columns, ok = r.list(v), true
 	for i, c := range columns {
 		same := func(o *yaml.Node) bool { return o.Value == c.Value }
@@ -80,6 +79,6 @@ func (r *reader) row(n *yaml.Node, name string, columns []*yaml.Node, base Step)
 		}
 		k.read(r, v, &s)
 	}
-	r.complete(n, &s)
+	r.complete(n, nil, &s)
 	r.Cases = append(r.Cases, Case{Name: name, Place: s.Place, Steps: []Step{s}, With: r.with})
 }

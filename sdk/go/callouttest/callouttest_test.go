@@ -56,6 +56,30 @@ func TestFiltersInCodeWithAModule(t *testing.T) {
 	)
 }
 
+// What a callout says of a connection that is there already when the policy changes.
+func TestAConnectionIsAskedAboutAgain(t *testing.T) {
+	policy := policy
+	policy.Filters = []fwpm.Filter{{ID: 1, Name: "web", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionCalloutTerminating, Callout: "x"}}
+	p := New(t, policy, map[fwpm.CalloutID]fwps.Callout{"x": fwps.CalloutFunc(func(_ context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		v.Action, v.Reason = fwp.ActionPermit, c.In.Flags.String()
+		if c.In.Flags&fwp.FlagIsReauthorize != 0 && c.In.Remote.Port() == 80 {
+			v.Action = fwp.ActionBlock
+		}
+		return nil
+	})})
+	again := Step{Reauthorizes: true, Want: Want{Action: Permit, Reason: "IS_REAUTHORIZE"}}
+	ended := Step{Reauthorizes: true, Want: Want{Action: Block, Filter: "web"}}
+	p.Test(t, Case{Name: "goes on", Connection: Connection{To: "192.0.2.1:443"}, Want: Want{Action: Permit}, Then: []Step{again, again}},
+		Case{Name: "ends", Connection: Connection{To: "192.0.2.1:80"}, Want: Want{Action: Permit}, Then: []Step{ended, ended}})
+	for want, s := range map[string]Step{
+		"field Reauthorizes: the connection is that of the step before": {Reauthorizes: true, Connection: Connection{To: "192.0.2.1:1"}, Want: Want{Action: Permit}},
+		"field Sound": {Reauthorizes: true, Want: Want{Sound: true}},
+	} {
+		require.ErrorContains(t, p.Check(t.Context(), Case{Connection: Connection{To: "192.0.2.1:443"}, Want: Want{Action: Permit}, Then: []Step{s}}), want)
+	}
+	require.ErrorContains(t, p.Check(t.Context(), Case{Connection: Connection{To: "192.0.2.1:443", Listen: true}, Want: Want{Action: Permit}, Then: []Step{again}}), "listens")
+}
+
 func TestAFailureShowsTheWay(t *testing.T) {
 	p := New(t, policy, map[fwpm.CalloutID]fwps.Callout{"x": fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error {
 		v.Action, v.Reason = fwp.ActionBlock, "not today"

@@ -68,7 +68,11 @@ type Step struct {
 	// before this one, and sets its records. To is the original destination unless
 	// it is given.
 	WithRecords bool
-	Want        Want
+	// Reauthorizes: the connection of the step before, still open, is asked about again
+	// as after a change of the policy (IS_REAUTHORIZE, ALE-LAY-12). No other field of a
+	// connection may be set.
+	Reauthorizes bool
+	Want         Want
 }
 
 // A Case is a connection, and what must come of it.
@@ -98,7 +102,7 @@ func (p *Policy) Test(t *testing.T, cases ...Case) {
 func (p *Policy) Check(ctx context.Context, c Case) error {
 	run := policytest.Case{Name: c.Name}
 	for i, s := range append([]Step{{Connection: c.Connection, Want: c.Want}}, c.Then...) {
-		step, err := p.step(s, i)
+		step, err := p.step(s, run.Steps)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name(i), err)
 		}

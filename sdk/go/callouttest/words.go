@@ -15,15 +15,39 @@ import (
 	"github.com/calloutd/calloutd/host/policytest"
 )
 
-func (p *Policy) step(s Step, i int) (policytest.Step, error) {
-	out := policytest.Step{Name: name(i), Listen: s.Listen, RecordsOf: -1}
+// step is the i-th, after the ones before it.
+func (p *Policy) step(s Step, before []policytest.Step) (policytest.Step, error) {
+	i := len(before)
+	out := policytest.Step{Name: name(i), Listen: s.Listen, RecordsOf: -1, Reauthorizes: -1}
 	if s.WithRecords {
 		out.RecordsOf = i - 1
 	}
 	var err error
+	if s.Reauthorizes {
+		return p.reauthorizes(s, out, before)
+	}
 	if out.Incoming, err = p.incoming(s.Connection, s.WithRecords); err == nil {
 		out.Want, err = p.wants(s.Want)
 	}
+	return out, err
+}
+
+// reauthorizes is a step about the connection of the one before, or of the one that that
+// is about.
+func (p *Policy) reauthorizes(s Step, out policytest.Step, before []policytest.Step) (_ policytest.Step, err error) {
+	last := len(before) - 1
+	switch {
+	case s.Connection != (Connection{}) || s.WithRecords:
+		return out, errors.New("field Reauthorizes: the connection is that of the step before, as it was: no other field of a connection may be set")
+	case before[last].Listen:
+		return out, errors.New("field Reauthorizes: the step before listens, and only connections are asked about again")
+	case s.Want.Sound:
+		return out, errors.New("field Sound: it is of the step that connects, not of one with Reauthorizes")
+	}
+	if out.Reauthorizes = before[last].Reauthorizes; out.Reauthorizes < 0 {
+		out.Reauthorizes = last
+	}
+	out.Want, err = p.wants(s.Want)
 	return out, err
 }
 
