@@ -19,6 +19,8 @@ func status(err error) ntstatus.Status {
 	switch {
 	case errors.As(err, &blocked):
 		return ntstatus.AccessDenied
+	case errors.Is(err, ale.ErrClosed):
+		return ntstatus.DeviceNotReady
 	case errors.Is(err, net.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, os.ErrDeadlineExceeded):
 		return ntstatus.Cancelled // Only cancelling sets deadlines.
 	case errors.Is(err, ale.ErrAborted):

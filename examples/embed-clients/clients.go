@@ -40,6 +40,7 @@ func main() {
 func run(ctx context.Context, out io.Writer) error {
 	engine := host.New(host.Options{})
 	enforcer := ale.New(ale.Options{Classifier: engine, Store: memstore.New(0)})
+	defer enforcer.Close()
 	client, closeClient, err := wsknet.NewClient(wsk.Options{ALE: enforcer, Process: wsk.Process{ID: uint32(os.Getpid()), AppID: "embed-clients"}})
 	if err != nil {
 		return err

@@ -33,6 +33,7 @@ func run(ctx context.Context, out io.Writer) error {
 	// The engine decides; the enforcer takes each connection through the layers.
 	engine := host.New(host.Options{})
 	enforcer := ale.New(ale.Options{Classifier: engine, Store: memstore.New(0)})
+	defer enforcer.Close()
 	client, closeClient, err := wsknet.NewClient(wsk.Options{ALE: enforcer, Process: wsk.Process{ID: uint32(os.Getpid()), AppID: "embed"}})
 	if err != nil {
 		return err

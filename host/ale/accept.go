@@ -33,9 +33,13 @@ func (e *Enforcer) Accept(ctx context.Context, in fwps.Incoming) (*Flow, error) 
 
 // inbound authorizes a flow that came in. It owns rs.
 func (e *Enforcer) inbound(ctx context.Context, in fwps.Incoming, rs redirect.Records) (*Flow, error) {
-	if !in.Remote.IsValid() {
+	err := e.open() // Whose records are gone is not taken for one that was not redirected.
+	if err == nil && !in.Remote.IsValid() {
+		err = ErrNoSource
+	}
+	if err != nil {
 		e.Release(rs)
-		return nil, ErrNoSource
+		return nil, err
 	}
 	in.Local, in.Remote, in.Inbound = plain(in.Local), numbered(plain(in.Remote)), true
 	onLink(&in, netip.AddrPort{})

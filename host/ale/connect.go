@@ -86,6 +86,9 @@ func (s *Socket) connect(ctx context.Context, op *operation, remote netip.AddrPo
 	if !remote.IsValid() {
 		return nil, ErrNoDestination
 	}
+	if err := s.e.open(); err != nil { // A socket that lives elsewhere did not ask.
+		return nil, err
+	}
 	remote = s.destination(remote)
 	if err := s.ensureBound(ctx, remote); err != nil {
 		return nil, err

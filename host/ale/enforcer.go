@@ -5,6 +5,7 @@ package ale
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
 
 // Options configure an Enforcer.
@@ -69,6 +71,7 @@ type Enforcer struct {
 	opts    Options
 	sealer  *redirect.Sealer
 	meet    *rendezvous
+	closed  atomic.Bool
 	ids     atomic.Uint64 // the newest endpoint or flow
 	scratch sync.Pool
 }
@@ -80,7 +83,11 @@ type scratch struct {
 	pending pending
 }
 
-// New returns an Enforcer. It panics when a required option is missing.
+// ErrClosed says that an Enforcer takes nothing through the layers any more.
+var ErrClosed = fmt.Errorf("ale: the enforcer is closed: %w", ntstatus.DeviceNotReady)
+
+// New returns an Enforcer. The caller closes it where the Store outlives it. It panics
+// when a required option is missing.
 func New(opts Options) *Enforcer {
 	if opts.Classifier == nil || opts.Store == nil {
 		panic("ale: Options.Classifier and Options.Store are required")
@@ -100,6 +107,23 @@ func New(opts Options) *Enforcer {
 	e := &Enforcer{opts: opts, sealer: opts.Sealer, meet: newRendezvous(opts.Store, opts.Now)}
 	e.scratch.New = func() any { return new(scratch) }
 	return e
+}
+
+// Close gives the records of redirected connections back that nobody has accepted, as
+// nobody can any more. What is asked of the Enforcer from then on, or waits in Accept, ends
+// with ErrClosed; a connect that was let go goes on. Flows and sockets keep what they
+// have until they are closed, and records can be sealed and opened. Later calls do nothing.
+func (e *Enforcer) Close() {
+	e.closed.Store(true)
+	e.meet.close()
+}
+
+// open is nil until Close.
+func (e *Enforcer) open() error {
+	if e.closed.Load() {
+		return ErrClosed
+	}
+	return nil
 }
 
 // Seal returns the opaque form of rs that a client may carry.

@@ -24,7 +24,7 @@ func (s *Socket) check() error {
 	if s.closed {
 		return errClosed
 	}
-	return nil
+	return s.e.open()
 }
 
 // begin announces an operation, whose context ends with the socket, and asks about

@@ -29,6 +29,7 @@ type rendezvous struct {
 	mu      sync.Mutex
 	flights map[netip.AddrPort]*flights // by target; none is empty
 	spare   []*flights
+	closed  bool
 	ready   map[key]handover
 	order   []arrival // by age, from first on; may have some that are gone
 	first   int
@@ -127,6 +128,12 @@ func (r *rendezvous) abandon(target netip.AddrPort, ticket uint64) {
 func (r *rendezvous) finish(k key, ticket uint64, rs redirect.Records) {
 	p, now := k.plain(), r.now()
 	r.mu.Lock()
+	if r.closed {
+		r.end(p.target, ticket)
+		r.mu.Unlock()
+		redirect.Release(r.store, rs)
+		return
+	}
 	var stale []redirect.Records
 	if old, ok := r.ready[p]; ok { // The port was used again: the old one was never accepted.
 		stale = append(stale, old.records)
@@ -150,6 +157,20 @@ func (r *rendezvous) finish(k key, ticket uint64, rs redirect.Records) {
 	r.mu.Unlock()
 	for _, rs := range stale {
 		redirect.Release(r.store, rs)
+	}
+}
+
+// close gives back what nobody has accepted, lets nobody wait, and keeps nothing any more.
+func (r *rendezvous) close() {
+	r.mu.Lock()
+	ready := r.ready
+	r.closed, r.ready, r.order, r.first = true, nil, nil, 0
+	for k := range r.waiting {
+		r.wake(k)
+	}
+	r.mu.Unlock()
+	for _, h := range ready {
+		redirect.Release(r.store, h.records)
 	}
 }
 
@@ -207,7 +228,7 @@ func (r *rendezvous) look(p key, upto uint64) (redirect.Records, *waiter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f := r.flights[p.target]
-	if records, ok := r.pick(p); ok || !f.under(upto) {
+	if records, ok := r.pick(p); ok || r.closed || !f.under(upto) {
 		return records, nil
 	}
 	w := r.waiting[p]

@@ -18,12 +18,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
 	"github.com/calloutd/calloutd/host/redirect"
+	"github.com/calloutd/calloutd/host/redirect/memstore"
 	"github.com/calloutd/calloutd/sdk/abi"
 	"github.com/calloutd/calloutd/wsk/ntstatus"
 )
@@ -345,4 +347,28 @@ filters: [{name: all, layer: ALE_CONNECT_REDIRECT_V4, action: callout, callout: 
 	var d fwps.Decision
 	p.Engine.Classify(t.Context(), &in, &d)
 	require.Equal(t, p.Proxies["other"], d.Connect.Remote)
+}
+
+// A Store that outlives the Runner has none of its records: nobody can accept what was
+// redirected any more.
+func TestACloseLeavesNoRecords(t *testing.T) {
+	store := memstore.New(0)
+	r := New(Options{Store: store, CacheDir: cacheDir(t)})
+	defer r.Close()
+	require.NoError(t, r.Load(t.Context(), quickstart))
+	connect := func() error {
+		_, err := r.Enforcer().NewCarrier().Connect(t.Context(), fwps.Incoming{Protocol: fwps.ProtocolTCP, Local: netip.MustParseAddrPort("0.0.0.0:0"),
+			Remote: netip.MustParseAddrPort("198.51.100.7:80"), ProcessID: 42, AppID: "/bin/app"}, nil,
+			func(context.Context, ale.Target) (netip.AddrPort, error) {
+				return netip.MustParseAddrPort("127.0.0.1:1"), nil
+			})
+		return err
+	}
+	require.NoError(t, connect())
+	require.Equal(t, 1, store.Len())
+	r.Close()
+	require.Zero(t, store.Len())
+	require.ErrorIs(t, connect(), ale.ErrClosed)
+	_, err := r.Dialer()
+	require.ErrorIs(t, err, ErrClosed)
 }

@@ -198,8 +198,9 @@ func (r *Runner) Drain(ctx context.Context) {
 // connections and listeners of the Dialer: whoever has them closes them before, those that
 // an http.Transport keeps idle with CloseIdleConnections, and the peers of connections have
 // half a minute to close too (wsknet.Conn). Who waits for the Dialer, or asks it later, gets
-// net.ErrClosed. A Store of the Options stays open: whoever made it closes it, after the
-// Runner.
+// net.ErrClosed, and who has the Enforcer ale.ErrClosed. A Store of the Options stays open:
+// whoever made it closes it, after the Runner, which leaves no record there but those of
+// flows of the Enforcer that nobody has closed.
 func (r *Runner) Close() {
 	r.changing.Lock()
 	defer r.changing.Unlock()
@@ -218,4 +219,5 @@ func (r *Runner) Close() {
 		r.leave()
 		r.leave = nil
 	}
+	r.ale.Close() // Last: until they have ended, connections are accepted.
 }
