@@ -59,7 +59,10 @@ func run(ctx context.Context, out io.Writer) error {
 	}
 	defer closeDB()
 
-	for _, policy := range [][]fwpm.Filter{nil, {{ID: 1, Name: "nothing goes out", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock}}} {
+	for _, policy := range [][]fwpm.Filter{nil, {
+		{ID: 1, Name: "nothing goes out", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock},
+		{ID: 2, Name: "nothing goes out", Layer: fwpm.LayerALEAuthConnectV6, Action: fwp.ActionBlock},
+	}} {
 		if err := engine.Update(func(p *fwpm.Policy) error { p.Filters = policy; return nil }); err != nil {
 			return err
 		}

@@ -58,7 +58,7 @@ func run(ctx context.Context, out io.Writer) error {
 	// All that a client needs is the dialer.
 	dialer := &wsknet.Dialer{Client: client}
 	web := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}}
-	for _, url := range []string{"http://198.51.100.7/", "http://192.0.2.1:25/"} {
+	for _, url := range []string{"http://198.51.100.7/", "http://192.0.2.1:25/", "http://[2001:db8::1]/"} {
 		answer, err := web.Get(url)
 		if err != nil {
 			fmt.Fprintln(out, err)
@@ -73,13 +73,14 @@ func run(ctx context.Context, out io.Writer) error {
 	}
 
 	// What a monitor shows.
-	n := engine.LayerStatistics(fwpm.LayerALEAuthConnectV4)
-	fmt.Fprintf(out, "connections: %d let go, %d blocked\n", n.ClassifyPermitCount, n.ClassifyBlockCount)
+	v4, v6 := engine.LayerStatistics(fwpm.LayerALEAuthConnectV4), engine.LayerStatistics(fwpm.LayerALEAuthConnectV6)
+	fmt.Fprintf(out, "connections: %d let go, %d blocked\n", v4.ClassifyPermitCount+v6.ClassifyPermitCount, v4.ClassifyBlockCount+v6.ClassifyBlockCount)
 	return nil
 }
 
-// setPolicy makes two filters and a callout live, at once. IPv6 has layers of its own: where
-// clients have it, the same filters stand there, and the proxy listens there.
+// setPolicy makes three filters and a callout live, at once. IPv6 has layers of its own,
+// which let go what no filter is about: here nobody is to go that way. Where clients do,
+// the same filters stand there, and the proxy listens there.
 func setPolicy(engine *host.Engine, proxy netip.AddrPort) error {
 	toProxy := fwps.CalloutFunc(func(_ context.Context, _ *fwps.Call, v *fwps.Verdict) error {
 		v.Action, v.Redirect, v.To, v.TargetPID = fwp.ActionPermit, true, proxy, uint32(os.Getpid())
@@ -92,6 +93,7 @@ func setPolicy(engine *host.Engine, proxy netip.AddrPort) error {
 				Conditions: []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(80)}}},
 			{ID: 2, Name: "no mail", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock,
 				Conditions: []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(25)}}},
+			{ID: 3, Name: "no IPv6", Layer: fwpm.LayerALEAuthConnectV6, Action: fwp.ActionBlock},
 		}
 		return nil
 	}); err != nil {

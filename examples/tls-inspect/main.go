@@ -87,12 +87,15 @@ func visit(ctx context.Context, out io.Writer, d *wsknet.Dialer, trusted *x509.C
 }
 
 // redirectTo sends what goes to a port to the proxy, but for what the proxy
-// itself carries on. IPv6 has a layer of its own, which is let go here.
+// itself carries on. IPv6 has layers of its own: nothing goes by unread there.
 func redirectTo(engine *host.Engine, port uint16, proxy netip.AddrPort) error {
 	if err := engine.Update(func(p *fwpm.Policy) error {
 		p.Callouts = []fwpm.Callout{{ID: "inspect", Name: "inspect"}}
-		p.Filters = []fwpm.Filter{{ID: 1, Name: "TLS", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutTerminating, Callout: "inspect",
-			Conditions: []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(port)}}}}
+		p.Filters = []fwpm.Filter{
+			{ID: 1, Name: "TLS", Layer: fwpm.LayerALEConnectRedirectV4, Action: fwp.ActionCalloutTerminating, Callout: "inspect",
+				Conditions: []fwpm.Condition{{Field: fwpm.ConditionIPRemotePort, Value: fwp.U16(port)}}},
+			{ID: 2, Name: "no IPv6", Layer: fwpm.LayerALEAuthConnectV6, Action: fwp.ActionBlock},
+		}
 		return nil
 	}); err != nil {
 		return err
