@@ -60,7 +60,7 @@ func engineOn(ctx context.Context, script []byte) (why, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := guest.Inspect(ctx, engine, config, guest.Options{CacheDir: cacheDir(), CompileApart: true})
+	r, err := guest.Inspect(ctx, engine, config, guest.Options{CacheDir: cacheDir(), CacheDirSize: cacheSize(), CompileApart: true})
 	if err != nil {
 		return nil, err
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -44,7 +42,7 @@ no module is an error with the place of the byte.`,
 				return err
 			}
 			compiled := doing(cmd.ErrOrStderr(), "compiling "+args[0])
-			r, err := guest.Inspect(cmd.Context(), wasm, []byte(config), guest.Options{CacheDir: cacheDir(), CompileApart: true})
+			r, err := guest.Inspect(cmd.Context(), wasm, []byte(config), guest.Options{CacheDir: cacheDir(), CacheDirSize: cacheSize(), CompileApart: true})
 			compiled()
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
@@ -68,15 +66,6 @@ no module is an error with the place of the byte.`,
 	jsonFlag(cmd, &asJSON)
 	cmd.Flags().StringVar(&config, "config", "", "the configuration, as text")
 	return cmd
-}
-
-// cacheDir is where compiled modules are kept; empty: they are compiled each time.
-func cacheDir() string {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(cache, "calloutd", "wasm")
 }
 
 // inspection is the report for programs.

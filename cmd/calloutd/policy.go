@@ -9,7 +9,7 @@ import (
 
 // options let a tracer hear of what becomes of a policy.
 func (t *tracer) options() policyrun.Options {
-	return policyrun.Options{Store: t.store, SealKey: t.seal, CacheDir: cacheDir(), CompileApart: true, OnRedirect: t.redirect, OnCallout: t.callout, Logf: t.logf,
+	return policyrun.Options{Store: t.store, SealKey: t.seal, CacheDir: cacheDir(), CacheDirSize: cacheSize(), CompileApart: true, OnRedirect: t.redirect, OnCallout: t.callout, Logf: t.logf,
 		OnDecision: func(_ *policyrun.Policy, in *fwps.Incoming, d *fwps.Decision) { t.decision(in, d) },
 		Before:     func(p *policyrun.Policy) error { t.policy.Store(p); return nil },
 		Classifier: t.tape.wrap(t), Journals: t.tape.records()}

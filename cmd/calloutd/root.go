@@ -19,9 +19,14 @@ The first steps, which need no compiler:
   calloutd explore --open hello
 
 Exit codes: 1 is a no (blocked, mistakes, something is missing), 125 a failure of
-calloutd itself. run ends with the code of its command.`,
+calloutd itself. run ends with the code of its command.
+
+Modules are compiled once. What is kept of them takes 1024 MiB of the user's cache
+folder at most, or as CALLOUTD_CACHE_MIB says; with 0 nothing is kept.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+
+		PersistentPreRunE: checkCache,
 	}
 	for _, g := range []struct {
 		title    string

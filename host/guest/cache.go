@@ -26,6 +26,7 @@ const (
 	sayUnkept   = "compiled modules are not kept: %v"
 	entryPrefix = "metered-"
 	entrySuffix = ".wasm"
+	codePrefix  = "wazero-"
 )
 
 // A cache keeps the metered form of modules that were checked, and their machine code,
@@ -34,9 +35,11 @@ const (
 // looked at: every file of machine code has an entry, before it is there, which is named
 // after it. What goes wrong costs time only, and is said once.
 type cache struct {
-	dir, code        string // of entries, and in it wazero's; empty: nothing is kept
-	logf             func(format string, args ...any)
-	damaged, notKept sync.Once
+	dir, code string // of entries, and in it wazero's; empty: nothing is kept
+	most      int64  // bytes that dir and those of other versions may have; 0: nothing is taken away
+	logf      func(format string, args ...any)
+
+	damaged, notKept, untrimmed sync.Once
 }
 
 // A header is what an entry begins with. Its sum is of the file's name and all that follows, so
@@ -57,7 +60,7 @@ func (c *cache) open(dir string) (wazero.CompilationCache, error) {
 	if err != nil {
 		return nil, err
 	}
-	folders, err := fs.Glob(os.DirFS(dir), "wazero-*")
+	folders, err := fs.Glob(os.DirFS(dir), codePrefix+"*")
 	if err != nil || len(folders) != 1 {
 		return nil, fmt.Errorf("%s has %d folders of wazero's, expected 1", dir, len(folders))
 	}
@@ -89,6 +92,7 @@ func (c *cache) get(key string) (metered []byte) {
 		switch {
 		case err == nil:
 			metered = found
+			_ = os.Chtimes(filepath.Join(c.dir, name), time.Time{}, time.Now()) // It was used.
 		case !errors.Is(err, fs.ErrNotExist): // One that is not there was not written to the end.
 			whole = false
 			c.damaged.Do(func() { c.say("the cache of compiled modules: %v: what is damaged is compiled anew", err) })
@@ -175,6 +179,9 @@ func sumOf(f io.Reader, size int64) (sum [sha256.Size]byte, err error) {
 
 // put has a module compiled where nobody looks, and moves what it became to its place.
 func (c *cache) put(ctx context.Context, config wazero.RuntimeConfig, key string, metered []byte) error {
+	if err := os.MkdirAll(c.code, 0o700); err != nil { // Another version may have seen it empty, long ago.
+		return err
+	}
 	dir, done, err := workIn(c.dir, compilingIn)
 	if err != nil {
 		return err
@@ -212,7 +219,11 @@ func (c *cache) put(ctx context.Context, config wazero.RuntimeConfig, key string
 	if err := os.Rename(written, filepath.Join(c.dir, name)); err != nil {
 		return err
 	}
-	return os.Rename(from, c.codeOf(key, name))
+	if err := os.Rename(from, c.codeOf(key, name)); err != nil {
+		return err
+	}
+	c.trim()
+	return nil
 }
 
 // compileIn leaves the machine code of a module in a folder.
@@ -229,10 +240,7 @@ func compileIn(ctx context.Context, dir string, config wazero.RuntimeConfig, met
 // workIn makes a folder to work in, which is gone when done, and takes away those in which
 // somebody worked who ended.
 func workIn(dir, prefix string) (made string, done func() error, err error) {
-	old, _ := fs.Glob(os.DirFS(dir), prefix+"*")
-	for _, name := range old {
-		takeAway(filepath.Join(dir, name))
-	}
+	takeAwayOld(dir, prefix)
 	if made, err = os.MkdirTemp(dir, prefix); err != nil {
 		return "", nil, err
 	}
@@ -245,6 +253,13 @@ func workIn(dir, prefix string) (made string, done func() error, err error) {
 		defer unlock()
 		return os.RemoveAll(made)
 	}, nil
+}
+
+func takeAwayOld(dir, prefix string) {
+	old, _ := fs.Glob(os.DirFS(dir), prefix+"*")
+	for _, name := range old {
+		takeAway(filepath.Join(dir, name))
+	}
 }
 
 // takeAway takes away a folder in which nobody works.

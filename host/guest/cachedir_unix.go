@@ -68,3 +68,9 @@ func trusted(dir string) error {
 	}
 	return nil
 }
+
+// mine reports whether a file is of this user.
+func mine(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
+}

@@ -12,6 +12,8 @@ import (
 	"github.com/tetratelabs/wazero"
 )
 
+const versionPrefix = "wazero@"
+
 // cacheVersion names the folder of a cache for what this version of wazero compiles for this
 // system; empty if it may keep nothing. wazero tells versions apart by the program's build info.
 // Where that does not say one, as in the tests of a library, it would run what another version
@@ -39,7 +41,7 @@ func cacheVersion() string {
 		sum = info.Main.Version // wazero takes that for its own.
 	}
 	of := sha256.Sum256(fmt.Appendf(nil, "%q", []string{sum, runtime.GOOS, runtime.GOARCH}))
-	return fmt.Sprintf("wazero@%s-%x", version, of[:4])
+	return fmt.Sprintf("%s%s-%x", versionPrefix, version, of[:4])
 }
 
 // versionOfSource is the version in the path of a source file of wazero, where Go has put it.

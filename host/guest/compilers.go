@@ -24,7 +24,7 @@ type compilers struct {
 
 func newCompilers(ctx context.Context, o Options) (_ *compilers, err error) {
 	// The capacity is the limit from the start: views of the memory never go stale.
-	c := &compilers{kept: cache{logf: o.Logf}, config: wazero.NewRuntimeConfig().WithMemoryLimitPages(o.MemoryLimitPages).WithMemoryCapacityFromMax(true)}
+	c := &compilers{kept: cache{most: o.CacheDirSize, logf: o.Logf}, config: wazero.NewRuntimeConfig().WithMemoryLimitPages(o.MemoryLimitPages).WithMemoryCapacityFromMax(true)}
 	config := c.config
 	if o.CacheDir != "" {
 		if c.loaded, err = c.kept.open(o.CacheDir); err != nil {

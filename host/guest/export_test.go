@@ -91,5 +91,8 @@ var VersionOfSource = versionOfSource
 // WorkIn makes a folder to work in.
 var WorkIn = workIn
 
+// TrimFolder trims a cache in which a version is in use.
+var TrimFolder = trimFolder
+
 // Kept reports whether a Runtime has a module, guarded, in its cache.
 func Kept(r *Runtime, wasm []byte) bool { return r.kept.get(r.kept.key(r.pages, guarded, wasm)) != nil }

@@ -38,7 +38,13 @@ type Options struct {
 	// run, so one that CheckCacheDir refuses is not used, and none by a program of which
 	// nothing says what version of wazero it has.
 	CacheDir string
-	// Logf hears once why CacheDir is not used, or that a file there was damaged. Optional.
+	// CacheDirSize bounds CacheDir, in bytes: whoever compiles something takes away what was
+	// used least lately, but nothing that was used in the last ten minutes. What nobody used
+	// for 30 days goes in any case. Files that are not the cache's stay. Optional: 1 GiB;
+	// nothing goes if it is negative.
+	CacheDirSize int64
+	// Logf hears once why CacheDir is not used, that a file there was damaged, or that one
+	// cannot be taken away. Optional.
 	Logf func(format string, args ...any)
 	// MemoryLimitPages bounds the memory of one instance, in 64 KiB pages.
 	// Optional: 256, which is 16 MiB.
@@ -78,6 +84,10 @@ func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 			o.Logf(sayUnkept, err)
 		}
 		o.CacheDir = dir
+	}
+	o.CacheDirSize = cmp.Or(o.CacheDirSize, cacheDirSize)
+	if o.CacheDir == "" { // What is used in its place goes with the runtime.
+		o.CacheDirSize = 0
 	}
 	return newRuntime(ctx, o)
 }
@@ -199,6 +209,7 @@ func (r *Runtime) compileMetered(ctx context.Context, wasm []byte, f form) (*sou
 			return nil, err
 		}
 		if src := r.find(ctx, key, wasm, f); src != nil {
+			r.kept.trim()
 			return src, nil
 		}
 		// It is within the limits: what it took there it takes here.

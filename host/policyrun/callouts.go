@@ -40,7 +40,7 @@ func (l *loader) runtime(ctx context.Context, mib uint32) (*guest.Runtime, error
 		return rt, nil
 	}
 	ctx = context.WithoutCancel(ctx) // It outlives the loading.
-	rt, err := guest.NewRuntime(ctx, guest.Options{CacheDir: l.opts.CacheDir, Logf: l.opts.Logf, CompileApart: l.opts.CompileApart, MemoryLimitPages: pages})
+	rt, err := guest.NewRuntime(ctx, guest.Options{CacheDir: l.opts.CacheDir, CacheDirSize: l.opts.CacheDirSize, Logf: l.opts.Logf, CompileApart: l.opts.CompileApart, MemoryLimitPages: pages})
 	if err != nil {
 		return nil, err
 	}

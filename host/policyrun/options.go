@@ -28,6 +28,8 @@ type Options struct {
 	// CacheDir is where compiled modules are kept; one that others can write to is not
 	// used. Optional: they are compiled at each Load, which takes seconds.
 	CacheDir string
+	// CacheDirSize bounds CacheDir, in bytes: see guest.Options. Optional: 1 GiB.
+	CacheDirSize int64
 	// CompileApart compiles modules in processes of their own that the system limits: see
 	// guest.Options, and what main does first for it. Who did not write the policy's
 	// modules wants it.
