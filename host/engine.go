@@ -27,7 +27,8 @@ type Options struct {
 	// asked. The default is a hard block (AMB-42).
 	FaultContinues bool
 	// PendTimeout is how long a callout may hold a classification. Then it counts
-	// as a failure. Zero is no limit (AMB-43).
+	// as a failure. Zero is no limit but at ENDPOINT_CLOSURE, where a close waits that
+	// nothing else would end: ten seconds. Less than zero is none there either (AMB-43).
 	PendTimeout time.Duration
 	// ReauthorizeOnHandleDestroy asks AUTH_CONNECT again about live flows when a
 	// redirect handle goes (AMB-18).

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/calloutd/calloutd/host/fwp"
+	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/redirect"
 )
@@ -132,6 +133,8 @@ func (r *run) modify(f *filter, h redirect.Handle, v *fwps.Verdict, a *answer, w
 	return true
 }
 
+const closureLimit = 10 * time.Second
+
 // held waits for what the callout pends. The rest of the layer is asked with
 // IS_REAUTHORIZE then (ALE-LAY-13).
 func (r *run) held(f *filter, v *fwps.Verdict, err error) (*fwps.Verdict, error) {
@@ -141,8 +144,12 @@ func (r *run) held(f *filter, v *fwps.Verdict, err error) (*fwps.Verdict, error)
 		return v, err
 	}
 	var timeout <-chan time.Time
-	if r.p.opts.PendTimeout > 0 {
-		t := time.NewTimer(r.p.opts.PendTimeout)
+	limit := r.p.opts.PendTimeout
+	if l := r.in.Layer; limit == 0 && (l == fwpm.LayerALEEndpointClosureV4 || l == fwpm.LayerALEEndpointClosureV6) {
+		limit = closureLimit
+	}
+	if limit > 0 {
+		t := time.NewTimer(limit)
 		defer t.Stop()
 		timeout = t.C
 	}
@@ -168,7 +175,7 @@ func (r *run) held(f *filter, v *fwps.Verdict, err error) (*fwps.Verdict, error)
 		r.indicateAgain(fwp.ReasonClassifyCompletion)
 		return v, nil
 	case <-timeout:
-		return v, fmt.Errorf("the callout held the classification longer than %s (AMB-43)", r.p.opts.PendTimeout)
+		return v, fmt.Errorf("the callout held the classification longer than %s (AMB-43)", limit)
 	case <-r.ctx.Done():
 		return v, fmt.Errorf("the operation ended while the callout held it (SC-79): %w", context.Cause(r.ctx))
 	}

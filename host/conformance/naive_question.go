@@ -86,7 +86,11 @@ func (q *question) answer(f *fwpm.Filter, slot *arbitrate.Slot, h redirect.Handl
 	if err != nil {
 		return v, err
 	}
-	return q.wait(v, q.n.Options().PendTimeout)
+	limit := q.n.Options().PendTimeout
+	if limit == 0 && q.in.Layer.ForFamily(false) == fwpm.LayerALEEndpointClosureV4 {
+		limit = 10 * time.Second
+	}
+	return q.wait(v, limit)
 }
 
 // wait is what the engine does when a callout pends.

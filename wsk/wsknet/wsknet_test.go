@@ -175,6 +175,34 @@ func TestCloseEndsWhatIsAskedAgain(t *testing.T) {
 	require.Equal(t, "before", string(got))
 }
 
+// What is left of a connection after its close gives nobody anything, so that no callout is
+// asked about it again, which could hold the socket when the peer is long gone.
+func TestNobodyIsAskedAboutAClosedConnection(t *testing.T) {
+	var asked atomic.Bool
+	engine, _ := asking(t, fwpm.LayerALEAuthConnectV4, func(ctx context.Context, c *fwps.Call, v *fwps.Verdict) error {
+		v.Action = fwp.ActionPermit
+		if c.In.Flags&fwp.FlagIsReauthorize == 0 {
+			return nil
+		}
+		asked.Store(true)
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	c, closeClient, err := wsknet.NewClient(wsk.Options{ALE: ale.New(ale.Options{Classifier: engine, Store: memstore.New(0)}), Process: wsk.Process{ID: 1}})
+	require.NoError(t, err)
+	defer closeClient()
+	l, err := wsknet.Listen(t.Context(), c, "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	a, b := pair(t, c, l)
+	require.NoError(t, engine.Update(func(p *fwpm.Policy) error { p.Filters[0].Name = "another"; return nil }))
+	require.NoError(t, a.Close())
+	require.NoError(t, b.Close())
+	require.NoError(t, l.Close())
+	closeClient() // It waits for both.
+	require.False(t, asked.Load())
+}
+
 // Package net's own suite for connections.
 func TestIsANetConn(t *testing.T) {
 	c, _ := open(t)
