@@ -107,17 +107,8 @@ func BenchmarkClassify(b *testing.B) {
 	}
 	b.Run("go", func(b *testing.B) { compare(b, proxyRedirect, proxyConfig(), 1, batch/8) })
 	b.Run("javascript", func(b *testing.B) {
-		compare(b, "../../sdk/js/engine.wasm", scriptConfig(b), sample.Redirected, batch/128)
+		compare(b, javascript, asConfig(b, javascript, sample.Config()), sample.Redirected, batch/128)
 	})
-}
-
-// scriptConfig is the configuration of the engine for scripts.
-func scriptConfig(b *testing.B) []byte {
-	text, err := os.ReadFile("../../sdk/js/example/split.js")
-	require.NoError(b, err)
-	config, err := json.Marshal(map[string]string{"script": string(text), "config": string(sample.Config())})
-	require.NoError(b, err)
-	return config
 }
 
 // compare measures n decisions in each round, each round on another instance: one of
