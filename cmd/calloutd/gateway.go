@@ -32,8 +32,8 @@ func newGateway() *cobra.Command {
 		Short: "Enforce the policy on what others connect through this system (Linux, root)",
 		Long: `Gateway enforces the policy on every TCP connection that comes in on the interfaces and goes
 further, until it is interrupted: on a router, or for the containers behind a bridge. It makes
-an nftables table of its own and removes it at the end. If it dies the table stays, and
-connections are reset until the next gateway of that name; --remove takes it away.
+nftables tables of its own and removes them at the end. If it dies they stay, and connections
+are refused until the next gateway of that name; --remove takes them away.
 
 Only addresses and ports are known of a connection, no program and no user. A block is a
 reset. With --transparent UDP is decided and carried, too: a block is an ICMP message. What is not

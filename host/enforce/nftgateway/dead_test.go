@@ -13,7 +13,7 @@ import (
 	"github.com/calloutd/calloutd/host/enforce/internal/unreachable"
 )
 
-// die leaves what a gateway leaves that was killed: everything but its rules, rule and
+// die leaves what a gateway leaves that was killed: everything but its rules, guard, rule and
 // route is gone.
 func (g *Gateway) die(t *testing.T) {
 	g.cancel()
@@ -24,7 +24,7 @@ func (g *Gateway) die(t *testing.T) {
 		require.NoError(t, d.conn.Close())
 	}
 	g.wg.Wait()
-	require.NoError(t, g.guard.close())
+	require.NoError(t, g.guard.c.CloseLasting())
 	require.NoError(t, g.lock.Close())
 }
 

@@ -129,7 +129,13 @@ func (g *Gateway) takeOver(ctx context.Context) (err error) {
 	if g.guard, err = newGuard(&g.opts, g.site); err != nil { // Before the rules, which stay as they were if it fails.
 		return err
 	}
-	return install(&g.opts, g.ports, g.site)
+	if err := install(&g.opts, g.ports, g.site); err != nil {
+		return err
+	}
+	if g.guard.earlier {
+		return g.guard.renew()
+	}
+	return nil
 }
 
 // supported says what is missing when the kernel refused.
@@ -308,5 +314,5 @@ func Remove(name string) error {
 	if err = uninstall(&o); errors.Is(err, unix.EPERM) {
 		return supported(err) // The routes would be refused, too.
 	}
-	return errors.Join(err, removeRoutes(o.mark()))
+	return errors.Join(err, removeGuard(&o), removeRoutes(o.mark()))
 }

@@ -48,19 +48,24 @@ func own(table string) (*netlink.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nftgateway: %w", err)
 	}
-	if err := claim(c, table); err != nil {
+	if err := claim(c, table, ownedTable, netlink.Excl); err != nil {
 		return nil, fmt.Errorf("nftgateway: %w", errors.Join(err, c.Close()))
 	}
 	return c, nil
 }
 
-// claim makes an empty table that the kernel keeps for the socket. It
-// is where the gateway's tables are, and takes the same right. The library makes none that has an owner.
-func claim(c *netlink.Conn, table string) error {
-	const owned = 1 << 1 // NFT_TABLE_F_OWNER
+const (
+	ownedTable      = 1 << 1 // NFT_TABLE_F_OWNER
+	persistentTable = 1 << 2 // NFT_TABLE_F_PERSIST, since Linux 6.9
+)
+
+// claim makes an empty table that the kernel keeps for the socket, or without Excl takes one whose
+// owner has gone. It is where the gateway's tables are, and takes the same right. The library makes
+// none that has an owner.
+func claim(c *netlink.Conn, table string, flags uint32, excl netlink.HeaderFlags) error {
 	attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
 		{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(table), 0)},
-		{Type: unix.NFTA_TABLE_FLAGS, Data: binary.BigEndian.AppendUint32(nil, owned)},
+		{Type: unix.NFTA_TABLE_FLAGS, Data: binary.BigEndian.AppendUint32(nil, flags)},
 	})
 	if err != nil {
 		return err
@@ -68,7 +73,7 @@ func claim(c *netlink.Conn, table string) error {
 	batch := []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}
 	_, err = c.SendMessages([]netlink.Message{
 		{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request}, Data: batch},
-		{Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE, Flags: netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Excl},
+		{Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE, Flags: netlink.Request | netlink.Acknowledge | netlink.Create | excl},
 			Data: append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attributes...)},
 		{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_END, Flags: netlink.Request}, Data: batch},
 	})

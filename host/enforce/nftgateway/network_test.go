@@ -23,6 +23,7 @@ import (
 
 func TestMain(m *testing.M) {
 	abused()
+	doomedGateway()
 	enforcetest.Client()
 	os.Exit(m.Run())
 }

@@ -7,9 +7,10 @@
 // neither is refused, since nobody decided it. Connections to this system itself are left alone, and so are those
 // that come from elsewhere to whom is behind the interfaces.
 //
-// The rules stay when this process dies: connections are reset then, and the next
+// The rules stay when this process dies: connections are refused then, and the next
 // Start takes the rules over. Close removes them. While somebody has taken them away, until
-// they are put back, a table that only this process can take away drops what comes in.
+// they are put back, a table that only this process can take away drops what comes in. It stays,
+// too, from Linux 6.9 on, and is anybody's to take away then, as the rules are.
 //
 // It knows addresses only: no program, no user, no process. A filter that asks
 // for one of these does not match. A block is a reset after connect() succeeded;

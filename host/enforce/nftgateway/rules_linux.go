@@ -308,14 +308,22 @@ func keys(elements []nftables.SetElement) (all []string) {
 // uninstall removes the rule set, as far as it is there.
 func uninstall(o *Options) error {
 	for _, family := range []nftables.TableFamily{nftables.TableFamilyBridge, nftables.TableFamilyINet} {
-		c, err := nftables.New()
-		if err != nil {
-			return fmt.Errorf("nftgateway: %w", err)
+		if err := remove(o.tableName(), family); err != nil && !(family == nftables.TableFamilyBridge && unknownTo(err)) {
+			return err
 		}
-		c.DelTable(&nftables.Table{Name: o.tableName(), Family: family})
-		if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) && !(family == nftables.TableFamilyBridge && unknownTo(err)) {
-			return fmt.Errorf("nftgateway: table %s: %w", o.tableName(), err)
-		}
+	}
+	return nil
+}
+
+// remove removes a table if it is there.
+func remove(name string, family nftables.TableFamily) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftgateway: %w", err)
+	}
+	c.DelTable(&nftables.Table{Name: name, Family: family})
+	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("nftgateway: table %s: %w", name, err)
 	}
 	return nil
 }

@@ -20,6 +20,9 @@ func leftOver(t *testing.T, transparent bool) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, install(&o, ports{tcp: families[uint16]{9, 9}}, &site{names: o.Interfaces}))
+	g, err := newGuard(&o, &site{names: o.Interfaces})
+	require.NoError(t, err)
+	require.NoError(t, g.c.CloseLasting())
 }
 
 // snap is what there is of the gateways of this system: what is in its tables, to the
