@@ -41,6 +41,18 @@ const (
 	shown inputs = 1<<fwpm.ConditionPeerName | 1<<fwpm.ConditionInterfaceIndex
 )
 
+// ReadsLocal says who can read where connections of a layer come from.
+func (p *Program) ReadsLocal(id fwpm.LayerID) fwps.Readers {
+	switch l := p.layer(id); {
+	case l == nil:
+	case l.fields.inputs&ofLocal != 0:
+		return fwps.ReadByFilters
+	case l.fields.calls > 0:
+		return fwps.ReadByCallouts
+	}
+	return fwps.ReadByNobody
+}
+
 // hash mixes some inputs into h: connections that are equal in them have the same. Two
 // words at a time, since each multiplication waits for the one before it.
 func (f inputs) hash(h uint64, in *fwps.Incoming) uint64 {

@@ -36,6 +36,10 @@ func (t throne) ReauthorizeReason(l fwpm.LayerID, since uint64) fwp.ReauthorizeR
 	return r.classifier.ReauthorizeReason(l, since-r.base)
 }
 
+func (t throne) ReadsLocal(l fwpm.LayerID) fwps.Readers {
+	return t.reign.Load().classifier.ReadsLocal(l)
+}
+
 // enter lets a policy reign, from one classification to the next.
 func (r *Runner) enter(p *Policy) {
 	old := r.reign.Load()
@@ -65,3 +69,5 @@ func (i interregnum) Classify(_ context.Context, in *fwps.Incoming, d *fwps.Deci
 func (interregnum) Generation(fwpm.LayerID) uint64 { return 0 }
 
 func (interregnum) ReauthorizeReason(fwpm.LayerID, uint64) fwp.ReauthorizeReason { return 0 }
+
+func (interregnum) ReadsLocal(fwpm.LayerID) fwps.Readers { return fwps.ReadByNobody }
