@@ -19,9 +19,10 @@ var ErrAborted = errors.New("ale: a callout aborted the flow")
 // It uses its memory again: a connect allocates nothing but the record that it
 // makes, and the Flow of one that is in progress. It is for one goroutine at a time.
 type Carrier struct {
-	e *Enforcer
-	s Socket
-	f *Flow
+	e      *Enforcer
+	s      Socket
+	f      *Flow
+	source SourceFunc
 }
 
 // NewCarrier returns a Carrier.
@@ -36,7 +37,7 @@ func (e *Enforcer) NewCarrier() *Carrier { return &Carrier{e: e, f: new(Flow)} }
 // that the caller has to end the connection.
 func (c *Carrier) Connect(ctx context.Context, in fwps.Incoming, bind BindFunc, connect ConnectFunc) (*Flow, error) {
 	c.s.begins(c.e, in)
-	c.s.implicit, c.s.spare = bind, c.f
+	c.s.implicit, c.s.source, c.s.spare = bind, c.source, c.f
 	f, err := c.s.connect(ctx, nil, in.Remote, connect)
 	if f != nil && (err == nil || f.Aborted()) {
 		if f.Aborted() {

@@ -68,7 +68,8 @@ func (e *Enforcer) Connect(ctx context.Context, ep Endpoint) (*Flow, error) {
 // The record is kept before the connection is let go: a proxy that accepts it
 // at once must find it. The caller owes a Close or a Detach of the Flow, which the
 // socket's Close is not: until then its record lives. What a callout aborts meanwhile
-// ends the context of connect, and is ErrAborted.
+// ends the context of connect, and is ErrAborted. With a *BlockedError that is a connection
+// which connect has let go, and which comes from elsewhere than OnSource's function said.
 //
 // A datagram socket's connect() asks CONNECT_REDIRECT only; its flow begins with
 // the first SendTo, and no Flow is returned (ALE-LAY-05).
@@ -107,7 +108,7 @@ func (s *Socket) connect(ctx context.Context, op *operation, remote netip.AddrPo
 	f := s.flow(in, &p)
 	begun = true
 	defer f.closeUnless(&goes)
-	if err := f.authConnect(ctx, in, &p); err != nil {
+	if err := s.authConnect(ctx, f, in, &p); err != nil {
 		s.e.drop(&p)
 		return nil, err
 	}
@@ -202,7 +203,15 @@ func (e *Enforcer) drop(p *plan) {
 
 // authConnect asks AUTH_CONNECT: twice for a TCP connection that goes to
 // another host than it was meant for, and both must permit (ALE-LAY-14).
-func (f *Flow) authConnect(ctx context.Context, in fwps.Incoming, p *plan) error {
+func (s *Socket) authConnect(ctx context.Context, f *Flow, in fwps.Incoming, p *plan) error {
+	var from netip.Addr
+	if p.local.IsValid() && !p.local.Addr().Unmap().IsUnspecified() {
+		in.Local = p.local
+	} else if a, err := s.sourceOf(ctx, &in, p.remote); err != nil {
+		return err
+	} else {
+		from = a
+	}
 	if p.redirected {
 		in.Flags |= fwp.FlagIsConnectionRedirected
 		in.OriginalDestination, in.LocalRedirectTargetPID = in.Remote, p.targetPID // ALE-META-03
@@ -216,6 +225,9 @@ func (f *Flow) authConnect(ctx context.Context, in fwps.Incoming, p *plan) error
 			first.Remote = netip.AddrPortFrom(netip.IPv4Unspecified(), original.Port()) // ALE-LAY-16
 		}
 		f.first = &first
+	}
+	if from.IsValid() {
+		f.comesFrom(from)
 	}
 	return f.ask(ctx)
 }
@@ -265,12 +277,16 @@ func (f *Flow) letGo(ctx context.Context, in fwps.Incoming, p *plan, connect Con
 		}
 		return fmt.Errorf("connect to %s: %w", p.remote, err)
 	}
+	decided := f.in.Local.Addr()
 	f.Local, f.in.Local = local, plain(local)
 	if p.observer != nil {
 		p.sent(in)
 	}
 	if f.first != nil {
 		f.first.Local = f.in.Local
+	}
+	if refused := f.settle(ctx, decided); refused != nil {
+		return fmt.Errorf("%w: %w", ErrAborted, refused)
 	}
 	if err == nil {
 		f.Established()

@@ -51,9 +51,13 @@ func (s *Socket) keepFlow(p peer, f *Flow) (*Flow, bool, error) {
 // another flow. Only who takes it out of the table ends it. One that the policy refuses
 // stays there, and refused.
 func (f *Flow) leave() {
-	if f.refused.Load() != nil {
-		return
+	if f.refused.Load() == nil {
+		f.end()
 	}
+}
+
+// end takes the flow out of its socket's table, and ends it unless somebody else has.
+func (f *Flow) end() {
 	s := f.of
 	s.mu.Lock()
 	mine := s.flows.byRemote[f.peer] == f
@@ -106,6 +110,16 @@ func (s *Socket) send(ctx context.Context, remote netip.AddrPort, m *ICMPMessage
 		return to, nil, false, err
 	}
 	if f != nil {
+		stays, err := s.stays(ctx, f)
+		if err != nil {
+			return to, nil, false, err
+		}
+		if !stays {
+			f.end()
+			f = nil
+		}
+	}
+	if f != nil {
 		if f.in.Inbound {
 			return remote, f, false, f.goesOn(f.Reauthorize(ctx))
 		}
@@ -145,7 +159,7 @@ func (s *Socket) firstTo(ctx context.Context, remote netip.AddrPort, m *ICMPMess
 	f := s.flow(in, &p)
 	begun = true
 	defer f.closeUnless(&goes)
-	if err := f.authConnect(ctx, in, &p); err != nil {
+	if err := s.authConnect(ctx, f, in, &p); err != nil {
 		s.e.drop(&p)
 		return nil, err
 	}

@@ -33,6 +33,7 @@ type Flow struct {
 	of         *Socket   // datagrams: whose table has it, by its peer
 	peer       peer
 	datagram   bool
+	sourced    bool // somebody found out where it comes from
 	detached   bool // from the beginning: a Carrier's
 }
 

@@ -35,6 +35,7 @@ type Socket struct {
 	operations []*operation // under way in the layers
 	grants     []*grant     // to be asked about again
 	implicit   BindFunc
+	source     SourceFunc
 	binding    bool          // an implicit bind is under way
 	settled    chan struct{} // closed when it ends; nil: nobody waits for it
 	spare      *Flow         // a Carrier's, used again

@@ -56,6 +56,9 @@ func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
 		return up.LocalAddr().(*net.TCPAddr).AddrPort(), nil
 	})
 	if err != nil {
+		if up != nil {
+			Reset(up)
+		}
 		if t := net.Error(nil); errors.As(err, &t) && t.Timeout() {
 			r.OnTimeout(&in, err)
 		}
