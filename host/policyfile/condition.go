@@ -132,7 +132,7 @@ func (r *reader) operand(c *condition, match string, t valueType, layers []fwpm.
 		r.notes = append(r.notes, note{at(c.valueNode), "value of " + c.field.String() + ": " + why})
 	}
 	if layers[0].ForFamily(false) == fwpm.LayerALEAuthConnectV4 && source(c.field, o) {
-		r.notes = append(r.notes, note{at(c.fieldNode), c.field.String() + ": a socket that its program did not bind has none at ALE_AUTH_CONNECT but 0.0.0.0 or ::, since Linux chooses it later: this is about sockets that are bound, and what goes through a gateway"})
+		r.notes = append(r.notes, note{at(c.fieldNode), c.field.String() + ": under attach every socket has 0.0.0.0 or :: here; run and gateway know the address"})
 	}
 	c.operand = o
 	switch {

@@ -12,7 +12,7 @@ import (
 
 // answer decides one notification and lets go of what it took for that.
 func (w *worker) answer() unix.Errno {
-	w.val, w.seen = 0, token{}
+	w.val, w.seen, w.chosen, w.came = 0, token{}, choice{}, noAddr.Addr()
 	switch w.n.Data.NR {
 	case unix.SYS_SETGROUPS:
 		w.s.targets.forget(w.n.TID)

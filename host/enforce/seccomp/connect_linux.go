@@ -64,7 +64,11 @@ func (w *worker) connectTCP(sa []byte) unix.Errno {
 	w.pending = 0
 	flow, err := w.carrier.Connect(w.s.ctx, w.in, w.bindTo, w.connectTo)
 	if errors.Is(err, ale.ErrAborted) {
-		return w.reset()
+		e := w.reset()
+		if _, refused := errors.AsType[*ale.BlockedError](err); refused {
+			e = w.denied(err)
+		}
+		return e
 	}
 	if flow != nil {
 		w.s.underway.follow(w.fd, w.sock.cookie, flow)

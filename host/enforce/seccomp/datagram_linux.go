@@ -77,6 +77,7 @@ func (ds *datagrams) take(w *worker) *datagram {
 		d.ale.OnImplicitBind(func(ctx context.Context, want netip.AddrPort) (netip.AddrPort, error) {
 			return d.w.performBind(ctx, want)
 		})
+		d.ale.OnSource(func(ctx context.Context, to netip.AddrPort) (netip.Addr, error) { return d.w.sourceOf(ctx, to) })
 		ds.bySender[of] = d
 		ds.kept++
 	}
@@ -199,12 +200,33 @@ func (w *worker) connectDatagram(sa []byte) unix.Errno {
 	if e := w.sysConnect(sa); e != 0 {
 		return e
 	}
+	if proxy == nil {
+		if flow, err = d.settle(w, flow); err != nil {
+			_ = w.sysConnect(disconnect) // Before it has sent anything: the program has not heard of it.
+			return w.done(err)
+		}
+	}
 	peer := plainPeer(address(sa))
 	w.s.endable(w, flow, func(its *socket) bool { return its.peer() == peer })
 	if proxy == nil {
 		return 0
 	}
 	return w.done(proxy.meet(d, w))
+}
+
+// settle decides a connected socket anew that does not come from where the kernel has said that it would:
+// routes or its options changed meanwhile.
+func (d *datagram) settle(w *worker, f *ale.Flow) (*ale.Flow, error) {
+	if _, ok := f.Source(); !ok {
+		return f, nil
+	}
+	local, e := w.local()
+	if e != 0 {
+		return nil, callErr(e)
+	}
+	w.came = local.Addr().WithZone("")
+	_, f, err := d.send(w, w.in.Remote, echoRequest(w.in.Protocol))
+	return f, err
 }
 
 // towardDatagram is toward for datagrams. Those for a SOCKS proxy go to a stand-in

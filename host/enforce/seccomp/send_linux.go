@@ -183,6 +183,9 @@ func (w *worker) sendDatagram(m *message) unix.Errno {
 		return e
 	}
 	if len(m.sa) == 0 { // Decided when it was connected.
+		if e := w.sameSource(m); e != 0 {
+			return e
+		}
 		return w.transmit(m)
 	}
 	remote, e := parseDatagram(w.sock.domain, m.sa)
@@ -196,7 +199,8 @@ func (w *worker) sendDatagram(m *message) unix.Errno {
 	w.in.Remote = remote
 	d := w.s.datagrams.take(w)
 	defer w.s.datagrams.give(d)
-	to, _, err := d.send(w, remote, m.payload)
+	w.chosen = choose(m.control, remote.Addr().Unmap().Is4())
+	to, flow, err := d.send(w, remote, m.payload)
 	if err != nil {
 		return w.done(err)
 	}
@@ -206,6 +210,9 @@ func (w *worker) sendDatagram(m *message) unix.Errno {
 	}
 	if err != nil {
 		return w.done(err)
+	}
+	if from, ok := flow.Source(); ok && proxy == nil {
+		m.control = fixed(m.control, from, to.Addr())
 	}
 	m.sa = sa
 	return w.transmit(m)

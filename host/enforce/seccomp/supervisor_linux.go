@@ -35,6 +35,7 @@ type supervisor struct {
 	targets   targets
 	datagrams datagrams
 	names     names
+	router    router
 	handed    carry.IDs
 	rights
 
@@ -162,6 +163,7 @@ func (s *supervisor) close() {
 	s.monitor.close()
 	s.targets.close()
 	s.datagrams.close()
+	s.router.close()
 }
 
 const stopTime = time.Second

@@ -3,6 +3,7 @@
 package seccomp
 
 import (
+	"net/netip"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,8 @@ type worker struct {
 	to          [sockaddr6Len]byte // where it goes instead
 	val         int64              // what the call returns
 	pending     unix.Errno         // what a connect answers that has succeeded already
+	chosen      choice             // of the datagram
+	came        netip.Addr         // valid: where the socket has been connected from
 	restartable bool               // it is in supervisor.restarts
 
 	path    [4096]byte // scratch
@@ -55,6 +58,7 @@ type worker struct {
 func (s *supervisor) newWorker() *worker {
 	w := &worker{s: s, fd: -1, carrier: s.opts.ALE.NewCarrier(), wake: make(chan unix.Errno, 1)}
 	w.connectTo, w.bindTo = w.perform, w.performBind
+	w.carrier.OnSource(w.sourceOf)
 	return w
 }
 
