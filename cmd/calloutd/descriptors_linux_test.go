@@ -21,16 +21,16 @@ import (
 const crowd = `
 import socket, sys
 at = (sys.argv[1], int(sys.argv[2]))
-def connect():
+def connect(patience=5):
     s = socket.socket()
-    s.settimeout(5)
+    s.settimeout(patience)
     s.connect(at)
     carried(s)
     return s
 def carried(s):
     s.sendall(b'x')
     if s.recv(1) != b'x': raise OSError('it ends')
-first, held, refused = connect(), [], 0
+first, held, refused = connect(60), [], 0
 for i in range(100):
     try: held.append(connect())
     except OSError: refused += 1
@@ -115,9 +115,11 @@ func TestAttachRunsOutOfDescriptors(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, late.Start())
 	const look = 2 * time.Second
-	used := processorTime(t, daemon.Process.Pid)
-	time.Sleep(look)
-	require.Less(t, processorTime(t, daemon.Process.Pid)-used, look/10, "it takes the processor")
+	require.Eventually(t, func() bool { // It may do yet what came before.
+		used := processorTime(t, daemon.Process.Pid)
+		time.Sleep(look)
+		return processorTime(t, daemon.Process.Pid)-used < look/10
+	}, time.Minute, time.Millisecond, "it takes the processor")
 	permit(before + 2*more)
 	b, err := io.ReadAll(lateHears)
 	require.NoError(t, err)

@@ -77,14 +77,11 @@ func TestAFullStoreIsNotSearched(t *testing.T) {
 	for n := range maxEntries {
 		assert.Zero(t, s.set(key(n), nil, 3600))
 	}
-	began := time.Now()
-	for range hostCallBudget {
-		assert.EqualValues(t, -5, s.set([]byte("one more"), nil, 0))
-	}
-	assert.Less(t, time.Since(began), time.Second, "it takes milliseconds")
 	e := s.entries[string(key(7))]
 	e.until = time.Now().Add(-time.Second)
-	s.entries[string(key(7))], s.next = e, e.until
+	s.entries[string(key(7))] = e
+	assert.EqualValues(t, -5, s.set([]byte("one more"), nil, 0), "who searches finds what is over")
+	s.next = e.until
 	assert.Zero(t, s.set([]byte("one more"), nil, 0), "in place of what is over")
 	assert.Len(t, s.entries, maxEntries)
 	assert.True(t, s.next.After(time.Now()))

@@ -19,7 +19,7 @@ func TestBoundariesOfManyNetworks(t *testing.T) {
 	}
 	began := time.Now()
 	s := Boundaries(&World{Policy: &policyfile.File{Callouts: []policyfile.Callout{{Sets: [][]netip.Prefix{set, set}}}}})
-	require.Less(t, time.Since(began), 20*time.Second, "it takes less than one")
+	require.Less(t, time.Since(began), time.Minute, "it takes less than one")
 	require.Contains(t, s.addresses, set[0].Addr().Prev())
 	require.Less(t, len(s.addresses), 6*n+10, "each once") // the ends and their neighbours, and what a dual-stack socket calls the ends
 }

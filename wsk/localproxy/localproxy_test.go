@@ -93,7 +93,7 @@ func (w *world) says(to string) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return slices.ContainsFunc(w.said, func(s string) bool { return strings.HasPrefix(s, "forward: "+to+": ") })
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 func (w *world) dial(to string) *wsknet.Conn {
@@ -326,7 +326,7 @@ func TestShutdownAnswersWhoAsks(t *testing.T) {
 			stranger.Close()
 		}
 		return err != nil
-	}, 10*time.Second, time.Millisecond, "it listens no more")
+	}, time.Minute, time.Millisecond, "it listens no more")
 	close(on)
 	require.Equal(t, 1, (<-answered).Hops)
 	<-down

@@ -39,7 +39,7 @@ func silent(t *testing.T, each func(*net.UnixConn)) (path string) {
 
 // end waits until a client has closed its connection.
 func end(t *testing.T, c *net.UnixConn) {
-	err := c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	err := c.SetReadDeadline(time.Now().Add(time.Minute))
 	for err == nil {
 		_, err = c.Read(make([]byte, 64))
 	}

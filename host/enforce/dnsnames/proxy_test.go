@@ -216,12 +216,12 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	defer c.Close()
 	b, err := new(dns.Msg).SetQuestion("a.example.", dns.TypeA).Pack()
 	require.NoError(t, err)
+	began := time.Now()
 	_, err = c.Write(b)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return len(s.proxy.slots) == 1 }, time.Minute, time.Millisecond)
-	began := time.Now()
 	s.proxy.Close()
-	require.Less(t, time.Since(began), patience/2)
+	require.Less(t, time.Since(began), patience)
 }
 
 // Where nobody is, or a resolver says what cannot be read, the program is told at once.
@@ -239,7 +239,7 @@ func TestResolverThatIsNone(t *testing.T) {
 		s := newSite(t, Options{Trusted: []netip.AddrPort{c.to}, Logf: t.Logf}, false)
 		began := time.Now()
 		require.Equal(t, dns.RcodeServerFailure, s.ask(t, c.network, c.to, "app.example.").Rcode, c)
-		require.Less(t, time.Since(began), patience/2)
+		require.Less(t, time.Since(began), patience)
 		require.Empty(t, s.names.Name(here, web))
 		s.proxy.Close()
 	}
@@ -263,7 +263,7 @@ func TestConnectionToTheResolverEnds(t *testing.T) {
 			err = resolver.WriteMsg(new(dns.Msg).SetReply(q))
 		}
 		if err == nil {
-			err = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			err = c.SetReadDeadline(time.Now().Add(time.Minute))
 		}
 		if err == nil {
 			_, err = c.Read(make([]byte, 1))

@@ -170,9 +170,16 @@ func TestAssociationsThatAreRefused(t *testing.T) {
 
 // A proxy that takes its time is waited for no longer than the context says.
 func TestAssociationIsNotWaitedForWithoutEnd(t *testing.T) {
-	at, ended := associates(t, "\x05\x00")
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	ended := make(chan struct{}, 1)
+	at := served(t, func(c *net.TCPConn) {
+		_, _ = io.ReadFull(c, make([]byte, len("\x05\x01\x00"))) // It is connected.
+		_ = say(c, "\x05\x00", 2)
+		cancel()
+		_, _ = io.Copy(io.Discard, c)
+		ended <- struct{}{}
+	})
 	_, err := Associate(ctx, at, &Proxy{Kind: SOCKS5})
 	require.Equal(t, &Error{SOCKS5, TimedOut, "did not answer in time"}, err)
 	<-ended

@@ -194,8 +194,12 @@ func TestGuardCoversWhatTheRulesDo(t *testing.T) {
 			got, err := get(n.dial(n.outside, "tcp4", inside))
 			require.NoError(t, err)
 			require.Equal(t, "inside", got)
+			wait := 200 * time.Millisecond
+			if c.passes {
+				wait = waitTime
+			}
 			n.at(n.inside, func() {
-				_, err = get((&net.Dialer{Timeout: 200 * time.Millisecond}).Dial("tcp4", outside))
+				_, err = get((&net.Dialer{Timeout: wait}).Dial("tcp4", outside))
 			})
 			require.Equal(t, c.passes, err == nil, "%+v: %v", c.of, err)
 			require.Equal(t, c.passes, g.dropped() == 0)

@@ -22,9 +22,9 @@ func TestLinkLocalAddressesAreOfTheirLink(t *testing.T) {
 		at := n.serveAt("tcp6", "[::]:0", "outside")
 		_, port, err := net.SplitHostPort(at)
 		require.NoError(t, err)
-		dial := func(from, to string) (got string, err error) {
+		dial := func(from, to string, wait time.Duration) (got string, err error) {
 			n.at(n.inside, func() {
-				d := net.Dialer{Timeout: 2 * time.Second}
+				d := net.Dialer{Timeout: wait}
 				if from != "" {
 					d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from), Zone: "in-peer"}
 				}
@@ -36,14 +36,14 @@ func TestLinkLocalAddressesAreOfTheirLink(t *testing.T) {
 		require.NoError(t, err)
 		defer g.Close()
 		for _, from := range []string{"", "fe80::8"} {
-			got, err := dial(from, "2001:db8:18:1::2")
+			got, err := dial(from, "2001:db8:18:1::2", waitTime)
 			require.NoError(t, err)
 			require.Equal(t, "outside", got)
 		}
 		router, err := net.InterfaceByName("in")
 		require.NoError(t, err)
 		n.script(n.inside, "ip -6 neigh replace fe80::9 lladdr "+router.HardwareAddr.String()+" dev in-peer")
-		_, err = dial("", "fe80::9%in-peer")
+		_, err = dial("", "fe80::9%in-peer", 2*time.Second)
 		require.Error(t, err)
 	})
 }

@@ -67,7 +67,7 @@ func TestTimeEndsIt(t *testing.T) {
 	began := time.Now()
 	_, err := Run(ctx, roomy, []byte("spin"))
 	require.ErrorIs(t, err, late)
-	require.Less(t, time.Since(began), 10*time.Second)
+	require.Less(t, time.Since(began), time.Minute)
 	var e *Error
 	require.ErrorAs(t, err, &e)
 	require.Positive(t, e.CPU)
@@ -101,7 +101,7 @@ func TestItEndsWithWhoToldIt(t *testing.T) {
 	require.NoError(t, in.Close())
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		_ = cmd.Process.Kill()
 		t.Fatal("it goes on")
 	}

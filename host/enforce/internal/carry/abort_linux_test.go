@@ -70,7 +70,7 @@ func TestCarryGivesUpWhatACalloutAborts(t *testing.T) {
 			f := <-flows
 			time.Sleep(10 * time.Millisecond) // Likely it connects by now; when it does not yet it must not matter.
 			e.FlowAbort(f)
-			require.NoError(t, client.SetReadDeadline(time.Now().Add(handoffTime/2)))
+			require.NoError(t, client.SetReadDeadline(time.Now().Add(handoffTime-time.Second)))
 			_, err := client.Read(make([]byte, 1))
 			require.ErrorIs(t, err, syscall.ECONNRESET)
 			<-over
