@@ -36,6 +36,7 @@ func with(t *testing.T, f func(), capabilities ...uint) {
 // that is missing.
 func TestWithoutPrivilege(t *testing.T) {
 	s := newSite(t, &fwpm.Policy{}, nil)
+	require.True(t, readsKernel()) // Package ebpf remembers what the kernel can, and would take what nobody may for what it cannot.
 	const needs = "run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
 	all := []uint{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON}
 	for name, has := range map[string][]uint{"none": nil, "no CAP_BPF": all[1:], "no CAP_NET_ADMIN": {all[0], all[2]}, "no CAP_PERFMON": all[:2]} {
