@@ -38,6 +38,7 @@ var imports = map[string]string{
 	"host/internal/load":                "host/fwp host/fwpm host/fwps",
 	"host/internal/race":                "",
 	"host/internal/apart":               "host/internal/race",
+	"host/internal/clockset":            "",
 	"host/internal/sample":              "host/fwp host/fwpm host/fwps",
 	"host/benchscale":                   "host/arbitrate host/fwpm host/fwps host/internal/cputime host/internal/load",
 	"host/arbitrate":                    "host/fwp host/fwpm host/fwps host/redirect host/internal/trie",

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/calloutd/calloutd/host/fwps"
+	"github.com/calloutd/calloutd/host/internal/clockset"
 	"github.com/calloutd/calloutd/host/redirect"
 )
 
@@ -203,7 +204,7 @@ func TestNamesAreThoseOfAModel(t *testing.T) {
 func TestToAskAllocatesNothing(t *testing.T) {
 	n, _ := newNames()
 	n.Learn(victim, theirs, "app.example", []netip.Addr{web}, time.Hour)
-	n.lost.Store(1) // It is looked up who has lost names.
+	n.lost.Store(true) // It is looked up who has lost names.
 	require.Zero(t, testing.AllocsPerRun(100, func() { n.Of(victim, web); n.Of(attacker, web); n.Of(victim, web.Next()) }))
 }
 
@@ -222,5 +223,27 @@ func BenchmarkNames(b *testing.B) {
 				n.Name(client, addr)
 			}
 		})
+	}
+}
+
+// That names were forgotten counts as long as they would have been good, also when somebody
+// sets the clock: else a filter that blocks by name could be gone around, or blocks for years.
+func TestTheClockIsSetAfterNamesWereForgotten(t *testing.T) {
+	began := time.Now()
+	n, now := newNames()
+	now.now = began
+	n.MaxBytes = 1 << 20
+	heard(n)
+	a := web
+	for i := range 5000 {
+		n.Learn(attacker, theirs, fmt.Sprintf("evil%d.example", i), []netip.Addr{a}, maxLife)
+		a = a.Next()
+	}
+	for _, seconds := range []int64{0, 1 << 20, -1 << 20} {
+		now.now = clockset.Later(began.Add(maxLife-1), seconds)
+		p := n.Of(attacker, web)
+		require.True(t, p != nil && p.Forgotten, "set by %d s", seconds)
+		now.now = clockset.Later(began.Add(maxLife), seconds)
+		require.Nil(t, n.Of(attacker, web), "set by %d s", seconds)
 	}
 }

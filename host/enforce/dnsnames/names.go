@@ -58,10 +58,10 @@ type Names struct {
 	// once something is learned.
 	Logf func(format string, args ...any)
 
-	begun   atomic.Bool  // something was learned
-	entries sync.Map     // key: *entry
-	owners  sync.Map     // netip.Addr of the client: *owner
-	lost    atomic.Int64 // the latest of the owners'
+	begun   atomic.Bool // something was learned
+	entries sync.Map    // key: *entry
+	owners  sync.Map    // netip.Addr of the client: *owner
+	lost    atomic.Bool // by some owner
 
 	mu                         sync.Mutex
 	trusts                     func(resolver netip.AddrPort) bool // nil: all
@@ -213,14 +213,14 @@ func good(names []named, now time.Time) []named {
 // hasLost reports whether names were forgotten before their time that a client may have
 // asked for.
 func (n *Names) hasLost(client netip.Addr) bool {
-	if n.lost.Load() == 0 {
+	if !n.lost.Load() {
 		return false
 	}
 	o := &n.anybody
 	if own, ok := n.owners.Load(client); ok {
 		o = own.(*owner)
 	}
-	return o.lost.Load() > n.now().UnixNano()
+	return o.misses(n.now())
 }
 
 // Append appends the newest names of an address to b, each with a zero byte after it.

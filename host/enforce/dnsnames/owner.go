@@ -16,8 +16,14 @@ type owner struct {
 	client netip.Addr
 	age    list.List // of the netip.Addr that it has names for, the oldest first
 	bytes  int64
-	at     int          // in the heap
-	lost   atomic.Int64 // until when the best of the names that it lost would have been good, in nanoseconds since 1970; or zero
+	at     int                       // in the heap
+	lost   atomic.Pointer[time.Time] // until when the best of the names that it lost would have been good
+}
+
+// misses reports whether a name that it lost would still be good.
+func (o *owner) misses(now time.Time) bool {
+	t := o.lost.Load()
+	return t != nil && t.After(now)
 }
 
 // Owners are a heap, the one with the most names first.
@@ -162,8 +168,10 @@ func (n *Names) bound(now time.Time) (loser *owner) {
 	for o := over(); o != nil; o = over() {
 		e := n.forget(o, o.age.Front())
 		if t := latest(e.names, e.lost); t.After(now) {
-			o.lost.Store(max(o.lost.Load(), t.UnixNano()))
-			n.lost.Store(max(n.lost.Load(), t.UnixNano()))
+			if !o.misses(t) {
+				o.lost.Store(&t)
+			}
+			n.lost.Store(true)
 			n.figures.Forgotten++
 			loser = o
 		}
@@ -183,7 +191,7 @@ func (n *Names) sweep(now time.Time) {
 	n.swept = now
 	n.clean(&n.anybody, now)
 	for _, o := range slices.Clone(n.clients) {
-		if n.clean(o, now); o.age.Len() == 0 && o.lost.Load() <= now.UnixNano() {
+		if n.clean(o, now); o.age.Len() == 0 && !o.misses(now) {
 			heap.Remove(&n.clients, o.at)
 			n.bytes -= o.bytes
 			n.owners.Delete(o.client)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/calloutd/calloutd/host/enforce/handoff"
+	"github.com/calloutd/calloutd/host/enforce/internal/carry"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,7 +22,7 @@ import (
 // program's datagrams go to and the answers come from.
 type relay struct {
 	assoc *handoff.Association
-	used  atomic.Int64 // when a datagram was last carried, Unix nanoseconds
+	used  carry.Used // for a datagram
 	wg    sync.WaitGroup
 
 	mu       sync.Mutex
@@ -68,7 +69,7 @@ func (r *relay) over() bool {
 
 // idle reports whether nothing was carried for a while. A nil relay is.
 func (r *relay) idle(now time.Time) bool {
-	return r == nil || now.Sub(time.Unix(0, r.used.Load())) > datagramLife
+	return r == nil || r.used.Idle(now) > datagramLife
 }
 
 // close ends the relay. A nil one is none.
@@ -96,7 +97,7 @@ func (r *relay) standIn(peer netip.AddrPort) (*standIn, error) {
 	}
 	l := &standIn{conn: c, addr: c.LocalAddr().(*net.UDPAddr).AddrPort()}
 	r.standIns[peer] = l
-	r.used.Store(time.Now().UnixNano())
+	r.used.Note()
 	r.wg.Go(func() { r.send(l, peer) })
 	return l, nil
 }
@@ -156,7 +157,7 @@ func (r *relay) send(l *standIn, peer netip.AddrPort) {
 		if err != nil || errors.Is(r.assoc.WriteTo(b[:n], peer), net.ErrClosed) {
 			return // What fails otherwise, as one that is too large with the header, is lost alone.
 		}
-		r.used.Store(time.Now().UnixNano())
+		r.used.Note()
 	}
 }
 
@@ -176,6 +177,6 @@ func (r *relay) receive() {
 			continue // Nobody asked it, or nobody sent it.
 		}
 		_, _ = l.conn.Write(payload) // Datagrams get lost.
-		r.used.Store(time.Now().UnixNano())
+		r.used.Note()
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -120,8 +119,8 @@ func (p behindProxy) Receive(b []byte) ([]byte, error) {
 func Datagrams(ctx context.Context, end func(), carry ...func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var used atomic.Int64 // Unix nanoseconds
-	used.Store(time.Now().UnixNano())
+	var used Used
+	used.Note()
 	var wg sync.WaitGroup
 	for _, carry := range carry {
 		wg.Go(func() {
@@ -130,7 +129,7 @@ func Datagrams(ctx context.Context, end func(), carry ...func(context.Context) e
 					cancel(err)
 					return
 				}
-				used.Store(time.Now().UnixNano())
+				used.Note()
 			}
 		})
 	}
@@ -143,7 +142,7 @@ func Datagrams(ctx context.Context, end func(), carry ...func(context.Context) e
 }
 
 // idle returns when nothing was used for a while, or ctx ends.
-func idle(ctx context.Context, used *atomic.Int64) {
+func idle(ctx context.Context, used *Used) {
 	t := time.NewTimer(flowLife)
 	defer t.Stop()
 	for {
@@ -151,7 +150,7 @@ func idle(ctx context.Context, used *atomic.Int64) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			left := flowLife - time.Since(time.Unix(0, used.Load()))
+			left := flowLife - used.Idle(time.Now())
 			if left <= 0 {
 				return
 			}
