@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"errors"
 	"sync/atomic"
 
 	"github.com/calloutd/calloutd/host/fwp"
@@ -84,10 +83,6 @@ func (m *Module) hearken() {
 // deliver tells the guest of an event, and reports whether the guest failed. What it
 // says to it does not count. The caller holds m.hearing.
 func (m *Module) deliver(n *notice) (bad bool) {
-	if m.quarantine.Load() != nil {
-		m.notices.dropped.Add(1)
-		return false
-	}
 	err := m.with(func(s *slot) error {
 		i := s.inst
 		if i.notify == nil { // A version that does not want to know took the place of the one that did.
@@ -100,7 +95,7 @@ func (m *Module) deliver(n *notice) (bad bool) {
 		return i.hear(n.event)
 	})
 	switch {
-	case errors.Is(err, ErrClosed): // Nothing failed: it ends with events in its queue.
+	case unasked(err): // It ends with events in its queue, or is in quarantine.
 		m.notices.dropped.Add(1)
 	case err != nil:
 		m.log.Printf("%v", err)

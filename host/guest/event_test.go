@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
 	"github.com/calloutd/calloutd/host/guest"
@@ -174,4 +175,40 @@ func TestClosingWithEventsInTheQueueSaysNothing(t *testing.T) {
 	hears()
 	require.NoError(t, m.Close(context.WithoutCancel(t.Context())))
 	require.Zero(t, said.Load())
+}
+
+// Who is in quarantine is not asked about a filter, either: it may have refused it. One that
+// cannot refuse any takes it.
+func TestAFilterInQuarantine(t *testing.T) {
+	add := func(m *guest.Module, id fwpm.FilterID) error { return m.Notify(fwps.NotifyAddFilter, &fwpm.Filter{ID: id}) }
+	m := load(t, "notify", guest.Unpaced(guest.ModuleOptions{Slots: 1}))
+	require.NoError(t, add(m, 7))
+	for range 5 {
+		require.ErrorContains(t, add(m, 14), "unreachable")
+	}
+	failed := m.Stats()
+	require.NotEmpty(t, failed.Quarantined)
+	for range 3 {
+		var q *guest.QuarantineError
+		require.ErrorAs(t, add(m, 14), &q)
+		require.ErrorAs(t, add(m, 8), &q)
+	}
+	require.NoError(t, m.Notify(fwps.NotifyDeleteFilter, &fwpm.Filter{ID: 7}), "its answer does not count")
+	require.NoError(t, add(load(t, "good", guest.ModuleOptions{Slots: 1}), 8))
+	require.Equal(t, failed.Replaced, m.Stats().Replaced, "nobody was asked")
+
+	require.NoError(t, m.Reload(t.Context(), wasm(t, "notify"), nil))
+	require.NoError(t, add(m, 9))
+	for id, want := range map[fwpm.FilterID]fwp.Action{7: fwp.ActionBlock, 8: fwp.ActionBlock, 9: fwp.ActionPermit} {
+		c := call(3)
+		c.Filter = &fwpm.Filter{ID: id}
+		v, err := ask(m, c)
+		require.NoError(t, err)
+		require.Equal(t, want, v.Action, "filter %d", id)
+	}
+
+	deaf := load(t, "bad", guest.Unpaced(guest.ModuleOptions{Slots: 1}))
+	fail(t, deaf, 5)
+	require.NotEmpty(t, deaf.Stats().Quarantined)
+	require.NoError(t, add(deaf, 7))
 }

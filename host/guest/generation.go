@@ -20,6 +20,7 @@ type source struct {
 	compiled wazero.CompiledModule
 	config   []byte
 	needs    uint32 // the capabilities of what it imports
+	hears    bool   // it has callout_notify
 	covered  *coverage
 	counts   bool // what an instance does that is only tried is covered
 }

@@ -172,6 +172,7 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte, f form) (_ *source, 
 		module, name, _ := f.Import()
 		src.needs |= hostModules[module][name].need
 	}
+	_, src.hears = src.compiled.ExportedFunctions()[abi.ExportNotify]
 	return src, nil
 }
 

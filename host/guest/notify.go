@@ -45,7 +45,7 @@ func (f *filters) read() (uint64, map[fwpm.FilterID]fwpm.LayerID) {
 }
 
 // Notify is the notifyFn. A guest that refuses an added filter keeps it out of
-// the policy (CO-NOT-02).
+// the policy (CO-NOT-02), and so does one that cannot be asked, which may have refused it.
 func (m *Module) Notify(t fwps.NotifyType, f *fwpm.Filter) error {
 	added := t == fwps.NotifyAddFilter
 	if !added && t != fwps.NotifyDeleteFilter {
@@ -53,7 +53,7 @@ func (m *Module) Notify(t fwps.NotifyType, f *fwpm.Filter) error {
 	}
 	m.filters.change(f.ID, f.Layer, added)
 	m.epoch.End()
-	if !added {
+	if g := m.live.Load(); !added || g != nil && !g.src.hears {
 		return nil
 	}
 	err := m.with(func(*slot) error { return nil })
@@ -78,9 +78,6 @@ func (m *Module) end(layer fwpm.LayerID, cookie uint64) (bad bool) {
 	for m.catchUp() {
 		bad = true
 	}
-	if m.quarantine.Load() != nil { // No instance of it is asked again.
-		return bad
-	}
 	err := m.with(func(s *slot) error {
 		i := s.inst
 		if i.notify == nil {
@@ -90,39 +87,30 @@ func (m *Module) end(layer fwpm.LayerID, cookie uint64) (bad bool) {
 		le.PutUint64(i.block[abi.ResponseOffset+abi.RespCookie:], cookie)
 		return i.hear(abi.EventFlowDeleted)
 	})
-	if err != nil {
+	if err != nil && !unasked(err) {
 		m.log.Printf("%v", err)
 	}
 	return bad || faulty(err)
 }
 
-// with runs f on a ready slot.
+// with runs f on a ready slot, but not in quarantine.
 func (m *Module) with(f func(*slot) error) error {
 	var hint uint32
-	for {
-		g := m.live.Load()
-		if g == nil {
-			return &TrapError{m.name, ErrClosed}
-		}
-		s := g.search(&hint)
-		if s.closed {
-			s.mu.Unlock()
-			continue
-		}
-		err := g.ready(s)
-		if err == nil {
-			err = f(s)
-		}
-		switch {
-		case err == nil:
-		case !isTrap(err):
-			err = fmt.Errorf("callout %q: %w", m.name, err)
-		default:
-			err = m.lost(s, err)
-		}
-		s.mu.Unlock()
+	s, err := m.acquire(&hint)
+	if err != nil {
 		return err
 	}
+	defer s.mu.Unlock()
+	if err = s.g.ready(s); err == nil {
+		err = f(s)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case !isTrap(err):
+		return fmt.Errorf("callout %q: %w", m.name, err)
+	}
+	return m.lost(s, err)
 }
 
 // outdated reports whether the guest wants to know of filters and has not heard of all.

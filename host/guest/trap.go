@@ -120,6 +120,13 @@ func faulty(err error) bool {
 	return is && trap.Err != ErrClosed
 }
 
+// unasked tells what nobody was asked, since the callout is closed or in quarantine.
+func unasked(err error) bool {
+	_, q := err.(*QuarantineError)
+	trap, is := err.(*TrapError)
+	return q || is && trap.Err == ErrClosed
+}
+
 // isTrap tells a guest that failed from one that said no.
 func isTrap(err error) bool {
 	var no *refusal
