@@ -53,7 +53,7 @@ func (g *generation) afterwards(bad bool) {
 // fill makes spares. Only the background goroutine adds any, so there is room.
 func (g *generation) fill() {
 	for len(g.spares) < cap(g.spares) {
-		i, err := g.m.start(g.src, false)
+		i, err := g.m.start(g.src, g.number)
 		if err != nil {
 			g.m.log.Printf("callout %q: no spare instance: %v", g.m.name, err)
 			return

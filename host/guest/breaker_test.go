@@ -89,10 +89,39 @@ func TestAFullStoreIsNotSearched(t *testing.T) {
 
 func TestMetricsAreBounded(t *testing.T) {
 	m := new(metrics)
+	name := func(kind byte, n int) []byte { return []byte{kind, byte('0' + n)} }
 	for n := range maxMetrics {
-		assert.Zero(t, m.add([]byte{'m', byte(n)}, 1))
+		assert.Zero(t, m.add(name('a', n), 1, 1))
 	}
-	assert.EqualValues(t, -5, m.add([]byte("one more"), 1))
-	assert.Zero(t, m.add([]byte{'m', 0}, 2))
-	assert.EqualValues(t, 3, m.read()["m\x00"])
+	m.live.Store(1)
+	assert.EqualValues(t, -5, m.add([]byte("one more"), 1, 1))
+	assert.Zero(t, m.add(name('a', 0), 2, 1))
+	assert.EqualValues(t, 3, m.read()["a0"])
+
+	// Of two versions after it, one is live and one starts.
+	assert.EqualValues(t, -5, m.add(name('b', 0), 1, 3), "it may never be live")
+	m.live.Store(2)
+	assert.EqualValues(t, -5, m.add(name('b', 0), 1, 3))
+	assert.EqualValues(t, -5, m.add([]byte("late"), 1, 1), "a decision that began on what was live takes no place")
+	for n := range maxMetrics / 2 {
+		assert.Zero(t, m.add(name('a', n), 1, 2))
+	}
+	m.live.Store(3)
+	assert.Zero(t, m.add(name('a', 0), 1, 3))
+	for n := range maxMetrics / 2 {
+		assert.Zero(t, m.add(name('b', n), 1, 3))
+	}
+	figures := m.read()
+	assert.Len(t, figures, maxMetrics)
+	assert.EqualValues(t, 5, figures["a0"])
+	for n := range maxMetrics / 2 {
+		assert.Contains(t, figures, string(name('a', n)), "the oldest version's went first")
+		assert.Contains(t, figures, string(name('b', n)))
+	}
+	assert.Zero(t, m.add(name('a', 1), 1, 2), "late, but it is there")
+	for n := range maxMetrics/2 - 1 { // but a0, which is used
+		assert.Zero(t, m.add(name('c', n), 1, 3))
+	}
+	assert.EqualValues(t, -5, m.add([]byte("one more"), 1, 3), "all are used")
+	assert.EqualValues(t, 5, m.read()["a0"])
 }

@@ -180,7 +180,9 @@ func TestClosingWithEventsInTheQueueSaysNothing(t *testing.T) {
 // Who is in quarantine is not asked about a filter, either: it may have refused it. One that
 // cannot refuse any takes it.
 func TestAFilterInQuarantine(t *testing.T) {
-	add := func(m *guest.Module, id fwpm.FilterID) error { return m.Notify(fwps.NotifyAddFilter, &fwpm.Filter{ID: id}) }
+	add := func(m *guest.Module, id fwpm.FilterID) error {
+		return m.Notify(fwps.NotifyAddFilter, &fwpm.Filter{ID: id})
+	}
 	m := load(t, "notify", guest.Unpaced(guest.ModuleOptions{Slots: 1}))
 	require.NoError(t, add(m, 7))
 	for range 5 {

@@ -68,7 +68,7 @@ func newGeneration(m *Module, src *source, number uint64) (*generation, error) {
 		return nil, err
 	}
 	for k := range g.slots {
-		i, err := m.start(src, false)
+		i, err := m.start(src, number)
 		if err != nil {
 			g.close()
 			return nil, fmt.Errorf("start: %w", briefly{err})
@@ -86,7 +86,7 @@ var canned = fwps.Call{In: &fwps.Incoming{Layer: fwpm.LayerALEConnectRedirectV4,
 
 // try starts an instance, asks it, and throws it away.
 func (m *Module) try(src *source) error {
-	i, err := m.start(src, true)
+	i, err := m.start(src, 0)
 	if err != nil {
 		return fmt.Errorf("start: %w", briefly{err})
 	}
@@ -139,7 +139,7 @@ func (g *generation) ready(s *slot) (err error) {
 		case s.inst = <-g.spares:
 			signal(g.wake)
 		default:
-			if s.inst, err = g.m.start(g.src, false); err != nil {
+			if s.inst, err = g.m.start(g.src, g.number); err != nil {
 				s.inst = nil
 				return err
 			}

@@ -181,7 +181,7 @@ func metricAdd(i *instance, mem api.Memory, s []uint64) uint64 {
 	case i.trial:
 		return 0
 	}
-	return failed(i.m.metrics.add(name, int64(s[2])))
+	return failed(i.m.metrics.add(name, int64(s[2]), i.generation))
 }
 
 // unprintable is what would move the cursor of who reads the figures.

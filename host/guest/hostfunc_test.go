@@ -116,6 +116,28 @@ func TestAFigureHasAPrintableName(t *testing.T) {
 	}
 }
 
+// The figures of versions that are gone leave no place for those of the next. What it counts as well
+// goes on.
+func TestFiguresOfVersionsThatAreGoneMakeRoom(t *testing.T) {
+	counts := func(m *guest.Module) map[string]int64 {
+		got, _ := tell(t, m, 9)
+		require.Zero(t, got)
+		return m.Stats().Metrics
+	}
+	m := load(t, "host", full())
+	require.EqualValues(t, 2, counts(m)["key"])
+	guest.FillMetrics(m)
+	require.Len(t, m.Stats().Metrics, 64)
+	for n, name := range []string{"one", "two", "key"} {
+		version := bytes.Replace(wasm(t, "host"), []byte("keyvalue"), []byte(name+"value"), 1)
+		require.NoError(t, m.Reload(t.Context(), wasm(t, "host"), nil))
+		require.EqualValues(t, 4+2*n, counts(m)["key"])
+		require.NoError(t, m.Reload(t.Context(), version, nil))
+		require.Contains(t, counts(m), name)
+		require.Len(t, m.Stats().Metrics, 64)
+	}
+}
+
 // What a module logs at each connection does not fill a disk, at any level, and what is left
 // out is counted.
 func TestLogIsBounded(t *testing.T) {

@@ -88,7 +88,7 @@ func (r *Report) try(ctx context.Context, rt *Runtime, wasm, config []byte) erro
 	defer src.close()
 	src.config = config
 	m := &Module{name: "module", rt: rt, opts: o, log: loglimit.New(o.Logf), breaker: breaker{last: make([]time.Time, 1)}}
-	i, err := m.begin(src, true)
+	i, err := m.begin(src, 0)
 	if err != nil {
 		return err
 	}

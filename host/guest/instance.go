@@ -33,8 +33,10 @@ type instance struct {
 	granted uint32 // capabilities
 	store   *store
 	trial   bool // it is only tried: nothing of it stays
-	calls   int  // decisions since the last housekeeping
-	seen    int  // calls when the housekeeper last looked
+	// generation is the number of that which it is of.
+	generation uint64
+	calls      int // decisions since the last housekeeping
+	seen       int // calls when the housekeeper last looked
 	// hostCalls is what is left of them, asked the call that is being decided.
 	hostCalls int
 	asked     *fwps.Call
@@ -48,9 +50,9 @@ type instance struct {
 	probes      probes
 }
 
-// start makes an instance that is ready to be asked.
-func (m *Module) start(src *source, trial bool) (*instance, error) {
-	i, err := m.begin(src, trial)
+// start makes an instance of a generation that is ready to be asked; of none, 0, it is only tried.
+func (m *Module) start(src *source, generation uint64) (*instance, error) {
+	i, err := m.begin(src, generation)
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +65,9 @@ func (m *Module) start(src *source, trial bool) (*instance, error) {
 
 // begin makes an instance. The context of its calls never ends: a guest is
 // bounded by fuel, and wazero's own guard does not stop a recursion.
-func (m *Module) begin(src *source, trial bool) (_ *instance, err error) {
-	i := &instance{m: m, slices: uint64(m.opts.FuelSlices), hostCalls: hostCallBudget, trial: trial, store: &m.store}
-	if trial {
+func (m *Module) begin(src *source, generation uint64) (_ *instance, err error) {
+	i := &instance{m: m, slices: uint64(m.opts.FuelSlices), hostCalls: hostCallBudget, trial: generation == 0, generation: generation, store: &m.store}
+	if i.trial {
 		i.store = new(store)
 	}
 	i.ctx = callContext{context.Background(), i}

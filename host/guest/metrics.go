@@ -13,39 +13,71 @@ const (
 	maxMetricName = 64
 )
 
-// metrics are counters that a guest names.
+// metrics are counters that a guest names. What the live version has used stays.
 type metrics struct {
+	live   atomic.Uint64 // the number of the generation
 	mu     sync.RWMutex
-	byName map[string]*atomic.Int64
+	byName map[string]*counter
 }
 
-func (m *metrics) add(name []byte, delta int64) int64 {
+// A counter knows the latest generation that used it.
+type counter struct {
+	n    atomic.Int64
+	used atomic.Uint64
+}
+
+func (c *counter) add(delta int64, generation uint64) {
+	c.n.Add(delta)
+	if used := c.used.Load(); used < generation {
+		c.used.CompareAndSwap(used, generation)
+	}
+}
+
+func (m *metrics) add(name []byte, delta int64, generation uint64) int64 {
 	m.mu.RLock()
 	c := m.byName[string(name)]
-	m.mu.RUnlock()
-	if c == nil {
-		if c = m.create(string(name)); c == nil {
-			return abi.ErrFull
-		}
+	if c != nil {
+		c.add(delta, generation)
 	}
-	c.Add(delta)
+	m.mu.RUnlock()
+	if c == nil && !m.addNew(string(name), delta, generation) {
+		return abi.ErrFull
+	}
 	return 0
 }
 
-func (m *metrics) create(name string) *atomic.Int64 {
+func (m *metrics) addNew(name string, delta int64, generation uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if c := m.byName[name]; c != nil {
-		return c
+	c := m.byName[name]
+	if c == nil {
+		if len(m.byName) >= maxMetrics && !m.makeRoom(generation) {
+			return false
+		}
+		if m.byName == nil {
+			m.byName = map[string]*counter{}
+		}
+		c = new(counter)
+		m.byName[name] = c
 	}
-	if len(m.byName) >= maxMetrics {
-		return nil
+	c.add(delta, generation)
+	return true
+}
+
+// makeRoom forgets what only versions before used, the oldest first, for the one that is live.
+func (m *metrics) makeRoom(generation uint64) bool {
+	oldest := generation
+	var name string
+	for n, c := range m.byName {
+		if used := c.used.Load(); used < oldest || used == oldest && n < name {
+			oldest, name = used, n
+		}
 	}
-	if m.byName == nil {
-		m.byName = map[string]*atomic.Int64{}
+	if generation != m.live.Load() || oldest == generation {
+		return false
 	}
-	m.byName[name] = new(atomic.Int64)
-	return m.byName[name]
+	delete(m.byName, name)
+	return true
 }
 
 func (m *metrics) read() map[string]int64 {
@@ -53,7 +85,7 @@ func (m *metrics) read() map[string]int64 {
 	defer m.mu.RUnlock()
 	out := map[string]int64{}
 	for name, c := range m.byName {
-		out[name] = c.Load()
+		out[name] = c.n.Load()
 	}
 	return out
 }
@@ -71,5 +103,7 @@ type Stats struct {
 	Quarantined string // why the callout is in quarantine, empty if it is not
 	// EventsDropped are those that found too many others waiting for the guest.
 	EventsDropped uint64
-	Metrics       map[string]int64
+	// Metrics are what the guest counts, whichever version. There are 64: a name that the live
+	// one has not used goes when it needs the place, and begins anew if it comes back.
+	Metrics map[string]int64
 }

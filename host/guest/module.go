@@ -79,6 +79,7 @@ func newModule(ctx context.Context, r *Runtime, name string, wasm []byte, o Modu
 		return nil, err
 	}
 	m.live.Store(g)
+	m.metrics.live.Store(g.number)
 	m.coverage.Store(g.src.covered)
 	m.wg.Go(m.watch)
 	m.wg.Go(m.hearken)

@@ -56,6 +56,7 @@ func (m *Module) Reload(ctx context.Context, wasm, config []byte) error {
 func (m *Module) swap(g *generation) (good bool) {
 	m.turn.Lock()
 	old := m.live.Swap(g)
+	m.metrics.live.Store(g.number)
 	m.coverage.Store(g.src.covered)
 	m.breaker.reset()
 	good = m.quarantine.Swap(nil) == nil
