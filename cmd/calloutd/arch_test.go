@@ -46,7 +46,7 @@ var imports = map[string]string{
 	"host/policyrun":                    "host host/ale host/enforce/dnsnames host/enforce/handoff host/fwp host/fwpm host/fwps host/guest host/policyfile host/policymodel host/redirect host/redirect/memstore sdk/abi sdk/project sdk/project/wholefile wsk wsk/localproxy wsk/ntstatus wsk/wsknet",
 	"host/policymodel":                  "host/fwp host/fwps host/internal/oneline host/policyfile host/redirect sdk/project/wholefile",
 	"host/policytest":                   "host/ale host/arbitrate host/flight host/fwp host/fwpm host/fwps host/guest/meter host/journal host/policyfile host/redirect host/redirect/memstore sdk/go/sockaddr sdk/project/wholefile",
-	"host/policytrace":                  "host/ale host/fwp host/fwpm host/fwps host/guest host/journal host/policyrun host/policytest host/redirect wsk wsk/ntstatus host/internal/oneline",
+	"host/policytrace":                  "host/ale host/arbitrate host/fwp host/fwpm host/fwps host/guest host/journal host/policyrun host/policytest host/redirect wsk wsk/ntstatus host/internal/oneline",
 	"host/journal":                      "",
 	"host/flight":                       "host/journal host/redirect sdk/project/wholefile",
 	"host/flight/recorder":              "host/flight host/fwp host/fwpm host/fwps host/journal",

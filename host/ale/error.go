@@ -22,6 +22,7 @@ type BlockedError struct {
 	Local     netip.AddrPort
 	ProcessID uint32
 	AppID     string
+	PeerNames *fwps.PeerNames // of Remote, where they are known
 }
 
 func (e *BlockedError) Error() string {
@@ -81,5 +82,5 @@ func nameOf(d *fwps.Decision, id fwpm.FilterID) string {
 }
 
 func refused(in *fwps.Incoming, rule, why string) *BlockedError {
-	return &BlockedError{Layer: in.Layer, Rule: rule, Why: why, Remote: in.Remote, Local: in.Local, ProcessID: in.ProcessID, AppID: in.AppID}
+	return &BlockedError{Layer: in.Layer, Rule: rule, Why: why, Remote: in.Remote, Local: in.Local, ProcessID: in.ProcessID, AppID: in.AppID, PeerNames: in.PeerNames}
 }

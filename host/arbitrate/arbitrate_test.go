@@ -198,27 +198,31 @@ func TestABlockByNameIsMetByAnyName(t *testing.T) {
 		name         string
 		names        *fwps.PeerNames
 		conds        []fwpm.Condition
-		block, allow bool // whether a filter that blocks is met, and one that permits
+		block, allow bool   // whether a filter that blocks is met, and one that permits
+		by           string // the name that one is met by that blocks
 	}{
-		{"the newest", both, []fwpm.Condition{is("own.example")}, true, true},
-		{"an older one", both, []fwpm.Condition{is("bad.example")}, true, false},
-		{"the end of an older one", both, []fwpm.Condition{ends(fwp.MatchPrefix, "bad.example")}, true, false},
-		{"none", both, []fwpm.Condition{is("example")}, false, false},
-		{"all but the newest", both, []fwpm.Condition{ends(fwp.MatchNotPrefix, "own.example")}, false, false},
-		{"an older one and the port", both, []fwpm.Condition{is("bad.example"), port}, true, false},
-		{"an older one and another port", both, []fwpm.Condition{is("bad.example"), other}, false, false},
-		{"one that may be forgotten", lost, []fwpm.Condition{is("bad.example")}, true, false},
-		{"that none is known", lost, []fwpm.Condition{{Field: fwpm.ConditionPeerName}}, true, true},
-		{"all but one, where all may be forgotten", lost, []fwpm.Condition{ends(fwp.MatchNotPrefix, "own.example")}, false, false},
-		{"one where nothing is known", nil, []fwpm.Condition{is("bad.example")}, false, false},
+		{"the newest", both, []fwpm.Condition{is("own.example")}, true, true, "own.example"},
+		{"an older one", both, []fwpm.Condition{is("bad.example")}, true, false, "bad.example"},
+		{"the end of an older one", both, []fwpm.Condition{ends(fwp.MatchPrefix, "bad.example")}, true, false, "bad.example"},
+		{"none", both, []fwpm.Condition{is("example")}, false, false, ""},
+		{"all but the newest", both, []fwpm.Condition{ends(fwp.MatchNotPrefix, "own.example")}, false, false, ""},
+		{"an older one and the port", both, []fwpm.Condition{is("bad.example"), port}, true, false, "bad.example"},
+		{"an older one and another port", both, []fwpm.Condition{is("bad.example"), other}, false, false, "bad.example"},
+		{"one that may be forgotten", lost, []fwpm.Condition{is("bad.example")}, true, false, ""},
+		{"that none is known", lost, []fwpm.Condition{{Field: fwpm.ConditionPeerName}}, true, true, ""},
+		{"all but one, where all may be forgotten", lost, []fwpm.Condition{ends(fwp.MatchNotPrefix, "own.example")}, false, false, ""},
+		{"one where nothing is known", nil, []fwpm.Condition{is("bad.example")}, false, false, ""},
 	} {
 		in := incoming()
 		in.PeerNames = c.names
 		if c.names != nil && len(c.names.Names) > 0 {
 			in.Other = map[fwpm.ConditionID]fwp.Value{fwpm.ConditionPeerName: fwp.Blob(c.names.Names[0])}
 		}
-		d := run(t, in, nil, fwpm.Filter{Action: block, Conditions: c.conds})
+		f := fwpm.Filter{Action: block, Conditions: c.conds}
+		d := run(t, in, nil, f)
 		require.Equal(t, c.block, d.Action == block, c.name)
+		by, _ := arbitrate.NameMet(&f, c.names)
+		require.Equal(t, c.by, by, c.name)
 		d = run(t, in, nil, fwpm.Filter{Action: permit, Conditions: c.conds})
 		require.Equal(t, c.allow, d.Decider() != nil, c.name)
 	}

@@ -25,7 +25,7 @@ type Event struct {
 	Steps    []Step `json:"steps,omitempty"`
 
 	Protocol string   `json:"protocol,omitempty"`
-	PeerName string   `json:"peer_name,omitempty"` // what the destination is called, if that is known
+	PeerName string   `json:"peer_name,omitempty"` // what the destination is called, if that is known: the newest name, or the one that a filter blocks
 	Inbound  bool     `json:"inbound,omitempty"`
 	Flags    []string `json:"flags,omitempty"`
 

@@ -48,6 +48,10 @@ func (r Reader) Blocked(b *ale.BlockedError, local netip.AddrPort) (Event, strin
 		e.From, e.To, e.Inbound = e.To, addr(local), true
 	}
 	r.blame(&e, b.Filter, b.Callout)
+	name, also := r.met(b.Filter, b.PeerNames)
+	if e.PeerName = name; also != "" {
+		e.Why += ", as " + also
+	}
 	return e, fmt.Sprintf("%s%s %s%s", Program(b.AppID, b.ProcessID), r.direction(b), r.paint("blocked"), e.Because())
 }
 

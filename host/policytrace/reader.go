@@ -3,8 +3,10 @@ package policytrace
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
+	"github.com/calloutd/calloutd/host/arbitrate"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -43,6 +45,11 @@ func (r Reader) Decision(in *fwps.Incoming, d *fwps.Decision) (Event, string) {
 	}
 	e.From, e.To, e.Proxy = addr(from), addr(to), r.Policy.ProxyID(to)
 	lines := []string{fmt.Sprintf("%-26s %s: %s", e.Layer, r.who(e, in), r.paint(e.Action))}
+	if s := d.Decider(); s != nil {
+		if name, also := r.met(s.Filter, in.PeerNames); also != "" {
+			e.PeerName = name
+		}
+	}
 	stands := r.stands(in, d)
 	for i := range d.Steps {
 		s := r.step(in, d, i)
@@ -130,8 +137,31 @@ func (r Reader) step(in *fwps.Incoming, d *fwps.Decision, i int) Step {
 	if s.Redirected {
 		out.Action, out.To = "redirect", r.To(target(d, s.Filter))
 	}
+	if _, also := r.met(s.Filter, in.PeerNames); also != "" {
+		out.Why = also
+	}
 	r.detail(&out, in, d)
 	return out
+}
+
+// met is the name of an address that a filter is met by that blocks by name, and says so where it is not
+// the newest.
+func (r Reader) met(id fwpm.FilterID, names *fwps.PeerNames) (name, also string) {
+	if names == nil {
+		return "", ""
+	}
+	i := slices.IndexFunc(r.Policy.File.Policy.Filters, func(f fwpm.Filter) bool { return f.ID == id })
+	if i < 0 {
+		return "", ""
+	}
+	name, met := arbitrate.NameMet(&r.Policy.File.Policy.Filters[i], names)
+	switch {
+	case !met, len(names.Names) > 0 && name == names.Names[0]:
+		return name, ""
+	case name == "":
+		return "", "the address may be called so: names of it were forgotten"
+	}
+	return name, "the address is also called " + name
 }
 
 // target is where a filter's callout wants the request to go: the newest version

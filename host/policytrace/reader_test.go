@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -42,5 +43,34 @@ func TestABlockAtARedirectLayerSaysThatItGoesOn(t *testing.T) {
 			_, text := r.Decision(in, &fwps.Decision{Action: fwp.ActionBlock, Faulted: c.faulted, Steps: []fwps.Step{step}})
 			require.Equal(t, c.told, strings.HasSuffix(text, "\n    a block at this layer stops nothing (CH-16): it goes on"), text)
 		})
+	}
+}
+
+// An address has many names: who reads of a block by one of them reads which one that is.
+func TestABlockByNameNamesTheNameThatIsMet(t *testing.T) {
+	block := fwpm.Filter{ID: 1, Name: "bad", Layer: fwpm.LayerALEAuthConnectV4, Action: fwp.ActionBlock, Conditions: []fwpm.Condition{{Field: fwpm.ConditionPeerName, Match: fwp.MatchPrefix, Value: fwp.Blob("example")}}}
+	file := new(policyfile.File)
+	file.Policy.Filters = []fwpm.Filter{{ID: 2}, block}
+	r := Reader{Policy: &policyrun.Policy{File: file}}
+	for _, c := range []struct {
+		names      fwps.PeerNames
+		name, also string
+	}{
+		{fwps.PeerNames{Names: []string{"new.example", "old.example"}}, "new.example", ""},
+		{fwps.PeerNames{Names: []string{"new.test", "older.example", "oldest.example"}}, "older.example", "the address is also called older.example"},
+		{fwps.PeerNames{Names: []string{"new.test"}, Forgotten: true}, "", "the address may be called so: names of it were forgotten"},
+		{fwps.PeerNames{Forgotten: true}, "", "the address may be called so: names of it were forgotten"},
+	} {
+		in := &fwps.Incoming{Layer: fwpm.LayerALEAuthConnectV4, Remote: netip.MustParseAddrPort("192.0.2.1:80"), PeerNames: &c.names}
+		e, text := r.Decision(in, &fwps.Decision{Action: fwp.ActionBlock, Steps: []fwps.Step{{Filter: 1, Name: "bad", Action: fwp.ActionBlock}}})
+		require.Equal(t, c.also, e.Steps[0].Why)
+		require.Contains(t, text, c.also)
+		if c.also != "" {
+			require.Equal(t, c.name, e.PeerName)
+		}
+		e, text = r.Blocked(&ale.BlockedError{Layer: in.Layer, Filter: 1, Remote: in.Remote, Why: "the policy blocks it", PeerNames: &c.names}, netip.AddrPort{})
+		require.Equal(t, c.name, e.PeerName)
+		require.Equal(t, strings.TrimSuffix("the policy blocks it, as "+c.also, ", as "), e.Why)
+		require.True(t, strings.HasSuffix(text, e.Why), text)
 	}
 }
