@@ -63,7 +63,7 @@ var imports = map[string]string{
 	"host/enforce/internal/reach":       "",
 	"host/enforce/internal/unreachable": "",
 	"host/enforce/cgroupbpf/bpf":        "",
-	"host/enforce/cgroupbpf":            "host/ale host/arbitrate host/fwp host/fwpm host/fwps host/redirect host/enforce host/enforce/cgroupbpf/bpf host/enforce/handoff host/enforce/internal/carry host/enforce/internal/unreachable host/loglimit",
+	"host/enforce/cgroupbpf":            "host/ale host/arbitrate host/fwp host/fwpm host/fwps host/redirect host/enforce host/enforce/cgroupbpf/bpf host/enforce/handoff host/enforce/internal/carry host/enforce/internal/routes host/enforce/internal/unreachable host/loglimit",
 	"host/enforce":                      "host/enforce/internal/doomed",
 	"host/enforce/enforcetest":          "host host/ale host/enforce host/fwp host/fwpm host/fwps host/loglimit host/redirect/memstore",
 	"host/enforce/handoff":              "host/enforce/internal/reach host/internal/oneline",

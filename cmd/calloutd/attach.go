@@ -22,7 +22,8 @@ it is interrupted. What address, port, protocol and user decide is decided in th
 costs next to nothing; what a callout or the program's path decides is sent to calloutd,
 which carries the connection. A block is EACCES in the first case and a reset in the second.
 Datagrams that a callout decides are carried, too, and a block is an ICMP message; those that
-only the program's path can decide are refused: run can decide them. Programs in other network
+only the program's path or the address that they leave by can decide are refused: run can
+decide them. Programs in other network
 namespaces, such as containers, are decided alike: what a callout redirects leaves from
 calloutd's own, what it permits from the program's.
 

@@ -131,9 +131,6 @@ func (r *reader) operand(c *condition, match string, t valueType, layers []fwpm.
 	if why := nobodys(c.field, o.plain, match); why != "" {
 		r.notes = append(r.notes, note{at(c.valueNode), "value of " + c.field.String() + ": " + why})
 	}
-	if layers[0].ForFamily(false) == fwpm.LayerALEAuthConnectV4 && source(c.field, o) {
-		r.notes = append(r.notes, note{at(c.fieldNode), c.field.String() + ": under attach every socket has 0.0.0.0 or :: here; run and gateway know the address"})
-	}
 	c.operand = o
 	switch {
 	case match != "":
@@ -149,17 +146,6 @@ func family(v6 bool) string {
 		return "6"
 	}
 	return "4"
-}
-
-// source reports whether a value is about the address that a connection comes from.
-func source(field fwpm.ConditionID, o operand) bool {
-	switch field {
-	case fwpm.ConditionIPLocalAddress:
-		return o.isAddress() && (o.isRange() || !o.low.IsUnspecified())
-	case fwpm.ConditionIPLocalAddressType:
-		return o.plain.Type != fwp.Empty && o.plain.Uint != 0
-	}
-	return false
 }
 
 // nobodys says why a value of Windows is that of no program and no user that is decided about.

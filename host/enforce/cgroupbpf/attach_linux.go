@@ -21,6 +21,7 @@ import (
 	"github.com/calloutd/calloutd/host/enforce"
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
 	"github.com/calloutd/calloutd/host/enforce/internal/carry"
+	"github.com/calloutd/calloutd/host/enforce/internal/routes"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/loglimit"
 )
@@ -35,6 +36,7 @@ type Attachment struct {
 	budget    *carry.Budget
 	places    *carry.Shares // of the connections that are carried
 	counts    carry.Counts
+	routes    routes.Table  // of this process's own network namespace
 	log       *loglimit.Log // what a program can cause
 	untold    loglimit.Kind
 	prefix    netip.Prefix // of the IPv6 addresses that stand in for others
@@ -214,6 +216,7 @@ func (a *Attachment) Close() error {
 		errs = append(errs, a.events.Flush()) // What was refused up to now is told.
 	}
 	a.wg.Wait()
+	a.routes.Close()
 	a.log.Close()
 	if a.events != nil {
 		errs = append(errs, a.events.Close())

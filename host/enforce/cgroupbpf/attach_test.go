@@ -75,7 +75,7 @@ func TestStaticFilters(t *testing.T) {
 	denials, asked := s.told()
 	require.Zero(t, asked, "the kernel decides by itself")
 	require.Contains(t, denials[0], `blocked at ALE_AUTH_CONNECT_V4 by filter 1 "f" (ARB-01)`)
-	require.Contains(t, denials[2], "only the program's path can decide it, and that works in a cgroup for TCP")
+	require.Contains(t, denials[2], "only the program's path or the address that it leaves by can decide it, and that works in a cgroup for TCP")
 }
 
 // Of a program that has ended before anybody could look, its account has what the kernel

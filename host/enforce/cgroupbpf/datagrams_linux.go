@@ -44,7 +44,8 @@ type datagramFlow struct {
 	sock    *ale.Socket
 	way     netip.AddrPort // where it may go
 	up      carry.Peer
-	abort   func() // ends it, for a callout
+	leaves  netip.Addr // where it comes from once it goes anywhere
+	abort   func()     // ends it, for a callout
 }
 
 // receive gives each datagram to its flow, until the socket is closed.
@@ -156,17 +157,28 @@ func (f *datagramFlow) open(ctx context.Context, d *datagrams) error {
 		}
 		return out.LocalAddr().(*net.UDPAddr).AddrPort(), nil
 	})
+	f.sock.OnSource(func(_ context.Context, to netip.AddrPort) (netip.Addr, error) {
+		if f.leaves.IsValid() { // The first datagram is decided anew if it is another one.
+			return f.leaves, nil
+		}
+		return d.h.source(f.in.Protocol, to, to != f.in.Remote)
+	})
 	to, decided, _, err := f.sock.SendTo(ctx, f.in.Remote)
 	used := false
 	if err == nil {
 		decided.OnAbort(f.abort)
 		f.way = to
-		f.up, err = carry.Reach(ctx, plain(to), plain(f.in.Remote), d.h.a.opts.Handoff, func(at netip.AddrPort) (*net.UDPConn, error) {
+		f.up, err = carry.Reach(ctx, plain(to), plain(f.in.Remote), d.h.a.opts.Handoff, func(at netip.AddrPort) (c *net.UDPConn, err error) {
 			if d.h.space != nil && to == f.in.Remote {
-				return d.h.dialUDP(f.in.Local, at)
+				c, err = d.h.dialUDP(f.in.Local, at)
+			} else {
+				used = true
+				c, err = out, connect(out, at)
 			}
-			used = true
-			return out, connect(out, at)
+			if err == nil {
+				f.leaves = sourceOf(c)
+			}
+			return c, err
 		})
 	}
 	if out != nil && (err != nil || !used) {

@@ -145,4 +145,22 @@ func connect(c *net.UDPConn, to netip.AddrPort) error {
 	return os.NewSyscallError("connect", err)
 }
 
+// sourceOf is where a socket sends from that connect has connected, not valid if nobody can say. The one of the
+// library is from before.
+func sourceOf(c *net.UDPConn) (a netip.Addr) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return a
+	}
+	_ = raw.Control(func(fd uintptr) {
+		switch sa, _ := unix.Getsockname(int(fd)); sa := sa.(type) {
+		case *unix.SockaddrInet4:
+			a = netip.AddrFrom4(sa.Addr)
+		case *unix.SockaddrInet6:
+			a = netip.AddrFrom16(sa.Addr).Unmap()
+		}
+	})
+	return a
+}
+
 func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/calloutd/calloutd/host/enforce/internal/routes"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,6 +23,15 @@ func (h *home) dial(ctx context.Context, d *net.Dialer, to netip.AddrPort, redir
 		d.Control = h.moved
 	}
 	return d.DialContext(ctx, "tcp", to.String())
+}
+
+// source is from where what dial and dialUDP connect goes there: it is calloutd's socket, and not that of the program.
+func (h *home) source(protocol uint8, to netip.AddrPort, redirected bool) (netip.Addr, error) {
+	table := &h.routes
+	if redirected || h.space == nil {
+		table = &h.a.routes
+	}
+	return table.Source(&routes.Query{To: plain(to), Protocol: protocol, User: uint32(os.Geteuid())})
 }
 
 // moved puts a socket of the program's namespace in the place of one that is to connect.

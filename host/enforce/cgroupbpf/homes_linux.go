@@ -18,6 +18,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
 	"github.com/calloutd/calloutd/host/enforce/internal/carry"
+	"github.com/calloutd/calloutd/host/enforce/internal/routes"
 )
 
 // A home is where this process listens in one network namespace: for the programs in
@@ -26,7 +27,8 @@ type home struct {
 	a       *Attachment
 	netns   uint64 // cookie
 	inode   uint64
-	space   *os.File // nil for the process's own
+	space   *os.File     // nil for the process's own
+	routes  routes.Table // of space
 	carrier carry.Carrier
 	cancel  context.CancelFunc // of its datagrams
 
@@ -46,8 +48,9 @@ var errOther = errors.New("it is another network namespace")
 // nobody else may make wait. Without IPv6 there, what needs an answer by it is refused.
 func (a *Attachment) newHome(space *os.File, netns uint64) (_ *home, err error) {
 	h := &home{a: a, space: space, carrier: carry.Carrier{ALE: a.opts.ALE, OnBlocked: a.opts.OnBlocked, Handoff: a.opts.Handoff, OnTimeout: a.timedOut, Counts: &a.counts}}
+	h.carrier.Source = h.source
 	if space != nil {
-		h.carrier.Dial = h.dial
+		h.carrier.Dial, h.routes.Namespace = h.dial, int(space.Fd())
 	}
 	ctx, cancel := context.WithCancel(a.ctx)
 	h.cancel = cancel
@@ -142,6 +145,7 @@ func (h *home) close() error {
 	if h.standIns != nil {
 		errs = append(errs, h.do(h.standIns.remove))
 	}
+	h.routes.Close()
 	if h.space != nil {
 		errs = append(errs, h.space.Close())
 	}

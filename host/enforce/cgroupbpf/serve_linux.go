@@ -228,7 +228,7 @@ func (a *Attachment) whyNot(r *bpf.RedirectRecord, in *fwps.Incoming) string {
 	case datagram && a.standsIn(h, in.Remote):
 		return "calloutd uses the address for datagrams of others"
 	case datagram && verdict(r.Verdict) == ask:
-		return "only the program's path can decide it, and that works in a cgroup for TCP; use calloutd run"
+		return "only the program's path or the address that it leaves by can decide it, and that works in a cgroup for TCP; use calloutd run"
 	case h == nil:
 		if err := a.visit(r); err != nil {
 			return fmt.Sprintf("only a callout or the program's path can decide it, and calloutd cannot listen in its network namespace: %v", err)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
-	"sync"
 
 	"github.com/calloutd/calloutd/host/ale"
 	"github.com/calloutd/calloutd/host/enforce/internal/routes"
@@ -101,7 +100,7 @@ func (w *worker) sourceOf(_ context.Context, to netip.AddrPort) (netip.Addr, err
 	if err != nil || given.IsValid() {
 		return given, err
 	}
-	a, err := w.s.router.source(w, q)
+	a, err := w.source(q)
 	if errors.Is(err, ale.ErrNoRoute) {
 		err = fmt.Errorf("%w: %w", ale.ErrNoRoute, callErr(errnoOf(err)))
 	}
@@ -156,62 +155,30 @@ func (w *worker) query(bound, to netip.AddrPort) (q *routes.Query, given netip.A
 	return q, given, nil
 }
 
-// A router asks the routes of this process's network namespace, and those of others as far as it
-// may enter them.
-type router struct {
-	mu  sync.Mutex
-	own *routes.Table // nil: nobody has asked
-}
-
-// source answers a query for the namespace of the call's socket.
-func (r *router) source(w *worker, q *routes.Query) (netip.Addr, error) {
-	switch at := netns(w.fd); at {
+// source answers a query for the network namespace of the call's socket.
+func (w *worker) source(q *routes.Query) (netip.Addr, error) {
+	switch netns(w.fd) {
 	case 0:
 		return netip.Addr{}, errors.New("the kernel, before Linux 5.14, does not say in which network namespace the socket is")
 	case w.s.home:
-	default:
-		return elsewhere(w.fd, q)
+		return w.s.routes.Source(q)
 	}
-	t, err := r.table()
+	space, err := unix.IoctlRetInt(w.fd, unix.SIOCGSKNS)
 	if err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, elsewhere(err)
 	}
-	return t.Source(q)
-}
-
-func (r *router) table() (*routes.Table, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.own == nil {
-		t, err := routes.Open(0)
-		if err != nil {
-			return nil, err
-		}
-		r.own = t
-	}
-	return r.own, nil
-}
-
-// close gives the descriptor back.
-func (r *router) close() {
-	if r.own != nil {
-		r.own.Close()
-	}
-}
-
-// elsewhere answers a query for the namespace of a socket, which takes the right to enter it.
-func elsewhere(fd int, q *routes.Query) (netip.Addr, error) {
-	space, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
-	var t *routes.Table
-	if err == nil {
-		t, err = routes.Open(space)
-		unix.Close(space)
-	}
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("the socket is in a network namespace of its own, and to ask for the routes there takes root: %w", err)
-	}
+	t := routes.Table{Namespace: space}
 	defer t.Close()
-	return t.Source(q)
+	a, err := t.Source(q)
+	unix.Close(space)
+	if err != nil && !errors.Is(err, ale.ErrNoRoute) {
+		err = elsewhere(err)
+	}
+	return a, err
+}
+
+func elsewhere(err error) error {
+	return fmt.Errorf("the socket is in a network namespace of its own, and to ask for the routes there takes root: %w", err)
 }
 
 // decidesSource reports whether the policy can read where datagrams of the call's socket come from.

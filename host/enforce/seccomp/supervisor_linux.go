@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/calloutd/calloutd/host/enforce/internal/carry"
+	"github.com/calloutd/calloutd/host/enforce/internal/routes"
 	"github.com/calloutd/calloutd/host/loglimit"
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,7 @@ type supervisor struct {
 	targets   targets
 	datagrams datagrams
 	names     names
-	router    router
+	routes    routes.Table
 	handed    carry.IDs
 	rights
 
@@ -163,7 +164,7 @@ func (s *supervisor) close() {
 	s.monitor.close()
 	s.targets.close()
 	s.datagrams.close()
-	s.router.close()
+	s.routes.Close()
 }
 
 const stopTime = time.Second

@@ -32,6 +32,9 @@ type Carrier struct {
 	OnTimeout func(in *fwps.Incoming, err error)
 	// Dial connects to where a connection may go; redirected: by a callout. Optional.
 	Dial func(ctx context.Context, d *net.Dialer, to netip.AddrPort, redirected bool) (net.Conn, error)
+	// Source is where what Dial connects would come from (ale.SourceFunc). Optional: it is what
+	// in.Local says.
+	Source func(protocol uint8, to netip.AddrPort, redirected bool) (netip.Addr, error)
 
 	Counts *Counts // Required.
 
@@ -47,6 +50,11 @@ func (r *Carrier) Carry(ctx context.Context, c *net.TCPConn, in fwps.Incoming) {
 	var up *net.TCPConn
 	sock := r.ALE.NewSocket(in)
 	defer sock.Close()
+	if r.Source != nil {
+		sock.OnSource(func(_ context.Context, to netip.AddrPort) (netip.Addr, error) {
+			return r.Source(in.Protocol, to, to != in.Remote)
+		})
+	}
 	flow, err := sock.Connect(ctx, in.Remote, func(ctx context.Context, to ale.Target) (netip.AddrPort, error) {
 		var err error
 		up, err = r.connect(ctx, &in, to)

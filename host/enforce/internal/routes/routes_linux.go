@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -25,31 +27,58 @@ type Query struct {
 	TrafficClass uint8          // IP_TOS, IPV6_TCLASS
 }
 
-// A Table is the routes of one network namespace. It takes a descriptor, and no rights. It is safe for
-// concurrent use.
-type Table struct{ conn *netlink.Conn }
+// A Table is the routes of one network namespace, opened when they are first asked. It takes a
+// descriptor then, and no rights for those of this process's own. The zero value is that. It is
+// safe for concurrent use.
+type Table struct {
+	// Namespace is a descriptor of another one, which is entered with CAP_SYS_ADMIN; 0: this process's own.
+	Namespace int
 
-// Open opens the routes of a network namespace, by a descriptor; 0: of this process's own. To
-// enter another one takes CAP_SYS_ADMIN.
-func Open(namespace int) (*Table, error) {
-	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: namespace})
-	if err != nil {
-		return nil, fmt.Errorf("the kernel's routes cannot be asked: %w", err)
-	}
-	return &Table{c}, nil
+	mu     sync.Mutex
+	conn   *netlink.Conn // nil: nobody has asked
+	closed bool
 }
 
-// Close gives the descriptor back.
-func (t *Table) Close() error { return t.conn.Close() }
+func (t *Table) open() (*netlink.Conn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, unasked(net.ErrClosed)
+	}
+	if t.conn == nil {
+		c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: t.Namespace})
+		if err != nil {
+			return nil, unasked(err)
+		}
+		t.conn = c
+	}
+	return t.conn, nil
+}
+
+// Close gives the descriptor back, and does not need Namespace any more. Who asks later is told that it is closed.
+func (t *Table) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	if t.conn != nil {
+		t.conn.Close()
+	}
+}
+
+func unasked(err error) error { return fmt.Errorf("the kernel's routes cannot be asked: %w", err) }
 
 // Source is the address that the kernel would choose, 0.0.0.0 where the device has none. That
 // there is no route is an error that wraps ale.ErrNoRoute and what connect() would say.
 func (t *Table) Source(q *Query) (netip.Addr, error) {
+	conn, err := t.open()
+	if err != nil {
+		return netip.Addr{}, err
+	}
 	request, err := q.message()
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	answers, err := t.conn.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request}, Data: request})
+	answers, err := conn.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request}, Data: request})
 	if err != nil {
 		return netip.Addr{}, q.failed(err)
 	}
@@ -92,7 +121,7 @@ func (q *Query) failed(err error) error {
 			return fmt.Errorf("%w: %w", ale.ErrNoRoute, errno)
 		}
 	}
-	return fmt.Errorf("the kernel's routes cannot be asked: %w", err)
+	return unasked(err)
 }
 
 // message is a struct rtmsg with its attributes.
