@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/calloutd/calloutd/host/guest"
 	"github.com/calloutd/calloutd/host/policyfile"
@@ -23,7 +24,7 @@ import (
 // builds its Go package, which needs Go.
 func Module(ctx context.Context, dir string, c policyfile.Callout) ([]byte, error) {
 	if c.GoPackage == "" {
-		return readModule(policyfile.Under(dir, c.Wasm))
+		return readModule(ctx, policyfile.Under(dir, c.Wasm))
 	}
 	folder := policyfile.Under(dir, c.GoPackage)
 	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
@@ -32,22 +33,72 @@ func Module(ctx context.Context, dir string, c policyfile.Callout) ([]byte, erro
 	return GoBuild(ctx, folder)
 }
 
-func readModule(path string) ([]byte, error) {
+const (
+	// A module that somebody just wrote may be half of one. It has to stay as it is for a while,
+	// and nobody waits longer than some tries.
+	settles     = 100 * time.Millisecond
+	settleTries = 20
+)
+
+// readModule reads a file that is whole: one that replaced another by its name is at once.
+func readModule(ctx context.Context, path string) ([]byte, error) {
+	var before fs.FileInfo
+	for range settleTries {
+		b, now, err := readSettled(path, before)
+		if b != nil || err != nil {
+			return b, err
+		}
+		before = now
+		select {
+		case <-time.After(settles):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return nil, fmt.Errorf("%s is being written, and so may be half a module: it can be loaded once it is whole", path)
+}
+
+// readSettled returns nothing of a file that was or is written: not if its time is as long ago as
+// before, or as it says itself. The clock may be another one.
+func readSettled(path string, before fs.FileInfo) ([]byte, fs.FileInfo, error) {
 	f, err := wholefile.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && filepath.Base(path) == project.Wasm && isProject(filepath.Dir(path)):
-		return nil, fmt.Errorf("%w: calloutd build %s makes it", err, filepath.Dir(path))
+		return nil, nil, fmt.Errorf("%w: calloutd build %s makes it", err, filepath.Dir(path))
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
+	now, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if time.Since(now.ModTime()) < settles && !unchanged(before, now) || hasWriter(f) {
+		return nil, now, nil
+	}
+	b, err := readAll(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	if after, err := f.Stat(); err != nil || !unchanged(now, after) {
+		return nil, after, err
+	}
+	return b, now, nil
+}
+
+func unchanged(before, now fs.FileInfo) bool {
+	return before != nil && os.SameFile(before, now) && before.Size() == now.Size() && before.ModTime().Equal(now.ModTime())
+}
+
+// readAll is never nil where there is no error.
+func readAll(f *os.File) ([]byte, error) {
 	room := bytes.MinRead
 	const most = guest.MaxModuleSize + 1 // One byte more, so that the loader sees that it is too long.
 	if s, err := f.Stat(); err == nil {
 		room += int(min(s.Size(), most)) // Read at once.
 	}
 	b := bytes.NewBuffer(make([]byte, 0, room))
-	_, err = b.ReadFrom(io.LimitReader(f, most))
+	_, err := b.ReadFrom(io.LimitReader(f, most))
 	return b.Bytes(), err
 }
 
@@ -84,5 +135,10 @@ func GoBuild(ctx context.Context, folder string, flags ...string) ([]byte, error
 	case err != nil:
 		return nil, fmt.Errorf("go build in %s: %w\n%s", folder, err, bytes.TrimSpace(msg))
 	}
-	return readModule(out)
+	f, err := os.Open(out)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f)
 }
