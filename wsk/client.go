@@ -82,6 +82,10 @@ func (c *Client) enter(irp *IRP) (call, ntstatus.Status) {
 	if st := irp.take(c); st != ntstatus.Success {
 		return call{}, st
 	}
+	if c.provider == nil { // No registration made it.
+		irp.complete(ntstatus.InvalidParameter, 0)
+		return call{}, ntstatus.InvalidParameter
+	}
 	c.mu.Lock()
 	c.calls++
 	c.mu.Unlock()

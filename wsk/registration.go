@@ -102,7 +102,7 @@ type Registration struct {
 // Register is WskRegister. Every success is paired with one Deregister of the
 // same Registration (WSK-REG-01).
 func (p *Provider) Register(npi *ClientNPI, r *Registration) ntstatus.Status {
-	if npi == nil || npi.Dispatch == nil || r == nil {
+	if p.opts.ALE == nil || npi == nil || npi.Dispatch == nil || r == nil {
 		return ntstatus.InvalidParameter
 	}
 	r.mu.Lock()

@@ -99,10 +99,10 @@ type loan struct {
 
 // watch begins the trail of an IRP that a client's call takes. The IRP is locked.
 func (p *IRP) watch(c *Client) {
-	v := c.provider.opts.Debug.Verifier
-	if v == nil {
+	if c.provider == nil || c.provider.opts.Debug.Verifier == nil {
 		return
 	}
+	v := c.provider.opts.Debug.Verifier
 	if p.trail == nil {
 		p.trail = &trail{v: v}
 		v.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/tetratelabs/wazero/experimental"
@@ -68,9 +69,14 @@ type Runtime struct {
 	timeout time.Duration
 	apart   *compileApart // nil: all is compiled here
 	clock   clock
+
+	loading sync.RWMutex // Close waits for what is being loaded
+	closed  bool
+	mu      sync.Mutex
+	modules map[*Module]struct{} // that are not closed
 }
 
-// NewRuntime returns a Runtime. The caller closes it after its modules.
+// NewRuntime returns a Runtime. The caller closes it.
 func NewRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	if o.MemoryLimitPages == 0 {
 		o.MemoryLimitPages = defaultMemoryPages
@@ -119,13 +125,24 @@ func newRuntime(ctx context.Context, o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, errors.Join(err, apart.close())
 	}
-	r := &Runtime{compilers: c, pages: o.MemoryLimitPages, timeout: cmp.Or(o.CompileTimeout, compileTime()), apart: apart}
+	r := &Runtime{compilers: c, pages: o.MemoryLimitPages, timeout: cmp.Or(o.CompileTimeout, compileTime()), apart: apart, modules: map[*Module]struct{}{}}
 	r.clock.open()
 	return r, nil
 }
 
-// Close ends the runtime and every instance.
+// Close ends the runtime. It closes the modules that are not closed yet, whose memory would
+// go under what they decide, and waits for what is being loaded.
 func (r *Runtime) Close(ctx context.Context) error {
+	r.loading.Lock()
+	r.closed = true
+	r.loading.Unlock()
+	r.mu.Lock()
+	left := r.modules
+	r.modules = nil
+	r.mu.Unlock()
+	for m := range left {
+		_ = m.Close(ctx) // It has no errors.
+	}
 	r.clock.close()
 	return errors.Join(r.compilers.close(ctx), r.apart.close())
 }
@@ -141,7 +158,27 @@ func (r *Runtime) Load(ctx context.Context, name string, wasm []byte, o ModuleOp
 	if err := o.defaults(); err != nil {
 		return nil, err
 	}
-	return newModule(ctx, r, name, wasm, o)
+	r.loading.RLock()
+	defer r.loading.RUnlock()
+	if r.closed {
+		return nil, errRuntimeClosed
+	}
+	m, err := newModule(ctx, r, name, wasm, o)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.modules[m] = struct{}{}
+	return m, nil
+}
+
+var errRuntimeClosed = errors.New("the runtime is closed")
+
+func (r *Runtime) forget(m *Module) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.modules, m)
 }
 
 // compile turns a panic of the compiler into an error: the module is the

@@ -110,6 +110,9 @@ func (m *Module) Classify(ctx context.Context, c *fwps.Call, v *fwps.Verdict) er
 	if m.opts.Journals {
 		j = journal.From(ctx)
 	}
+	if c == nil || c.In == nil {
+		return fmt.Errorf("callout %q was not asked: a fwps.Call says nothing without In, which is required", m.name)
+	}
 	since := m.epoch.Now()
 	s, err := m.acquire(&v.Hint)
 	if err == nil {
@@ -274,5 +277,6 @@ func (m *Module) Close(context.Context) error {
 	m.mu.Unlock()
 	m.wg.Wait()
 	m.log.Close()
+	m.rt.forget(m)
 	return nil
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // Options configure a Runner or a described policy. The zero value works. The
-// functions may be called on many goroutines at a time, before Load returns, too.
+// functions may be called on many goroutines at a time, before Load returns, too: they
+// must not call Load, Use, Drain or Close of the Runner, which may wait for them.
 type Options struct {
 	// Store keeps redirect records and is the caller's to close, after the Runner.
 	// Optional: in memory.

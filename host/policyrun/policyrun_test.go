@@ -372,3 +372,25 @@ func TestACloseLeavesNoRecords(t *testing.T) {
 	_, err := r.Dialer()
 	require.ErrorIs(t, err, ErrClosed)
 }
+
+// What a function of the Options needs of the network it has from the Dialer, also while a
+// policy is loaded.
+func TestAFunctionOfTheOptionsHasTheDialer(t *testing.T) {
+	var r *Runner
+	dialers := 0
+	r = runner(t, Options{
+		Before: func(*Policy) error {
+			_, err := r.Dialer()
+			dialers++
+			return err
+		},
+		OnDecision: func(*Policy, *fwps.Incoming, *fwps.Decision) {
+			if _, err := r.Dialer(); err != nil && !errors.Is(err, ErrClosed) {
+				t.Error(err)
+			}
+		},
+	})
+	require.NoError(t, r.Load(t.Context(), quickstart))
+	require.NoError(t, r.Load(t.Context(), quickstart))
+	require.Equal(t, 2, dialers)
+}

@@ -50,7 +50,7 @@ func (p *Policy) describeProxies(d Description) {
 // startProxies starts the policy's proxies that do not run already.
 func (r *Runner) startProxies(p *Policy) error {
 	p.ProcessID = r.opts.Process.ID
-	if err := r.register(); err != nil {
+	if _, err := r.register(); err != nil {
 		return err
 	}
 	var errs []error

@@ -38,12 +38,14 @@ type Runner struct {
 	wg    sync.WaitGroup // proxies that end
 	old   retired
 
-	changing sync.Mutex // one change of policies at a time
-	closed   bool
-	client   *wsk.Client // of the proxies and the dialer; nil until there is one
-	leave    func()
+	changing sync.Mutex                         // one change of policies at a time
 	had      map[fwpm.CalloutID]redirect.Handle // of all callouts there were
 	listen   map[policyfile.Proxy]localProxy
+	closed   atomic.Bool
+
+	joining sync.Mutex  // apart: a function of the Options may ask for the Dialer
+	client  *wsk.Client // of the proxies and the dialer; nil until there is one
+	leave   func()
 }
 
 // New returns a Runner without a policy. The caller closes it.
@@ -88,7 +90,7 @@ func (r *Runner) Load(ctx context.Context, path string) error {
 func (r *Runner) Use(ctx context.Context, path string, file *policyfile.File) error {
 	r.changing.Lock()
 	defer r.changing.Unlock()
-	if r.closed {
+	if r.closed.Load() {
 		return ErrClosed
 	}
 	if err := given(file); err != nil {
@@ -157,28 +159,29 @@ func (r *Runner) Handoff(a netip.AddrPort) *handoff.Proxy {
 // Dialer returns what connects as the policy in force says, for this process. Its
 // Client makes listeners, too (wsknet.Listen).
 func (r *Runner) Dialer() (*wsknet.Dialer, error) {
-	r.changing.Lock()
-	defer r.changing.Unlock()
-	if r.closed {
-		return nil, ErrClosed
-	}
-	if err := r.register(); err != nil {
+	client, err := r.register()
+	if err != nil {
 		return nil, err
 	}
-	return &wsknet.Dialer{Client: r.client}, nil
+	return &wsknet.Dialer{Client: client}, nil
 }
 
 // register makes the proxies a client of Winsock Kernel, once.
-func (r *Runner) register() error {
+func (r *Runner) register() (*wsk.Client, error) {
+	r.joining.Lock()
+	defer r.joining.Unlock()
+	if r.closed.Load() {
+		return nil, ErrClosed
+	}
 	if r.client != nil {
-		return nil
+		return r.client, nil
 	}
 	client, leave, err := wsknet.NewClient(wsk.Options{ALE: r.ale, Process: r.opts.Process})
 	if err != nil {
-		return fmt.Errorf("winsock kernel: %w", err)
+		return nil, fmt.Errorf("winsock kernel: %w", err)
 	}
 	r.client, r.leave = client, leave
-	return nil
+	return client, nil
 }
 
 // Drain lets the proxies take no connection any more and waits until those that
@@ -186,7 +189,7 @@ func (r *Runner) register() error {
 func (r *Runner) Drain(ctx context.Context) {
 	r.changing.Lock()
 	defer r.changing.Unlock()
-	r.closed = true
+	r.closed.Store(true)
 	var wg sync.WaitGroup
 	for _, px := range r.listen {
 		wg.Go(func() { px.Shutdown(ctx) })
@@ -204,7 +207,7 @@ func (r *Runner) Drain(ctx context.Context) {
 func (r *Runner) Close() {
 	r.changing.Lock()
 	defer r.changing.Unlock()
-	r.closed = true
+	r.closed.Store(true)
 	r.end()
 	r.wg.Wait()
 	r.old.close()
@@ -215,9 +218,12 @@ func (r *Runner) Close() {
 		px.Close()
 		delete(r.listen, p)
 	}
-	if r.leave != nil {
-		r.leave()
-		r.leave = nil
+	r.joining.Lock()
+	leave := r.leave
+	r.leave = nil
+	r.joining.Unlock()
+	if leave != nil {
+		leave() // Decisions that end meanwhile may ask for the Dialer.
 	}
 	r.ale.Close() // Last: until they have ended, connections are accepted.
 }

@@ -56,7 +56,7 @@ func Listen(ctx context.Context, client *wsk.Client, addr string) (*Listener, er
 // Accept waits for a connection; after Close it reports net.ErrClosed.
 func (l *Listener) Accept() (net.Conn, error) {
 	l.mu.RLock()
-	if l.closed {
+	if l.closed || l.s == nil { // Listen did not make it.
 		l.mu.RUnlock()
 		return nil, net.ErrClosed
 	}
@@ -81,7 +81,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 // Close ends the listener. Its connections go on.
 func (l *Listener) Close() error {
 	l.mu.Lock()
-	again := l.closed
+	again := l.closed || l.s == nil
 	l.closed = true
 	l.mu.Unlock()
 	if again {

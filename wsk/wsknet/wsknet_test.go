@@ -62,6 +62,18 @@ func TestWithoutAClientThereIsAnErrorAndNoPanic(t *testing.T) {
 	require.EqualError(t, err, "wsk: listen: a wsk.Client is required")
 	_, err = new(wsknet.Dialer).DialContext(t.Context(), "tcp", "localhost:1")
 	require.EqualError(t, err, "wsk: dial tcp localhost:1: a wsk.Client is required")
+	_, err = wsknet.Listen(t.Context(), new(wsk.Client), "127.0.0.1:0")
+	require.ErrorIs(t, err, ntstatus.InvalidParameter)
+	for _, to := range []string{"127.0.0.1:1", "localhost:1"} {
+		_, err = (&wsknet.Dialer{Client: new(wsk.Client)}).DialContext(t.Context(), "tcp", to)
+		require.ErrorIs(t, err, ntstatus.InvalidParameter, "one that no registration made")
+	}
+	registration := new(wsk.Registration)
+	npi := &wsk.ClientNPI{Dispatch: &wsk.ClientDispatch{Version: wsk.Version10}}
+	require.Equal(t, ntstatus.InvalidParameter, new(wsk.Provider).Register(npi, registration), "one that NewProvider did not make")
+	_, err = new(wsknet.Listener).Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.NoError(t, new(wsknet.Listener).Close())
 }
 
 func TestListenSaysWhatItExpects(t *testing.T) {
