@@ -169,7 +169,7 @@ func TestPeekOfWhoAsksForNobody(t *testing.T) {
 			select {
 			case b := <-got:
 				require.Equal(t, request, b)
-			case <-time.After(20 * time.Second): // It waits half a minute for more.
+			case <-time.After(28 * time.Second): // It waits half a minute for more.
 				require.Fail(t, "it waits for more")
 			}
 			require.NoError(t, c.CloseWrite())

@@ -59,7 +59,7 @@ func init() {
 		if err := unix.Sendto(group, []byte("answer"), 0, from); err != nil {
 			return said(err)
 		}
-		answer, _ := hear(own, time.Second/2)
+		answer, _ := hear(own, 2*time.Second)
 		return fmt.Sprint(question, " ", answer)
 	}
 }
