@@ -56,7 +56,7 @@ var plain func() (string, error)
 
 // oneByOne are the stories of what does one thing after the other, in which the race
 // detector has nothing to find.
-var oneByOne = regexp.MustCompile(`^script-(check|completion|fuzz|help|inspect|new|output|plugin|schema|sim|spec|test|version|why)(_|$)`)
+var oneByOne = regexp.MustCompile(`^script-(check|completion|fuzz|help|inspect|new|output|plugin|record|schema|sim|spec|test|version|why|with)(_|$)`)
 
 // noRaceAtEnd keeps each calloutd of a test from waiting a second for races before it
 // ends.
