@@ -4,7 +4,6 @@ import (
 	"github.com/calloutd/calloutd/host/arbitrate"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
-	"github.com/calloutd/calloutd/host/fwps"
 )
 
 // live is what a classification can see: one value, swapped as a whole.
@@ -87,8 +86,8 @@ func (e *Engine) compile(n live) (err error) {
 // Generation changes when the filters of a layer do, or what they refer to.
 func (e *Engine) Generation(l fwpm.LayerID) uint64 { return e.live.Load().program.Generation(l) }
 
-// ReadsLocal says who can read where connections of a layer come from.
-func (e *Engine) ReadsLocal(l fwpm.LayerID) fwps.Readers { return e.live.Load().program.ReadsLocal(l) }
+// TestsLocal reports whether filters of a layer test where connections come from.
+func (e *Engine) TestsLocal(l fwpm.LayerID) bool { return e.live.Load().program.TestsLocal(l) }
 
 // ReauthorizeReason says why a flow that was authorized at a layer when its
 // Generation was since is to be authorized again.

@@ -29,7 +29,7 @@ type policy struct {
 	mu         sync.Mutex
 	seen       []fwps.Incoming
 	generation uint64
-	readers    fwps.Readers
+	testsLocal bool
 	at         map[fwpm.LayerID]func(in *fwps.Incoming, d *fwps.Decision)
 }
 
@@ -45,7 +45,7 @@ func (p *policy) Classify(_ context.Context, in *fwps.Incoming, d *fwps.Decision
 
 func (p *policy) Generation(fwpm.LayerID) uint64 { return p.generation }
 
-func (p *policy) ReadsLocal(fwpm.LayerID) fwps.Readers { return p.readers }
+func (p *policy) TestsLocal(fwpm.LayerID) bool { return p.testsLocal }
 
 func (p *policy) ReauthorizeReason(fwpm.LayerID, uint64) fwp.ReauthorizeReason {
 	return fwp.ReasonPolicyChange

@@ -19,39 +19,29 @@ var ErrNoRoute = errors.New("ale: no route")
 
 // OnSource gives the function that says where what the socket sends comes from. AUTH_CONNECT
 // has that for its local address, as in Windows, where the route is known there. It is asked
-// only where the policy reads the address. Without it that is what the socket is bound to.
+// only where a filter tests the address. Without it that is what the socket is bound to.
 func (s *Socket) OnSource(f SourceFunc) { s.source = f }
 
 // OnSource is Socket.OnSource for all connects that follow.
 func (c *Carrier) OnSource(f SourceFunc) { c.source = f }
 
-// ReadsSource reports whether the policy can read now where something comes from that is sent to
-// an address.
-func (e *Enforcer) ReadsSource(to netip.AddrPort) bool {
-	return e.sourceReaders(to) != fwps.ReadByNobody
-}
-
-func (e *Enforcer) sourceReaders(to netip.AddrPort) fwps.Readers {
-	return e.opts.Classifier.ReadsLocal(layer(fwpm.LayerALEAuthConnectV4, plain(to)))
+// TestsSource reports whether filters test now where something comes from that is sent to an
+// address.
+func (e *Enforcer) TestsSource(to netip.AddrPort) bool {
+	return e.opts.Classifier.TestsLocal(layer(fwpm.LayerALEAuthConnectV4, plain(to)))
 }
 
 // sourceOf is where what is sent to an address would come from, as AUTH_CONNECT is asked about it,
 // not valid where nobody has to know or can tell. A filter that tests what is not known would
 // be gone around: then it is refused, with the reason. What has no route does not go on, either.
 func (s *Socket) sourceOf(ctx context.Context, in *fwps.Incoming, to netip.AddrPort) (netip.Addr, error) {
-	if s.source == nil {
-		return netip.Addr{}, nil
-	}
-	readers := s.e.sourceReaders(to)
-	if readers == fwps.ReadByNobody {
+	if s.source == nil || !s.e.TestsSource(to) {
 		return netip.Addr{}, nil
 	}
 	a, err := s.source(ctx, to)
 	switch {
 	case err == nil:
 		return a.Unmap().WithZone(""), nil
-	case readers != fwps.ReadByFilters:
-		return netip.Addr{}, nil // The callout is asked as if the socket had none, as CONNECT_REDIRECT is.
 	case errors.Is(err, ErrNoRoute):
 		return netip.Addr{}, fmt.Errorf("connect to %s: %w", to, err)
 	}

@@ -22,23 +22,20 @@ func TestAuthConnectHasTheAddressOfTheRoute(t *testing.T) {
 	noRoute := errors.Join(ale.ErrNoRoute, syscall.ENETUNREACH)
 	failed := errors.New("nobody can tell")
 	for name, c := range map[string]struct {
-		readers fwps.Readers
+		tests   bool
 		err     error
 		asked   int
 		sees    netip.Addr // at AUTH_CONNECT
 		is      error
 		blocked bool
 	}{
-		"nobody reads it":                  {sees: netip.IPv4Unspecified()},
-		"a callout can":                    {readers: fwps.ReadByCallouts, asked: 1, sees: from},
-		"a callout can, and it is unknown": {readers: fwps.ReadByCallouts, err: failed, asked: 1, sees: netip.IPv4Unspecified()},
-		"a callout can, and is no route":   {readers: fwps.ReadByCallouts, err: noRoute, asked: 1, sees: netip.IPv4Unspecified()},
-		"a filter does":                    {readers: fwps.ReadByFilters, asked: 1, sees: from},
-		"a filter does, and it is unknown": {readers: fwps.ReadByFilters, err: failed, asked: 1, blocked: true},
-		"a filter does, there is no route": {readers: fwps.ReadByFilters, err: noRoute, asked: 1, is: syscall.ENETUNREACH},
+		"no filter does":                   {sees: netip.IPv4Unspecified()},
+		"a filter does":                    {tests: true, asked: 1, sees: from},
+		"a filter does, and it is unknown": {tests: true, err: failed, asked: 1, blocked: true},
+		"a filter does, there is no route": {tests: true, err: noRoute, asked: 1, is: syscall.ENETUNREACH},
 	} {
 		for _, protocol := range []uint8{fwps.ProtocolTCP, fwps.ProtocolUDP} {
-			p := &policy{readers: c.readers, at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEConnectRedirectV4: redirectTo(proxy, 7, 1)}}
+			p := &policy{testsLocal: c.tests, at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){fwpm.LayerALEConnectRedirectV4: redirectTo(proxy, 7, 1)}}
 			e, _, _ := enforcer(p)
 			s := e.NewSocket(fwps.Incoming{Protocol: protocol})
 			asked := 0
@@ -78,7 +75,7 @@ func TestAuthConnectHasTheAddressOfTheRoute(t *testing.T) {
 // What does not come from where the system has said is decided as what it is, and ends if that is blocked.
 func TestAConnectionThatComesFromElsewhereIsDecidedAnew(t *testing.T) {
 	said, does := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddrPort("198.51.100.1:4000")
-	p := &policy{readers: fwps.ReadByFilters, at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){
+	p := &policy{testsLocal: true, at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){
 		fwpm.LayerALEAuthConnectV4: func(in *fwps.Incoming, d *fwps.Decision) {
 			if in.Local.Addr() != said {
 				d.Action = fwp.ActionBlock
@@ -98,7 +95,7 @@ func TestAConnectionThatComesFromElsewhereIsDecidedAnew(t *testing.T) {
 
 // CH-07: an address that a callout chose is what it comes from; nobody has to be asked.
 func TestAuthConnectHasTheAddressThatACalloutChose(t *testing.T) {
-	p := &policy{readers: fwps.ReadByFilters, at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){
+	p := &policy{testsLocal: true, at: map[fwpm.LayerID]func(*fwps.Incoming, *fwps.Decision){
 		fwpm.LayerALEConnectRedirectV4: func(in *fwps.Incoming, d *fwps.Decision) {
 			r := d.PushConnect()
 			r.Remote, r.Local = in.Remote, netip.MustParseAddrPort("127.0.0.9:0")

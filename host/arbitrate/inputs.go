@@ -41,16 +41,10 @@ const (
 	shown inputs = 1<<fwpm.ConditionPeerName | 1<<fwpm.ConditionInterfaceIndex
 )
 
-// ReadsLocal says who can read where connections of a layer come from.
-func (p *Program) ReadsLocal(id fwpm.LayerID) fwps.Readers {
-	switch l := p.layer(id); {
-	case l == nil:
-	case l.fields.inputs&ofLocal != 0:
-		return fwps.ReadByFilters
-	case l.fields.calls > 0:
-		return fwps.ReadByCallouts
-	}
-	return fwps.ReadByNobody
+// TestsLocal reports whether filters of a layer test where connections come from.
+func (p *Program) TestsLocal(id fwpm.LayerID) bool {
+	l := p.layer(id)
+	return l != nil && l.fields.inputs&ofLocal != 0
 }
 
 // hash mixes some inputs into h: connections that are equal in them have the same. Two

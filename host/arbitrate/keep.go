@@ -18,15 +18,11 @@ type fields struct {
 	of     [fwpm.NumConditions]uint32
 	inputs inputs // those that are not zero
 	all    int
-	calls  int // filters with a callout
 }
 
 // count takes a filter in, or out.
 func (fs *fields) count(f *fwpm.Filter, more int) {
 	fs.all += more
-	if f.Callout != "" {
-		fs.calls += more
-	}
 	for i := range f.Conditions {
 		c := f.Conditions[i].Field
 		if fs.of[c] += uint32(more); fs.of[c] == 0 {

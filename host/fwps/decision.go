@@ -171,16 +171,7 @@ type Classifier interface {
 	Generation(fwpm.LayerID) uint64
 	// ReauthorizeReason says what changed at a layer since it had a Generation.
 	ReauthorizeReason(l fwpm.LayerID, since uint64) fwp.ReauthorizeReason
-	// ReadsLocal says who can read where connections of a layer come from,
-	// FWPM_CONDITION_IP_LOCAL_ADDRESS and its type: nobody else has to find that out.
-	ReadsLocal(fwpm.LayerID) Readers
+	// TestsLocal reports whether filters of a layer test where connections come from,
+	// FWPM_CONDITION_IP_LOCAL_ADDRESS and its type: else nobody has to find that out.
+	TestsLocal(fwpm.LayerID) bool
 }
-
-// Readers are who can read a field at a layer.
-type Readers uint8
-
-const (
-	ReadByNobody   Readers = iota
-	ReadByCallouts         // which can read all fields
-	ReadByFilters          // and perhaps by callouts: to know it is needed
-)

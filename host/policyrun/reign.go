@@ -36,8 +36,8 @@ func (t throne) ReauthorizeReason(l fwpm.LayerID, since uint64) fwp.ReauthorizeR
 	return r.classifier.ReauthorizeReason(l, since-r.base)
 }
 
-func (t throne) ReadsLocal(l fwpm.LayerID) fwps.Readers {
-	return t.reign.Load().classifier.ReadsLocal(l)
+func (t throne) TestsLocal(l fwpm.LayerID) bool {
+	return t.reign.Load().classifier.TestsLocal(l)
 }
 
 // enter lets a policy reign, from one classification to the next.
@@ -70,4 +70,4 @@ func (interregnum) Generation(fwpm.LayerID) uint64 { return 0 }
 
 func (interregnum) ReauthorizeReason(fwpm.LayerID, uint64) fwp.ReauthorizeReason { return 0 }
 
-func (interregnum) ReadsLocal(fwpm.LayerID) fwps.Readers { return fwps.ReadByNobody }
+func (interregnum) TestsLocal(fwpm.LayerID) bool { return false }

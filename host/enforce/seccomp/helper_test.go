@@ -137,7 +137,7 @@ func (p policy) Generation(fwpm.LayerID) uint64 { return 0 }
 
 func (p policy) ReauthorizeReason(fwpm.LayerID, uint64) fwp.ReauthorizeReason { return 0 }
 
-func (p policy) ReadsLocal(fwpm.LayerID) fwps.Readers { return fwps.ReadByNobody }
+func (p policy) TestsLocal(fwpm.LayerID) bool { return false }
 
 func deciding(p policy) *ale.Enforcer {
 	return ale.New(ale.Options{Classifier: p, Store: memstore.New(0), BlockAtRedirect: true})

@@ -34,7 +34,7 @@ func (*layers) Generation(fwpm.LayerID) uint64 { return 0 }
 
 func (*layers) ReauthorizeReason(fwpm.LayerID, uint64) fwp.ReauthorizeReason { return 0 }
 
-func (*layers) ReadsLocal(fwpm.LayerID) fwps.Readers { return fwps.ReadByNobody }
+func (*layers) TestsLocal(fwpm.LayerID) bool { return false }
 
 func (l *layers) enforcer() *ale.Enforcer {
 	return ale.New(ale.Options{Classifier: l, Store: memstore.New(0)})

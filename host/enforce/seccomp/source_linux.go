@@ -181,8 +181,8 @@ func elsewhere(err error) error {
 	return fmt.Errorf("the socket is in a network namespace of its own, and to ask for the routes there takes root: %w", err)
 }
 
-// decidesSource reports whether the policy can read where datagrams of the call's socket come from.
+// decidesSource reports whether filters test where datagrams of the call's socket come from.
 func (w *worker) decidesSource() bool {
-	reads := w.s.opts.ALE.ReadsSource
-	return reads(netip.AddrPortFrom(netip.IPv4Unspecified(), 0)) || w.sock.domain == unix.AF_INET6 && reads(netip.AddrPortFrom(netip.IPv6Unspecified(), 0))
+	tests := w.s.opts.ALE.TestsSource
+	return tests(netip.AddrPortFrom(netip.IPv4Unspecified(), 0)) || w.sock.domain == unix.AF_INET6 && tests(netip.AddrPortFrom(netip.IPv6Unspecified(), 0))
 }

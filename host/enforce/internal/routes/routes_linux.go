@@ -2,6 +2,7 @@
 package routes
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -36,23 +38,30 @@ type Table struct {
 
 	mu     sync.Mutex
 	conn   *netlink.Conn // nil: nobody has asked
+	raw    syscall.RawConn
+	asked  uint32 // how many times
+	answer [8192]byte
 	closed bool
 }
 
-func (t *Table) open() (*netlink.Conn, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		return nil, unasked(net.ErrClosed)
+func (t *Table) open() error {
+	switch {
+	case t.closed:
+		return unasked(net.ErrClosed)
+	case t.conn != nil:
+		return nil
 	}
-	if t.conn == nil {
-		c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: t.Namespace})
-		if err != nil {
-			return nil, unasked(err)
-		}
-		t.conn = c
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: t.Namespace})
+	if err != nil {
+		return unasked(err)
 	}
-	return t.conn, nil
+	raw, err := c.SyscallConn()
+	if err != nil {
+		c.Close()
+		return unasked(err)
+	}
+	t.conn, t.raw = c, raw
+	return nil
 }
 
 // Close gives the descriptor back, and does not need Namespace any more. Who asks later is told that it is closed.
@@ -70,37 +79,73 @@ func unasked(err error) error { return fmt.Errorf("the kernel's routes cannot be
 // Source is the address that the kernel would choose, 0.0.0.0 where the device has none. That
 // there is no route is an error that wraps ale.ErrNoRoute and what connect() would say.
 func (t *Table) Source(q *Query) (netip.Addr, error) {
-	conn, err := t.open()
-	if err != nil {
-		return netip.Addr{}, err
-	}
 	request, err := q.message()
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	answers, err := conn.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request}, Data: request})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m, err := t.execute(request)
 	if err != nil {
-		return netip.Addr{}, q.failed(err)
+		return netip.Addr{}, err
 	}
-	for _, m := range answers {
-		if m.Header.Type != unix.RTM_NEWROUTE || len(m.Data) < unix.SizeofRtMsg {
+	if m.Header.Type != unix.RTM_NEWROUTE || len(m.Data) < unix.SizeofRtMsg {
+		return netip.Addr{}, errors.New("the kernel does not say which route there is")
+	}
+	ad, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofRtMsg:])
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for ad.Next() {
+		if ad.Type() != unix.RTA_PREFSRC {
 			continue
 		}
-		ad, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofRtMsg:])
-		if err != nil {
-			return netip.Addr{}, err
+		if a, ok := netip.AddrFromSlice(ad.Bytes()); ok {
+			return a, nil
 		}
-		for ad.Next() {
-			if ad.Type() != unix.RTA_PREFSRC {
-				continue
-			}
-			if a, ok := netip.AddrFromSlice(ad.Bytes()); ok {
-				return a, nil
-			}
-		}
-		return q.none(ad.Err())
 	}
-	return netip.Addr{}, errors.New("the kernel does not say which route there is")
+	return q.none(ad.Err())
+}
+
+// execute is what netlink.Conn has under that name, without the scheduler: the kernel has answered
+// when the request is written, and to be woken takes a worker of package seccomp, which has a thread of
+// its own, many times as long.
+func (t *Table) execute(request []byte) (m netlink.Message, err error) {
+	if err := t.open(); err != nil {
+		return m, err
+	}
+	t.asked++
+	m.Header = netlink.Header{Length: uint32(unix.SizeofNlMsghdr + len(request)), Type: unix.RTM_GETROUTE, Flags: netlink.Request, Sequence: t.asked}
+	m.Data = request
+	b, err := m.MarshalBinary()
+	if err != nil {
+		return m, unasked(err)
+	}
+	failed := t.raw.Control(func(fd uintptr) {
+		if _, err = uninterrupted(func() (int, error) { return unix.Write(int(fd), b) }); err != nil {
+			return
+		}
+		for answered := false; err == nil && !answered; answered = m.Header.Sequence == t.asked {
+			var n int
+			if n, err = uninterrupted(func() (int, error) { return unix.Read(int(fd), t.answer[:]) }); err == nil {
+				err = m.UnmarshalBinary(t.answer[:n])
+			}
+		}
+	})
+	if err = cmp.Or(err, failed); err != nil {
+		return m, unasked(err)
+	}
+	if m.Header.Type == netlink.Error && len(m.Data) >= 4 {
+		return m, fmt.Errorf("%w: %w", ale.ErrNoRoute, unix.Errno(-int32(binary.NativeEndian.Uint32(m.Data))))
+	}
+	return m, nil
+}
+
+func uninterrupted(call func() (int, error)) (n int, err error) {
+	for n, err = call(); err == unix.EINTR; {
+		n, err = call()
+	}
+	return n, err
 }
 
 // none is what there is where a route has no address to send from.
@@ -112,16 +157,6 @@ func (q *Query) none(err error) (netip.Addr, error) {
 		return netip.IPv4Unspecified(), nil
 	}
 	return netip.Addr{}, fmt.Errorf("%w: %w", ale.ErrNoRoute, unix.EADDRNOTAVAIL)
-}
-
-// failed tells what the kernel answered from what kept it from answering.
-func (q *Query) failed(err error) error {
-	if op, ok := errors.AsType[*netlink.OpError](err); ok {
-		if errno, ok := op.Err.(unix.Errno); ok { // Of the answer: those of system calls are wrapped.
-			return fmt.Errorf("%w: %w", ale.ErrNoRoute, errno)
-		}
-	}
-	return unasked(err)
 }
 
 // message is a struct rtmsg with its attributes.

@@ -9,11 +9,10 @@ import (
 	"github.com/calloutd/calloutd/host"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
-	"github.com/calloutd/calloutd/host/fwps"
 )
 
-// Whoever finds out where connections come from does so only while somebody can read it.
-func TestWhoReadsTheLocalAddress(t *testing.T) {
+// Whoever finds out where connections come from does so only while a filter tests it.
+func TestFiltersThatTestTheLocalAddress(t *testing.T) {
 	const v4, v6 = fwpm.LayerALEAuthConnectV4, fwpm.LayerALEAuthConnectV6
 	e := host.New(host.Options{})
 	change := func(filters ...fwpm.Filter) {
@@ -27,20 +26,20 @@ func TestWhoReadsTheLocalAddress(t *testing.T) {
 		return fwpm.Filter{ID: 1, Name: "tests", Layer: v4, Action: fwp.ActionBlock, Conditions: []fwpm.Condition{{Field: c, Match: fwp.MatchEqual, Value: v}}}
 	}
 	calls := fwpm.Filter{ID: 2, Name: "calls", Layer: v4, Action: fwp.ActionCalloutUnknown, Callout: "c"}
-	require.Equal(t, fwps.ReadByNobody, e.ReadsLocal(v4))
+	require.False(t, e.TestsLocal(v4))
 	for _, c := range []struct {
 		filters []fwpm.Filter
-		want    fwps.Readers
+		want    bool
 	}{
-		{[]fwpm.Filter{tests(fwpm.ConditionIPRemotePort, fwp.U16(25))}, fwps.ReadByNobody},
-		{[]fwpm.Filter{tests(fwpm.ConditionIPLocalPort, fwp.U16(25)), calls}, fwps.ReadByCallouts},
-		{[]fwpm.Filter{tests(fwpm.ConditionIPLocalAddress, fwp.Addr(netip.MustParseAddr("192.0.2.1"))), calls}, fwps.ReadByFilters},
-		{[]fwpm.Filter{tests(fwpm.ConditionIPLocalAddressType, fwp.U8(1))}, fwps.ReadByFilters},
-		{[]fwpm.Filter{calls}, fwps.ReadByCallouts},
-		{nil, fwps.ReadByNobody},
+		{[]fwpm.Filter{tests(fwpm.ConditionIPRemotePort, fwp.U16(25))}, false},
+		{[]fwpm.Filter{tests(fwpm.ConditionIPLocalPort, fwp.U16(25)), calls}, false},
+		{[]fwpm.Filter{tests(fwpm.ConditionIPLocalAddress, fwp.Addr(netip.MustParseAddr("192.0.2.1"))), calls}, true},
+		{[]fwpm.Filter{tests(fwpm.ConditionIPLocalAddressType, fwp.U8(1))}, true},
+		{[]fwpm.Filter{calls}, false},
+		{nil, false},
 	} {
 		change(c.filters...)
-		require.Equal(t, c.want, e.ReadsLocal(v4))
-		require.Equal(t, fwps.ReadByNobody, e.ReadsLocal(v6))
+		require.Equal(t, c.want, e.TestsLocal(v4))
+		require.False(t, e.TestsLocal(v6))
 	}
 }
