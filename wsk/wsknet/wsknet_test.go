@@ -152,6 +152,17 @@ func asking(t *testing.T, l fwpm.LayerID, callout fwps.CalloutFunc) (e *host.Eng
 	return e, unregister
 }
 
+// connected is a connection that an engine decides about. What ends its client waits for it.
+func connected(t *testing.T, e *host.Engine) (dialed, accepted *wsknet.Conn, end func()) {
+	c, closeClient, err := wsknet.NewClient(wsk.Options{ALE: ale.New(ale.Options{Classifier: e, Store: memstore.New(0)}), Process: wsk.Process{ID: 1}})
+	require.NoError(t, err)
+	l, err := wsknet.Listen(t.Context(), c, "127.0.0.1:0")
+	require.NoError(t, err)
+	dialed, accepted = pair(t, c, l)
+	require.NoError(t, l.Close())
+	return dialed, accepted, closeClient
+}
+
 // A callout that is asked again about a connection, and takes its time, does not hold up
 // its close. What was written before that still arrives.
 func TestCloseEndsWhatIsAskedAgain(t *testing.T) {
@@ -166,15 +177,10 @@ func TestCloseEndsWhatIsAskedAgain(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	c, closeClient, err := wsknet.NewClient(wsk.Options{ALE: ale.New(ale.Options{Classifier: engine, Store: memstore.New(0)}), Process: wsk.Process{ID: 1}})
-	require.NoError(t, err)
-	defer closeClient()
-	l, err := wsknet.Listen(t.Context(), c, "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	a, b := pair(t, c, l)
+	a, b, end := connected(t, engine)
+	defer end()
 	defer b.Abort()
-	_, err = io.WriteString(a, "before")
+	_, err := io.WriteString(a, "before")
 	require.NoError(t, err)
 	require.NoError(t, engine.Update(func(p *fwpm.Policy) error { p.Filters[0].Name = "another"; return nil }))
 	wrote := make(chan error, 1)
@@ -200,18 +206,11 @@ func TestNobodyIsAskedAboutAClosedConnection(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	c, closeClient, err := wsknet.NewClient(wsk.Options{ALE: ale.New(ale.Options{Classifier: engine, Store: memstore.New(0)}), Process: wsk.Process{ID: 1}})
-	require.NoError(t, err)
-	defer closeClient()
-	l, err := wsknet.Listen(t.Context(), c, "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	a, b := pair(t, c, l)
+	a, b, end := connected(t, engine)
 	require.NoError(t, engine.Update(func(p *fwpm.Policy) error { p.Filters[0].Name = "another"; return nil }))
 	require.NoError(t, a.Close())
 	require.NoError(t, b.Close())
-	require.NoError(t, l.Close())
-	closeClient() // It waits for both.
+	end()
 	require.False(t, asked.Load())
 }
 

@@ -76,29 +76,30 @@ func (s Status) daemon() []family {
 			family{"gateway_guard", "gauge", "Whether what drops while they are not is there.", one(truth(g.Guard))})
 	}
 	if c := s.Connections; c != nil {
-		refused := family{"connections_refused_total", "counter", "Connections, and flows of datagrams, that were refused, by the reason.", nil}
-		for _, why := range slices.Sorted(maps.Keys(c.Refused)) {
-			refused.figures = append(refused.figures, figure{labels("why", why), float64(c.Refused[why])})
-		}
 		out = append(out,
 			family{"connections_open", "gauge", "Connections of TCP that are carried.", one(float64(c.Open))},
 			family{"connections_max", "gauge", "Those that may be.", one(float64(c.Max))},
-			family{"connections_carried_total", "counter", "Connections of TCP that reached where they may go.", one(float64(c.Carried))}, refused)
+			family{"connections_carried_total", "counter", "Connections of TCP that reached where they may go.", one(float64(c.Carried))},
+			family{"connections_refused_total", "counter", "Connections, and flows of datagrams, that were refused, by the reason.", byReason(c.Refused)})
 	}
 	if d := s.Datagrams; d != nil {
-		lost := family{"datagrams_lost_total", "counter", "Datagrams that got lost, by the reason.", nil}
-		for _, why := range slices.Sorted(maps.Keys(d.Lost)) {
-			lost.figures = append(lost.figures, figure{labels("why", why), float64(d.Lost[why])})
-		}
 		out = append(out,
 			family{"datagram_flows", "gauge", "Flows of datagrams that are carried.", one(float64(d.Flows))},
 			family{"datagram_bytes", "gauge", "Memory that datagrams take that wait.", one(float64(d.Bytes))},
-			family{"datagram_bytes_max", "gauge", "Memory that they may take.", one(float64(d.MaxBytes))}, lost)
+			family{"datagram_bytes_max", "gauge", "Memory that they may take.", one(float64(d.MaxBytes))},
+			family{"datagrams_lost_total", "counter", "Datagrams that got lost, by the reason.", byReason(d.Lost)})
 	}
 	return out
 }
 
 // callouts are the figures that each callout has.
+func byReason(counts map[string]uint64) (out []figure) {
+	for _, why := range slices.Sorted(maps.Keys(counts)) {
+		out = append(out, figure{labels("why", why), float64(counts[why])})
+	}
+	return out
+}
+
 func (s Status) callouts() []family {
 	out := []family{
 		{"callout_decisions_total", "counter", "Decisions that the callout was asked for.", nil},
