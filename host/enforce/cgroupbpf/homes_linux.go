@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
 	"github.com/calloutd/calloutd/host/enforce/internal/carry"
+	"github.com/calloutd/calloutd/host/enforce/internal/netspace"
 	"github.com/calloutd/calloutd/host/enforce/internal/routes"
 )
 
@@ -181,30 +181,7 @@ func (h *home) do(f func() error) error {
 	if h.space == nil {
 		return f()
 	}
-	return within(h.space, f)
-}
-
-func within(space *os.File, f func() error) error {
-	own, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer own.Close()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(int(space.Fd()), unix.CLONE_NEWNET); err != nil {
-			runtime.UnlockOSThread()
-			done <- os.NewSyscallError("setns", err)
-			return
-		}
-		err := f()
-		if unix.Setns(int(own.Fd()), unix.CLONE_NEWNET) == nil { // Else the thread ends with it.
-			runtime.UnlockOSThread()
-		}
-		done <- err
-	}()
-	return <-done
+	return netspace.Within(int(h.space.Fd()), f)
 }
 
 // port is where connections of a family are taken, in network order; zero if they are not.

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce/cgroupbpf/bpf"
+	"github.com/calloutd/calloutd/host/enforce/internal/netspace"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 	"github.com/calloutd/calloutd/host/fwps"
@@ -172,7 +173,7 @@ func (h *helper) greet(network, at, word string) {
 	space, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.cmd.Process.Pid))
 	require.NoError(h.t, err)
 	defer space.Close()
-	require.NoError(h.t, within(space, func() error { greet(h.t, network, at, word, nil); return nil }))
+	require.NoError(h.t, netspace.Within(int(space.Fd()), func() error { greet(h.t, network, at, word, nil); return nil }))
 }
 
 // Namespaces with programs before the attachment are known when it begins.

@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/calloutd/calloutd/host/enforce/internal/netspace"
 	"github.com/calloutd/calloutd/host/fwp"
 	"github.com/calloutd/calloutd/host/fwpm"
 )
@@ -124,7 +125,7 @@ func (p *peer) wire(t *testing.T, h *helper) {
 			<-p.enough
 		})
 	})
-	require.NoError(t, within(its, func() error {
+	require.NoError(t, netspace.Within(int(its.Fd()), func() error {
 		up("ours", p.addresses[0].Prev())
 		limits(t)
 		return nil

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/enforce/enforcetest"
+	"github.com/calloutd/calloutd/host/enforce/internal/netspace"
 )
 
 // A threaded cgroup does not say which processes it has. Their network namespaces are known
@@ -52,7 +53,7 @@ func (h *helper) inSameNetwork(f func()) {
 	space, err := os.Open("/proc/" + strconv.Itoa(h.cmd.Process.Pid) + "/ns/net")
 	require.NoError(h.t, err)
 	defer space.Close()
-	require.NoError(h.t, within(space, func() error { f(); return nil }))
+	require.NoError(h.t, netspace.Within(int(space.Fd()), func() error { f(); return nil }))
 }
 
 // Who cannot be asked for want of descriptors is not taken for gone.

@@ -2,7 +2,6 @@
 package routes
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,10 +11,10 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/calloutd/calloutd/host/ale"
+	"github.com/calloutd/calloutd/host/enforce/internal/netspace"
 )
 
 // A Query is what the kernel looks at when it chooses a route for a socket that has no address.
@@ -37,30 +36,33 @@ type Table struct {
 	Namespace int
 
 	mu     sync.Mutex
-	conn   *netlink.Conn // nil: nobody has asked
-	raw    syscall.RawConn
+	socket int    // 0: nobody has asked
 	asked  uint32 // how many times
 	answer [8192]byte
 	closed bool
 }
 
-func (t *Table) open() error {
+func (t *Table) open() (err error) {
 	switch {
 	case t.closed:
 		return unasked(net.ErrClosed)
-	case t.conn != nil:
+	case t.socket != 0:
 		return nil
 	}
-	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: t.Namespace})
+	var fd int
+	socket := func() (err error) {
+		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+		return err
+	}
+	if t.Namespace == 0 {
+		err = socket()
+	} else {
+		err = netspace.Within(t.Namespace, socket)
+	}
 	if err != nil {
 		return unasked(err)
 	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		c.Close()
-		return unasked(err)
-	}
-	t.conn, t.raw = c, raw
+	t.socket = fd
 	return nil
 }
 
@@ -69,8 +71,9 @@ func (t *Table) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
-	if t.conn != nil {
-		t.conn.Close()
+	if t.socket != 0 {
+		unix.Close(t.socket)
+		t.socket = 0
 	}
 }
 
@@ -89,56 +92,58 @@ func (t *Table) Source(q *Query) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	if m.Header.Type != unix.RTM_NEWROUTE || len(m.Data) < unix.SizeofRtMsg {
+	if m.Header.Type != unix.RTM_NEWROUTE {
 		return netip.Addr{}, errors.New("the kernel does not say which route there is")
 	}
-	ad, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofRtMsg:])
+	attributes, err := syscall.ParseNetlinkRouteAttr(m)
 	if err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, unasked(err)
 	}
-	for ad.Next() {
-		if ad.Type() != unix.RTA_PREFSRC {
+	for _, has := range attributes {
+		if has.Attr.Type != unix.RTA_PREFSRC {
 			continue
 		}
-		if a, ok := netip.AddrFromSlice(ad.Bytes()); ok {
+		if a, ok := netip.AddrFromSlice(has.Value); ok {
 			return a, nil
 		}
 	}
-	return q.none(ad.Err())
+	return q.none()
 }
 
-// execute is what netlink.Conn has under that name, without the scheduler: the kernel has answered
-// when the request is written, and to be woken takes a worker of package seccomp, which has a thread of
-// its own, many times as long.
-func (t *Table) execute(request []byte) (m netlink.Message, err error) {
+// execute writes a request and reads the answer, which the kernel has made by then: nobody waits.
+func (t *Table) execute(request []byte) (*syscall.NetlinkMessage, error) {
 	if err := t.open(); err != nil {
-		return m, err
+		return nil, err
 	}
 	t.asked++
-	m.Header = netlink.Header{Length: uint32(unix.SizeofNlMsghdr + len(request)), Type: unix.RTM_GETROUTE, Flags: netlink.Request, Sequence: t.asked}
-	m.Data = request
-	b, err := m.MarshalBinary()
-	if err != nil {
-		return m, unasked(err)
+	b := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(request)))
+	b = binary.NativeEndian.AppendUint16(b, unix.RTM_GETROUTE)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
+	b = binary.NativeEndian.AppendUint32(b, t.asked)
+	b = append(binary.NativeEndian.AppendUint32(b, 0), request...)
+	if _, err := uninterrupted(func() (int, error) { return unix.Write(t.socket, b) }); err != nil {
+		return nil, unasked(err)
 	}
-	failed := t.raw.Control(func(fd uintptr) {
-		if _, err = uninterrupted(func() (int, error) { return unix.Write(int(fd), b) }); err != nil {
-			return
+	for {
+		n, err := uninterrupted(func() (int, error) { return unix.Read(t.socket, t.answer[:]) })
+		if err != nil {
+			return nil, unasked(err)
 		}
-		for answered := false; err == nil && !answered; answered = m.Header.Sequence == t.asked {
-			var n int
-			if n, err = uninterrupted(func() (int, error) { return unix.Read(int(fd), t.answer[:]) }); err == nil {
-				err = m.UnmarshalBinary(t.answer[:n])
+		messages, err := syscall.ParseNetlinkMessage(t.answer[:n])
+		if err != nil {
+			return nil, unasked(err)
+		}
+		for i := range messages {
+			m := &messages[i]
+			switch {
+			case m.Header.Seq != t.asked: // Nobody took it when it came.
+			case m.Header.Type == unix.NLMSG_ERROR && len(m.Data) >= 4:
+				return nil, fmt.Errorf("%w: %w", ale.ErrNoRoute, unix.Errno(-int32(binary.NativeEndian.Uint32(m.Data))))
+			default:
+				return m, nil
 			}
 		}
-	})
-	if err = cmp.Or(err, failed); err != nil {
-		return m, unasked(err)
 	}
-	if m.Header.Type == netlink.Error && len(m.Data) >= 4 {
-		return m, fmt.Errorf("%w: %w", ale.ErrNoRoute, unix.Errno(-int32(binary.NativeEndian.Uint32(m.Data))))
-	}
-	return m, nil
 }
 
 func uninterrupted(call func() (int, error)) (n int, err error) {
@@ -149,11 +154,8 @@ func uninterrupted(call func() (int, error)) (n int, err error) {
 }
 
 // none is what there is where a route has no address to send from.
-func (q *Query) none(err error) (netip.Addr, error) {
-	switch {
-	case err != nil:
-		return netip.Addr{}, err
-	case q.To.Addr().Is4():
+func (q *Query) none() (netip.Addr, error) {
+	if q.To.Addr().Is4() {
 		return netip.IPv4Unspecified(), nil
 	}
 	return netip.Addr{}, fmt.Errorf("%w: %w", ale.ErrNoRoute, unix.EADDRNOTAVAIL)
@@ -176,21 +178,27 @@ func (q *Query) message() ([]byte, error) {
 		}
 		device = uint32(n)
 	}
-	ae := netlink.NewAttributeEncoder()
-	ae.Bytes(unix.RTA_DST, a.AsSlice())
-	ae.Uint32(unix.RTA_UID, q.User)
-	ae.Uint8(unix.RTA_IP_PROTO, q.Protocol)
+	number := func(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
+	b := attribute(header, unix.RTA_DST, a.AsSlice())
+	b = attribute(b, unix.RTA_UID, number(q.User))
+	b = attribute(b, unix.RTA_IP_PROTO, []byte{q.Protocol})
 	if device != 0 {
-		ae.Uint32(unix.RTA_OIF, device)
+		b = attribute(b, unix.RTA_OIF, number(device))
 	}
 	if q.Mark != 0 {
-		ae.Uint32(unix.RTA_MARK, q.Mark)
+		b = attribute(b, unix.RTA_MARK, number(q.Mark))
 	}
 	for kind, port := range map[uint16]uint16{unix.RTA_SPORT: q.FromPort, unix.RTA_DPORT: q.To.Port()} {
 		if port != 0 && q.Protocol != unix.IPPROTO_ICMP && q.Protocol != unix.IPPROTO_ICMPV6 {
-			ae.Bytes(kind, binary.BigEndian.AppendUint16(nil, port))
+			b = attribute(b, kind, binary.BigEndian.AppendUint16(nil, port))
 		}
 	}
-	b, err := ae.Encode()
-	return append(header, b...), err
+	return b, nil
+}
+
+// attribute appends a struct rtattr, which begins at a multiple of four.
+func attribute(b []byte, kind uint16, value []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
+	b = append(binary.NativeEndian.AppendUint16(b, kind), value...)
+	return append(b, make([]byte, -len(b)&(unix.RTA_ALIGNTO-1))...)
 }
